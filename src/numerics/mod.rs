@@ -1,0 +1,1 @@
+//! The numerics contract: what every backend shares, to the bit.
