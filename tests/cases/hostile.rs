@@ -314,6 +314,11 @@ fn findings() -> Vec<Case> {
             let r = &mut b.rollouts[0];
             (r.len, r.step_ends, r.step_scores) = (4, Some(vec![-1, 4]), vec![vec![0.5, 0.25]]);
         }),
+        case("kl_steps_past_the_end", spec(KlSteps), |c, b| {
+            c.chunk = Chunk::Step;
+            let r = &mut b.rollouts[1];
+            *r.step_ends.as_mut().unwrap().last_mut().unwrap() = r.len as i64 + 7;
+        }),
         case("begins_overlap", Spec { begins: true, ..spec(Csr).sizes(&[3, 3]) }, |_, b| {
             let r = &mut b.rollouts[2];
             (r.len, r.step_ends, r.step_begins) = (9, Some(vec![5, 9]), Some(vec![1, 4]));

@@ -35,13 +35,17 @@ fn operator(rng: &mut Rng, row: &mut StreamCfg) {
     row.epsilon = rng.pick(&[1e-6, 1e-4, 1e-9]);
     row.epsilon_mode = rng.pick(&MODES);
     row.loo_unit = rng.pick(&[LooUnit::Element, LooUnit::Rollout]);
-    row.singleton = rng.pick(&[Singleton::Zero, Singleton::Zero, Singleton::Passthrough, Singleton::Refuse]);
+    row.singleton = match rng.below(16) {
+        0 => Singleton::Refuse,
+        1..6 => Singleton::Passthrough,
+        _ => Singleton::Zero,
+    };
     row.missing = rng.pick(&[Missing::Error, Missing::Zero, Missing::Exclude]);
     row.weight = rng.pick(&[1.0, 1.0, 0.5, 0.0, -0.25, 2.0]);
 }
 
 pub fn random(seed: u64) -> Case {
-    let mut rng = Rng(seed ^ 0x5EED_0F_CA5E5);
+    let mut rng = Rng(seed ^ 0x5EED_CA5E);
     let input = rng.pick(&INPUTS);
     let gae = rng.chance(0.15);
     let fusion = match rng.below(10) {
@@ -55,7 +59,8 @@ pub fn random(seed: u64) -> Case {
     let spec = Spec {
         seed: rng.next(),
         input,
-        sizes: (0..rng.below(5)).map(|_| rng.below(7)).collect(),
+        // Now and then no group at all, or one without rollouts.
+        sizes: if rng.chance(0.02) { Vec::new() } else { (0..1 + rng.below(4)).map(|_| rng.pick(&[0, 1, 2, 3, 4, 5, 8, 12])).collect() },
         interleave: rng.chance(0.5),
         max_len: rng.pick(&[1, 6, 33, 90]),
         streams: if fusion == Fusion::Advantage && !alone { rng.pick(&[1, 1, 2, 4]) } else { 1 },
@@ -76,7 +81,7 @@ pub fn random(seed: u64) -> Case {
     };
     let (mut cfg, mut batch) = build(&spec);
     configure(&mut rng, &spec, gae, fusion, &mut cfg);
-    disturb(&mut rng, &mut batch);
+    disturb(&mut rng, &mut cfg, &mut batch);
     Case { name: "random", cfg, batch }
 }
 
@@ -139,8 +144,14 @@ fn repair(cfg: &mut Config) {
 }
 
 /// Missing and infinite values, absent rollouts, rollouts that do not count, and steps that do not fit, all of them rare.
-fn disturb(rng: &mut Rng, batch: &mut Batch) {
+fn disturb(rng: &mut Rng, cfg: &mut Config, batch: &mut Batch) {
     let level = rng.pick(&[0.0, 0.0, 0.02, 0.2]);
+    if level > 0.0 && rng.chance(0.8) {
+        // Most of the time a missing value shall not kill its group.
+        for row in cfg.streams_mut().into_iter().filter(|row| row.missing == Missing::Error) {
+            row.missing = Missing::Exclude;
+        }
+    }
     let infinite = if rng.chance(0.1) { 0.01 } else { 0.0 };
     let aside = rng.pick(&[0.0, 0.0, 0.2]);
     for r in &mut batch.rollouts {
@@ -160,10 +171,7 @@ fn disturb(rng: &mut Rng, batch: &mut Batch) {
         // Tokens are many: one in eight of the chance that a rollout's own value has.
         r.signal.iter_mut().flatten().step_by(8).for_each(&mut hit);
         r.step_scores.iter_mut().flatten().step_by(2).for_each(&mut hit);
-        if let Some(ends) = &mut r.step_ends {
-            if rng.chance(infinite) {
-                ends.iter_mut().for_each(|end| *end += 1);
-            }
-        }
+        let shifted = rng.chance(infinite);
+        r.step_ends.iter_mut().flatten().for_each(|end| *end += i64::from(shifted));
     }
 }

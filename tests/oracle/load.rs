@@ -84,10 +84,8 @@ fn steps_fit(r: &Rollout) -> bool {
         if end < before || end > r.len as i64 {
             return false;
         }
-        if let Some(begins) = &r.step_begins {
-            if begins[j] < before || begins[j] > end {
-                return false;
-            }
+        if r.step_begins.as_ref().is_some_and(|begins| begins[j] < before || begins[j] > end) {
+            return false;
         }
         before = end;
     }

@@ -27,14 +27,14 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
     if cfg.fusion == Fusion::RewardShaping {
         loaded.iter_mut().for_each(|l| reward_shaping(cfg, l));
     }
-    for g in 0..batch.num_groups {
-        groups[g].sets = sets_of(cfg, batch, &loaded, g);
-        for (row, set) in cfg.streams().into_iter().zip(&groups[g].sets) {
+    for (g, group) in groups.iter_mut().enumerate() {
+        group.sets = sets_of(cfg, batch, &loaded, g);
+        for (row, set) in cfg.streams().into_iter().zip(&group.sets) {
             if row.singleton == Singleton::Refuse && meets_singleton(row, set) {
                 out.bad_groups[g] = true;
             }
         }
-        out.stats.push(cfg.streams().iter().zip(&groups[g].sets).map(|(row, set)| stats_of(row, set)).collect());
+        out.stats.push(cfg.streams().iter().zip(&group.sets).map(|(row, set)| stats_of(row, set)).collect());
     }
     for (i, r) in batch.rollouts.iter().enumerate() {
         let chunks = chunks_of(cfg, r, &loaded[i], groups[r.group].kl.as_ref());
