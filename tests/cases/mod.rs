@@ -1,0 +1,35 @@
+//! The one table of named cases, the worked examples of pass.md §6, and a seeded generator that mixes everything.
+//! Use from a test crate beside `mod oracle;`, as `mod cases;`.
+#![allow(dead_code, unused_imports)]
+
+mod build;
+mod features;
+mod hostile;
+mod random;
+mod worked;
+
+use crate::oracle::{Batch, Config};
+pub use build::{build, Input, Rng, Spec};
+pub use random::random;
+pub use worked::{worked_examples, Worked};
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    pub cfg: Config,
+    pub batch: Batch,
+}
+
+pub fn all() -> Vec<Case> {
+    let mut table = features::cases();
+    table.extend(hostile::cases());
+    table.extend(worked_examples().into_iter().map(|w| w.case));
+    table
+}
+
+/// A case on a generated batch; `edit` changes what is special about it.
+fn case(name: &'static str, spec: Spec, edit: impl FnOnce(&mut Config, &mut Batch)) -> Case {
+    let (mut cfg, mut batch) = build(&spec);
+    edit(&mut cfg, &mut batch);
+    Case { name, cfg, batch }
+}

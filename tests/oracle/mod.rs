@@ -1,0 +1,365 @@
+//! The oracle: pass.md and docs/semantics.md as slow, plain f64 loops, written from the rules and not from the library. "eq." and
+//! "Algorithm" are the paper's numbers, "rule" is a number of docs/semantics.md, "§" a section of pass.md.
+//! Use from a test crate as `mod oracle;`.
+#![allow(dead_code, unused_imports)]
+
+mod chunks;
+mod load;
+mod sets;
+mod shape;
+
+pub use shape::shape;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Prm,
+    Kl,
+    None,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    Steps,
+    Tokens,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fusion {
+    Advantage,
+    RewardShaping,
+    Pooled,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    ByValue,
+    Step,
+    Token,
+    None,
+    Given,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoundaryRule {
+    Adjacent,
+    Anchored,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AverageOver {
+    Live,
+    Group,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkValue {
+    Last,
+    Mean,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credit {
+    ReturnToGo,
+    Broadcast,
+    Gae,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivideScope {
+    All,
+    Process,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whiten {
+    None,
+    Tokens,
+    Rollouts,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Center {
+    None,
+    Group,
+    LeaveOneOut,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    None,
+    Group,
+    LeaveOneOut,
+    AbsMax,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpsilonMode {
+    AddStd,
+    AddVar,
+    FloorStd,
+    FloorVar,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LooUnit {
+    Element,
+    Rollout,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Singleton {
+    Zero,
+    Passthrough,
+    Refuse,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Error,
+    Zero,
+    Exclude,
+}
+
+/// The shorthand `standardize`: two fields by one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standardize {
+    MeanStd,
+    AbsMax,
+    Mean,
+    LeaveOneOut,
+    None,
+}
+
+/// One row of the table of streams.
+#[derive(Clone, Debug)]
+pub struct StreamCfg {
+    pub name: String,
+    pub weight: f64,
+    pub center: Center,
+    pub scale: Scale,
+    pub ddof: u32,
+    pub epsilon: f64,
+    pub epsilon_mode: EpsilonMode,
+    pub loo_unit: LooUnit,
+    pub singleton: Singleton,
+    pub missing: Missing,
+}
+
+impl StreamCfg {
+    pub fn new(name: &str) -> StreamCfg {
+        StreamCfg {
+            name: name.to_string(),
+            weight: 1.0,
+            center: Center::Group,
+            scale: Scale::Group,
+            ddof: 1,
+            epsilon: 1e-6,
+            epsilon_mode: EpsilonMode::AddStd,
+            loo_unit: LooUnit::Element,
+            singleton: Singleton::Zero,
+            missing: Missing::Error,
+        }
+    }
+
+    pub fn standardize(&mut self, op: Standardize) {
+        (self.center, self.scale) = match op {
+            Standardize::MeanStd => (Center::Group, Scale::Group),
+            Standardize::AbsMax => (Center::None, Scale::AbsMax),
+            Standardize::Mean => (Center::Group, Scale::None),
+            Standardize::LeaveOneOut => (Center::LeaveOneOut, Scale::None),
+            Standardize::None => (Center::None, Scale::None),
+        };
+    }
+}
+
+/// Every field of §2.7. `process` has 1 to 4 rows; a row whose input the batch does not hold counts as not given.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub process: Vec<StreamCfg>,
+    pub outcome: StreamCfg,
+    pub format: StreamCfg,
+    pub others: Vec<StreamCfg>,
+    pub kind: Kind,
+    pub opd_lambda: f64,
+    pub pool: Pool,
+    pub fusion: Fusion,
+    pub chunk: Chunk,
+    pub eta: f64,
+    pub boundary_rule: BoundaryRule,
+    pub merge_equal_steps: bool,
+    pub average_over: AverageOver,
+    pub bridge_scope_gaps: bool,
+    pub chunk_value: ChunkValue,
+    pub credit: Credit,
+    pub gamma: f64,
+    pub lam: f64,
+    pub k: f64,
+    pub divide_scope: DivideScope,
+    pub temperature: f64,
+    pub whiten: Whiten,
+    pub whiten_ddof: u32,
+    pub whiten_epsilon: f64,
+    pub whiten_epsilon_mode: EpsilonMode,
+    pub whiten_shift: bool,
+    pub clip: f64,
+    pub fill_padding: bool,
+    pub strict: bool,
+    pub compat: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            process: vec![StreamCfg::new("process_0")],
+            outcome: StreamCfg::new("outcome"),
+            format: StreamCfg::new("format"),
+            others: Vec::new(),
+            kind: Kind::Prm,
+            opd_lambda: 1.25,
+            pool: Pool::Steps,
+            fusion: Fusion::Advantage,
+            chunk: Chunk::ByValue,
+            eta: 1e-8,
+            boundary_rule: BoundaryRule::Adjacent,
+            merge_equal_steps: false,
+            average_over: AverageOver::Live,
+            bridge_scope_gaps: false,
+            chunk_value: ChunkValue::Last,
+            credit: Credit::ReturnToGo,
+            gamma: 1.0,
+            lam: 1.0,
+            k: 0.7,
+            divide_scope: DivideScope::All,
+            temperature: 1.0,
+            whiten: Whiten::None,
+            whiten_ddof: 1,
+            whiten_epsilon: 1e-8,
+            whiten_epsilon_mode: EpsilonMode::AddVar,
+            whiten_shift: true,
+            clip: f64::INFINITY,
+            fill_padding: true,
+            strict: false,
+            compat: false,
+        }
+    }
+}
+
+impl Config {
+    /// All rows in the order of the table: process, outcome, format, others.
+    pub fn streams(&self) -> Vec<&StreamCfg> {
+        let mut rows: Vec<&StreamCfg> = self.process.iter().collect();
+        rows.push(&self.outcome);
+        rows.push(&self.format);
+        rows.extend(self.others.iter());
+        rows
+    }
+
+    pub fn streams_mut(&mut self) -> Vec<&mut StreamCfg> {
+        let mut rows: Vec<&mut StreamCfg> = self.process.iter_mut().collect();
+        rows.push(&mut self.outcome);
+        rows.push(&mut self.format);
+        rows.extend(self.others.iter_mut());
+        rows
+    }
+
+    pub fn set_standardize_all(&mut self, op: Standardize) {
+        self.streams_mut().into_iter().for_each(|row| row.standardize(op));
+    }
+
+    pub fn set_standardize_process(&mut self, op: Standardize) {
+        self.process.iter_mut().for_each(|row| row.standardize(op));
+    }
+
+    pub fn set_missing_all(&mut self, missing: Missing) {
+        self.streams_mut().into_iter().for_each(|row| row.missing = missing);
+    }
+
+    pub fn set_singleton_all(&mut self, singleton: Singleton) {
+        self.streams_mut().into_iter().for_each(|row| row.singleton = singleton);
+    }
+
+    pub fn set_num_process(&mut self, count: usize) {
+        self.process = (0..count).map(|p| StreamCfg::new(&format!("process_{p}"))).collect();
+    }
+
+    pub fn set_num_others(&mut self, count: usize) {
+        self.others = (0..count).map(|x| StreamCfg::new(&format!("other_{x}"))).collect();
+    }
+}
+
+/// Log-probabilities of one rollout's tokens; a missing `base` is OPD, a given one G-OPD.
+#[derive(Clone, Debug)]
+pub struct LogProbs {
+    pub policy: Vec<f64>,
+    pub teacher: Vec<f64>,
+    pub base: Option<Vec<f64>>,
+}
+
+/// One rollout, free of any layout. What is `Some` (or not empty) must be so in all rollouts of a batch, masks excepted.
+#[derive(Clone, Debug, Default)]
+pub struct Rollout {
+    pub len: usize,
+    /// `None`: every token is in scope.
+    pub mask: Option<Vec<bool>>,
+    pub group: usize,
+    pub outcome: Option<f32>,
+    pub format: Option<f32>,
+    pub format_ok: Option<bool>,
+    /// One value for each row of `Config::others`.
+    pub others: Vec<f32>,
+    pub in_stats: bool,
+    pub absent: bool,
+    /// P x len: a value a token (dense, sparse, kl); empty where the batch has none.
+    pub signal: Vec<Vec<f32>>,
+    pub logp: Option<LogProbs>,
+    pub step_ends: Option<Vec<i64>>,
+    pub step_begins: Option<Vec<i64>>,
+    /// P x steps: a value a step (CSR); empty where the batch has none.
+    pub step_scores: Vec<Vec<f32>>,
+    /// len: the tokens that end a step (sparse).
+    pub step_marks: Option<Vec<bool>>,
+    /// len: the tokens that end a chunk (`chunk = given`).
+    pub chunk_ends: Option<Vec<bool>>,
+    pub values: Option<Vec<f32>>,
+    pub token_rewards: Option<Vec<f32>>,
+    pub bootstrap: Option<f32>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub num_groups: usize,
+    pub rollouts: Vec<Rollout>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StreamStats {
+    pub count: u64,
+    pub mean: f64,
+    pub std: f64,
+    pub absmax: f64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RolloutOutput {
+    /// Before the rounding to the output type; 0 out of scope.
+    pub advantages: Vec<f64>,
+    pub returns: Vec<f64>,
+    pub path_score: f64,
+    pub num_chunks: usize,
+    /// Offset in the rollout of each chunk's last in-scope token, plus 1.
+    pub chunk_ends: Vec<i64>,
+    pub chunk_values: Vec<f64>,
+    pub scope: Vec<bool>,
+    /// Advantage forced to 0: a bad group, an absent rollout, or no stream left (rule 22).
+    pub forced_zero: bool,
+}
+
+/// Counts only, as in the library's report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// NaN under `missing = zero | exclude`.
+    pub missing: u64,
+    /// Inf anywhere, NaN under `missing = error`.
+    pub nonfinite: u64,
+    /// Log-probabilities below -1e4 on tokens in scope.
+    pub low_logp: u64,
+    pub tokens_in_scope: u64,
+    pub sum_chunks: u64,
+    pub clipped: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    pub rollouts: Vec<RolloutOutput>,
+    /// [group][stream], streams in the order of `Config::streams`.
+    pub stats: Vec<Vec<StreamStats>>,
+    pub bad_groups: Vec<bool>,
+    /// Rollouts whose steps do not fit (a finding).
+    pub bad_steps: Vec<bool>,
+    pub report: Report,
+}
