@@ -1,5 +1,7 @@
 //! The numerics contract: what every backend shares, to the bit.
 pub mod convert;
+pub mod exact;
 pub mod fpmode;
+pub mod simd;
 pub mod table;
 pub mod wide;

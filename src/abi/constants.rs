@@ -1,0 +1,193 @@
+//! Every number of the ABI: data types, choices of the configuration, flags. Numbers are for ever; a retired one stays reserved.
+
+/// Data types of a `passrl_view`. Inputs: see each argument. Outputs: f32, bf16, f16, f64 for numbers, i32 or i64 for counts.
+pub const PASSRL_F64: i32 = 1;
+pub const PASSRL_F32: i32 = 2;
+pub const PASSRL_F16: i32 = 3;
+pub const PASSRL_BF16: i32 = 4;
+pub const PASSRL_I64: i32 = 5;
+pub const PASSRL_I32: i32 = 6;
+pub const PASSRL_U8: i32 = 7;
+pub const PASSRL_BOOL: i32 = 8;
+
+/// Devices of a `passrl_view` and of a context (the numbers of DLPack).
+pub const PASSRL_CPU: i32 = 1;
+pub const PASSRL_CUDA: i32 = 2;
+
+/// Layouts of a batch.
+pub const PASSRL_PACKED: i32 = 0;
+pub const PASSRL_PADDED: i32 = 1;
+
+/// Side of the padding in a padded batch with lengths.
+pub const PASSRL_PAD_RIGHT: i32 = 0;
+pub const PASSRL_PAD_LEFT: i32 = 1;
+
+/// `kind`: what the process signal is.
+pub const PASSRL_KIND_PRM: i32 = 0;
+pub const PASSRL_KIND_KL: i32 = 1;
+pub const PASSRL_KIND_NONE: i32 = 2;
+
+/// `pool`: the elements of the process set.
+pub const PASSRL_POOL_STEPS: i32 = 0;
+pub const PASSRL_POOL_TOKENS: i32 = 1;
+
+/// `fusion`: how the streams become one advantage.
+pub const PASSRL_FUSION_ADVANTAGE: i32 = 0;
+pub const PASSRL_FUSION_REWARD_SHAPING: i32 = 1;
+pub const PASSRL_FUSION_POOLED: i32 = 2;
+
+/// `chunk`: what a chunk is.
+pub const PASSRL_CHUNK_BY_VALUE: i32 = 0;
+pub const PASSRL_CHUNK_STEP: i32 = 1;
+pub const PASSRL_CHUNK_TOKEN: i32 = 2;
+pub const PASSRL_CHUNK_NONE: i32 = 3;
+pub const PASSRL_CHUNK_GIVEN: i32 = 4;
+
+/// `boundary_rule`: with what the detector compares a token.
+pub const PASSRL_BOUNDARY_ADJACENT: i32 = 0;
+pub const PASSRL_BOUNDARY_ANCHORED: i32 = 1;
+
+/// `average_over`: the divisor of the KL group average.
+pub const PASSRL_AVERAGE_LIVE: i32 = 0;
+pub const PASSRL_AVERAGE_GROUP: i32 = 1;
+
+/// `chunk_value`: the value of a chunk.
+pub const PASSRL_CHUNK_VALUE_LAST: i32 = 0;
+pub const PASSRL_CHUNK_VALUE_MEAN: i32 = 1;
+
+/// `credit`: how chunk values become advantages.
+pub const PASSRL_CREDIT_RETURN_TO_GO: i32 = 0;
+pub const PASSRL_CREDIT_BROADCAST: i32 = 1;
+pub const PASSRL_CREDIT_GAE: i32 = 2;
+
+/// `divide_scope`: what Divide-Length divides.
+pub const PASSRL_DIVIDE_ALL: i32 = 0;
+pub const PASSRL_DIVIDE_PROCESS: i32 = 1;
+
+/// `whiten`: over what the advantages are whitened.
+pub const PASSRL_WHITEN_NONE: i32 = 0;
+pub const PASSRL_WHITEN_TOKENS: i32 = 1;
+pub const PASSRL_WHITEN_ROLLOUTS: i32 = 2;
+
+/// `center` of a stream.
+pub const PASSRL_CENTER_NONE: i32 = 0;
+pub const PASSRL_CENTER_GROUP: i32 = 1;
+pub const PASSRL_CENTER_LEAVE_ONE_OUT: i32 = 2;
+/// Declared for the estimators to come; refused by this version.
+pub const PASSRL_CENTER_BATCH: i32 = 3;
+/// Declared for the estimators to come; refused by this version.
+pub const PASSRL_CENTER_LENGTH_WEIGHTED: i32 = 4;
+/// Declared for the estimators to come; refused by this version.
+pub const PASSRL_CENTER_GIVEN: i32 = 5;
+
+/// `scale` of a stream.
+pub const PASSRL_SCALE_NONE: i32 = 0;
+pub const PASSRL_SCALE_GROUP: i32 = 1;
+pub const PASSRL_SCALE_LEAVE_ONE_OUT: i32 = 2;
+/// Declared for the estimators to come; refused by this version.
+pub const PASSRL_SCALE_BATCH: i32 = 3;
+/// Declared for the estimators to come; refused by this version.
+pub const PASSRL_SCALE_GIVEN: i32 = 4;
+pub const PASSRL_SCALE_ABS_MAX: i32 = 5;
+
+/// `epsilon_mode` of a stream and of the whitening.
+pub const PASSRL_EPSILON_ADD_STD: i32 = 0;
+pub const PASSRL_EPSILON_ADD_VAR: i32 = 1;
+pub const PASSRL_EPSILON_FLOOR_STD: i32 = 2;
+pub const PASSRL_EPSILON_FLOOR_VAR: i32 = 3;
+
+/// `loo_unit` of a stream: what leave-one-out leaves out.
+pub const PASSRL_LOO_ELEMENT: i32 = 0;
+pub const PASSRL_LOO_ROLLOUT: i32 = 1;
+
+/// `singleton` of a stream: what a set of one element gives.
+pub const PASSRL_SINGLETON_ZERO: i32 = 0;
+pub const PASSRL_SINGLETON_PASSTHROUGH: i32 = 1;
+pub const PASSRL_SINGLETON_REFUSE: i32 = 2;
+
+/// `missing` of a stream: what a NaN is.
+pub const PASSRL_MISSING_ERROR: i32 = 0;
+pub const PASSRL_MISSING_ZERO: i32 = 1;
+pub const PASSRL_MISSING_EXCLUDE: i32 = 2;
+
+/// Size of the configuration's stream table, and where its rows begin: process signals, outcome, format, further streams.
+pub const PASSRL_MAX_STREAMS: usize = 16;
+pub const PASSRL_MAX_PROCESS: usize = 4;
+pub const PASSRL_MAX_EXTRA: usize = 10;
+pub const PASSRL_STREAM_PROCESS: usize = 0;
+pub const PASSRL_STREAM_OUTCOME: usize = 4;
+pub const PASSRL_STREAM_FORMAT: usize = 5;
+pub const PASSRL_STREAM_EXTRA: usize = 6;
+
+/// Flags of a group and stream (`group_flags`). 0: nothing to say.
+pub const PASSRL_GROUP_EMPTY: i32 = 1;
+pub const PASSRL_GROUP_SINGLE: i32 = 2;
+pub const PASSRL_GROUP_ZERO_VARIANCE: i32 = 4;
+pub const PASSRL_GROUP_NONFINITE: i32 = 8;
+pub const PASSRL_GROUP_BAD_STEPS: i32 = 16;
+/// Every rollout of the group violates the format (set in the format stream's column).
+pub const PASSRL_GROUP_ALL_VIOLATING: i32 = 32;
+/// The group has a finding in some stream: every advantage in it is 0 (set in every column).
+pub const PASSRL_GROUP_BAD: i32 = 64;
+/// A missing (NaN) value was met in this stream.
+pub const PASSRL_GROUP_MISSING: i32 = 128;
+/// More elements than the plan's limits allow for exact sums.
+pub const PASSRL_GROUP_TOO_LARGE: i32 = 256;
+
+/// Flags of a rollout (`rollout_flags`).
+pub const PASSRL_ROLLOUT_NO_SCOPE: i32 = 1;
+pub const PASSRL_ROLLOUT_ABSENT: i32 = 2;
+pub const PASSRL_ROLLOUT_NONFINITE: i32 = 4;
+pub const PASSRL_ROLLOUT_MISSING: i32 = 8;
+pub const PASSRL_ROLLOUT_BAD_STEPS: i32 = 16;
+pub const PASSRL_ROLLOUT_FORMAT_VIOLATING: i32 = 32;
+/// The rollout's group is bad; its advantages are 0.
+pub const PASSRL_ROLLOUT_IN_BAD_GROUP: i32 = 64;
+/// Every stream of the rollout is missing; its advantages are 0.
+pub const PASSRL_ROLLOUT_NO_STREAM: i32 = 128;
+
+/// Findings (bits of `passrl_report.findings`).
+pub const PASSRL_FOUND_NONFINITE: i64 = 1;
+pub const PASSRL_FOUND_MISSING: i64 = 2;
+pub const PASSRL_FOUND_BAD_STEPS: i64 = 4;
+pub const PASSRL_FOUND_SINGLETON: i64 = 8;
+pub const PASSRL_FOUND_TOO_LARGE: i64 = 16;
+
+/// Operators and types of a reduction (`passrl_section`, `passrl_collective`).
+pub const PASSRL_REDUCE_SUM: i32 = 1;
+pub const PASSRL_REDUCE_MAX: i32 = 2;
+
+/// Instruction sets of the CPU backend (`passrl_context_options.simd`).
+pub const PASSRL_SIMD_BEST: i32 = 0;
+pub const PASSRL_SIMD_BASELINE: i32 = 1;
+pub const PASSRL_SIMD_AVX2: i32 = 2;
+
+/// Version of the ABI (additive changes keep it) and of the numerics (raised when any output bit may differ).
+pub const PASSRL_ABI_VERSION: u32 = 1;
+pub const PASSRL_NUMERICS_VERSION: u32 = 1;
+
+/// The inner layers' numbers are these.
+const _: () = {
+    use crate::model::{config, flags, report};
+    use crate::plan::partials;
+    macro_rules! same {
+        ($($ours:expr, $theirs:expr;)*) => {$(assert!($ours == $theirs);)*};
+    }
+    same! {
+        PASSRL_GROUP_EMPTY, flags::GROUP_EMPTY; PASSRL_GROUP_SINGLE, flags::GROUP_SINGLE; PASSRL_GROUP_ZERO_VARIANCE, flags::GROUP_ZERO_VARIANCE;
+        PASSRL_GROUP_NONFINITE, flags::GROUP_NONFINITE; PASSRL_GROUP_BAD_STEPS, flags::GROUP_BAD_STEPS;
+        PASSRL_GROUP_ALL_VIOLATING, flags::GROUP_ALL_VIOLATING; PASSRL_GROUP_BAD, flags::GROUP_BAD; PASSRL_GROUP_MISSING, flags::GROUP_MISSING;
+        PASSRL_GROUP_TOO_LARGE, flags::GROUP_TOO_LARGE;
+        PASSRL_ROLLOUT_NO_SCOPE as u32, flags::ROLLOUT_NO_SCOPE; PASSRL_ROLLOUT_ABSENT as u32, flags::ROLLOUT_ABSENT;
+        PASSRL_ROLLOUT_NONFINITE as u32, flags::ROLLOUT_NONFINITE; PASSRL_ROLLOUT_MISSING as u32, flags::ROLLOUT_MISSING;
+        PASSRL_ROLLOUT_BAD_STEPS as u32, flags::ROLLOUT_BAD_STEPS; PASSRL_ROLLOUT_FORMAT_VIOLATING as u32, flags::ROLLOUT_FORMAT_VIOLATING;
+        PASSRL_ROLLOUT_IN_BAD_GROUP as u32, flags::ROLLOUT_IN_BAD_GROUP; PASSRL_ROLLOUT_NO_STREAM as u32, flags::ROLLOUT_NO_STREAM;
+        PASSRL_FOUND_NONFINITE, report::NONFINITE; PASSRL_FOUND_MISSING, report::MISSING; PASSRL_FOUND_BAD_STEPS, report::BAD_STEPS;
+        PASSRL_FOUND_SINGLETON, report::SINGLETON; PASSRL_FOUND_TOO_LARGE, report::TOO_LARGE;
+        PASSRL_I64, partials::I64; PASSRL_I32, partials::I32; PASSRL_REDUCE_SUM, partials::SUM; PASSRL_REDUCE_MAX, partials::MAX;
+        PASSRL_MAX_STREAMS, config::MAX_STREAMS; PASSRL_MAX_PROCESS, config::MAX_PROCESS; PASSRL_MAX_EXTRA, config::MAX_EXTRA;
+        PASSRL_STREAM_OUTCOME, config::OUTCOME; PASSRL_STREAM_FORMAT, config::FORMAT; PASSRL_STREAM_EXTRA, config::EXTRA;
+        super::status::PASSRL_ERR_NO_DEVICE, crate::error::NO_DEVICE; super::status::PASSRL_ERR_RESOURCE, crate::error::RESOURCE;
+        super::status::PASSRL_ERR_NOT_YET, crate::error::NOT_YET; PASSRL_NUMERICS_VERSION, crate::NUMERICS_VERSION;
+    }
+};

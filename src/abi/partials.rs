@@ -1,0 +1,169 @@
+//! Statistics in phases: a batch in micro-batches, in any order, gives the bits of one call on the whole batch.
+use super::guard;
+use super::plan::{advantages_shape, borrow, finish};
+use super::status::*;
+use super::structs;
+use super::types::*;
+use crate::{backend, check, refuse};
+use std::ffi::c_void;
+
+/// Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
+/// Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_phases(plan: *const passrl_plan, phases: *mut i32) -> passrl_status {
+    guard("passrl_plan_phases", || {
+        // SAFETY: a live handle by the contract.
+        let plan = unsafe { borrow(plan)? };
+        if phases.is_null() {
+            return refuse!(PASSRL_ERR_NULL, "phases is NULL; it must point to an int32_t");
+        }
+        // SAFETY: not NULL, writable by the contract.
+        unsafe { phases.write_unaligned(plan.inner.partials.phases as i32) };
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Bytes of a partials buffer of this plan. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *mut usize) -> passrl_status {
+    guard("passrl_partials_size", || {
+        // SAFETY: a live handle by the contract.
+        let plan = unsafe { borrow(plan)? };
+        if bytes.is_null() {
+            return refuse!(PASSRL_ERR_NULL, "bytes is NULL; it must point to a size_t");
+        }
+        // SAFETY: not NULL, writable by the contract.
+        unsafe { bytes.write_unaligned(plan.inner.partials.bytes) };
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
+/// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: *mut c_void, bytes: usize) -> passrl_status {
+    guard("passrl_partials_init", || {
+        // SAFETY: a live handle; `bytes` writable bytes by the contract.
+        unsafe {
+            let plan = borrow(plan)?;
+            let memory = check::memory(buffer, bytes, plan.inner.partials.bytes, 8, "buffer")?;
+            plan.inner.partials.init(memory);
+        }
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Adds a micro-batch's share of phase `phase` to the buffer. Every micro-batch once a phase, in any order; the group numbers of `batch` are those of the whole batch
+/// (`group_index`). Workspace and `stream` as in `passrl_plan_run`. Findings are kept in the buffer and told by `passrl_plan_apply`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_partials_add(
+    plan: *const passrl_plan,
+    phase: i32,
+    batch: *const passrl_batch,
+    buffer: *mut c_void,
+    buffer_bytes: usize,
+    workspace: *mut c_void,
+    workspace_bytes: usize,
+    stream: *mut c_void,
+) -> passrl_status {
+    guard("passrl_partials_add", || {
+        // SAFETY: live handle, structs, views and buffers by the contract.
+        unsafe {
+            let plan = borrow(plan)?;
+            let batch = structs::read(batch, "batch")?;
+            check::stream(stream)?;
+            let phase = check::phase(phase, plan.inner.partials.phases)?;
+            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, None)?;
+            let partials = check::partials(buffer, buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
+            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
+        }
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_partials_merge(
+    plan: *const passrl_plan,
+    into: *mut c_void,
+    into_bytes: usize,
+    from: *const c_void,
+    from_bytes: usize,
+) -> passrl_status {
+    guard("passrl_partials_merge", || {
+        // SAFETY: live handle and buffers by the contract.
+        unsafe {
+            let plan = borrow(plan)?;
+            let target = check::partials(into, into_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "into")?;
+            let source = check::partials(from.cast_mut(), from_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "from")?;
+            if std::ptr::eq(into.cast_const(), from) {
+                return refuse!(PASSRL_ERR_OVERLAP, "into and from are the same buffer; a buffer is not added to itself");
+            }
+            plan.inner.partials.merge(target, source);
+        }
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Tells the sections of phase `phase` that an all-reduce must combine: at most `capacity` are written to `sections`, `*count` gets their number (`sections` NULL with
+/// capacity 0 asks for it). Reduced in place after every rank's `passrl_partials_add` of the phase, each rank's buffer is the whole batch's. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_partials_layout(
+    plan: *const passrl_plan,
+    phase: i32,
+    sections: *mut passrl_section,
+    capacity: usize,
+    count: *mut usize,
+) -> passrl_status {
+    guard("passrl_partials_layout", || {
+        // SAFETY: a live handle by the contract.
+        let plan = unsafe { borrow(plan)? };
+        let phase = check::phase(phase, plan.inner.partials.phases)?;
+        let all = plan.inner.partials.sections(phase);
+        if count.is_null() {
+            return refuse!(PASSRL_ERR_NULL, "count is NULL; it must point to a size_t");
+        }
+        if capacity != 0 && sections.is_null() {
+            return refuse!(PASSRL_ERR_NULL, "sections is NULL with capacity {capacity}; pass capacity 0 to ask for the count");
+        }
+        for (i, s) in all.iter().take(capacity).enumerate() {
+            let section = passrl_section { offset: s.offset as u64, count: s.count as u64, dtype: s.dtype, op: s.op };
+            // SAFETY: i < capacity elements are writable by the contract.
+            unsafe { sections.add(i).write_unaligned(section) };
+        }
+        // SAFETY: not NULL, writable by the contract.
+        unsafe { count.write_unaligned(all.len()) };
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Shapes a slice of the batch from the complete statistics in `buffer`: outputs, report and status as `passrl_plan_run`, to the bit those of one call on the whole batch.
+/// `buffer` is read only; several calls on it may run at once, each with its own workspace and outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_apply(
+    plan: *const passrl_plan,
+    batch: *const passrl_batch,
+    buffer: *const c_void,
+    buffer_bytes: usize,
+    outputs: *const passrl_outputs,
+    workspace: *mut c_void,
+    workspace_bytes: usize,
+    stream: *mut c_void,
+) -> passrl_status {
+    guard("passrl_plan_apply", || {
+        // SAFETY: live handle, structs, views and buffers by the contract.
+        unsafe {
+            let plan = borrow(plan)?;
+            let batch = structs::read(batch, "batch")?;
+            let outputs = structs::read(outputs, "outputs")?;
+            check::stream(stream)?;
+            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
+            let sinks = check::outputs::outputs(&outputs, &problem)?;
+            let partials = check::partials(buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
+            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            check::outputs::workspace(&memory, &sinks, &problem)?;
+            finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory))
+        }
+    })
+}

@@ -1,0 +1,158 @@
+//! Plans: validated once, run many times.
+use super::guard;
+use super::status::*;
+use super::structs;
+use super::types::*;
+use super::{context, util};
+use crate::error::Result;
+use crate::model::report::Report;
+use crate::plan::Plan;
+use crate::{backend, check, refuse};
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+/// The plan behind a handle.
+///
+/// # Safety
+/// NULL or a live handle.
+pub unsafe fn borrow<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
+    // SAFETY: a live handle by the contract.
+    match unsafe { plan.as_ref() } {
+        Some(plan) => Ok(plan),
+        None => refuse!(PASSRL_ERR_NULL, "plan is NULL; make one with passrl_plan_create"),
+    }
+}
+
+/// Writes the report, if one is wanted, and turns it into the run's status.
+///
+/// # Safety
+/// `target` is NULL or a report of `struct_size` bytes (its size field set).
+pub unsafe fn finish(target: *mut passrl_report, report: &Report) -> Result<i32> {
+    let report = &check::report::from_model(report);
+    if !target.is_null() {
+        // SAFETY: by the contract; `structs::read` has accepted the size before the run.
+        unsafe {
+            let size = target.cast::<u32>().read_unaligned();
+            structs::write(target, size, *report)?;
+        }
+    }
+    Ok(check::report::status(report))
+}
+
+/// Shape of the advantages, from which a batch without token-shaped inputs has its N or T.
+///
+/// # Safety
+/// The view is NULL or a `passrl_view`.
+pub unsafe fn advantages_shape(outputs: &passrl_outputs) -> Option<[i64; 2]> {
+    // SAFETY: by the contract.
+    unsafe { outputs.advantages.as_ref() }.map(|view| view.shape)
+}
+
+/// Makes a plan: validates the configuration against the limits, decides everything, allocates what it will ever need on the host (tables; the
+/// context's threads start with its first plan that may use them). `collective` must be NULL in this version. On success `*plan` is a new handle for
+/// `passrl_plan_destroy`. `context`, `config` and `limits` are read during the call; the plan keeps what it needs of the context. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_create(
+    context: *const passrl_context,
+    config: *const passrl_config,
+    limits: *const passrl_limits,
+    collective: *const passrl_collective,
+    plan: *mut *mut passrl_plan,
+) -> passrl_status {
+    guard("passrl_plan_create", || {
+        if plan.is_null() {
+            return refuse!(PASSRL_ERR_NULL, "plan is NULL; it must point to a passrl_plan *");
+        }
+        // SAFETY: live handle and caller's structs by the contract.
+        let (context, config, limits) =
+            unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
+        if !collective.is_null() {
+            return refuse!(
+                PASSRL_ERR_NOT_YET,
+                "collective is given; groups spread over ranks are not served by this version: reduce passrl_partials yourself, or pass NULL"
+            );
+        }
+        let config = check::config::config(&config)?;
+        let limits = check::config::limits(&limits, &config)?;
+        let inner = Plan::create(config, limits, context.threads(), context.simd());
+        context.start_threads()?;
+        // SAFETY: not NULL, writable by the contract.
+        unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, context: Arc::clone(context) }))) };
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Destroys a plan. NULL is a no-op. No run of it may be under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_destroy(plan: *mut passrl_plan) {
+    guard("passrl_plan_destroy", || {
+        if !plan.is_null() {
+            // SAFETY: a handle of passrl_plan_create, given back once, by the contract.
+            drop(unsafe { Box::from_raw(plan) });
+        }
+        Ok(PASSRL_OK)
+    });
+}
+
+/// Bytes of workspace that a run within the limits needs (0 is possible). The workspace is the caller's, 64-byte aligned, of any content, and serves one call at
+/// a time. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_workspace_size(plan: *const passrl_plan, bytes: *mut usize) -> passrl_status {
+    guard("passrl_plan_workspace_size", || {
+        // SAFETY: a live handle by the contract.
+        let plan = unsafe { borrow(plan)? };
+        if bytes.is_null() {
+            return refuse!(PASSRL_ERR_NULL, "bytes is NULL; it must point to a size_t");
+        }
+        // SAFETY: not NULL, writable by the contract.
+        unsafe { bytes.write_unaligned(plan.inner.workspace.bytes) };
+        Ok(PASSRL_OK)
+    })
+}
+
+/// Describes a plan in text: stages, reductions, bytes of workspace and partials. Arguments as `passrl_context_describe`. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_describe(
+    plan: *const passrl_plan,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> passrl_status {
+    guard("passrl_plan_describe", || {
+        // SAFETY: a live handle and the caller's buffer by the contract.
+        unsafe { util::put_text(&borrow(plan)?.inner.describe(), buffer, capacity, needed) }
+    })
+}
+
+/// Shapes one batch: reads it, writes the outputs, returns when done. No allocation, no file, no output, no lock beside those of the context's
+/// threads; the caller's floating-point mode is kept and not trusted. `stream` must be NULL on the CPU.
+///
+/// Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
+/// is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn passrl_plan_run(
+    plan: *const passrl_plan,
+    batch: *const passrl_batch,
+    outputs: *const passrl_outputs,
+    workspace: *mut c_void,
+    workspace_bytes: usize,
+    stream: *mut c_void,
+) -> passrl_status {
+    guard("passrl_plan_run", || {
+        // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
+        unsafe {
+            let plan = borrow(plan)?;
+            let batch = structs::read(batch, "batch")?;
+            let outputs = structs::read(outputs, "outputs")?;
+            check::stream(stream)?;
+            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
+            let sinks = check::outputs::outputs(&outputs, &problem)?;
+            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            check::outputs::workspace(&memory, &sinks, &problem)?;
+            if plan.inner.config.strict {
+                check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
+            }
+            finish(outputs.report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory))
+        }
+    })
+}

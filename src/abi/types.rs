@@ -1,0 +1,384 @@
+//! The `#[repr(C)]` structs of the ABI. They grow at the end only, apart from the frozen ones; layouts are asserted below.
+use std::ffi::{c_char, c_void};
+
+/// Zero-copy view of the caller's memory: never copied, never kept after the call (CPU) or past the stream's work (CUDA). Frozen.
+///
+/// One or two dimensions (`ndim`); strides are in elements and may be any number (0 and negative too) on inputs; outputs must
+/// not overlap themselves. Natural alignment is enough. A NULL `passrl_view *` means "not given".
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_view {
+    /// First element. May be NULL where a dimension is 0.
+    pub data: *mut c_void,
+    /// Elements along each dimension; `shape[1]` is ignored where `ndim` is 1.
+    pub shape: [i64; 2],
+    /// Distance between neighbours, in elements.
+    pub stride: [i64; 2],
+    /// 1 or 2.
+    pub ndim: i32,
+    /// `PASSRL_F32`, ...
+    pub dtype: i32,
+    /// `PASSRL_CPU` or `PASSRL_CUDA`.
+    pub device_type: i32,
+    /// Ordinal of the device; 0 on the CPU.
+    pub device_id: i32,
+}
+
+/// One row of the configuration's stream table: how a stream is standardised and weighted (pass.md 2.2, 2.3). Frozen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_stream {
+    /// Weight w of the stream in the fusion (eq. 4). Finite.
+    pub weight: f64,
+    /// Beside or inside the standard deviation, by `epsilon_mode`. At least 0.
+    pub epsilon: f64,
+    /// `PASSRL_CENTER_*`: what is subtracted.
+    pub center: i32,
+    /// `PASSRL_SCALE_*`: what is divided by.
+    pub scale: i32,
+    /// 0 or 1: divisor n - ddof of the variance.
+    pub ddof: i32,
+    /// `PASSRL_EPSILON_*`.
+    pub epsilon_mode: i32,
+    /// `PASSRL_LOO_*`: what leave-one-out leaves out.
+    pub loo_unit: i32,
+    /// `PASSRL_SINGLETON_*`.
+    pub singleton: i32,
+    /// `PASSRL_MISSING_*`.
+    pub missing: i32,
+    /// Must be 0.
+    pub reserved0: i32,
+    /// Must be 0.
+    pub reserved: [i64; 6],
+    /// Name for messages and reports; zero-terminated.
+    pub name: [c_char; 32],
+}
+
+/// The configuration: plain fields, filled by `passrl_config_init` or a preset, changed at will, read once by `passrl_plan_create`.
+/// Field names and defaults are the same here, in text (`passrl_config_set`) and in Python. Flags are 0 or 1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_config {
+    /// sizeof(passrl_config) as the caller compiled it.
+    pub struct_size: u32,
+    /// Process streams that a batch may carry, 1 (default) to 4. They share steps; the detector reads the first.
+    pub num_process: i32,
+    /// Further per-rollout streams that a batch may carry, 0 (default) to 10: rows `PASSRL_STREAM_EXTRA`... of `streams`.
+    pub num_extra: i32,
+    /// `PASSRL_KIND_*`; prm.
+    pub kind: i32,
+    /// `PASSRL_POOL_*`; steps.
+    pub pool: i32,
+    /// `PASSRL_FUSION_*`; advantage.
+    pub fusion: i32,
+    /// `PASSRL_CHUNK_*`; by_value.
+    pub chunk: i32,
+    /// `PASSRL_BOUNDARY_*`; adjacent.
+    pub boundary_rule: i32,
+    /// Flag: neighbouring steps of equal value are one chunk; 0.
+    pub merge_equal_steps: i32,
+    /// `PASSRL_AVERAGE_*`; live.
+    pub average_over: i32,
+    /// Flag: `by_value` compares across out-of-scope spans; 0.
+    pub bridge_scope_gaps: i32,
+    /// `PASSRL_CHUNK_VALUE_*`; last.
+    pub chunk_value: i32,
+    /// `PASSRL_CREDIT_*`; return_to_go.
+    pub credit: i32,
+    /// `PASSRL_DIVIDE_*`; all.
+    pub divide_scope: i32,
+    /// `PASSRL_WHITEN_*`; none.
+    pub whiten: i32,
+    /// 0 or 1; 1.
+    pub whiten_ddof: i32,
+    /// `PASSRL_EPSILON_*`; add_var.
+    pub whiten_epsilon_mode: i32,
+    /// Flag: whitening subtracts the mean (0: the mean is added back, the frameworks' `shift_mean=False`); 1.
+    pub whiten_shift: i32,
+    /// Flag: slots of the outputs beyond a rollout's end are written 0 (0: left alone); 1.
+    pub fill_padding: i32,
+    /// Flag: look at the data first and refuse findings before anything is written (CPU); 0.
+    pub strict: i32,
+    /// Flag: a framework's own behaviour in degenerate sets. Declared for the frameworks' presets; 1 is refused by this version.
+    pub compat: i32,
+    /// Must be 0.
+    pub reserved0: i32,
+    /// lambda of G-OPD (with `logp_base`); 1.25.
+    pub opd_lambda: f64,
+    /// Chunk tolerance; 1e-8.
+    pub eta: f64,
+    /// Discount per step (chunk), 0 to 1; 1.
+    pub gamma: f64,
+    /// lambda of GAE, 0 to 1; 1.
+    pub lam: f64,
+    /// Divide-Length exponent, 0 to 8; 0.7.
+    pub k: f64,
+    /// Advantages are divided by it; 1.
+    pub temperature: f64,
+    /// 1e-8.
+    pub whiten_epsilon: f64,
+    /// Advantages are clipped to [-clip, clip]; +inf.
+    pub clip: f64,
+    /// The stream table: process 0-3, outcome, format, further streams. Sums run in this order.
+    pub streams: [passrl_stream; 16],
+}
+
+/// The most that a plan will ever be given. Workspace, tables and message sizes follow from it alone. 0 where a default is named.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_limits {
+    /// sizeof(passrl_limits) as the caller compiled it.
+    pub struct_size: u32,
+    /// Must be 0.
+    pub reserved0: u32,
+    /// Rollouts of one call.
+    pub rollouts: i64,
+    /// Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
+    pub groups: i64,
+    /// Token slots of one call: N packed, R*T padded.
+    pub tokens: i64,
+    /// Longest rollout in tokens (T padded). 0: as `tokens`.
+    pub rollout_tokens: i64,
+    /// Steps of one call (CSR). 0: as `tokens`.
+    pub steps: i64,
+    /// Most rollouts of one group over all micro-batches and ranks; below 2^17. 0: as `rollouts`.
+    pub group_rollouts: i64,
+    /// Most elements (steps; tokens for kl and `pool = tokens`) of one group; below 2^33, with a leave-one-out standard deviation below 2^17. 0: as `tokens`.
+    pub group_elements: i64,
+    /// Pieces of rollouts of one call. 0: as `rollouts`.
+    pub pieces: i64,
+}
+
+/// One batch: views of the caller's memory. Fill with `passrl_batch_init`, then set what there is. R rollouts, G groups, N tokens.
+///
+/// Token-shaped views are `[N]` in the packed layout and `[R, T]` (any row stride) in the padded one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_batch {
+    /// sizeof(passrl_batch) as the caller compiled it.
+    pub struct_size: u32,
+    /// `PASSRL_PACKED` or `PASSRL_PADDED`.
+    pub layout: i32,
+    /// R, 0 or more.
+    pub num_rollouts: i64,
+    /// G. 0: from `group_offsets`, R / `group_size`, or with `group_index` the plan's `limits.groups`.
+    pub num_groups: i64,
+    /// T of the padded layout. 0: from the first token-shaped view given.
+    pub row_tokens: i64,
+    /// `PASSRL_PAD_RIGHT` or `PASSRL_PAD_LEFT`; read where `lengths` is given.
+    pub pad_side: i32,
+    /// Must be 0.
+    pub reserved0: i32,
+    /// Packed: `[R+1]` i32 or i64, not decreasing; may start above 0 (a slice of a longer batch).
+    pub cu_seqlens: *const passrl_view,
+    /// Padded: tokens of each rollout, `[R]` i32 or i64, 0 to T. NULL: T each, the mask alone says what is there.
+    pub lengths: *const passrl_view,
+    /// Scope, token-shaped: bool, u8, i32, i64, f32, bf16; nonzero (NaN too) is in scope. NULL: all.
+    pub mask: *const passrl_view,
+    /// Groups, exactly one of three: dense index of each rollout's group, `[R]` i32 or i64, 0 to G-1, in any order;
+    pub group_index: *const passrl_view,
+    /// or offsets `[G+1]` i32 or i64 from 0 to R;
+    pub group_offsets: *const passrl_view,
+    /// or a constant size (R must be a multiple of it).
+    pub group_size: i64,
+    /// Outcome reward r_out, `[R]` f32, bf16, f16 or f64.
+    pub outcome: *const passrl_view,
+    /// Format reward r_fmt, `[R]` as outcome.
+    pub format: *const passrl_view,
+    /// Further per-rollout streams, in the order of the stream table, `[R]` as outcome.
+    pub extra: [*const passrl_view; 10],
+    /// Format indicator ok, `[R]` of a mask's types; NULL: 1 everywhere. Needs `format`.
+    pub format_ok: *const passrl_view,
+    /// 0: the rollout gets an advantage and is in no set. `[R]` of a mask's types. NULL: 1 everywhere.
+    pub in_stats: *const passrl_view,
+    /// Nonzero: the rollout is a placeholder, all of it 0. `[R]` of a mask's types.
+    pub absent: *const passrl_view,
+    /// Supplied baselines, `[R]`. Declared for the estimators to come; refused by this version.
+    pub baselines: *const passrl_view,
+    /// gae: value after the last token, `[R]` f32, bf16, f16 or f64. NULL: 0.
+    pub bootstrap: *const passrl_view,
+    /// Process signals, token-shaped f32, bf16, f16: prm dense, prm sparse (with `step_marks`), or kl. As many as there are, first to last.
+    pub signal: [*const passrl_view; 4],
+    /// Instead of `signal`: log-probabilities, token-shaped f32, bf16, f16 or f64. OPD: teacher - policy.
+    pub logp_policy: *const passrl_view,
+    pub logp_teacher: *const passrl_view,
+    /// With it G-OPD: lambda (teacher - base) - (policy - base).
+    pub logp_base: *const passrl_view,
+    /// For KL in the reward. Declared for the estimators to come; refused by this version.
+    pub logp_reference: *const passrl_view,
+    /// gae: V, token-shaped f32, bf16, f16 or f64.
+    pub values: *const passrl_view,
+    /// gae: rewards a token, token-shaped f32, bf16, f16 or f64, instead of the chunks' values.
+    pub token_rewards: *const passrl_view,
+    /// `chunk = given`: nonzero ends a chunk after this token; token-shaped, of a mask's types.
+    pub chunk_ends: *const passrl_view,
+    /// Steps of rollout i: `step_offsets[i] .. step_offsets[i+1]`, `[R+1]` i32 or i64.
+    pub step_offsets: *const passrl_view,
+    /// `[S]` i32 or i64: exclusive end of each step, in tokens of its rollout, not decreasing within a rollout.
+    pub step_ends: *const passrl_view,
+    /// `[S]` i32 or i64: begin of each step. Given: tokens outside steps are out of scope. NULL: a step begins where the one before ends.
+    pub step_begins: *const passrl_view,
+    /// `[S]`, or `[P, S]` for P process streams, f32, bf16, f16 or f64.
+    pub step_scores: *const passrl_view,
+    /// Sparse form: nonzero where a token ends a step; token-shaped, of a mask's types.
+    pub step_marks: *const passrl_view,
+    /// `[S]`: steps of equal state share statistics (GiGPO). Declared for the estimators to come; refused by this version.
+    pub step_group: *const passrl_view,
+    /// Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
+    pub piece_rollout: *const passrl_view,
+    pub piece_begin: *const passrl_view,
+    /// Statistics to use instead of, or merged with, the batch's. Declared for the estimators to come; refused by this version.
+    pub stats_in: *const c_void,
+    pub stats_in_bytes: usize,
+}
+
+/// Where results go: views of the caller's memory, NULL for what is not wanted (`advantages` is always wanted). Fill with `passrl_outputs_init`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_outputs {
+    /// sizeof(passrl_outputs) as the caller compiled it.
+    pub struct_size: u32,
+    /// Must be 0.
+    pub reserved0: u32,
+    /// A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_*`, `values` or
+    /// `token_rewards` where type, shape and strides are the same (in place).
+    pub advantages: *const passrl_view,
+    /// Return-to-go G before Divide-Length; gae: A + V. Token-shaped f32, bf16, f16 or f64.
+    pub returns: *const passrl_view,
+    /// S, `[R]` f32 or f64: D of the first chunk, before post.
+    pub path_scores: *const passrl_view,
+    /// K, `[R]` i32 or i64.
+    pub num_chunks: *const passrl_view,
+    /// Chunk j (from 0) of rollout i at token_offset(i) + j: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
+    pub chunk_ends: *const passrl_view,
+    /// Likewise its value a, token-shaped f32 or f64.
+    pub chunk_values: *const passrl_view,
+    /// Statistics of each group and stream, `[G, PASSRL_MAX_STREAMS]`: elements (i64), mean, standard deviation, max|x| (f64). 0 for streams not given.
+    pub stats_count: *const passrl_view,
+    pub stats_mean: *const passrl_view,
+    pub stats_std: *const passrl_view,
+    pub stats_absmax: *const passrl_view,
+    /// `PASSRL_GROUP_*` bits, `[G, PASSRL_MAX_STREAMS]` i32.
+    pub group_flags: *const passrl_view,
+    /// `PASSRL_ROLLOUT_*` bits, `[R]` i32.
+    pub rollout_flags: *const passrl_view,
+    /// Overwritten by the run. NULL: not wanted (on the CPU the status still tells).
+    pub report: *mut passrl_report,
+}
+
+/// Counts and sums of one run; reports of micro-batches and ranks add (`passrl_report_merge`). Fill `struct_size` with `passrl_report_init`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_report {
+    /// sizeof(passrl_report) as the caller compiled it.
+    pub struct_size: u32,
+    /// Must be 0.
+    pub reserved0: u32,
+    /// `PASSRL_FOUND_*` bits.
+    pub findings: i64,
+    /// The first finding: its `PASSRL_FOUND_*` bit (0: none), rollout (-1: of the group as a whole), group and stream.
+    pub first_finding: i64,
+    pub first_rollout: i64,
+    pub first_group: i64,
+    pub first_stream: i64,
+    /// Rollouts (absent ones excluded), tokens in scope, chunks.
+    pub rollouts: i64,
+    pub tokens: i64,
+    pub chunks: i64,
+    /// (group, stream) pairs whose set is empty, single or of zero variance; counted in each call that sees the group.
+    pub degenerate_groups: i64,
+    /// Groups with a finding; counted in each call that sees the group.
+    pub bad_groups: i64,
+    /// Groups whose rollouts all violate the format; counted in each call that sees the group.
+    pub violating_groups: i64,
+    /// Missing (NaN) and infinite input values.
+    pub missing_values: i64,
+    pub nonfinite_values: i64,
+    /// Log-probabilities below -1e4.
+    pub low_logps: i64,
+    /// Tokens changed by `clip`; tokens whose value was beyond the output type's range.
+    pub clipped_tokens: i64,
+    pub overflowed_tokens: i64,
+    /// Rollouts whose steps do not fit.
+    pub bad_steps: i64,
+    /// Leave-one-out deviations that came out 0 although the others differ.
+    pub lost_deviations: i64,
+    /// Sum of A and of A squared over the tokens in scope (their last bits may depend on the schedule).
+    pub sum_advantages: f64,
+    pub sum_squares: f64,
+}
+
+/// Options of a context. Fill with `passrl_context_options_init`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_context_options {
+    /// sizeof(passrl_context_options) as the caller compiled it.
+    pub struct_size: u32,
+    /// `PASSRL_CPU` (default) or `PASSRL_CUDA`.
+    pub backend: i32,
+    /// CUDA: device ordinal, or -1 for the calling thread's current context, which is borrowed and left as it was. 0.
+    pub device: i32,
+    /// CPU: threads that a run may use, the caller's included. 0 (default): the calling thread's affinity and cgroup quota, at most 8.
+    pub threads: i32,
+    /// CPU: instruction set, `PASSRL_SIMD_*`; BEST (default) takes what the processor has. Every path gives the same bits.
+    pub simd: i32,
+    /// Must be 0.
+    pub reserved0: i32,
+    /// CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
+    pub small_call_bytes: i64,
+    /// CUDA: folder of the kernel cache; NULL: the default, "" : no cache. Read during `passrl_context_create` only.
+    pub cache_dir: *const c_char,
+}
+
+/// All-reduce of the caller's engine (NCCL, MPI, torch.distributed). Declared for groups spread over ranks; a plan refuses it in this version.
+///
+/// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` in place by `op` (`PASSRL_REDUCE_*`), in order with `stream`; any nonzero return is a failure.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_collective {
+    /// sizeof(passrl_collective) as the caller compiled it.
+    pub struct_size: u32,
+    /// Must be 0.
+    pub reserved0: u32,
+    /// Handed back to `all_reduce`.
+    pub user: *mut c_void,
+    pub all_reduce: Option<
+        unsafe extern "C" fn(user: *mut c_void, buffer: *mut c_void, count: usize, dtype: i32, op: i32, stream: *mut c_void) -> i32,
+    >,
+    pub rank: i32,
+    pub size: i32,
+}
+
+/// One section of a partials buffer (`passrl_partials_layout`): reduce it in place and partials of several processes are one. Frozen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct passrl_section {
+    /// Bytes from the buffer's begin.
+    pub offset: u64,
+    /// Elements.
+    pub count: u64,
+    /// `PASSRL_I64` or `PASSRL_I32`.
+    pub dtype: i32,
+    /// `PASSRL_REDUCE_*`.
+    pub op: i32,
+}
+
+/// A context: backend, device, threads. Opaque. May be used from many threads; plans keep what they need of it.
+pub struct passrl_context {
+    pub(crate) inner: std::sync::Arc<crate::backend::Context>,
+}
+
+/// A plan: one configuration within limits, immutable; may be run from many threads at once, each with its own workspace. Opaque.
+pub struct passrl_plan {
+    pub(crate) inner: crate::plan::Plan,
+    pub(crate) context: std::sync::Arc<crate::backend::Context>,
+}
+
+const _: () = {
+    assert!(size_of::<passrl_view>() == 56);
+    assert!(size_of::<passrl_stream>() == 128);
+    assert!(size_of::<passrl_config>() == 22 * 4 + 8 * 8 + 16 * 128);
+    assert!(size_of::<passrl_limits>() == 72);
+    assert!(size_of::<passrl_section>() == 24);
+    assert!(size_of::<passrl_report>() == 168);
+};

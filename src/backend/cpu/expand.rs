@@ -1,0 +1,176 @@
+//! Results of chunks (or tokens) to token-shaped outputs: every slot of the rollout is written, 0 outside scope.
+use super::scope::Scope;
+use crate::model::array::{Array, DType, Row};
+use crate::model::batch::{Extent, Problem};
+use crate::numerics::convert::{OutElem, store_slice};
+use crate::numerics::simd::{Simd, dispatch};
+use half::{bf16, f16};
+
+/// How values lie over tokens.
+#[derive(Clone, Copy)]
+pub enum Chunks<'a> {
+    /// A value for each in-scope token.
+    EveryToken,
+    /// A value for each chunk; the last in-scope token of each.
+    Last(&'a [u32]),
+}
+
+impl Chunks<'_> {
+    /// Calls `each(chunk, begin, end)`: the tokens (in scope or not) from after the chunk before to the chunk's last.
+    #[inline(always)]
+    pub fn each(&self, scope: &Scope, mut each: impl FnMut(usize, usize, usize)) {
+        match self {
+            Chunks::EveryToken => {
+                let mut j = 0;
+                scope.runs(scope.first, scope.end, |a, b| {
+                    for t in a..b {
+                        each(j, t, t + 1);
+                        j += 1;
+                    }
+                });
+            }
+            Chunks::Last(last) => {
+                let mut begin = scope.first;
+                for (j, l) in last.iter().enumerate() {
+                    each(j, begin, *l as usize + 1);
+                    begin = *l as usize + 1;
+                }
+            }
+        }
+    }
+}
+
+macro_rules! store {
+    ($name:ident, $T:ty) => {
+        dispatch! {
+            fn $name(from: &[f64], to: &mut [$T]) -> u64 {
+                store_slice(from, to)
+            }
+        }
+    };
+}
+store!(store_f32, f32);
+store!(store_bf16, bf16);
+store!(store_f16, f16);
+store!(store_f64, f64);
+
+trait Out: OutElem {
+    const ZERO: Self;
+    fn store(simd: Simd, from: &[f64], to: &mut [Self]) -> u64;
+}
+macro_rules! out {
+    ($($T:ty, $zero:expr, $store:ident;)*) => {$(
+        impl Out for $T {
+            const ZERO: Self = $zero;
+            fn store(simd: Simd, from: &[f64], to: &mut [Self]) -> u64 {
+                $store(simd, from, to)
+            }
+        }
+    )*};
+}
+out! { f32, 0.0, store_f32; bf16, bf16::ZERO, store_bf16; f16, f16::ZERO, store_f16; f64, 0.0, store_f64; }
+
+/// Writes a rollout's tokens; returns how many were beyond the type's range.
+///
+/// # Safety
+/// The rollout's slots of the output are this thread's, and nothing that the output lies over (in place) is read after.
+pub unsafe fn expand(simd: Simd, output: &Array, at: &Extent, scope: &Scope, chunks: Chunks, values: &[f64]) -> u64 {
+    let row = at.of(output);
+    // SAFETY: by the caller's word.
+    unsafe {
+        match output.dtype {
+            DType::F32 => typed::<f32>(simd, &row, scope, chunks, values),
+            DType::Bf16 => typed::<bf16>(simd, &row, scope, chunks, values),
+            DType::F16 => typed::<f16>(simd, &row, scope, chunks, values),
+            _ => typed::<f64>(simd, &row, scope, chunks, values),
+        }
+    }
+}
+
+unsafe fn typed<T: Out>(simd: Simd, row: &Row, scope: &Scope, chunks: Chunks, values: &[f64]) -> u64 {
+    let mut overflowed = 0;
+    // SAFETY: by the caller's word.
+    let Some(to) = (unsafe { row.slice_mut::<T>() }) else {
+        for t in 0..row.len() {
+            // SAFETY: as above.
+            unsafe { row.put(t, T::ZERO) };
+        }
+        chunks.each(scope, |j, a, b| {
+            let mut over = 0;
+            let value = T::from_f64(values[j], &mut over);
+            scope.runs(a, b, |x, y| {
+                overflowed += over * (y - x) as u64;
+                // SAFETY: as above.
+                (x..y).for_each(|t| unsafe { row.put(t, value) });
+            });
+        });
+        return overflowed;
+    };
+    if let Chunks::EveryToken = chunks {
+        let mut k = 0;
+        let mut begin = 0;
+        scope.runs(0, to.len(), |a, b| {
+            to[begin..a].fill(T::ZERO);
+            overflowed += T::store(simd, &values[k..k + b - a], &mut to[a..b]);
+            k += b - a;
+            begin = b;
+        });
+        to[begin..].fill(T::ZERO);
+        return overflowed;
+    }
+    if scope.has_holes() {
+        to.fill(T::ZERO);
+        chunks.each(scope, |j, a, b| {
+            let mut over = 0;
+            let value = T::from_f64(values[j], &mut over);
+            scope.runs(a, b, |x, y| {
+                overflowed += over * (y - x) as u64;
+                to[x..y].fill(value);
+            });
+        });
+        return overflowed;
+    }
+    to[..scope.first].fill(T::ZERO);
+    chunks.each(scope, |j, a, b| {
+        let mut over = 0;
+        to[a..b].fill(T::from_f64(values[j], &mut over));
+        overflowed += over * (b - a) as u64;
+    });
+    to[scope.end..].fill(T::ZERO);
+    overflowed
+}
+
+fn zero_row(row: &Row) {
+    fn zero<T: Copy>(row: &Row, zero: T) {
+        // SAFETY: slots of the output that no rollout owns, written by one thread; all-zero bytes are the zero of every type.
+        match unsafe { row.slice_mut::<T>() } {
+            Some(slice) => slice.fill(zero),
+            // SAFETY: as above.
+            None => (0..row.len()).for_each(|t| unsafe { row.put(t, zero) }),
+        }
+    }
+    match row.dtype().bytes() {
+        8 => zero(row, 0u64),
+        4 => zero(row, 0u32),
+        2 => zero(row, 0u16),
+        _ => zero(row, 0u8),
+    }
+}
+
+/// Padded layout: zeros left and right of the rollout.
+pub fn pad(output: &Array, problem: &Problem, at: &Extent) {
+    if !at.flat {
+        zero_row(&output.line(at.row, 0, at.column, false));
+        let end = at.column + at.len;
+        zero_row(&output.line(at.row, end, problem.slots - end, false));
+    }
+}
+
+/// Packed layout: zeros before the first rollout and after the last.
+pub fn pad_ends(output: &Array, problem: &Problem) {
+    if let crate::model::batch::Extents::Packed { cu_seqlens } = problem.extents {
+        let (first, last) = (cu_seqlens.int(0) as usize, cu_seqlens.int(problem.rollouts) as usize);
+        zero_row(&output.line(0, 0, first, true));
+        zero_row(&output.line(0, last, problem.slots - last, true));
+    }
+}

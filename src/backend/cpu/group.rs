@@ -1,0 +1,211 @@
+//! One group: prepare its rollouts, know its statistics, decide, shape.
+use super::chunk::KlEdges;
+use super::fuse;
+use super::members::Members;
+use super::shape::{Group, Sink};
+use super::standard::{Set, Standard};
+use super::worker::Worker;
+use crate::model::flags;
+use crate::model::config::*;
+use crate::model::context::Memory;
+use crate::model::report;
+use crate::numerics::exact::{self, ROLLOUT_BITS};
+use crate::plan::partials::GroupState;
+
+/// Elements that exact sums allow on a grid.
+fn most(bits: i32) -> i64 {
+    if bits == ROLLOUT_BITS { 1 << 17 } else { 1 << 33 }
+}
+
+impl Worker<'_> {
+    fn prepare_all(&mut self, g: usize, members: Members) {
+        self.missing = 0;
+        self.found = false;
+        members.iter().for_each(|i| self.prepare(i, g));
+    }
+
+    /// A group that is wholly in this call.
+    pub fn group_alone(&mut self, g: usize, members: Members, sink: Sink) {
+        self.prepare_all(g, members);
+        let mut state = GroupState::EMPTY;
+        self.extremes(members, g, &mut state);
+        let of = state;
+        let positions = self.sums(members, &of, &mut state);
+        // The table leaves the worker, which its edges are read beside.
+        let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
+        self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+        (self.columns, self.live) = (columns, live);
+    }
+
+    /// Findings only.
+    pub fn group_look(&mut self, g: usize, members: Members) {
+        self.prepare_all(g, members);
+        let mut state = GroupState::EMPTY;
+        self.extremes(members, g, &mut state);
+        let of = state;
+        self.sums(members, &of, &mut state);
+        self.decide(g, members, &state);
+    }
+
+    /// This call's share of a phase.
+    pub fn group_share(&mut self, phase: usize, g: usize, members: Members, partials: Memory) {
+        let layout = &self.job.plan.partials;
+        self.prepare_all(g, members);
+        match phase {
+            0 => {
+                let mut share = GroupState::EMPTY;
+                self.extremes(members, g, &mut share);
+                // SAFETY: groups are handed to one thread each; likewise below.
+                unsafe { layout.add_extremes(partials, g, &share) };
+            }
+            1 => {
+                // SAFETY: as above.
+                let of = unsafe { layout.load(partials, g) };
+                let mut share = GroupState::EMPTY;
+                let positions = self.sums(members, &of, &mut share);
+                // SAFETY: as above.
+                unsafe {
+                    layout.add_sums(partials, g, &share);
+                    if positions > 0 {
+                        let (columns, live) = layout.table(partials, g).split_at_mut(layout.positions);
+                        columns.iter_mut().zip(&self.columns[..positions]).for_each(|(a, b)| *a = a.wrapping_add(*b));
+                        live.iter_mut().zip(&self.live[..positions]).for_each(|(a, b)| *a = a.wrapping_add(*b));
+                    }
+                }
+            }
+            _ => self.group_kept(g, members, partials, Sink::Keep),
+        }
+    }
+
+    /// A slice of a group whose statistics are complete.
+    pub fn group_slice(&mut self, g: usize, members: Members, partials: Memory, sink: Sink) {
+        self.prepare_all(g, members);
+        // The slice's own maxima are not wanted, but what it finds is counted here.
+        self.extremes(members, g, &mut GroupState::EMPTY.clone());
+        self.group_kept(g, members, partials, sink);
+    }
+
+    fn group_kept(&mut self, g: usize, members: Members, partials: Memory, sink: Sink) {
+        let layout = &self.job.plan.partials;
+        // SAFETY: groups are handed to one thread each; the buffer is read only here.
+        let state = unsafe { layout.load(partials, g) };
+        // SAFETY: as above.
+        let table: &[i64] = unsafe { layout.table(partials, g) };
+        let (columns, live) = table.split_at(layout.positions);
+        let mut positions = 0;
+        for i in members.iter() {
+            let kept = self.job.rollout(i);
+            positions = positions.max((kept.end - kept.first) as usize);
+        }
+        let positions = positions.min(layout.positions);
+        self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+    }
+
+    fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: &[i64], sink: Sink) {
+        let job = self.job;
+        let config = job.config();
+        let (standards, bad, flags) = self.decide(g, members, state);
+        let given = std::array::from_fn(|s| job.problem.rollout_streams[s].is_some());
+        let mut edges = None;
+        if config.kind == Kind::Kl && config.chunk == Chunk::ByValue {
+            let s = &standards[0];
+            let centred = config.streams[0].center != Center::None;
+            let group = (config.average_over == AverageOver::Group)
+                .then(|| (state.members, if centred { s.sums.n } else { 0 }, s.sums.q));
+            let scale = s.edge_scale().filter(|_| !bad);
+            let found =
+                KlEdges { columns, live, down: s.grid.down, inv: scale.unwrap_or(0.0), eta: config.eta, group, none: scale.is_none() };
+            if config.boundary_rule == BoundaryRule::Adjacent {
+                let positions = columns.len();
+                found.adjacent(job.simd(), positions, state.members, self.edges);
+            }
+            edges = Some(found);
+        }
+        let weight = fuse::total_weight(config, job.problem.num_process, &given);
+        let group = Group { state, standards, bad, weight, edges };
+        members.iter().for_each(|i| self.shape(i, &group, sink));
+        // Phases of whitening see the groups again; they report nothing.
+        self.group_outputs(g, &group, &flags);
+    }
+
+    /// Standardisations of the group's streams; is it bad; its flags.
+    fn decide(&mut self, g: usize, members: Members, state: &GroupState) -> ([Standard; 16], bool, [i32; MAX_STREAMS]) {
+        let job = self.job;
+        let (config, plan) = (job.config(), job.plan);
+        let slots = &plan.slots;
+        let mut found = [0i32; MAX_STREAMS];
+        let mut bad = false;
+        let standards = std::array::from_fn(|slot| {
+            let row = if slot < slots.count { slots.row(slot) } else { 0 };
+            let bits = if slot < slots.count { plan.bits(slot) } else { ROLLOUT_BITS };
+            Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot])
+        });
+        for slot in 0..slots.count {
+            let (s, row) = (&standards[slot], slots.row(slot));
+            let stream = &config.streams[row];
+            let key = s.extremes.absmax;
+            let process = slot < slots.sets;
+            let given = if process {
+                slots.joint && slot == 1 || slot < job.problem.num_process
+            } else {
+                job.problem.rollout_streams[slot - slots.sets].is_some()
+            };
+            let mut finding = None;
+            if key >= exact::INFINITE {
+                (finding, found[row]) = if key == exact::BAD_STEPS {
+                    (Some(report::BAD_STEPS), found[row] | flags::GROUP_BAD_STEPS)
+                } else {
+                    (Some(if key == exact::NAN { report::MISSING } else { report::NONFINITE }), found[row] | flags::GROUP_NONFINITE)
+                };
+            }
+            if self.missing >> slot & 1 == 1 {
+                found[row] |= flags::GROUP_MISSING;
+            }
+            if given && finding.is_none() {
+                let reported = slots.reported(slot).is_some();
+                if s.sums.n <= 0 {
+                    found[row] |= if reported { flags::GROUP_EMPTY } else { 0 };
+                } else if s.sums.n == 1 {
+                    found[row] |= if reported { flags::GROUP_SINGLE } else { 0 };
+                } else if s.extremes.all_equal() {
+                    found[row] |= if reported { flags::GROUP_ZERO_VARIANCE } else { 0 };
+                }
+                let degenerate = s.sums.n <= 1 || s.extremes.all_equal();
+                self.report.degenerate_groups += i64::from(job.counting && reported && degenerate && !members.is_empty());
+                if s.sums.n >= most(s.grid.bits) {
+                    (finding, found[row]) = (Some(report::TOO_LARGE), found[row] | flags::GROUP_TOO_LARGE);
+                } else if stream.singleton == Singleton::Refuse && (s.set == Set::Single || self.one_rollout(members, state, slot, s)) {
+                    finding = Some(report::SINGLETON);
+                }
+            }
+            if let Some(finding) = finding {
+                bad = true;
+                if job.counting && !self.found && !members.is_empty() {
+                    self.report.find(finding, g, None, row);
+                }
+            }
+        }
+        if state.format == 1 {
+            found[FORMAT] |= flags::GROUP_ALL_VIOLATING;
+        }
+        if job.counting && !members.is_empty() {
+            self.report.bad_groups += i64::from(bad);
+            self.report.violating_groups += i64::from(state.format == 1);
+        }
+        if bad {
+            found.iter_mut().for_each(|f| *f |= flags::GROUP_BAD);
+        }
+        (standards, bad, found)
+    }
+
+    /// Leave-one-out by rollout: do all elements come from one rollout, so that nothing is left?
+    fn one_rollout(&mut self, members: Members, state: &GroupState, slot: usize, standard: &Standard) -> bool {
+        let stream = &self.job.config().streams[self.job.plan.slots.row(slot)];
+        let by_rollout = stream.leaves_out() && stream.loo_unit == LooUnit::Rollout && slot < self.job.plan.slots.sets;
+        by_rollout
+            && members.iter().any(|i| {
+                let kept = self.job.rollout(i);
+                kept.flags & flags::ROLLOUT_ABSENT == 0 && self.own_sums(i, &kept, slot, state).n == standard.sums.n
+            })
+    }
+}

@@ -1,0 +1,305 @@
+//! Group statistics of every stream (numerics contract 5.3) and the standardisation that they give (pass.md 2.2).
+use super::members::Members;
+use super::signal;
+use super::worker::Worker;
+use crate::model::flags;
+use crate::model::batch::Process;
+use crate::model::config::*;
+use crate::model::report;
+use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
+use crate::plan::partials::GroupState;
+use crate::plan::workspace::{Rollout, state};
+
+impl Worker<'_> {
+    /// Maxima of the group's members in this batch.
+    pub fn extremes(&mut self, members: Members, group: usize, to: &mut GroupState) {
+        let job = self.job;
+        let (problem, c, slots) = (job.problem, job.config(), &job.plan.slots);
+        for i in members.iter() {
+            let mut kept = job.rollout(i);
+            if kept.flags & flags::ROLLOUT_ABSENT != 0 {
+                continue;
+            }
+            let counts = kept.state & state::OUT_OF_STATS == 0;
+            to.format = to.format.max(if kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0 { 1 } else { 2 });
+            if kept.flags & flags::ROLLOUT_MISSING != 0 {
+                self.missing |= 1;
+            }
+            if kept.flags & flags::ROLLOUT_BAD_STEPS != 0 {
+                self.found = true;
+                to.extremes[0].absmax = exact::BAD_STEPS;
+            }
+            if kept.state & (state::INFINITE | state::NAN) != 0 {
+                self.poison(0, if kept.state & state::NAN != 0 { exact::NAN } else { exact::INFINITE }, i, group, to);
+            }
+            if kept.state & state::HAS_PROCESS != 0 {
+                for list in 0..if slots.shaped { 2 } else { problem.num_process } {
+                    let found = self.list_extremes(i, &kept, list);
+                    if found.is_bad() {
+                        kept.flags |= flags::ROLLOUT_NONFINITE;
+                        self.count_process(i, &kept, list);
+                        self.poison(list, found.absmax, i, group, to);
+                    } else if counts {
+                        to.extremes[list].add(&found);
+                        if list == 0 && slots.joint && !slots.shaped {
+                            to.extremes[1].add(&found);
+                        }
+                    }
+                }
+            }
+            if c.credit == Credit::Gae && !kept.flags & flags::ROLLOUT_NO_SCOPE != 0 {
+                let found = self.credit_extremes(i, &kept);
+                if found.is_bad() {
+                    kept.flags |= flags::ROLLOUT_NONFINITE;
+                    self.poison(0, found.absmax, i, group, to);
+                }
+            }
+            for (s, stream) in problem.rollout_streams.iter().enumerate() {
+                let Some(stream) = stream else { continue };
+                if stream.f32(i).is_nan() && c.streams[OUTCOME + s].missing != Missing::Error {
+                    kept.flags |= flags::ROLLOUT_MISSING;
+                    self.missing |= 1 << slots.of_rollout_stream(s);
+                    self.report.missing_values += i64::from(job.counting);
+                }
+                let Some(x) = job.rollout_value(s, i) else { continue };
+                let slot = slots.of_rollout_stream(s);
+                let mut one = Extremes::EMPTY;
+                one.push(x);
+                if one.is_bad() {
+                    kept.flags |= flags::ROLLOUT_NONFINITE;
+                    self.report.nonfinite_values += i64::from(job.counting);
+                    self.poison(slot, one.absmax, i, group, to);
+                } else if counts {
+                    to.extremes[slot].add(&one);
+                    if slots.joint && !slots.shaped {
+                        to.extremes[1].add(&one);
+                    }
+                }
+            }
+            // SAFETY: the rollout is this thread's.
+            unsafe { job.keep(i, kept) };
+        }
+    }
+
+    /// Marks the group bad in a slot and reports the finding.
+    fn poison(&mut self, slot: usize, key: i32, rollout: usize, group: usize, to: &mut GroupState) {
+        to.extremes[slot].absmax = to.extremes[slot].absmax.max(key);
+        if self.job.counting {
+            let finding = if key >= exact::NAN { report::MISSING } else { report::NONFINITE };
+            self.report.find(finding, group, Some(rollout), self.job.plan.slots.row(slot));
+            self.found = true;
+        }
+    }
+
+    /// Counts the bad values of a process list, token by token where the signal has a value a token.
+    fn count_process(&mut self, i: usize, kept: &Rollout, list: usize) {
+        let job = self.job;
+        if !job.counting || list >= job.problem.num_process {
+            return;
+        }
+        let at = job.problem.extent(i);
+        let by_token = match job.problem.process {
+            Process::Signal(_) => job.problem.step_marks.is_none(),
+            Process::LogProbs { .. } => true,
+            _ => false,
+        };
+        let error = job.config().streams[list].missing == Missing::Error;
+        let (nan, infinite) = if by_token {
+            if job.problem.steps.is_some() && matches!(job.problem.process, Process::Signal(_)) && job.config().kind == Kind::Prm {
+                return; // dense with ends: counted when it was prepared
+            }
+            let scope = job.kept_scope(i, kept, &at);
+            signal::count_bad(self.load(&at, list), &scope)
+        } else {
+            // SAFETY: the rollout's own list.
+            let elements = unsafe { &job.elements(list, &at)[..kept.elements as usize] };
+            elements.iter().fold((0, 0), |(n, i), x| (n + i64::from(x.is_nan()), i + i64::from(x.is_infinite())))
+        };
+        self.report.nonfinite_values += infinite + if error { nan } else { 0 };
+    }
+
+    /// Does a NaN of this list mean "not there"? (Of the first stream such steps are out of scope already.)
+    fn skips_nan(&self, list: usize) -> bool {
+        list > 0 && !self.job.plan.slots.shaped && self.job.config().streams[list].missing == Missing::Exclude
+    }
+
+    fn list_extremes(&mut self, i: usize, kept: &Rollout, list: usize) -> Extremes {
+        let simd = self.job.simd();
+        let skip = self.skips_nan(list);
+        let mut found = Extremes::EMPTY;
+        self.each_run(i, kept, list, |run, _, _| {
+            if skip {
+                run.iter().filter(|x| !x.is_nan()).for_each(|x| found.push(*x));
+            } else {
+                found.add(&exact::extremes(simd, run));
+            }
+        });
+        found
+    }
+
+    /// Calls `each(values, weights, first token)` for the runs of a rollout's elements.
+    fn each_run(&mut self, i: usize, kept: &Rollout, list: usize, mut each: impl FnMut(&[f32], Option<&[u32]>, usize)) {
+        let job = self.job;
+        let at = job.problem.extent(i);
+        if job.config().kind != Kind::Kl {
+            let n = kept.elements as usize;
+            // SAFETY: the rollout's own lists.
+            let (values, weights) = unsafe { (&job.elements(list, &at)[..n], (job.config().pool == Pool::Tokens).then(|| &job.weights(&at)[..n])) };
+            return each(values, weights, 0);
+        }
+        let scope = job.kept_scope(i, kept, &at);
+        if job.plan.slots.shaped && list == 1 {
+            let shape = job.shaped_reward(i);
+            let stride = job.plan.limits.rollout_tokens + 16;
+            self.load_shaped(&at, shape);
+            let line = &self.signal[stride..stride + at.len];
+            return scope.runs(0, at.len, |a, b| each(&line[a..b], None, a));
+        }
+        let line = self.load(&at, list);
+        scope.runs(0, at.len, |a, b| each(&line[a..b], None, a));
+    }
+
+    /// kl: the shaped reward of every token, in the scratch of list 1.
+    pub fn load_shaped(&mut self, at: &crate::model::batch::Extent, shape: impl Fn(f32) -> f32) {
+        let stride = self.job.plan.limits.rollout_tokens + 16;
+        let values: *const [f32] = self.load(at, 0);
+        let to = &mut self.signal[stride..stride + at.len];
+        // SAFETY: `values` is list 0's scratch or the caller's memory; `to` is list 1's scratch.
+        let values = unsafe { &*values };
+        to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
+    }
+
+    /// gae: values, token rewards and bootstrap are read as they are; a bad one is a finding.
+    fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
+        let job = self.job;
+        let problem = job.problem;
+        let at = problem.extent(i);
+        let scope = job.kept_scope(i, kept, &at);
+        let mut found = Extremes::EMPTY;
+        for array in [&problem.values, &problem.token_rewards].into_iter().flatten() {
+            let line = &mut self.compressed[..at.len];
+            at.of(array).read_f32(line);
+            let mut own = Extremes::EMPTY;
+            scope.runs(0, at.len, |a, b| own.add(&exact::extremes(job.simd(), &line[a..b])));
+            if own.is_bad() && job.counting {
+                let (nan, infinite) = signal::count_bad(line, &scope);
+                self.report.nonfinite_values += nan + infinite;
+            }
+            found.add(&own);
+        }
+        if let Some(bootstrap) = problem.bootstrap {
+            let mut own = Extremes::EMPTY;
+            own.push(bootstrap.f32(i));
+            self.report.nonfinite_values += i64::from(own.is_bad() && job.counting);
+            found.add(&own);
+        }
+        found
+    }
+
+    /// Sums of the group's members in this batch, on the grids that `of` (the whole group's maxima) sets; for kl by value also the sums of each position
+    /// in `columns` and the live counts in `live`. Returns the positions used.
+    pub fn sums(&mut self, members: Members, of: &GroupState, to: &mut GroupState) -> usize {
+        let job = self.job;
+        let (problem, c, plan) = (job.problem, job.config(), job.plan);
+        let slots = &plan.slots;
+        let tabled = c.kind == Kind::Kl && c.chunk == Chunk::ByValue && problem.has_process();
+        let mut positions = 0;
+        if tabled {
+            for i in members.iter() {
+                let kept = job.rollout(i);
+                positions = positions.max((kept.end - kept.first) as usize);
+            }
+            self.columns[..positions].fill(0);
+            self.live[..positions + 1].fill(0);
+        }
+        for i in members.iter() {
+            let kept = job.rollout(i);
+            if kept.state & state::OUT_OF_STATS != 0 {
+                continue;
+            }
+            to.members += 1;
+            if kept.state & state::HAS_PROCESS != 0 {
+                for list in 0..if slots.shaped { 2 } else { problem.num_process } {
+                    let table = tabled && list == 0;
+                    self.list_sums(i, &kept, list, list, of, &mut to.sums[list], table);
+                    if list == 0 && slots.joint && !slots.shaped {
+                        self.list_sums(i, &kept, 0, 1, of, &mut to.sums[1], false);
+                    }
+                }
+            }
+            for s in 0..problem.rollout_streams.len() {
+                let Some(x) = job.rollout_value(s, i) else { continue };
+                let slot = slots.of_rollout_stream(s);
+                self.one_sum(x, slot, of, &mut to.sums[slot]);
+                if slots.joint && !slots.shaped {
+                    self.one_sum(x, 1, of, &mut to.sums[1]);
+                }
+            }
+        }
+        if tabled {
+            let mut live = 0;
+            for n in &mut self.live[..positions] {
+                live += *n;
+                *n = live;
+            }
+        }
+        positions
+    }
+
+    fn one_sum(&self, x: f32, slot: usize, of: &GroupState, to: &mut Sums) {
+        let extremes = &of.extremes[slot];
+        exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], None, extremes, to);
+    }
+
+    /// Sums of one rollout's elements of a list on the grid of a slot.
+    #[allow(clippy::too_many_arguments)]
+    fn list_sums(&mut self, i: usize, kept: &Rollout, list: usize, slot: usize, of: &GroupState, to: &mut Sums, table: bool) {
+        let plan = self.job.plan;
+        let (simd, bits, extremes) = (self.job.simd(), plan.bits(slot), of.extremes[slot]);
+        let grid = Grid::new(bits, extremes.absmax);
+        let skip = self.skips_nan(list);
+        let exact_counts = bits != STEP_BITS;
+        let first = kept.first as usize;
+        // The table leaves the worker while the elements are read through it.
+        let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
+        self.each_run(i, kept, list, |run, weights, begin| {
+            if skip || weights.is_some() || exact_counts {
+                let weight = |j: usize| weights.map(|w| std::slice::from_ref(&w[j]));
+                for (j, x) in run.iter().enumerate().filter(|(_, x)| !skip || !x.is_nan()) {
+                    exact::sums_wide(&grid, std::slice::from_ref(x), weight(j), &extremes, to);
+                }
+            } else if table {
+                exact::sums_narrow(simd, &grid, run, &mut columns[begin - first..], to);
+            } else {
+                exact::sums_narrow(simd, &grid, run, &mut [], to);
+            }
+            if table {
+                live[begin - first] += 1;
+                live[begin - first + run.len()] -= 1;
+            }
+        });
+        (self.columns, self.live) = (columns, live);
+    }
+
+    /// Sums of one rollout's own elements, for leave-one-out by rollout.
+    pub fn own_sums(&mut self, i: usize, kept: &Rollout, slot: usize, of: &GroupState) -> Sums {
+        let slots = self.job.plan.slots;
+        let mut own = Sums::default();
+        if kept.state & state::OUT_OF_STATS != 0 {
+            return own;
+        }
+        let process = slot < slots.sets;
+        if process && kept.state & state::HAS_PROCESS != 0 {
+            let list = if slot == 1 && slots.joint && !slots.shaped { 0 } else { slot };
+            self.list_sums(i, kept, list, slot, of, &mut own, false);
+        }
+        if slot == 1 && slots.joint && !slots.shaped {
+            for s in 0..2 {
+                if let Some(x) = self.job.rollout_value(s, i) {
+                    self.one_sum(x, slot, of, &mut own);
+                }
+            }
+        }
+        own
+    }
+}

@@ -1,0 +1,119 @@
+//! Chunks of kl signals: edges of the group's average (Algorithm 2 with u-bar), or the other chunk modes over tokens.
+use super::chunk::{self, ChunkList};
+use super::scope::Scope;
+use super::shape::Group;
+use super::steps;
+use super::worker::Worker;
+use crate::model::flags;
+use crate::model::batch::Extent;
+use crate::model::config::*;
+use crate::plan::workspace::{Rollout, state};
+
+impl Worker<'_> {
+    /// Lists the chunks of rollout i (its last tokens), or says that every token is one.
+    pub fn kl_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, group: &Group, kept: &mut Rollout) {
+        let job = self.job;
+        let (problem, c) = (job.problem, job.config());
+        kept.state &= !state::EVERY_TOKEN;
+        if kept.flags & flags::ROLLOUT_BAD_STEPS != 0 || scope.is_empty() {
+            kept.chunks = 0;
+            return;
+        }
+        // SAFETY: the rollout's own list.
+        let last = unsafe { job.last(at) };
+        let mut chunks = ChunkList { last, values: Default::default(), lists: 0, count: 0 };
+        let none = |_: usize, _: usize| 0.0;
+        let steps_given = problem.steps.as_ref().map(|s| (s, steps::numbers(s, i)));
+        match c.chunk {
+            Chunk::ByValue => {
+                let Some(edges) = &group.edges else { return chunk_all(scope, kept, &mut chunks) };
+                if c.boundary_rule == BoundaryRule::Adjacent && !scope.has_holes() {
+                    kept.chunks = adjacent(&self.edges[..], scope, chunks.last) as u32;
+                    if kept.chunks == kept.count {
+                        kept.state |= state::EVERY_TOKEN;
+                    }
+                    return;
+                }
+                let first = scope.first;
+                let (mut anchor, mut before) = (None::<usize>, 0usize);
+                scope.runs(0, at.len, |a, b| {
+                    for t in a..b {
+                        let cut = anchor.is_some_and(|anchor| {
+                            let gap = t - before > 1 && !c.bridge_scope_gaps;
+                            let from = if c.boundary_rule == BoundaryRule::Anchored { anchor } else { before };
+                            gap || edges.between(from - first, t - first)
+                        });
+                        if cut {
+                            chunks.last[chunks.count] = before as u32;
+                            chunks.count += 1;
+                        }
+                        if cut || anchor.is_none() {
+                            anchor = Some(t);
+                        }
+                        before = t;
+                    }
+                });
+                chunks.last[chunks.count] = before as u32;
+                chunks.count += 1;
+            }
+            Chunk::Token => return every(kept),
+            Chunk::Step => match steps_given {
+                None => return every(kept),
+                Some((csr, (from, to))) if to > from => {
+                    for j in from..to {
+                        let (a, b) = steps::range(csr, j, from, to, at.len);
+                        if let Some(l) = scope.last_in(a, b) {
+                            chunks.last[chunks.count] = l as u32;
+                            chunks.count += 1;
+                        }
+                    }
+                }
+                _ => chunk::whole(scope, none, &mut chunks),
+            },
+            Chunk::None => chunk::whole(scope, none, &mut chunks),
+            Chunk::Given => {
+                if let Some(marks) = &problem.chunk_marks {
+                    let row = at.of(marks);
+                    chunk::given(scope, at.len, |t| row.flag(t), none, &mut chunks);
+                }
+            }
+        }
+        kept.chunks = chunks.count as u32;
+    }
+}
+
+fn every(kept: &mut Rollout) {
+    kept.state |= state::EVERY_TOKEN;
+    kept.chunks = kept.count;
+}
+
+fn chunk_all(scope: &Scope, kept: &mut Rollout, chunks: &mut ChunkList) {
+    chunk::whole(scope, |_, _| 0.0, chunks);
+    kept.chunks = chunks.count as u32;
+}
+
+/// From the group's edge bits: the last tokens of the chunks of a scope without holes. Where every token ends one, nothing is listed.
+fn adjacent(edges: &[u64], scope: &Scope, last: &mut [u32]) -> usize {
+    let positions = scope.count;
+    let inner = positions - 1;
+    let word = |w: usize| {
+        let rest = inner - w * 64;
+        edges[w] & if rest >= 64 { !0 } else { (1u64 << rest) - 1 }
+    };
+    let words = inner.div_ceil(64);
+    let count: usize = (0..words).map(|w| word(w).count_ones() as usize).sum();
+    if count == inner {
+        return positions;
+    }
+    let mut k = 0;
+    for w in 0..words {
+        let mut bits = word(w);
+        while bits != 0 {
+            last[k] = (scope.first + w * 64 + bits.trailing_zeros() as usize) as u32;
+            k += 1;
+            bits &= bits - 1;
+        }
+    }
+    last[k] = (scope.end - 1) as u32;
+    k + 1
+}

@@ -1,0 +1,75 @@
+//! The rollouts of a group, wherever they lie in the batch.
+use super::worker::Job;
+use crate::model::batch::{Groups, Problem};
+
+#[derive(Clone, Copy)]
+pub enum Members<'a> {
+    Range(usize, usize),
+    List(&'a [u32]),
+}
+
+impl Members<'_> {
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = usize> + use<'_> {
+        let (range, list): (std::ops::Range<usize>, &[u32]) = match self {
+            Members::Range(a, b) => (*a..*b, &[]),
+            Members::List(list) => (0..0, list),
+        };
+        range.chain(list.iter().map(|i| *i as usize))
+    }
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Members::Range(a, b) => a >= b,
+            Members::List(list) => list.is_empty(),
+        }
+    }
+}
+
+/// Sorts the rollouts by group (counting sort) where the groups come as an index. One thread, before all others.
+pub fn sort(job: &Job) {
+    let problem = job.problem;
+    let Groups::Index(index) = problem.grouping else { return };
+    let w = &job.plan.workspace;
+    // SAFETY: no other thread has begun.
+    let (order, starts) = unsafe { (job.memory.part::<u32>(w.order.offset, problem.rollouts), job.memory.part::<u32>(w.starts.offset, problem.groups + 1)) };
+    starts.fill(0);
+    // Indices have been seen to be in range; a caller who changes them under way gets a wrong group, nothing worse.
+    let group = |i: usize| (index.int(i).max(0) as usize).min(problem.groups.saturating_sub(1));
+    for i in 0..problem.rollouts {
+        starts[group(i) + 1] += 1;
+    }
+    for g in 0..problem.groups {
+        starts[g + 1] += starts[g];
+    }
+    // Place each rollout at its group's cursor, which ends where the next group begins; then shift the cursors back.
+    for i in 0..problem.rollouts {
+        let at = &mut starts[group(i)];
+        if let Some(slot) = order.get_mut(*at as usize) {
+            *slot = i as u32;
+        }
+        *at += 1;
+    }
+    for g in (1..=problem.groups).rev() {
+        starts[g] = starts[g - 1];
+    }
+    if let Some(first) = starts.first_mut() {
+        *first = 0;
+    }
+}
+
+/// Members of group g.
+pub fn members<'a>(job: &Job<'a>, problem: &Problem, g: usize) -> Members<'a> {
+    match problem.grouping {
+        Groups::Constant(n) => Members::Range(g * n, (g + 1) * n),
+        Groups::Offsets(offsets) => Members::Range(offsets.int(g) as usize, offsets.int(g + 1) as usize),
+        Groups::Index(_) => {
+            let w = &job.plan.workspace;
+            // SAFETY: read only, after `sort` and before any write to them.
+            unsafe {
+                let starts = job.memory.part::<u32>(w.starts.offset, problem.groups + 1);
+                let (a, b) = (starts[g] as usize, starts[g + 1] as usize);
+                Members::List(&job.memory.part::<u32>(w.order.offset, problem.rollouts)[a..b])
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! First pass over a rollout: its scope, its steps (the elements of the process sets) and, for prm and outcome-only input, its chunks.
+use super::chunk::{self, ChunkList, Detector, StepCursor};
+use super::scope::{self, Scope};
+use super::worker::Worker;
+use super::{signal, steps};
+use crate::model::batch::{Extent, Process};
+use crate::model::config::*;
+use crate::model::flags;
+use crate::model::report;
+use crate::plan::workspace::{Rollout, state};
+
+/// What kind of steps a rollout has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// No step: one chunk, process term 0.
+    Stepless,
+    /// CSR scores, OPD sums, sparse marks: a value a step.
+    Scored,
+    /// A value a token, steps given.
+    DenseWithEnds,
+    /// A value a token, steps found.
+    Dense,
+    /// kind kl: tokens are the elements.
+    Tokens,
+}
+
+impl Worker<'_> {
+    /// Prepares rollout i of group `group` and keeps it in the workspace.
+    pub fn prepare(&mut self, i: usize, group: usize) {
+        let job = self.job;
+        let (problem, c) = (job.problem, job.config());
+        let at = problem.extent(i);
+        let mut kept = Rollout { group: group as u32, ..Rollout::default() };
+        if problem.absent.is_some_and(|a| a.flag(i)) {
+            kept.flags |= flags::ROLLOUT_ABSENT | flags::ROLLOUT_NO_SCOPE;
+            kept.state |= state::ZEROED | state::OUT_OF_STATS;
+            // SAFETY: the rollout is this thread's; likewise below.
+            return unsafe { job.keep(i, kept) };
+        }
+        if problem.in_stats.is_some_and(|a| !a.flag(i)) {
+            kept.state |= state::OUT_OF_STATS;
+        }
+        if problem.format_ok.is_some_and(|a| !a.flag(i)) {
+            kept.flags |= flags::ROLLOUT_FORMAT_VIOLATING;
+        }
+        // SAFETY: the rollout's own words.
+        let bits = unsafe { job.scope_bits(i, &at) };
+        let mut in_bits = false;
+        if let Some(mask) = &problem.mask {
+            scope::read_mask(job.simd(), &at.of(mask), bits);
+            in_bits = true;
+        }
+        let mut count_steps = 0;
+        let mut fits = true;
+        if let Some(csr) = &problem.steps {
+            let (from, to) = steps::numbers(csr, i);
+            count_steps = to - from;
+            fits = steps::fit(csr, i, at.len);
+            if let (true, Some(begins), true) = (fits, csr.begins, count_steps > 0) {
+                if !in_bits {
+                    scope::fill_span(bits, 0, at.len);
+                    in_bits = true;
+                }
+                // Tokens between steps are out of scope.
+                let mut before = 0;
+                for j in from..to {
+                    scope::clear(bits, before, begins.int(j) as usize);
+                    before = csr.ends.int(j) as usize;
+                }
+                scope::clear(bits, before, at.len);
+            }
+        }
+        let form = if !fits { Form::Stepless } else { self.form(count_steps) };
+        let reads_tokens = matches!(form, Form::Dense | Form::DenseWithEnds | Form::Tokens)
+            || (form == Form::Scored && matches!(problem.process, Process::LogProbs { .. }));
+        let counting = job.counting;
+        if reads_tokens {
+            self.missing_tokens(&at, bits, &mut in_bits, counting, &mut kept);
+        }
+        if !fits {
+            kept.flags |= flags::ROLLOUT_BAD_STEPS;
+            kept.state |= state::ZEROED;
+            if counting {
+                self.report.bad_steps += 1;
+                self.report.find(report::BAD_STEPS, group, Some(i), 0);
+            }
+        } else if c.kind != Kind::Kl {
+            self.elements_and_chunks(i, &at, form, bits, &mut in_bits, &mut kept);
+        }
+        let scope = if in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
+        (kept.first, kept.end, kept.count) = (scope.first as u32, scope.end as u32, scope.count as u32);
+        if form == Form::Tokens {
+            kept.elements = kept.count;
+            kept.state |= if kept.count > 0 { state::HAS_PROCESS } else { 0 };
+        }
+        if scope.is_empty() {
+            kept.flags |= flags::ROLLOUT_NO_SCOPE;
+        }
+        self.without_stream(i, &mut kept);
+        // SAFETY: the rollout is this thread's.
+        unsafe { job.keep(i, kept) }
+    }
+
+    fn form(&self, count_steps: usize) -> Form {
+        let problem = self.job.problem;
+        match (self.job.config().kind, &problem.process) {
+            (Kind::None, _) | (_, Process::None) => Form::Stepless,
+            (Kind::Kl, _) => Form::Tokens,
+            (Kind::Prm, Process::Signal(_)) if problem.step_marks.is_some() => Form::Scored,
+            (Kind::Prm, Process::Signal(_)) if problem.steps.is_none() => Form::Dense,
+            (Kind::Prm, Process::Signal(_)) if count_steps > 0 => Form::DenseWithEnds,
+            (Kind::Prm, Process::LogProbs { .. }) if problem.step_marks.is_some() => Form::Scored,
+            (Kind::Prm, _) => if count_steps > 0 { Form::Scored } else { Form::Stepless },
+        }
+    }
+
+    /// Missing token values: those of the first stream leave the scope under `exclude`; all are counted.
+    fn missing_tokens(&mut self, at: &Extent, bits: &mut [u64], in_bits: &mut bool, counting: bool, kept: &mut Rollout) {
+        let job = self.job;
+        let c = job.config();
+        for p in 0..job.problem.num_process {
+            let missing = c.streams[p].missing;
+            if missing == Missing::Error && !(counting && matches!(job.problem.process, Process::LogProbs { .. })) {
+                continue;
+            }
+            if !*in_bits {
+                scope::fill_span(bits, 0, at.len);
+            }
+            let scope = Scope::from_bits(bits);
+            if counting {
+                self.report.low_logps += signal::count_low(job.problem, at, &scope);
+            }
+            let found = if missing == Missing::Error { 0 } else { signal::count_missing(job.problem, at, p, &scope) };
+            if found > 0 {
+                kept.flags |= flags::ROLLOUT_MISSING;
+                self.report.missing_values += if counting { found } else { 0 };
+            }
+            if p == 0 && missing == Missing::Exclude && found > 0 {
+                let (first, end) = (scope.first, scope.end);
+                // Bits out of scope are clear already.
+                for (t, x) in self.load(at, 0).iter().enumerate().take(end).skip(first) {
+                    if x.is_nan() {
+                        scope::clear(bits, t, t + 1);
+                    }
+                }
+                *in_bits = true;
+            }
+        }
+    }
+
+    /// Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input.
+    fn elements_and_chunks(&mut self, i: usize, at: &Extent, form: Form, bits: &mut [u64], in_bits: &mut bool, kept: &mut Rollout) {
+        let job = self.job;
+        let (problem, c, plan) = (job.problem, job.config(), job.plan);
+        let streams = problem.num_process;
+        let stride = plan.limits.rollout_tokens + 16;
+        // Signals of every stream into this thread's scratch; `lines` are where they lie.
+        let mut lines: [&[f32]; MAX_PROCESS] = [&[]; MAX_PROCESS];
+        if form != Form::Stepless && !matches!(problem.process, Process::Scores(_) | Process::None) {
+            let mut rest = &mut *self.signal;
+            for (p, line) in lines.iter_mut().enumerate().take(streams) {
+                let (to, others) = rest.split_at_mut(stride);
+                rest = others;
+                let mut wide = [&mut *self.f, &mut *self.d, &mut *self.v];
+                *line = signal::load(job.simd(), problem, at, p, c.streams[p].missing, c.opd_lambda, to, &mut wide);
+            }
+        }
+        if form == Form::DenseWithEnds {
+            let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
+            for (p, line) in lines.iter().enumerate().take(streams) {
+                let (nan, infinite) = signal::count_bad(line, &scope);
+                if infinite > 0 || (nan > 0 && c.streams[p].missing == Missing::Error) {
+                    // Found here, as not every token is read later.
+                    kept.flags |= flags::ROLLOUT_NONFINITE;
+                    kept.state |= if infinite > 0 { state::INFINITE } else { state::NAN };
+                    self.report.nonfinite_values += if job.counting { infinite + if c.streams[p].missing == Missing::Error { nan } else { 0 } } else { 0 };
+                }
+            }
+        }
+        // SAFETY: the rollout's own lists.
+        let last = unsafe { job.last(at) };
+        let mut list = Worker::step_list(self.step_begin, self.step_end, self.step_value);
+        let fast = form == Form::Dense && c.boundary_rule == BoundaryRule::Adjacent && !*in_bits;
+        if fast {
+            // No holes, no steps: the runs are found at memory speed.
+            let count = chunk::detect(job.simd(), lines[0], c.eta, last);
+            let mut begin = 0;
+            for l in &last[..count] {
+                list.push(begin, *l as usize + 1);
+                begin = *l as usize + 1;
+            }
+            for (p, line) in lines.iter().enumerate().take(streams) {
+                for j in 0..count {
+                    list.set(p, j, line[list.end[j] as usize - 1]);
+                }
+            }
+        } else if form == Form::Dense {
+            let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
+            let detector = Detector { config: c, steps_cut: false };
+            let mut rows = list.value.chunks_mut(list.stride);
+            let values = std::array::from_fn(|p| if p < streams { rows.next().unwrap_or(&mut []) } else { &mut [] });
+            let mut runs = ChunkList { last: &mut *last, values, lists: streams, count: 0 };
+            detector.run(&scope, &[(0, at.len)], false, &|_, t| lines[0][t], &|p, _, t| lines[p][t], &mut runs);
+            let count = runs.count;
+            let mut begin = 0;
+            for j in 0..count {
+                let end = last[j] as usize + 1;
+                list.push(begin, end);
+                begin = end;
+            }
+        } else if form == Form::Scored && problem.step_marks.is_some() {
+            self.report.missing_values += sparse_steps(at, &lines, bits, in_bits, &mut list, job, kept);
+        } else if form != Form::Stepless || problem.steps.is_some() {
+            self.report.missing_values += csr_steps(i, at, form, &lines, bits, in_bits, &mut list, job, kept);
+        }
+        let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
+        let scored = form != Form::Stepless && list.count > 0;
+        // Elements.
+        if scored {
+            kept.state |= state::HAS_PROCESS;
+            kept.elements = list.count as u32;
+            for p in 0..streams {
+                // SAFETY: the rollout's own lists.
+                unsafe { job.elements(p, at)[..list.count].copy_from_slice(list.values(p)) };
+            }
+            if c.pool == Pool::Tokens {
+                // SAFETY: as above.
+                let weights = unsafe { job.weights(at) };
+                for j in 0..list.count {
+                    let (a, b) = list.range(j);
+                    weights[j] = scope.count_in(a, b) as u32;
+                }
+            }
+        }
+        // Chunks. Lists that nothing reads (kind none) have no place in the workspace.
+        let lists = if plan.workspace.values.count > 0 && scored { streams } else { 0 };
+        // SAFETY: the rollout's own lists.
+        let values = std::array::from_fn(|p| if p < lists { unsafe { job.values(p, at) } } else { &mut [] });
+        let mut chunks = ChunkList { last, values, lists, count: 0 };
+        let cursor = StepCursor::new(&list);
+        let dense = matches!(form, Form::Dense | Form::DenseWithEnds);
+        let at_token = |p: usize, t: usize| if dense { lines[p][t] } else { list.value[p * list.stride + cursor.step(t)] };
+        let at_step = |p: usize, j: usize, t: usize| if dense { lines[p][t] } else { list.value[p * list.stride + j] };
+        match c.chunk {
+            Chunk::ByValue | Chunk::Step if form == Form::Dense => {
+                // The detector's runs are steps and chunks in one.
+                kept.state |= state::ONE_LIST;
+                chunks.count = list.count;
+            }
+            Chunk::ByValue if scored => {
+                let detector = Detector { config: c, steps_cut: true };
+                let uniform = form != Form::DenseWithEnds;
+                let u = |j: usize, t: usize| at_step(0, j, t);
+                detector.run_list(&scope, &list, uniform, &u, &at_step, &mut chunks);
+            }
+            Chunk::Step if list.count > 0 => chunk::by_step(&scope, &list, at_step, &mut chunks),
+            Chunk::Token => chunk::every_token(&scope, at_token, &mut chunks),
+            Chunk::Given => {
+                if let Some(marks) = &problem.chunk_marks {
+                    let row = at.of(marks);
+                    chunk::given(&scope, at.len, |t| row.flag(t), at_token, &mut chunks);
+                }
+            }
+            _ => chunk::whole(&scope, at_token, &mut chunks),
+        }
+        kept.chunks = chunks.count as u32;
+        if plan.workspace.token_values.count > 0 && scored {
+            for p in 0..streams {
+                // SAFETY: the rollout's own list.
+                let to = unsafe { job.token_values(p, at) };
+                let mut k = 0;
+                scope.runs(0, at.len, |a, b| {
+                    for t in a..b {
+                        to[k] = at_token(p, t);
+                        k += 1;
+                    }
+                });
+            }
+        }
+        if plan.slots.shaped && scored {
+            let shape = job.shaped_reward(i);
+            // SAFETY: the rollout's own lists.
+            unsafe {
+                let map = |from: &[f32], to: &mut [f32], n: usize| to[..n].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
+                map(job.elements(0, at), job.elements(1, at), list.count);
+                if kept.state & state::ONE_LIST == 0 {
+                    map(job.values(0, at), job.values(1, at), chunks.count);
+                }
+                if plan.workspace.token_values.count > 0 {
+                    map(job.token_values(0, at), job.token_values(1, at), scope.count);
+                }
+            }
+        }
+    }
+
+    /// A rollout whose every given stream is missing and excluded gets advantage 0.
+    fn without_stream(&mut self, i: usize, kept: &mut Rollout) {
+        let job = self.job;
+        if kept.state & state::HAS_PROCESS != 0 || job.problem.token_rewards.is_some() {
+            return;
+        }
+        let (mut given, mut there) = (false, false);
+        for s in 0..job.problem.rollout_streams.len() {
+            given |= job.problem.rollout_streams[s].is_some();
+            there |= job.rollout_value(s, i).is_some();
+        }
+        if given && !there {
+            kept.flags |= flags::ROLLOUT_NO_STREAM;
+            kept.state |= state::ZEROED;
+        }
+    }
+}
+
+/// CSR steps that have a token in scope, with their values. Returns the missing values counted.
+#[allow(clippy::too_many_arguments)]
+fn csr_steps(
+    i: usize,
+    at: &Extent,
+    form: Form,
+    lines: &[&[f32]; MAX_PROCESS],
+    bits: &mut [u64],
+    in_bits: &mut bool,
+    list: &mut super::steps::StepList,
+    job: super::worker::Job,
+    kept: &mut Rollout,
+) -> i64 {
+    let (problem, c) = (job.problem, job.config());
+    let Some(csr) = &problem.steps else { return 0 };
+    let (from, to) = steps::numbers(csr, i);
+    let streams = if form == Form::Stepless { 0 } else { problem.num_process };
+    let scores = matches!(problem.process, Process::Scores(_)) && streams > 0;
+    let mut missing_values = 0;
+    // Bits as they are before steps are taken out: ranges of steps do not overlap, so counting in the old scope is counting in the new.
+    let first_scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
+    let (first, end, count) = (first_scope.first, first_scope.end, first_scope.count);
+    for number in from..to {
+        let (a, b) = steps::range(csr, number, from, to, at.len);
+        let scope = Scope::kept(first, end, count, bits);
+        let Some(last) = scope.last_in(a, b) else { continue };
+        let mut values = [0f32; MAX_PROCESS];
+        let mut drop = false;
+        for p in 0..streams {
+            let mut x = match (scores, form) {
+                (true, _) => steps::score(problem, p, number),
+                (false, Form::DenseWithEnds) => lines[p][last],
+                _ => steps::exact_sum(lines[p], &scope, a, b),
+            };
+            if scores && x.is_nan() && c.streams[p].missing != Missing::Error {
+                missing_values += i64::from(job.counting);
+                kept.flags |= flags::ROLLOUT_MISSING;
+                match c.streams[p].missing {
+                    Missing::Zero => x = 0.0,
+                    _ => drop |= p == 0,
+                }
+            }
+            values[p] = x;
+        }
+        if drop {
+            if !*in_bits {
+                scope::fill_span(bits, 0, at.len);
+                *in_bits = true;
+            }
+            // Later steps are looked up in the scope as it was; this one's tokens are not asked for again.
+            scope::clear(bits, a, b);
+            continue;
+        }
+        let j = list.push(a, b);
+        for (p, x) in values.iter().enumerate().take(streams) {
+            list.set(p, j, *x);
+        }
+    }
+    missing_values
+}
+
+/// Steps of the sparse form: a mark on an in-scope token ends a step with that token's value.
+#[allow(clippy::too_many_arguments)]
+fn sparse_steps(
+    at: &Extent,
+    lines: &[&[f32]; MAX_PROCESS],
+    bits: &mut [u64],
+    in_bits: &mut bool,
+    list: &mut super::steps::StepList,
+    job: super::worker::Job,
+    kept: &mut Rollout,
+) -> i64 {
+    let (problem, c) = (job.problem, job.config());
+    let Some(marks) = problem.step_marks.as_ref().map(|m| at.of(m)) else { return 0 };
+    let sums = matches!(problem.process, Process::LogProbs { .. });
+    let mut missing_values = 0;
+    if !*in_bits {
+        scope::fill_span(bits, 0, at.len);
+        *in_bits = true;
+    }
+    let last_mark = (0..at.len).rev().find(|t| bits[t / 64] >> (t % 64) & 1 == 1 && marks.flag(*t));
+    let mut begin = 0;
+    for t in 0..at.len {
+        if bits[t / 64] >> (t % 64) & 1 == 0 || !marks.flag(t) {
+            continue;
+        }
+        // Tokens after the last mark belong to the last step.
+        let end = if Some(t) == last_mark { at.len } else { t + 1 };
+        let mut values = [0f32; MAX_PROCESS];
+        let mut drop = false;
+        for p in 0..problem.num_process {
+            values[p] = if sums { steps::exact_sum(lines[p], &Scope::from_bits(bits), begin, end) } else { lines[p][t] };
+            let raw_missing = !sums && signal_is_nan(problem, at, p, t);
+            if raw_missing && c.streams[p].missing != Missing::Error {
+                missing_values += i64::from(job.counting);
+                kept.flags |= flags::ROLLOUT_MISSING;
+                drop |= p == 0 && c.streams[p].missing == Missing::Exclude;
+            }
+        }
+        if drop {
+            scope::clear(bits, begin, end);
+        } else {
+            let j = list.push(begin, end);
+            for (p, x) in values.iter().enumerate().take(problem.num_process) {
+                list.set(p, j, *x);
+            }
+        }
+        begin = end;
+        if end == at.len {
+            break;
+        }
+    }
+    missing_values
+}
+
+fn signal_is_nan(problem: &crate::model::batch::Problem, at: &Extent, p: usize, t: usize) -> bool {
+    match &problem.process {
+        Process::Signal(arrays) => arrays[p].as_ref().is_some_and(|a| at.of(a).f32(t).is_nan()),
+        _ => false,
+    }
+}

@@ -1,0 +1,334 @@
+//! One rollout from its chunks to its outputs: fuse, credit, divide, post, write.
+use super::chunk::KlEdges;
+use super::expand::{self, Chunks};
+use super::fuse::{self, Terms};
+use super::scope::Scope;
+use super::signal;
+use super::standard::{Apply, Standard};
+use super::whiten::Whitening;
+use super::worker::Worker;
+use crate::model::flags;
+use crate::model::array::Array;
+use crate::model::batch::Extent;
+use crate::model::config::*;
+use crate::plan::partials::GroupState;
+use crate::plan::workspace::{Rollout, state};
+
+/// What is decided once a group.
+pub struct Group<'a> {
+    pub state: &'a GroupState,
+    pub standards: [Standard; 16],
+    pub bad: bool,
+    /// W of the batch.
+    pub weight: f64,
+    /// kl by value: bit t of `Worker::edges` is set where an edge stands between positions t and t + 1.
+    pub edges: Option<KlEdges<'a>>,
+}
+
+/// What to do with a rollout's advantages.
+#[derive(Clone, Copy)]
+pub enum Sink<'a> {
+    /// Write them (whitened, where statistics are given).
+    Write(Option<&'a Whitening>),
+    /// Keep them, rounded to f32, for the whitening's statistics.
+    Keep,
+}
+
+impl Worker<'_> {
+    pub fn shape(&mut self, i: usize, group: &Group, sink: Sink) {
+        let job = self.job;
+        let (problem, c) = (job.problem, job.config());
+        let at = problem.extent(i);
+        let mut kept = job.rollout(i);
+        let scope = job.kept_scope(i, &kept, &at);
+        if c.kind == Kind::Kl {
+            self.kl_chunks(i, &at, &scope, group, &mut kept);
+        }
+        let k = kept.chunks as usize;
+        let zeroed = group.bad || kept.state & state::ZEROED != 0;
+        if group.bad {
+            kept.state |= state::ZEROED;
+            kept.flags |= if kept.flags & flags::ROLLOUT_ABSENT == 0 { flags::ROLLOUT_IN_BAD_GROUP } else { 0 };
+        }
+        let mut path = 0.0;
+        let gae = c.credit == Credit::Gae;
+        // Values a chunk: a in f, results in d. For gae the results are values a token.
+        if zeroed {
+            self.f[..k].fill(0.0);
+            let n = if gae { kept.count as usize } else { k };
+            self.d[..n].fill(0.0);
+            self.v[..n].fill(0.0);
+        } else {
+            let terms = self.terms(i, &kept, group);
+            self.fuse(i, &at, &scope, &kept, group, &terms);
+            if gae {
+                self.gae(i, &at, &scope, &kept);
+            } else {
+                self.credit(&kept, &terms);
+            }
+            if (if gae { kept.count as usize } else { k }) > 0 {
+                path = self.d[0];
+            }
+        }
+        // SAFETY: the rollout is this thread's.
+        unsafe { job.keep(i, kept) };
+        // SAFETY: as above.
+        let last: &[u32] = unsafe { job.last(&at) };
+        let every = kept.state & state::EVERY_TOKEN != 0;
+        let chunks = if every { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
+        let lines = if gae { Chunks::EveryToken } else { chunks };
+        let n = if matches!(lines, Chunks::EveryToken) { kept.count as usize } else { k };
+        if c.temperature != 1.0 {
+            self.d[..n].iter_mut().for_each(|d| *d /= c.temperature);
+        }
+        let whitening = match sink {
+            Sink::Keep => {
+                // SAFETY: the rollout's own slots.
+                let to = unsafe { job.whitened(&at) };
+                let mut over = 0;
+                for (to, d) in to.iter_mut().zip(&self.d[..n]) {
+                    *to = <f32 as crate::numerics::convert::OutElem>::from_f64(*d, &mut over);
+                }
+                // SAFETY: as above.
+                unsafe { *job.path(i) = <f32 as crate::numerics::convert::OutElem>::from_f64(path / c.temperature, &mut over) };
+                None
+            }
+            Sink::Write(whitening) => whitening,
+        };
+        if let Some(outputs) = job.outputs {
+            self.side_outputs(i, &at, &scope, &kept, chunks, path, gae, outputs);
+            if let Sink::Write(_) = sink {
+                self.finish(&at, &scope, lines, n, whitening.filter(|_| !zeroed), &outputs.advantages);
+            }
+        }
+    }
+
+    /// Whitening, clip, and the advantages' memory.
+    pub fn finish(&mut self, at: &Extent, scope: &Scope, lines: Chunks, n: usize, whitening: Option<&Whitening>, to: &Array) {
+        let job = self.job;
+        let c = job.config();
+        let d = &mut self.d[..n];
+        if let Some(whitening) = whitening {
+            whitening.apply(d);
+        }
+        let clips = c.clip < f64::INFINITY;
+        if clips {
+            let mut clipped = 0;
+            lines.each(scope, |j, a, b| {
+                if d[j].abs() > c.clip {
+                    clipped += scope.count_in(a, b) as i64;
+                }
+            });
+            d.iter_mut().for_each(|d| *d = d.clamp(-c.clip, c.clip));
+            self.report.clipped_tokens += clipped;
+        }
+        if let Chunks::EveryToken = lines {
+            let (mut sum, mut squares) = ([0.0f64; 4], [0.0f64; 4]);
+            for part in d.chunks(4) {
+                for (lane, x) in part.iter().enumerate() {
+                    sum[lane] += x;
+                    squares[lane] += x * x;
+                }
+            }
+            self.report.sum_advantages += sum.iter().sum::<f64>();
+            self.report.sum_squares += squares.iter().sum::<f64>();
+        } else {
+            let report = &mut self.report;
+            lines.each(scope, |j, a, b| {
+                let n = if scope.has_holes() { scope.count_in(a, b) } else { b - a } as f64;
+                report.sum_advantages += n * d[j];
+                report.sum_squares += n * d[j] * d[j];
+            });
+        }
+        // SAFETY: the rollout's slots are this thread's; what lies under them has been used.
+        self.report.overflowed_tokens += unsafe { expand::expand(job.simd(), to, at, scope, lines, d) } as i64;
+        if c.fill_padding {
+            expand::pad(to, job.problem, at);
+        }
+    }
+
+    /// Per-rollout terms, and the format gate.
+    fn terms(&mut self, i: usize, kept: &Rollout, group: &Group) -> Terms {
+        let job = self.job;
+        let (c, slots) = (job.config(), &job.plan.slots);
+        let counts = kept.state & state::OUT_OF_STATS == 0;
+        let mut terms = Terms::default();
+        let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
+        if c.fusion != Fusion::Advantage {
+            return terms;
+        }
+        for s in 0..job.problem.rollout_streams.len() {
+            if job.problem.rollout_streams[s].is_none() {
+                continue;
+            }
+            let slot = slots.of_rollout_stream(s);
+            let standard = &group.standards[slot];
+            let r = match job.rollout_value(s, i) {
+                None => 0.0,
+                Some(x) => {
+                    let mut lost = 0;
+                    let apply = standard.resolve(counts, || Self::own_value(x, slot, group), &mut lost);
+                    let r = standard.one(apply, x, &mut lost);
+                    self.report.lost_deviations += lost;
+                    r
+                }
+            };
+            terms.push(c.streams[OUTCOME + s].weight * r);
+            if gate && s == 1 {
+                terms.gated = Some(group.weight * r);
+            }
+        }
+        terms
+    }
+
+    /// A per-rollout stream's own share of its set.
+    fn own_value(x: f32, slot: usize, group: &Group) -> crate::numerics::exact::Sums {
+        let mut own = Default::default();
+        let standard = &group.standards[slot];
+        crate::numerics::exact::sums_wide(&standard.grid, &[x], None, &group.state.extremes[slot], &mut own);
+        own
+    }
+
+    /// a_j = F at the chunk's last token, in f.
+    fn fuse(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms) {
+        let job = self.job;
+        let (problem, c, plan) = (job.problem, job.config(), job.plan);
+        let k = kept.chunks as usize;
+        let counts = kept.state & state::OUT_OF_STATS == 0;
+        if let Some(gated) = terms.gated {
+            return self.f[..k].fill(gated);
+        }
+        // The rollout's last in-scope token gains the pooled outcome and format.
+        let mut gains = [None; 2];
+        if c.fusion == Fusion::Pooled && k > 0 {
+            let standard = &group.standards[1];
+            let mut lost = 0;
+            let apply = standard.resolve(counts, || self.own_sums(i, kept, 1, group.state), &mut lost);
+            for (s, gain) in gains.iter_mut().enumerate() {
+                *gain = job.rollout_value(s, i).map(|x| c.streams[OUTCOME + s].weight * standard.one(apply, x, &mut lost));
+            }
+            self.report.lost_deviations += lost;
+        }
+        let mut first = true;
+        if kept.state & state::HAS_PROCESS != 0 && k > 0 {
+            let streams = if plan.slots.joint { 1 } else { problem.num_process };
+            for p in 0..streams {
+                let slot = if plan.slots.joint { 1 } else { p };
+                let list = if plan.slots.shaped { 1 } else { p };
+                let standard = &group.standards[slot];
+                let mut lost = 0;
+                let apply = standard.resolve(counts, || self.own_sums(i, kept, slot, group.state), &mut lost);
+                // The joint set's result is not weighted again: R carries the weights (reward_shaping).
+                let weight = if plan.slots.shaped { 1.0 } else { c.streams[p].weight };
+                let skip = p > 0 && c.streams[p].missing == Missing::Exclude;
+                if c.chunk_value == ChunkValue::Mean {
+                    self.fuse_means(i, at, scope, kept, list, standard, apply, weight, first, &mut lost);
+                } else {
+                    self.chunk_values(i, at, scope, kept, list, |simd, xs, f| {
+                        fuse::add_stream(simd, standard, apply, weight, xs, skip, first, f, &mut lost);
+                    });
+                }
+                self.report.lost_deviations += lost;
+                first = false;
+            }
+        }
+        if first {
+            self.f[..k].fill(0.0);
+        }
+        if c.divide_scope == DivideScope::Process {
+            // The process part alone is credited and divided.
+            self.d[..k].copy_from_slice(&self.f[..k]);
+        }
+        fuse::add_terms(job.simd(), terms.as_slice(), &mut self.f[..k]);
+        if k > 0 {
+            self.f[k - 1] = gains.iter().flatten().fold(self.f[k - 1], |f, gain| f + gain);
+        }
+    }
+
+    /// Hands the values of a process list at the chunks' last tokens to `each`, with f to write to.
+    fn chunk_values(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, list: usize, mut each: impl FnMut(crate::numerics::simd::Simd, &[f32], &mut [f64])) {
+        let job = self.job;
+        let simd = job.simd();
+        let k = kept.chunks as usize;
+        if job.config().kind != Kind::Kl {
+            // SAFETY: the rollout's own lists.
+            let xs = unsafe { if kept.state & state::ONE_LIST != 0 { job.elements(list, at) } else { job.values(list, at) } };
+            return each(simd, &xs[..k], &mut self.f[..k]);
+        }
+        let shaped = job.plan.slots.shaped;
+        let p = if shaped { 0 } else { list };
+        let stride = job.plan.limits.rollout_tokens + 16;
+        let c = job.config();
+        let line = {
+            let mut wide = [&mut *self.f, &mut *self.d, &mut *self.v];
+            signal::load(simd, job.problem, at, p, c.streams[p].missing, c.opd_lambda, &mut self.signal[p * stride..(p + 1) * stride], &mut wide)
+        };
+        if kept.state & state::EVERY_TOKEN != 0 && !scope.has_holes() && !shaped {
+            return each(simd, &line[scope.first..scope.end], &mut self.f[..k]);
+        }
+        let xs = &mut self.compressed[..k];
+        if kept.state & state::EVERY_TOKEN != 0 {
+            let mut n = 0;
+            scope.runs(0, at.len, |a, b| {
+                xs[n..n + b - a].copy_from_slice(&line[a..b]);
+                n += b - a;
+            });
+        } else {
+            // SAFETY: the rollout's own list.
+            let last: &[u32] = unsafe { job.last(at) };
+            xs.iter_mut().zip(last).for_each(|(x, l)| *x = line[*l as usize]);
+        }
+        if shaped {
+            let shape = job.shaped_reward(i);
+            xs.iter_mut().for_each(|x| *x = shape(*x));
+        }
+        each(simd, xs, &mut self.f[..k]);
+    }
+
+    /// `chunk_value = mean`: x is the mean over the chunk's tokens, from exact sums.
+    #[allow(clippy::too_many_arguments)]
+    fn fuse_means(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, list: usize, standard: &Standard, apply: Apply, weight: f64, first: bool, lost: &mut i64) {
+        let job = self.job;
+        let n = kept.count as usize;
+        if job.config().kind == Kind::Kl {
+            let every = Rollout { chunks: kept.count, state: kept.state | state::EVERY_TOKEN, ..*kept };
+            // Token values in scope, by way of the list that chunk_values makes of them.
+            let mut tokens: *const [f32] = &[];
+            self.chunk_values(i, at, scope, &every, list, |_, xs, _| tokens = xs);
+            // SAFETY: the list lies in this thread's scratch or in the caller's memory, and neither is written before it has been used.
+            let tokens = unsafe { &*tokens };
+            return self.means(at, scope, kept, tokens, standard, apply, weight, first, lost);
+        }
+        // SAFETY: the rollout's own list.
+        let tokens = unsafe { &job.token_values(list, at)[..n] };
+        self.means(at, scope, kept, tokens, standard, apply, weight, first, lost);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn means(&mut self, at: &Extent, scope: &Scope, kept: &Rollout, tokens: &[f32], standard: &Standard, apply: Apply, weight: f64, first: bool, lost: &mut i64) {
+        use crate::numerics::exact::{Extremes, Grid};
+        // A rollout outside the set may hold larger values than the set: the grid takes in both.
+        let mut own = Extremes::EMPTY;
+        tokens.iter().filter(|x| !x.is_nan()).for_each(|x| own.push(*x));
+        let grid = Grid::new(standard.grid.bits, own.absmax.max(standard.extremes.absmax));
+        // SAFETY: the rollout's own list.
+        let last: &[u32] = unsafe { self.job.last(at) };
+        let every = kept.state & state::EVERY_TOKEN != 0;
+        let mut token = 0;
+        for j in 0..kept.chunks as usize {
+            let count = if every {
+                1
+            } else {
+                scope.count_in(if j == 0 { 0 } else { last[j - 1] as usize + 1 }, last[j] as usize + 1)
+            };
+            let (mut q, mut n) = (0i64, 0i64);
+            for x in tokens[token..token + count].iter().filter(|x| !x.is_nan()) {
+                q += grid.quantize(*x);
+                n += 1;
+            }
+            token += count;
+            let s = if n == 0 { 0.0 } else { standard.mean_value(apply, (q as f64 / n as f64) * grid.down, lost) };
+            self.f[j] = if first { weight * s } else { self.f[j] + weight * s };
+        }
+    }
+}

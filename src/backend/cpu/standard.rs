@@ -1,0 +1,217 @@
+//! Standardisation N(x; S) of one stream in one group (pass.md 2.2, 5.5): decided once a group, resolved once a rollout, applied to values.
+use crate::model::config::*;
+use crate::numerics::exact::{Extremes, Grid, Sums};
+
+/// A stream's standardisation in a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Standard {
+    stream: Stream,
+    pub grid: Grid,
+    pub extremes: Extremes,
+    pub sums: Sums,
+    /// What the set is, before any element is looked at.
+    pub set: Set,
+    mean: f64,
+    inv: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Set {
+    Empty,
+    /// One element: the singleton rule.
+    Single,
+    /// All equal under a standard deviation, or max|S| = 0 under `abs_max`: 0.
+    Flat,
+    Proper,
+}
+
+/// How the values of one rollout are standardised.
+#[derive(Clone, Copy, Debug)]
+pub enum Apply {
+    Zero,
+    Raw,
+    /// (x - mean) * inv.
+    Affine { mean: f64, inv: f64 },
+    /// (x - mean) / max.
+    Divide { mean: f64, max: f64 },
+    /// Element by element: each is left out.
+    LeaveOut,
+}
+
+/// 1 / (std + epsilon) and its kin, from the variance in grid units.
+pub fn inverse(units: f64, down: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
+    let std = units.sqrt() * down;
+    let var = units * (down * down);
+    match mode {
+        EpsilonMode::AddStd => 1.0 / (std + epsilon),
+        EpsilonMode::AddVar => 1.0 / (var + epsilon).sqrt(),
+        EpsilonMode::FloorStd => 1.0 / std.max(epsilon),
+        EpsilonMode::FloorVar => 1.0 / var.max(epsilon).sqrt(),
+    }
+}
+
+impl Standard {
+    pub fn new(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums) -> Standard {
+        let grid = Grid::new(bits, extremes.absmax);
+        let set = if extremes.is_bad() || sums.n <= 0 {
+            Set::Empty
+        } else if sums.n == 1 && !stream.ignores_singleton() {
+            Set::Single
+        } else if (stream.scale == Scale::Group && extremes.all_equal()) || (stream.scale == Scale::AbsMax && extremes.absmax == 0) {
+            Set::Flat
+        } else {
+            Set::Proper
+        };
+        let (mut mean, mut inv) = (0.0, 1.0);
+        if set == Set::Proper {
+            if stream.center == Center::Group {
+                mean = sums.mean(&grid);
+            }
+            if stream.scale == Scale::Group {
+                inv = inverse(sums.variance_units(&grid, stream.ddof), grid.down, stream.epsilon, stream.epsilon_mode);
+            }
+        }
+        Standard { stream: *stream, grid, extremes: *extremes, sums: *sums, set, mean, inv }
+    }
+
+    fn singleton(&self) -> Apply {
+        if self.stream.singleton == Singleton::Passthrough { Apply::Raw } else { Apply::Zero }
+    }
+
+    /// For a rollout: `own`, its elements' sums (asked for only where they are left out); `counts`: it is in the set.
+    pub fn resolve(&self, counts: bool, own: impl FnOnce() -> Sums, lost: &mut i64) -> Apply {
+        let s = &self.stream;
+        match self.set {
+            Set::Empty | Set::Flat => return Apply::Zero,
+            Set::Single => return self.singleton(),
+            Set::Proper => (),
+        }
+        let (mut mean, mut inv) = (self.mean, self.inv);
+        if s.leaves_out() {
+            if s.loo_unit == LooUnit::Element && counts {
+                return Apply::LeaveOut;
+            }
+            let others = if counts { self.sums.without(&own()) } else { self.sums };
+            if others.n <= 0 {
+                return self.singleton();
+            }
+            if s.center == Center::LeaveOneOut {
+                mean = others.mean(&self.grid);
+            }
+            if s.scale == Scale::LeaveOneOut {
+                match self.deviation(&others, others.at_max == others.n || others.at_min == others.n, lost) {
+                    Some(i) => inv = i,
+                    None => return Apply::Zero,
+                }
+            }
+        }
+        if s.scale == Scale::AbsMax { Apply::Divide { mean, max: self.extremes.absmax_value() as f64 } } else { Apply::Affine { mean, inv } }
+    }
+
+    /// 1 / std of the others; `None`: they are equal (as far as their sums can tell).
+    fn deviation(&self, others: &Sums, equal: bool, lost: &mut i64) -> Option<f64> {
+        if equal || others.n <= 1 {
+            return None;
+        }
+        let units = others.variance_units(&self.grid, self.stream.ddof);
+        if units == 0.0 {
+            *lost += 1;
+            return None;
+        }
+        Some(inverse(units, self.grid.down, self.stream.epsilon, self.stream.epsilon_mode))
+    }
+
+    /// N(x; S \ {x}).
+    fn leave_out(&self, x: f32, lost: &mut i64) -> f64 {
+        let s = &self.stream;
+        // A value that is no element of the set (a token's own under dense input) may lie beyond the grid.
+        let q = (x as f64 * self.grid.up).round_ties_even();
+        let n = self.sums.n - 1;
+        let mean = match s.center {
+            Center::LeaveOneOut => ((self.sums.q as i128 - q as i128) as f64 / n as f64) * self.grid.down,
+            _ => self.mean,
+        };
+        self.scaled(x as f64, mean, x, lost, n, q)
+    }
+
+    fn scaled(&self, x: f64, mean: f64, element: f32, lost: &mut i64, n: i64, q: f64) -> f64 {
+        match self.stream.scale {
+            Scale::AbsMax => (x - mean) / self.extremes.absmax_value() as f64,
+            Scale::LeaveOneOut => {
+                let mut own = Sums::default();
+                own.push(&self.grid, q as i64, 1);
+                let others = self.sums.without(&own);
+                let (max, min) = (self.extremes.max_value(), self.extremes.min_value());
+                let equal = max == min
+                    || (self.sums.at_max == n && self.sums.at_min == 1 && element == min)
+                    || (self.sums.at_min == n && self.sums.at_max == 1 && element == max);
+                match self.deviation(&others, equal, lost) {
+                    Some(inv) => (x - mean) * inv,
+                    None => 0.0,
+                }
+            }
+            _ => (x - mean) * self.inv,
+        }
+    }
+
+    /// N of a mean over tokens (`chunk_value = mean`), whose own q need not be an integer.
+    fn leave_out_mean(&self, x: f64, lost: &mut i64) -> f64 {
+        let n = self.sums.n - 1;
+        let mean = match self.stream.center {
+            Center::LeaveOneOut => ((self.sums.q as f64 - x * self.grid.up) / n as f64) * self.grid.down,
+            _ => self.mean,
+        };
+        self.scaled(x, mean, 0.0, lost, n, 0.0)
+    }
+
+    /// N of one value.
+    pub fn one(&self, apply: Apply, x: f32, lost: &mut i64) -> f64 {
+        match apply {
+            Apply::LeaveOut => self.leave_out(x, lost),
+            _ => plain(apply, x as f64),
+        }
+    }
+
+    /// N of a chunk's mean.
+    pub fn mean_value(&self, apply: Apply, x: f64, lost: &mut i64) -> f64 {
+        match apply {
+            Apply::LeaveOut => self.leave_out_mean(x, lost),
+            _ => plain(apply, x),
+        }
+    }
+
+    /// (mean, std) as reported: of the whole set, whatever the operator.
+    pub fn reported(&self) -> (f64, f64) {
+        if self.sums.n <= 0 || self.extremes.is_bad() {
+            return (0.0, 0.0);
+        }
+        let ddof = self.stream.ddof;
+        let std = if self.sums.n > ddof as i64 && !self.extremes.all_equal() {
+            self.sums.variance_units(&self.grid, ddof).sqrt() * self.grid.down
+        } else {
+            0.0
+        };
+        (self.sums.mean(&self.grid), std)
+    }
+
+    /// Scale that makes KL position averages comparable with eta (contract 5.4); `None`: the set is degenerate and has no edges.
+    pub fn edge_scale(&self) -> Option<f64> {
+        if self.set != Set::Proper || self.extremes.absmax == 0 {
+            return None;
+        }
+        let s = &self.stream;
+        let scale = if s.scale == Scale::AbsMax { 1.0 / self.extremes.absmax_value() as f64 } else { self.inv };
+        Some(if s.center == Center::LeaveOneOut { scale * (self.sums.n as f64 / (self.sums.n - 1) as f64) } else { scale })
+    }
+}
+
+/// N without leaving anything out.
+#[inline(always)]
+pub fn plain(apply: Apply, x: f64) -> f64 {
+    match apply {
+        Apply::Zero | Apply::LeaveOut => 0.0,
+        Apply::Raw => x,
+        Apply::Affine { mean, inv } => (x - mean) * inv,
+        Apply::Divide { mean, max } => (x - mean) / max,
+    }
+}

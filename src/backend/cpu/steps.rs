@@ -1,0 +1,84 @@
+//! Steps of a rollout: the units that the process signal scores, normalised to lists of those that have a token in scope.
+use super::scope::Scope;
+use crate::model::batch::{Problem, Process, Steps};
+use crate::numerics::exact::{self, Grid, ROLLOUT_BITS, STEP_BITS, Sums};
+
+/// Steps of one rollout, in the thread's scratch: `begin[j] .. end[j]` and a value a list (`value[p * stride + j]`).
+pub struct StepList<'s> {
+    pub begin: &'s mut [u32],
+    pub end: &'s mut [u32],
+    pub value: &'s mut [f32],
+    pub stride: usize,
+    pub count: usize,
+}
+
+impl StepList<'_> {
+    pub fn push(&mut self, begin: usize, end: usize) -> usize {
+        let j = self.count;
+        self.begin[j] = begin as u32;
+        self.end[j] = end as u32;
+        self.count += 1;
+        j
+    }
+    pub fn values(&self, p: usize) -> &[f32] {
+        &self.value[p * self.stride..p * self.stride + self.count]
+    }
+    pub fn set(&mut self, p: usize, j: usize, value: f32) {
+        self.value[p * self.stride + j] = value;
+    }
+    pub fn range(&self, j: usize) -> (usize, usize) {
+        (self.begin[j] as usize, self.end[j] as usize)
+    }
+}
+
+/// The caller's steps of rollout i: numbers `from .. to` of the CSR arrays.
+pub fn numbers(steps: &Steps, i: usize) -> (usize, usize) {
+    (steps.offsets.int(i) as usize, steps.offsets.int(i + 1) as usize)
+}
+
+/// Do the steps of rollout i lie in order inside its `len` tokens?
+pub fn fit(steps: &Steps, i: usize, len: usize) -> bool {
+    let (from, to) = numbers(steps, i);
+    let mut before = 0i64;
+    (from..to).all(|j| {
+        let end = steps.ends.int(j);
+        let begin = steps.begins.map_or(before, |b| b.int(j));
+        let good = before <= begin && begin <= end && end <= len as i64;
+        before = end;
+        good
+    })
+}
+
+/// Token range of step j of a rollout whose steps fit; without begins the last step takes the tokens that follow.
+pub fn range(steps: &Steps, j: usize, from: usize, to: usize, len: usize) -> (usize, usize) {
+    match steps.begins {
+        Some(begins) => (begins.int(j) as usize, steps.ends.int(j) as usize),
+        None => {
+            let begin = if j == from { 0 } else { steps.ends.int(j - 1) as usize };
+            let end = if j + 1 == to { len } else { steps.ends.int(j) as usize };
+            (begin, end)
+        }
+    }
+}
+
+/// Score of step j of the caller for process stream p.
+pub fn score(problem: &Problem, p: usize, j: usize) -> f32 {
+    match &problem.process {
+        Process::Scores(scores) => scores.line(p, j, 1, problem.scores_flat).f32(0),
+        _ => 0.0,
+    }
+}
+
+/// Exact sum of the in-scope values of a step (OPD as a PRM score): the step's own maximum sets the grid.
+pub fn exact_sum(values: &[f32], scope: &Scope, a: usize, b: usize) -> f32 {
+    let mut extremes = exact::Extremes::EMPTY;
+    scope.runs(a, b, |x, y| values[x..y].iter().for_each(|v| extremes.push(*v)));
+    if extremes.is_bad() {
+        return if extremes.absmax >= exact::NAN { f32::NAN } else { f32::INFINITY };
+    }
+    let bits = if b - a < 1 << 17 { ROLLOUT_BITS } else { STEP_BITS };
+    let grid = Grid::new(bits, extremes.absmax);
+    let mut sums = Sums::default();
+    scope.runs(a, b, |x, y| values[x..y].iter().for_each(|v| sums.q += grid.quantize(*v)));
+    (sums.q as f64 * grid.down) as f32
+}

@@ -1,0 +1,113 @@
+//! Whitening over the batch (pass.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all.
+use super::expand::Chunks;
+use super::standard::inverse;
+use super::worker::Worker;
+use crate::model::flags;
+use crate::model::config::*;
+use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
+use crate::plan::workspace::{Rollout, state};
+
+/// Shift and scale of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Whitening {
+    mean: f64,
+    inv: f64,
+    /// One element, or all equal: the deviation from the mean is 0.
+    flat: bool,
+    empty: bool,
+    shift: bool,
+}
+
+impl Whitening {
+    pub fn new(c: &Config, extremes: &Extremes, sums: &Sums) -> Whitening {
+        let grid = Grid::new(STEP_BITS, extremes.absmax);
+        let empty = sums.n <= 0;
+        let flat = empty || sums.n == 1 || extremes.all_equal();
+        let mean = if empty { 0.0 } else { sums.mean(&grid) };
+        let inv = if flat { 0.0 } else { inverse(sums.variance_units(&grid, c.whiten_ddof), grid.down, c.whiten_epsilon, c.whiten_epsilon_mode) };
+        Whitening { mean, inv, flat, empty, shift: c.whiten_shift }
+    }
+
+    /// Values are read rounded to f32, as the statistics did.
+    pub fn apply(&self, values: &mut [f64]) {
+        if self.empty {
+            return;
+        }
+        let back = if self.shift { 0.0 } else { self.mean };
+        for x in values {
+            let a = (*x as f32).clamp(-f32::MAX, f32::MAX) as f64;
+            *x = if self.flat { back } else { (a - self.mean) * self.inv + back };
+        }
+    }
+}
+
+impl Worker<'_> {
+    fn whitens(kept: &Rollout) -> bool {
+        kept.state & (state::ZEROED | state::OUT_OF_STATS) == 0 && kept.flags & flags::ROLLOUT_ABSENT == 0
+    }
+
+    /// Values that rollout i kept, one a chunk (gae: a token).
+    fn kept_lines(&self, i: usize, kept: &Rollout) -> usize {
+        let _ = i;
+        if self.job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0 { kept.count as usize } else { kept.chunks as usize }
+    }
+
+    pub fn whiten_extremes(&self, i: usize) -> Extremes {
+        let job = self.job;
+        let kept = job.rollout(i);
+        if !Self::whitens(&kept) {
+            return Extremes::EMPTY;
+        }
+        if job.config().whiten == Whiten::Rollouts {
+            let mut one = Extremes::EMPTY;
+            // SAFETY: the rollout is this thread's; likewise below.
+            one.push(unsafe { *job.path(i) });
+            return one;
+        }
+        let at = job.problem.extent(i);
+        let n = self.kept_lines(i, &kept);
+        // SAFETY: as above.
+        exact::extremes(job.simd(), unsafe { &job.whitened(&at)[..n] })
+    }
+
+    pub fn whiten_sums(&self, i: usize, of: &Extremes, to: &mut Sums) {
+        let job = self.job;
+        let kept = job.rollout(i);
+        if !Self::whitens(&kept) {
+            return;
+        }
+        let grid = Grid::new(STEP_BITS, of.absmax);
+        if job.config().whiten == Whiten::Rollouts {
+            // SAFETY: as above.
+            return to.push(&grid, grid.quantize(unsafe { *job.path(i) }), 1);
+        }
+        let at = job.problem.extent(i);
+        let n = self.kept_lines(i, &kept);
+        // SAFETY: as above.
+        let values = unsafe { &job.whitened(&at)[..n] };
+        if n == kept.count as usize && (job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0) {
+            return exact::sums_narrow(job.simd(), &grid, values, &mut [], to);
+        }
+        let scope = job.kept_scope(i, &kept, &at);
+        // SAFETY: as above.
+        let last: &[u32] = unsafe { job.last(&at) };
+        Chunks::Last(&last[..n]).each(&scope, |j, a, b| to.push(&grid, grid.quantize(values[j]), scope.count_in(a, b) as i64));
+    }
+
+    /// Last pass of a whitened run: from the kept advantages to the output.
+    pub fn write_whitened(&mut self, i: usize, whitening: &Whitening) {
+        let job = self.job;
+        let Some(outputs) = job.outputs else { return };
+        let kept = job.rollout(i);
+        let at = job.problem.extent(i);
+        let scope = job.kept_scope(i, &kept, &at);
+        let n = self.kept_lines(i, &kept);
+        // SAFETY: the rollout's own lists.
+        let (values, last): (&[f32], &[u32]) = unsafe { (job.whitened(&at), job.last(&at)) };
+        self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
+        let every = job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0;
+        let lines = if every { Chunks::EveryToken } else { Chunks::Last(&last[..n]) };
+        let whitening = (kept.state & state::ZEROED == 0).then_some(whitening);
+        self.finish(&at, &scope, lines, n, whitening, &outputs.advantages);
+    }
+}

@@ -1,0 +1,202 @@
+//! One thread of a run: its scratch, its share of the shared workspace, its counts.
+use super::scope::{self, Scope};
+use super::signal;
+use super::steps::StepList;
+use crate::model::batch::{Extent, Problem};
+use crate::model::config::{Config, Missing};
+use crate::model::context::Memory;
+use crate::model::outputs::Outputs;
+use crate::model::report::Report;
+use crate::numerics::simd::Simd;
+use crate::plan::Plan;
+use crate::plan::workspace::{Part, Rollout};
+
+/// What all threads of a call share. Arrays of the workspace are handed out by rollout; a rollout is worked on by one thread at a time.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub plan: &'a Plan,
+    pub problem: &'a Problem,
+    /// `None`: statistics alone.
+    pub outputs: Option<&'a Outputs>,
+    pub memory: Memory,
+    /// Findings and counts go to the report (a call's first pass over its data).
+    pub counting: bool,
+}
+
+pub struct Worker<'a> {
+    pub job: Job<'a>,
+    pub f: &'a mut [f64],
+    pub d: &'a mut [f64],
+    pub v: &'a mut [f64],
+    pub signal: &'a mut [f32],
+    pub compressed: &'a mut [f32],
+    pub step_begin: &'a mut [u32],
+    pub step_end: &'a mut [u32],
+    pub step_value: &'a mut [f32],
+    pub columns: &'a mut [i64],
+    pub live: &'a mut [i64],
+    pub edges: &'a mut [u64],
+    pub report: Report,
+    /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
+    pub missing: u32,
+    pub found: bool,
+}
+
+impl<'a> Job<'a> {
+    pub fn config(&self) -> &'a Config {
+        &self.plan.config
+    }
+
+    pub fn simd(&self) -> Simd {
+        self.plan.simd
+    }
+
+    /// Scratch of thread `thread`.
+    ///
+    /// # Safety
+    /// One worker a thread number at a time.
+    pub unsafe fn worker(self, thread: usize) -> Worker<'a> {
+        let w = &self.plan.workspace;
+        assert!(thread < self.plan.threads);
+        let base = w.threads.offset + thread * w.thread_bytes;
+        let s = &w.scratch;
+        // SAFETY: each part lies in this thread's scratch, which is this worker's alone; numbers of any bit pattern are valid.
+        unsafe {
+            let memory = self.memory;
+            Worker {
+                job: self,
+                f: memory.part(base + s.f.offset, s.f.count),
+                d: memory.part(base + s.d.offset, s.d.count),
+                v: memory.part(base + s.v.offset, s.v.count),
+                signal: memory.part(base + s.signal.offset, s.signal.count),
+                compressed: memory.part(base + s.compressed.offset, s.compressed.count),
+                step_begin: memory.part(base + s.step_begin.offset, s.step_begin.count),
+                step_end: memory.part(base + s.step_end.offset, s.step_end.count),
+                step_value: memory.part(base + s.step_value.offset, s.step_value.count),
+                columns: memory.part(base + s.columns.offset, s.columns.count),
+                live: memory.part(base + s.live.offset, s.live.count),
+                edges: memory.part(base + s.edges.offset, s.edges.count),
+                report: Report::default(),
+                missing: 0,
+                found: false,
+            }
+        }
+    }
+
+    /// # Safety
+    /// The range is this thread's alone.
+    unsafe fn part<T>(&self, part: Part, from: usize, count: usize) -> &'a mut [T] {
+        assert!(from + count <= part.count);
+        // SAFETY: within the part; exclusive by the caller's word.
+        unsafe { self.memory.part(part.offset + from * size_of::<T>(), count) }
+    }
+
+    /// What is kept of rollout i.
+    pub fn rollout(&self, i: usize) -> Rollout {
+        // SAFETY: written by the thread that prepared the rollout, in an earlier step of the same work item or before a barrier.
+        unsafe { self.part::<Rollout>(self.plan.workspace.rollouts, i, 1)[0] }
+    }
+
+    /// # Safety
+    /// The rollout is this thread's.
+    pub unsafe fn keep(&self, i: usize, rollout: Rollout) {
+        // SAFETY: by the caller's word.
+        unsafe { self.part::<Rollout>(self.plan.workspace.rollouts, i, 1)[0] = rollout }
+    }
+
+    /// # Safety
+    /// As `keep`; likewise for the lists below.
+    pub unsafe fn scope_bits(&self, i: usize, at: &Extent) -> &'a mut [u64] {
+        // SAFETY: rollout i's words: those of its slots, with one to spare for each rollout before it.
+        unsafe { self.part(self.plan.workspace.scope, at.slot / 64 + 2 * i, scope::words(at.len)) }
+    }
+
+    pub unsafe fn last(&self, at: &Extent) -> &'a mut [u32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.last, at.slot, at.len) }
+    }
+
+    pub unsafe fn weights(&self, at: &Extent) -> &'a mut [u32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.weights, at.slot, at.len) }
+    }
+
+    pub unsafe fn elements(&self, list: usize, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.elements, list * self.plan.limits.tokens + at.slot, at.len) }
+    }
+
+    pub unsafe fn values(&self, list: usize, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.values, list * self.plan.limits.tokens + at.slot, at.len) }
+    }
+
+    pub unsafe fn token_values(&self, list: usize, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.token_values, list * self.plan.limits.tokens + at.slot, at.len) }
+    }
+
+    pub unsafe fn whitened(&self, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.whitened, at.slot, at.len) }
+    }
+
+    pub unsafe fn path(&self, i: usize) -> &'a mut f32 {
+        // SAFETY: by the caller's word.
+        unsafe { &mut self.part(self.plan.workspace.paths, i, 1)[0] }
+    }
+
+    /// The scope that was kept of rollout i.
+    pub fn kept_scope(&self, i: usize, kept: &Rollout, at: &Extent) -> Scope<'a> {
+        let (first, end, count) = (kept.first as usize, kept.end as usize, kept.count as usize);
+        // SAFETY: read only, by the thread that has the rollout.
+        let bits: &[u64] = if count == end - first { &[] } else { unsafe { self.scope_bits(i, at) } };
+        Scope::kept(first, end, count, bits)
+    }
+
+    /// Value of per-rollout stream s (0 outcome, 1 format, ...) of rollout i: `None` not given or excluded. NaN and infinity come as they are.
+    pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
+        let x = self.problem.rollout_streams[s].as_ref()?.f32(i);
+        if !x.is_nan() {
+            return Some(x);
+        }
+        match self.config().streams[crate::model::config::OUTCOME + s].missing {
+            Missing::Error => Some(x),
+            Missing::Zero => Some(0.0),
+            Missing::Exclude => None,
+        }
+    }
+
+    /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once.
+    pub fn shaped_reward(&self, i: usize) -> impl Fn(f32) -> f32 + use<> {
+        let c = self.config();
+        let weight = c.streams[0].weight;
+        let terms: [Option<f64>; 2] =
+            std::array::from_fn(|s| self.rollout_value(s, i).map(|r| c.streams[crate::model::config::OUTCOME + s].weight * r as f64));
+        move |s| {
+            let mut r = weight * s as f64;
+            for term in terms.iter().flatten() {
+                r += term;
+            }
+            r as f32
+        }
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// Token values of process stream p; see `signal::load`. Uses the scratch of list p and f, d, v.
+    pub fn load(&mut self, at: &Extent, p: usize) -> &[f32] {
+        let job = self.job;
+        let stride = job.plan.limits.rollout_tokens + 16;
+        let to = &mut self.signal[p * stride..(p + 1) * stride];
+        let mut wide = [&mut *self.f, &mut *self.d, &mut *self.v];
+        let c = job.config();
+        signal::load(job.simd(), job.problem, at, p, c.streams[p].missing, c.opd_lambda, to, &mut wide)
+    }
+
+    /// The steps of the scratch, empty.
+    pub fn step_list<'s>(begin: &'s mut [u32], end: &'s mut [u32], value: &'s mut [f32]) -> StepList<'s> {
+        let stride = begin.len();
+        StepList { begin, end, value, stride, count: 0 }
+    }
+}

@@ -1,0 +1,79 @@
+//! Backends: they execute a plan on a checked problem. No refusals here but those of a device or of resources.
+pub mod cpu;
+pub mod cuda;
+
+use crate::error::Result;
+use crate::model::batch::Problem;
+use crate::model::context::{ContextOptions, Memory};
+use crate::model::outputs::Outputs;
+use crate::model::report::Report;
+use crate::numerics::simd::Simd;
+use crate::plan::Plan;
+use cpu::pool::Pool;
+
+/// What a context handle stands for: the CPU with its threads (a CUDA context is refused by this version).
+pub struct Context {
+    options: ContextOptions,
+    pool: Pool,
+}
+
+impl Context {
+    pub fn create(options: ContextOptions) -> Result<Context> {
+        if options.cuda {
+            return Err(cuda::refuse(options.device));
+        }
+        // The calling thread's affinity and the cgroup's quota.
+        let available = || std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
+        let threads = if options.threads == 0 { available() } else { options.threads };
+        Ok(Context { options, pool: Pool::new(threads) })
+    }
+
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    pub fn simd(&self) -> Simd {
+        self.options.simd
+    }
+
+    /// Called by each plan.
+    pub fn start_threads(&self) -> Result<()> {
+        self.pool.start()
+    }
+
+    pub fn describe(&self) -> String {
+        format!(
+            "passrl {} (numerics {}), cpu backend, {} thread(s), {}, calls below {} bytes stay on the caller",
+            env!("CARGO_PKG_VERSION"),
+            crate::NUMERICS_VERSION,
+            self.threads(),
+            self.simd().name(),
+            self.options.small_call_bytes
+        )
+    }
+
+    /// Threads for a call that moves `bytes`.
+    fn threads_for(&self, bytes: usize) -> usize {
+        if bytes < self.options.small_call_bytes { 1 } else { self.pool.usable() }
+    }
+}
+
+/// One call on one batch.
+pub fn run(context: &Context, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
+    cpu::run(&context.pool, context.threads_for(problem.bytes()), plan, problem, outputs, memory)
+}
+
+/// What `run` would find in the data; nothing is written.
+pub fn look(context: &Context, plan: &Plan, problem: &Problem, memory: Memory) -> Report {
+    cpu::look(&context.pool, context.threads_for(problem.bytes()), plan, problem, memory)
+}
+
+/// A micro-batch's share of a phase, added to the partials.
+pub fn partials_add(context: &Context, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory) {
+    cpu::partials_add(&context.pool, context.threads_for(problem.bytes()), plan, phase, problem, partials, memory)
+}
+
+/// A slice of the batch, shaped from complete partials.
+pub fn apply(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
+    cpu::apply(&context.pool, context.threads_for(problem.bytes()), plan, problem, partials, outputs, memory)
+}

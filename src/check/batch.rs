@@ -1,0 +1,305 @@
+//! A batch against a plan's configuration and limits. Shapes here; what the offsets say is in `offsets`.
+use super::offsets;
+use super::view::{self, Want};
+use crate::abi::constants::*;
+use crate::abi::status::*;
+use crate::abi::types::{passrl_batch, passrl_view};
+use crate::error::Result;
+use crate::model::array::{Array, DType};
+use crate::model::batch::{Extents, Groups, Problem, Process, Steps};
+use crate::model::config::{Chunk, Config, Credit, Kind, Limits, MAX_PROCESS};
+use crate::refuse;
+
+/// Shape of token-shaped views: `[N]`, or `[R, T]`.
+#[derive(Clone, Copy)]
+struct Tokens {
+    packed: bool,
+    rollouts: usize,
+    slots: usize,
+}
+
+impl Tokens {
+    fn want(&self) -> Want {
+        if self.packed { Want::Line(self.slots) } else { Want::Grid(self.rollouts, self.slots) }
+    }
+    /// # Safety
+    /// NULL or a `passrl_view`.
+    unsafe fn optional(&self, view: *const passrl_view, name: &str, types: &'static [DType]) -> Result<Option<Array>> {
+        // SAFETY: passed on.
+        unsafe { view::optional(view, name, types, self.want()) }
+    }
+}
+
+/// What this version declares and does not serve.
+fn not_yet(b: &passrl_batch) -> Result<()> {
+    for (given, name, with) in [
+        (!b.baselines.is_null(), "baselines", "the estimators"),
+        (!b.logp_reference.is_null(), "logp_reference", "KL in the reward"),
+        (!b.step_group.is_null(), "step_group", "the estimators (GiGPO)"),
+        (!b.piece_rollout.is_null() || !b.piece_begin.is_null(), "piece_rollout", "context parallelism"),
+        (!b.stats_in.is_null() || b.stats_in_bytes != 0, "stats_in", "the estimators"),
+    ] {
+        if given {
+            return refuse!(PASSRL_ERR_NOT_YET, "batch.{name} is given; it is served by a later version, with {with}: pass NULL");
+        }
+    }
+    Ok(())
+}
+
+/// N or T: from the first token-shaped view, the batch's own word, the output's shape, or the offsets.
+///
+/// # Safety
+/// The batch's views are NULL or `passrl_view`s.
+unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<[i64; 2]>, last: i64) -> Result<usize> {
+    let dimension = usize::from(!packed);
+    let mut found = if !packed && b.row_tokens > 0 { Some(b.row_tokens) } else { None };
+    let views = [b.mask, b.logp_policy, b.logp_teacher, b.values, b.token_rewards, b.chunk_ends, b.step_marks];
+    for view in b.signal.iter().chain(&views) {
+        // SAFETY: by the contract.
+        if let (None, Some(view)) = (found, unsafe { view.as_ref() }) {
+            found = Some(view.shape[dimension]);
+        }
+    }
+    let found = found.or(hint.map(|shape| shape[dimension])).unwrap_or(if packed { last } else { -1 });
+    match usize::try_from(found) {
+        Ok(slots) => Ok(slots),
+        Err(_) => refuse!(PASSRL_ERR_SHAPE, "batch.row_tokens is {} and no token-shaped view is given; set it to T, the slots of a row", b.row_tokens),
+    }
+}
+
+/// Typed batch.
+///
+/// # Safety
+/// The batch's views are NULL or `passrl_view`s of readable host memory. `hint`: shape of the advantages.
+pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<[i64; 2]>) -> Result<Problem> {
+    not_yet(b)?;
+    if b.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "batch.reserved0 is {}; it must be 0", b.reserved0);
+    }
+    let Some(rollouts) = usize::try_from(b.num_rollouts).ok().filter(|r| *r <= limits.rollouts) else {
+        return refuse!(PASSRL_ERR_LIMIT, "batch.num_rollouts is {}; the plan's limits.rollouts allows 0 to {}", b.num_rollouts, limits.rollouts);
+    };
+    let packed = match b.layout {
+        PASSRL_PACKED => true,
+        PASSRL_PADDED => false,
+        other => return refuse!(PASSRL_ERR_VALUE, "batch.layout is {other}; it is PASSRL_PACKED (0) or PASSRL_PADDED (1)"),
+    };
+    let pad_left = match b.pad_side {
+        PASSRL_PAD_RIGHT => false,
+        PASSRL_PAD_LEFT => true,
+        other => return refuse!(PASSRL_ERR_VALUE, "batch.pad_side is {other}; it is PASSRL_PAD_RIGHT (0) or PASSRL_PAD_LEFT (1)"),
+    };
+    // SAFETY: the views are the caller's by the contract; likewise throughout.
+    unsafe {
+        let cu_seqlens = view::optional(b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(rollouts + 1))?;
+        let lengths = view::optional(b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?;
+        let extents = match (packed, cu_seqlens, lengths) {
+            (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
+            (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", rollouts + 1),
+            (true, _, Some(_)) => return refuse!(PASSRL_ERR_CONFLICT, "batch.lengths is given in the packed layout; cu_seqlens says the lengths"),
+            (false, None, lengths) => Extents::Padded { lengths, pad_left },
+            (false, Some(_), _) => return refuse!(PASSRL_ERR_CONFLICT, "batch.cu_seqlens is given in the padded layout; use lengths"),
+        };
+        let last = if let Extents::Packed { cu_seqlens } = &extents { cu_seqlens.int(rollouts) } else { 0 };
+        let slots = slots(b, packed, hint, last)?;
+        offsets::extents(&extents, rollouts, slots, limits)?;
+        let tokens = Tokens { packed, rollouts, slots };
+        let steps = steps(b, rollouts, limits)?;
+        let (process, num_process) = process(b, config, &tokens, &steps)?;
+        let line = |view, name, types| view::optional(view, name, types, Want::Line(rollouts));
+
+        let mut rollout_streams = [None; 12];
+        rollout_streams[0] = line(b.outcome, "batch.outcome", view::FLOATS)?;
+        rollout_streams[1] = line(b.format, "batch.format", view::FLOATS)?;
+        for (x, view) in b.extra.iter().enumerate() {
+            rollout_streams[2 + x] = line(*view, "batch.extra", view::FLOATS)?;
+            if rollout_streams[2 + x].is_some() && x >= config.num_extra {
+                return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {}, set it to {} or more", config.num_extra, x + 1);
+            }
+        }
+        let format_ok = line(b.format_ok, "batch.format_ok", view::MASKS)?;
+        if format_ok.is_some() && rollout_streams[1].is_none() {
+            return refuse!(PASSRL_ERR_CONFLICT, "batch.format_ok is given without batch.format; a violating rollout's advantage is made of its format reward");
+        }
+        let any_stream = num_process > 0 || rollout_streams.iter().any(Option::is_some);
+        let gae = config.credit == Credit::Gae;
+        let token_rewards = tokens.optional(b.token_rewards, "batch.token_rewards", view::FLOATS)?.filter(|_| gae);
+        if !any_stream && token_rewards.is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch has no process signal (config.kind is {}), no outcome, format or extra stream: there is nothing to shape", crate::model::config::Choice::name(config.kind));
+        }
+        let (grouping, groups) = grouping(b, rollouts, limits, any_stream)?;
+        let values = tokens.optional(b.values, "batch.values", view::FLOATS)?.filter(|_| gae);
+        if gae && values.is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = gae needs a value a token");
+        }
+        let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
+        if config.chunk == Chunk::Given && chunk_marks.is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token");
+        }
+        Ok(Problem {
+            rollouts,
+            groups,
+            slots,
+            extents,
+            grouping,
+            mask: tokens.optional(b.mask, "batch.mask", view::MASKS)?,
+            rollout_streams,
+            format_ok,
+            in_stats: line(b.in_stats, "batch.in_stats", view::MASKS)?,
+            absent: line(b.absent, "batch.absent", view::MASKS)?,
+            bootstrap: line(b.bootstrap, "batch.bootstrap", view::FLOATS)?.filter(|_| gae),
+            process,
+            num_process,
+            // SAFETY (of the reference): a view by the contract.
+            scores_flat: b.step_scores.as_ref().is_none_or(|v| v.ndim == 1),
+            steps,
+            step_marks: tokens.optional(b.step_marks, "batch.step_marks", view::MASKS)?.filter(|_| config.kind == Kind::Prm),
+            chunk_marks,
+            values,
+            token_rewards,
+        })
+    }
+}
+
+/// # Safety
+/// As `problem`.
+unsafe fn steps(b: &passrl_batch, rollouts: usize, limits: &Limits) -> Result<Option<Steps>> {
+    // SAFETY: by the contract.
+    unsafe {
+        let offsets = view::optional(b.step_offsets, "batch.step_offsets", view::INTS, Want::Line(rollouts + 1))?;
+        let ends = view::optional(b.step_ends, "batch.step_ends", view::INTS, Want::AnyLine)?;
+        match (offsets, ends) {
+            (Some(offsets), Some(ends)) => {
+                let count = ends.shape[0];
+                let begins = view::optional(b.step_begins, "batch.step_begins", view::INTS, Want::Line(count))?;
+                if count > limits.steps {
+                    return refuse!(PASSRL_ERR_LIMIT, "batch.step_ends has {count} steps; the plan's limits.steps allows {}", limits.steps);
+                }
+                offsets::steps(&offsets, rollouts, count)?;
+                Ok(Some(Steps { offsets, ends, begins }))
+            }
+            (None, None) if b.step_begins.is_null() && b.step_scores.is_null() => Ok(None),
+            (offsets, _) => refuse!(
+                PASSRL_ERR_NULL,
+                "batch.{} is NULL while other step arguments are given; steps need offsets and ends",
+                if offsets.is_none() { "step_offsets" } else { "step_ends" }
+            ),
+        }
+    }
+}
+
+/// The process values that the kind asks for, and how many streams.
+///
+/// # Safety
+/// As `problem`.
+unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Option<Steps>) -> Result<(Process, usize)> {
+    if config.kind == Kind::None {
+        return Ok((Process::None, 0));
+    }
+    let kind = if config.kind == Kind::Prm { "prm" } else { "kl" };
+    let signals = b.signal.iter().take_while(|v| !v.is_null()).count();
+    if b.signal.iter().skip(signals).any(|v| !v.is_null()) {
+        return refuse!(PASSRL_ERR_NULL, "batch.signal[{signals}] is NULL and a later one is given; give signals first to last");
+    }
+    let logps = !b.logp_policy.is_null() || !b.logp_teacher.is_null() || !b.logp_base.is_null();
+    let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
+    if sources != 1 {
+        return refuse!(
+            if sources == 0 { PASSRL_ERR_NULL } else { PASSRL_ERR_CONFLICT },
+            "config.kind is {kind} and {sources} of batch.signal, batch.logp_* and batch.step_scores are given; give exactly one, or set kind = none"
+        );
+    }
+    let count = |found: usize| match found <= config.num_process {
+        true => Ok(found),
+        false => refuse!(PASSRL_ERR_CONFLICT, "batch has {found} process streams; config.num_process is {}, set it to {found}", config.num_process),
+    };
+    // SAFETY: by the contract.
+    unsafe {
+        if config.kind == Kind::Prm && steps.is_some() && !b.step_marks.is_null() {
+            return refuse!(PASSRL_ERR_CONFLICT, "batch.step_marks and batch.step_offsets are both given; say the steps in one way");
+        }
+        if signals > 0 {
+            let mut arrays = [None; MAX_PROCESS];
+            for p in 0..signals {
+                arrays[p] = tokens.optional(b.signal[p], "batch.signal", view::SIGNALS)?;
+            }
+            return Ok((Process::Signal(arrays), count(signals)?));
+        }
+        if logps {
+            let policy = tokens.optional(b.logp_policy, "batch.logp_policy", view::FLOATS)?;
+            let teacher = tokens.optional(b.logp_teacher, "batch.logp_teacher", view::FLOATS)?;
+            let base = tokens.optional(b.logp_base, "batch.logp_base", view::FLOATS)?;
+            let (Some(policy), Some(teacher)) = (policy, teacher) else {
+                return refuse!(PASSRL_ERR_NULL, "batch.{} is NULL; OPD is teacher minus policy", if policy.is_none() { "logp_policy" } else { "logp_teacher" });
+            };
+            if config.kind == Kind::Prm && steps.is_none() && b.step_marks.is_null() {
+                return refuse!(PASSRL_ERR_CONFLICT, "config.kind is prm and log-probabilities are given without steps; give steps, or set kind = kl");
+            }
+            return Ok((Process::LogProbs { policy, teacher, base }, count(1)?));
+        }
+        let Some(steps) = steps else {
+            return refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; step_scores need offsets and ends");
+        };
+        if config.kind == Kind::Kl {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.kind is kl and batch.step_scores is given; a kl signal has a value a token: give signal, or set kind = prm");
+        }
+        let total = steps.ends.shape[0];
+        let Some(scores) = b.step_scores.as_ref() else {
+            return refuse!(PASSRL_ERR_NULL, "batch.step_scores is NULL");
+        };
+        let streams = if scores.ndim == 2 { usize::try_from(scores.shape[0]).unwrap_or(0) } else { 1 };
+        let want = if scores.ndim == 2 { Want::Grid(streams, total) } else { Want::Line(total) };
+        if streams == 0 {
+            return refuse!(PASSRL_ERR_SHAPE, "batch.step_scores has shape [{}, {}]; it is [S] or [P, S] with P at least 1", scores.shape[0], scores.shape[1]);
+        }
+        Ok((Process::Scores(view::array(scores, "batch.step_scores", view::FLOATS, want)?), count(streams)?))
+    }
+}
+
+/// # Safety
+/// As `problem`.
+unsafe fn grouping(b: &passrl_batch, rollouts: usize, limits: &Limits, needed: bool) -> Result<(Groups, usize)> {
+    // SAFETY: by the contract.
+    let (index, offsets) = unsafe {
+        (
+            view::optional(b.group_index, "batch.group_index", view::INTS, Want::Line(rollouts))?,
+            view::optional(b.group_offsets, "batch.group_offsets", view::INTS, Want::AnyLine)?,
+        )
+    };
+    if b.group_size < 0 || b.num_groups < 0 {
+        return refuse!(PASSRL_ERR_VALUE, "batch.group_size is {} and batch.num_groups {}; neither may be negative", b.group_size, b.num_groups);
+    }
+    let ways = usize::from(index.is_some()) + usize::from(offsets.is_some()) + usize::from(b.group_size > 0);
+    if ways > 1 || (ways == 0 && needed) {
+        return refuse!(
+            if ways == 0 { PASSRL_ERR_NULL } else { PASSRL_ERR_CONFLICT },
+            "{ways} of batch.group_index, batch.group_offsets and batch.group_size are given; give exactly one"
+        );
+    }
+    let (grouping, found) = if let Some(offsets) = offsets {
+        let Some(groups) = offsets.shape[0].checked_sub(1) else {
+            return refuse!(PASSRL_ERR_SHAPE, "batch.group_offsets has 0 elements; it has G + 1");
+        };
+        (Groups::Offsets(offsets), groups)
+    } else if let Some(index) = index {
+        (Groups::Index(index), if b.num_groups > 0 { b.num_groups as usize } else { limits.groups })
+    } else {
+        let size = b.group_size.max(1) as usize;
+        if rollouts % size != 0 {
+            return refuse!(
+                PASSRL_ERR_SHAPE,
+                "batch.num_rollouts is {rollouts} and batch.group_size {size}, which leaves {} rollouts over; use group_offsets or group_index for uneven groups",
+                rollouts % size
+            );
+        }
+        (Groups::Constant(size), rollouts / size)
+    };
+    if b.num_groups > 0 && b.num_groups as usize != found {
+        return refuse!(PASSRL_ERR_SHAPE, "batch.num_groups is {}; the groups given are {found}", b.num_groups);
+    }
+    if found > limits.groups {
+        return refuse!(PASSRL_ERR_LIMIT, "batch has {found} groups; the plan's limits.groups allows {}", limits.groups);
+    }
+    offsets::groups(&grouping, rollouts, found)?;
+    Ok((grouping, found))
+}

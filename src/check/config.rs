@@ -1,0 +1,238 @@
+//! Configuration and limits: values in range, settings that go together.
+use crate::abi::config::refuse_compat;
+use crate::abi::constants::{PASSRL_MAX_EXTRA, PASSRL_MAX_PROCESS};
+use crate::abi::status::*;
+use crate::abi::types::{passrl_config, passrl_limits, passrl_stream};
+use crate::error::Result;
+use crate::model::config::*;
+use crate::model::presets::stream_name;
+use crate::refuse;
+
+fn choice<T: Choice>(field: &str, number: i32) -> Result<T> {
+    match T::from_number(number) {
+        Some(value) => Ok(value),
+        None => {
+            struct List<T>(std::marker::PhantomData<T>);
+            impl<T: Choice> std::fmt::Display for List<T> {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    for (i, (_, number, name)) in T::ALL.iter().enumerate() {
+                        write!(f, "{}{number} ({name})", if i == 0 { "" } else { ", " })?;
+                    }
+                    Ok(())
+                }
+            }
+            refuse!(PASSRL_ERR_VALUE, "{field} is {number}; it is one of {}", List::<T>(std::marker::PhantomData))
+        }
+    }
+}
+
+fn flag(field: &str, number: i32) -> Result<bool> {
+    match number {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => refuse!(PASSRL_ERR_VALUE, "{field} is {other}; it is 0 or 1"),
+    }
+}
+
+fn within(field: &str, value: f64, low: f64, high: f64) -> Result<f64> {
+    if value >= low && value <= high {
+        return Ok(value);
+    }
+    refuse!(PASSRL_ERR_VALUE, "{field} is {value:?}; it must be from {low:?} to {high:?}")
+}
+
+fn zero_or_one(field: &str, value: i32) -> Result<i32> {
+    flag(field, value).map(i32::from)
+}
+
+fn stream(index: usize, row: &passrl_stream) -> Result<Stream> {
+    let name = stream_name(index);
+    // A field's full name, formatted only when a sentence needs it.
+    macro_rules! at {
+        ($check:ident($field:literal, $($value:expr),+)) => {
+            match $check($field, $($value),+) {
+                Ok(value) => value,
+                Err(refused) => {
+                    let said = crate::error::last_text();
+                    let tail = said.split_once(": ").map_or(said.as_str(), |(_, tail)| tail);
+                    crate::error::set(format_args!("config.streams[{index}] ({name}).{tail}"));
+                    return Err(refused);
+                }
+            }
+        };
+    }
+    if row.reserved0 != 0 || row.reserved != [0; 6] {
+        return refuse!(PASSRL_ERR_VALUE, "config.streams[{index}] ({name}) has a reserved field that is not 0");
+    }
+    let center: Center = at!(choice("center", row.center));
+    let scale: Scale = at!(choice("scale", row.scale));
+    if matches!(center, Center::Batch | Center::LengthWeighted | Center::Given) {
+        return refuse!(PASSRL_ERR_NOT_YET, "config.streams[{index}] ({name}).center is {}; this version serves none, group and leave_one_out", center.name());
+    }
+    if matches!(scale, Scale::Batch | Scale::Given) {
+        return refuse!(PASSRL_ERR_NOT_YET, "config.streams[{index}] ({name}).scale is {}; this version serves none, group, leave_one_out and abs_max", scale.name());
+    }
+    Ok(Stream {
+        // 2^64 times the largest f32, summed over 2^31 chunks, is far from the end of f64: no advantage can overflow on the way.
+        weight: at!(within("weight", row.weight, -1.8446744073709552e19, 1.8446744073709552e19)),
+        epsilon: at!(within("epsilon", row.epsilon, 0.0, 1e30)),
+        center,
+        scale,
+        ddof: at!(zero_or_one("ddof", row.ddof)),
+        epsilon_mode: at!(choice("epsilon_mode", row.epsilon_mode)),
+        loo_unit: at!(choice("loo_unit", row.loo_unit)),
+        singleton: at!(choice("singleton", row.singleton)),
+        missing: at!(choice("missing", row.missing)),
+    })
+}
+
+pub fn config(c: &passrl_config) -> Result<Config> {
+    refuse_compat(c)?;
+    if c.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "config.reserved0 is {}; it must be 0", c.reserved0);
+    }
+    if !(1..=PASSRL_MAX_PROCESS as i32).contains(&c.num_process) {
+        return refuse!(PASSRL_ERR_VALUE, "config.num_process is {}; it must be from 1 to {PASSRL_MAX_PROCESS}", c.num_process);
+    }
+    if !(0..=PASSRL_MAX_EXTRA as i32).contains(&c.num_extra) {
+        return refuse!(PASSRL_ERR_VALUE, "config.num_extra is {}; it must be from 0 to {PASSRL_MAX_EXTRA}", c.num_extra);
+    }
+    let mut streams = crate::model::presets::DEFAULT.config().streams;
+    for (index, row) in streams.iter_mut().enumerate() {
+        *row = stream(index, &c.streams[index])?;
+    }
+    let config = Config {
+        num_process: c.num_process as usize,
+        num_extra: c.num_extra as usize,
+        kind: choice("config.kind", c.kind)?,
+        pool: choice("config.pool", c.pool)?,
+        fusion: choice("config.fusion", c.fusion)?,
+        chunk: choice("config.chunk", c.chunk)?,
+        boundary_rule: choice("config.boundary_rule", c.boundary_rule)?,
+        merge_equal_steps: flag("config.merge_equal_steps", c.merge_equal_steps)?,
+        average_over: choice("config.average_over", c.average_over)?,
+        bridge_scope_gaps: flag("config.bridge_scope_gaps", c.bridge_scope_gaps)?,
+        chunk_value: choice("config.chunk_value", c.chunk_value)?,
+        credit: choice("config.credit", c.credit)?,
+        divide_scope: choice("config.divide_scope", c.divide_scope)?,
+        whiten: choice("config.whiten", c.whiten)?,
+        whiten_ddof: zero_or_one("config.whiten_ddof", c.whiten_ddof)?,
+        whiten_epsilon_mode: choice("config.whiten_epsilon_mode", c.whiten_epsilon_mode)?,
+        whiten_shift: flag("config.whiten_shift", c.whiten_shift)?,
+        fill_padding: flag("config.fill_padding", c.fill_padding)?,
+        strict: flag("config.strict", c.strict)?,
+        opd_lambda: within("config.opd_lambda", c.opd_lambda, -1e6, 1e6)?,
+        eta: within("config.eta", c.eta, 0.0, f64::MAX)?,
+        gamma: within("config.gamma", c.gamma, 0.0, 1.0)?,
+        lam: within("config.lam", c.lam, 0.0, 1.0)?,
+        k: within("config.k", c.k, 0.0, 8.0)?,
+        temperature: within("config.temperature", c.temperature, 1e-30, 1e30)?,
+        whiten_epsilon: within("config.whiten_epsilon", c.whiten_epsilon, 0.0, 1e30)?,
+        clip: within("config.clip", c.clip, 0.0, f64::INFINITY)?,
+        streams,
+    };
+    together(&config)?;
+    Ok(config)
+}
+
+/// Settings that exclude each other.
+fn together(c: &Config) -> Result<()> {
+    if c.credit == Credit::Gae && c.k != 0.0 {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.k is {:?}; GAE's advantages are not divided, set k = 0", c.k);
+    }
+    if c.credit == Credit::Gae && c.divide_scope == DivideScope::Process {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.divide_scope is process; GAE's advantages are not divided, set divide_scope = all");
+    }
+    if c.fusion != Fusion::Advantage {
+        let name = c.fusion.name();
+        if c.num_process != 1 || c.num_extra != 0 {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.fusion is {name} with num_process = {} and num_extra = {}; it knows one process stream, outcome and format: set 1 and 0",
+                c.num_process, c.num_extra
+            );
+        }
+        if c.divide_scope == DivideScope::Process {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {name} and config.divide_scope is process, which needs streams apart: fusion = advantage");
+        }
+        if c.fusion == Fusion::RewardShaping && c.kind == Kind::None {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is reward_shaping and config.kind is none; rewards are shaped per step, give a process signal");
+        }
+    }
+    for p in 0..c.num_process {
+        let s = &c.streams[p];
+        if c.chunk_value == ChunkValue::Mean && s.scale == Scale::LeaveOneOut {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.chunk_value is mean and {}.scale is leave_one_out; a chunk's mean has no deviation of the others, use chunk_value = last",
+                stream_name(p)
+            );
+        }
+        let differs = s.leaves_out() && (s.loo_unit == LooUnit::Rollout || s.scale == Scale::LeaveOneOut);
+        if p == 0 && c.kind == Kind::Kl && c.chunk == Chunk::ByValue && differs {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.kind is kl with chunk = by_value and process_0.scale = {}, loo_unit = {}; the group average needs one shift and scale for all: \
+                 use loo_unit = element with another scale, or another chunk",
+                s.scale.name(), s.loo_unit.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
+    if l.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "limits.reserved0 is {}; it must be 0", l.reserved0);
+    }
+    let at_least = |field: &str, value: i64| match usize::try_from(value) {
+        Ok(value) if value < 1 << 40 => Ok(value),
+        _ => refuse!(PASSRL_ERR_LIMIT, "limits.{field} is {value}; it must be from 0 to 2^40 - 1"),
+    };
+    let or = |value: usize, default: usize| if value == 0 { default } else { value };
+    let (rollouts, tokens) = (at_least("rollouts", l.rollouts)?, at_least("tokens", l.tokens)?);
+    at_least("pieces", l.pieces)?;
+    let limits = Limits {
+        rollouts,
+        groups: or(at_least("groups", l.groups)?, rollouts),
+        tokens,
+        rollout_tokens: or(at_least("rollout_tokens", l.rollout_tokens)?, tokens),
+        steps: or(at_least("steps", l.steps)?, tokens),
+        group_rollouts: or(at_least("group_rollouts", l.group_rollouts)?, rollouts),
+        group_elements: or(at_least("group_elements", l.group_elements)?, tokens),
+    };
+    // Sums are exact in 64-bit integers up to here (numerics contract): 46 bits a value for a group's rollouts, 30 for tokens and steps.
+    const ROLLOUTS: usize = 1 << 17;
+    const TOKENS: usize = 1 << 33;
+    if limits.group_rollouts >= ROLLOUTS {
+        return refuse!(
+            PASSRL_ERR_LIMIT,
+            "limits.group_rollouts is {} (0: as limits.rollouts); exact sums allow fewer than {ROLLOUTS} rollouts a group: state the true size of a group",
+            limits.group_rollouts
+        );
+    }
+    if limits.group_elements >= TOKENS || (config.whiten != Whiten::None && limits.tokens >= TOKENS) {
+        return refuse!(
+            PASSRL_ERR_LIMIT,
+            "limits.group_elements is {} and limits.tokens {}; exact sums allow fewer than {TOKENS} elements in a set",
+            limits.group_elements, limits.tokens
+        );
+    }
+    if limits.rollout_tokens >= 1 << 31 || limits.rollouts >= 1 << 31 || limits.groups >= 1 << 31 {
+        return refuse!(
+            PASSRL_ERR_LIMIT,
+            "limits.rollout_tokens is {}, limits.rollouts {}, limits.groups {}; each must be below 2^31",
+            limits.rollout_tokens, limits.rollouts, limits.groups
+        );
+    }
+    let deviates = |s: &Stream| s.scale == Scale::LeaveOneOut;
+    if config.kind != Kind::None && config.streams[..config.num_process].iter().any(deviates) && limits.group_elements >= ROLLOUTS {
+        return refuse!(
+            PASSRL_ERR_LIMIT,
+            "limits.group_elements is {} (0: as limits.tokens) with a leave-one-out standard deviation, whose exact sums allow fewer than {ROLLOUTS} \
+             elements a group: state the true number of steps (kl: tokens) of a group",
+            limits.group_elements
+        );
+    }
+    Ok(limits)
+}

@@ -1,0 +1,31 @@
+//! Dense group numbers from keys.
+use super::view::{self, Want};
+use crate::abi::status::*;
+use crate::abi::types::passrl_view;
+use crate::error::Result;
+use crate::model::array::DType;
+use crate::refuse;
+use std::collections::HashMap;
+
+/// Numbers in order of first appearance; returns how many.
+pub fn dense_index(keys: Option<&passrl_view>, index: Option<&passrl_view>) -> Result<i64> {
+    let (Some(keys), Some(index)) = (keys, index) else {
+        return refuse!(PASSRL_ERR_NULL, "{} is NULL", if keys.is_none() { "keys" } else { "index" });
+    };
+    let keys = view::array(keys, "keys", view::I64, Want::AnyLine)?;
+    let index = view::array(index, "index", view::INTS, Want::Line(keys.shape[0]))?;
+    let (from, to) = (keys.whole(), index.whole());
+    let mut numbers: HashMap<i64, i64> = HashMap::new();
+    for i in 0..from.len() {
+        let next = numbers.len() as i64;
+        let number = *numbers.entry(from.int(i)).or_insert(next);
+        // SAFETY: the caller's output, used by this call alone.
+        unsafe {
+            match to.dtype() {
+                DType::I32 => to.put(i, number as i32),
+                _ => to.put(i, number),
+            }
+        }
+    }
+    Ok(numbers.len() as i64)
+}

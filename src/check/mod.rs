@@ -1,0 +1,89 @@
+//! Raw structs to typed ones: every refusal lives here. Imports the ABI's structs and numbers, the model and the error, nothing of plan or backend.
+pub mod batch;
+pub mod config;
+pub mod groups;
+pub mod names;
+pub mod offsets;
+pub mod outputs;
+pub mod report;
+pub mod view;
+
+use crate::abi::constants::*;
+use crate::abi::status::*;
+use crate::abi::types::passrl_context_options;
+use crate::error::Result;
+use crate::model::context::{ContextOptions, Memory, Simd};
+use crate::refuse;
+use std::ffi::c_void;
+
+pub fn context(options: &passrl_context_options) -> Result<ContextOptions> {
+    let cuda = match options.backend {
+        PASSRL_CPU => false,
+        PASSRL_CUDA => true,
+        other => return refuse!(PASSRL_ERR_VALUE, "options.backend is {other}; it is PASSRL_CPU (1) or PASSRL_CUDA (2)"),
+    };
+    if !(0..=1024).contains(&options.threads) {
+        return refuse!(PASSRL_ERR_VALUE, "options.threads is {}; it is 0 (as the calling thread may use) to 1024", options.threads);
+    }
+    let simd = match options.simd {
+        PASSRL_SIMD_BEST => Simd::best(),
+        PASSRL_SIMD_BASELINE => Simd::Baseline,
+        PASSRL_SIMD_AVX2 if Simd::best() == Simd::Avx2 => Simd::Avx2,
+        PASSRL_SIMD_AVX2 => return refuse!(PASSRL_ERR_NO_DEVICE, "options.simd is PASSRL_SIMD_AVX2 (2); this processor has no AVX2, pass 0"),
+        other => return refuse!(PASSRL_ERR_VALUE, "options.simd is {other}; it is one of PASSRL_SIMD_* (0 to 2)"),
+    };
+    if options.small_call_bytes < -1 {
+        return refuse!(PASSRL_ERR_VALUE, "options.small_call_bytes is {}; it is -1 (default) or more", options.small_call_bytes);
+    }
+    if options.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "options.reserved0 is {}; it must be 0", options.reserved0);
+    }
+    let small_call_bytes = if options.small_call_bytes < 0 { 1 << 20 } else { options.small_call_bytes as usize };
+    Ok(ContextOptions { cuda, device: options.device, threads: options.threads as usize, simd, small_call_bytes })
+}
+
+/// On the CPU there is no stream.
+pub fn stream(stream: *mut c_void) -> Result<()> {
+    if !stream.is_null() {
+        return refuse!(PASSRL_ERR_DEVICE, "stream is {stream:p} on a CPU context; it must be NULL");
+    }
+    Ok(())
+}
+
+pub fn phase(phase: i32, phases: usize) -> Result<usize> {
+    match usize::try_from(phase) {
+        Ok(p) if p < phases => Ok(p),
+        _ => refuse!(PASSRL_ERR_VALUE, "phase is {phase}; this plan has {phases} (0 to {})", phases - 1),
+    }
+}
+
+/// The caller's workspace or buffer: large enough and aligned.
+pub fn memory(pointer: *mut c_void, bytes: usize, needed: usize, alignment: usize, argument: &str) -> Result<Memory> {
+    if bytes < needed {
+        return refuse!(PASSRL_ERR_WORKSPACE, "{argument} has {bytes} bytes, this plan needs {needed}");
+    }
+    if needed > 0 && pointer.is_null() {
+        return refuse!(PASSRL_ERR_NULL, "{argument} is NULL, this plan needs {needed} bytes");
+    }
+    if needed > 0 && pointer.addr() % alignment != 0 {
+        return refuse!(PASSRL_ERR_WORKSPACE, "{argument} is at {pointer:p}; it must be aligned to {alignment} bytes");
+    }
+    Ok(Memory { data: pointer.cast::<u8>(), bytes: needed })
+}
+
+/// A partials buffer: as memory, and made by a plan of this configuration, these limits and this library's numerics.
+pub fn partials(pointer: *mut c_void, bytes: usize, needed: usize, header: &[u64; 4], argument: &str) -> Result<Memory> {
+    let memory = memory(pointer, bytes, needed, 8, argument)?;
+    let found = memory.header();
+    if found[0] != header[0] {
+        return refuse!(PASSRL_ERR_FINGERPRINT, "{argument} is not a partials buffer (or is damaged); make it one with passrl_partials_init");
+    }
+    if found != *header {
+        return refuse!(
+            PASSRL_ERR_FINGERPRINT,
+            "{argument} has fingerprint {:016x} and numerics version {}, this plan has {:016x} and {}; configuration, limits and version must be the same",
+            found[1], found[2], header[1], header[2]
+        );
+    }
+    Ok(memory)
+}

@@ -1,0 +1,184 @@
+//! Fields, values and presets by name; unknown ones are answered with the nearest.
+use crate::abi::status::*;
+use crate::abi::types::{passrl_config, passrl_stream};
+use crate::error::Result;
+use crate::model::config::*;
+use crate::model::presets::{PRESETS, Preset, stream_name};
+use crate::refuse;
+use std::ffi::CStr;
+
+/// Edit distance, to find the name that was meant.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The three nearest names.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let mut ranked: Vec<(usize, &str)> = names.map(|n| (distance(name, n), n)).collect();
+    ranked.sort();
+    ranked.dedup();
+    ranked.iter().take(3).map(|(_, n)| *n).collect::<Vec<_>>().join(", ")
+}
+
+pub fn preset(name: &str) -> Result<&'static Preset> {
+    let text = |p: &'static Preset| p.name.to_str().unwrap_or("");
+    match PRESETS.iter().find(|p| text(p) == name) {
+        Some(preset) => Ok(preset),
+        None => refuse!(PASSRL_ERR_UNKNOWN_NAME, "preset \"{name}\" is unknown; nearest: {}", nearest(name, PRESETS.iter().map(text))),
+    }
+}
+
+type Setter<T> = fn(&mut T, &str, &str) -> Result<()>;
+
+fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T> {
+    match value.trim().parse() {
+        Ok(number) => Ok(number),
+        Err(_) => refuse!(PASSRL_ERR_VALUE, "{key} is \"{value}\"; it must be a number"),
+    }
+}
+
+fn truth(key: &str, value: &str) -> Result<i32> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(1),
+        "0" | "false" | "no" | "off" => Ok(0),
+        _ => refuse!(PASSRL_ERR_VALUE, "{key} is \"{value}\"; it must be true or false"),
+    }
+}
+
+fn chosen<T: Choice>(key: &str, value: &str) -> Result<i32> {
+    let value = value.trim();
+    match T::ALL.iter().find(|row| row.2 == value) {
+        Some(row) => Ok(row.1),
+        None => refuse!(PASSRL_ERR_VALUE, "{key} is \"{value}\"; it is one of: {}", nearest_all::<T>(value)),
+    }
+}
+
+/// All values of a field, nearest first.
+fn nearest_all<T: Choice>(value: &str) -> String {
+    let mut ranked: Vec<(usize, &str)> = T::ALL.iter().map(|row| (distance(value, row.2), row.2)).collect();
+    ranked.sort();
+    ranked.iter().map(|(_, n)| *n).collect::<Vec<_>>().join(", ")
+}
+
+macro_rules! fields {
+    ($T:ty; $($field:ident: $kind:tt $(<$C:ty>)?),* $(,)?) => {
+        &[$((stringify!($field), |c: &mut $T, key: &str, value: &str| { c.$field = fields!(@ $kind $(<$C>)? key, value); Ok(()) })),*]
+    };
+    (@ number $key:ident, $value:ident) => { number($key, $value)? };
+    (@ truth $key:ident, $value:ident) => { truth($key, $value)? };
+    (@ chosen <$C:ty> $key:ident, $value:ident) => { chosen::<$C>($key, $value)? };
+}
+
+const FIELDS: &[(&str, Setter<passrl_config>)] = fields!(passrl_config;
+    num_process: number, num_extra: number, kind: chosen<Kind>, pool: chosen<Pool>, fusion: chosen<Fusion>, chunk: chosen<Chunk>,
+    boundary_rule: chosen<BoundaryRule>, merge_equal_steps: truth, average_over: chosen<AverageOver>, bridge_scope_gaps: truth,
+    chunk_value: chosen<ChunkValue>, credit: chosen<Credit>, divide_scope: chosen<DivideScope>, whiten: chosen<Whiten>,
+    whiten_ddof: number, whiten_epsilon_mode: chosen<EpsilonMode>, whiten_shift: truth, fill_padding: truth, strict: truth,
+    compat: truth, opd_lambda: number, eta: number, gamma: number, lam: number, k: number, temperature: number,
+    whiten_epsilon: number, clip: number,
+);
+
+const STREAM_FIELDS: &[(&str, Setter<passrl_stream>)] = &[
+    ("standardize", standardize),
+    ("weight", |s, key, value| number(key, value).map(|v| s.weight = v)),
+    ("epsilon", |s, key, value| number(key, value).map(|v| s.epsilon = v)),
+    ("center", |s, key, value| chosen::<Center>(key, value).map(|v| s.center = v)),
+    ("scale", |s, key, value| chosen::<Scale>(key, value).map(|v| s.scale = v)),
+    ("ddof", |s, key, value| number(key, value).map(|v| s.ddof = v)),
+    ("epsilon_mode", |s, key, value| chosen::<EpsilonMode>(key, value).map(|v| s.epsilon_mode = v)),
+    ("loo_unit", |s, key, value| chosen::<LooUnit>(key, value).map(|v| s.loo_unit = v)),
+    ("singleton", |s, key, value| chosen::<Singleton>(key, value).map(|v| s.singleton = v)),
+    ("missing", |s, key, value| chosen::<Missing>(key, value).map(|v| s.missing = v)),
+];
+
+/// The operators of pass.md 2.2 are shorthand for (center, scale).
+const OPERATORS: &[(&str, Center, Scale)] = &[
+    ("mean_std", Center::Group, Scale::Group),
+    ("abs_max", Center::None, Scale::AbsMax),
+    ("mean", Center::Group, Scale::None),
+    ("leave_one_out", Center::LeaveOneOut, Scale::None),
+    ("none", Center::None, Scale::None),
+];
+
+fn standardize(stream: &mut passrl_stream, key: &str, value: &str) -> Result<()> {
+    let value = value.trim();
+    match OPERATORS.iter().find(|row| row.0 == value) {
+        Some((_, center, scale)) => {
+            (stream.center, stream.scale) = (center.number(), scale.number());
+            Ok(())
+        }
+        None => refuse!(PASSRL_ERR_VALUE, "{key} is \"{value}\"; nearest: {}", nearest(value, OPERATORS.iter().map(|row| row.0))),
+    }
+}
+
+/// Rows of the stream table that a shorthand `base_suffix` or `w_suffix` speaks of.
+fn rows(suffix: &str) -> Option<std::ops::Range<usize>> {
+    Some(match suffix {
+        "process" => 0..MAX_PROCESS,
+        "outcome" => OUTCOME..OUTCOME + 1,
+        "format" => FORMAT..FORMAT + 1,
+        _ => return None,
+    })
+}
+
+pub fn set(config: &mut passrl_config, key: &str, value: &str) -> Result<()> {
+    let key = key.trim();
+    if let Some((_, set)) = FIELDS.iter().find(|row| row.0 == key) {
+        return set(config, key, value);
+    }
+    let stream_field = |name: &str| STREAM_FIELDS.iter().find(|row| row.0 == name).map(|row| row.1);
+    let target = match key.split_once('.') {
+        Some((stream, field)) => stream_field(field).and_then(|set| {
+            let index = (0..MAX_STREAMS).find(|i| stream_name(*i) == stream);
+            index.map(|i| (i..i + 1, set)).or_else(|| rows(stream).map(|r| (r, set)))
+        }),
+        None => key
+            .strip_prefix("w_")
+            .and_then(|suffix| rows(suffix).zip(stream_field("weight")))
+            .or_else(|| key.strip_prefix("standardize_").and_then(|suffix| rows(suffix).zip(stream_field("standardize"))))
+            .or_else(|| stream_field(key).filter(|_| key != "weight").map(|set| (0..MAX_STREAMS, set))),
+    };
+    let Some((range, set)) = target else {
+        let shorthands = ["w_process", "w_outcome", "w_format", "standardize_process", "standardize_outcome", "standardize_format"];
+        let dotted: Vec<String> =
+            (0..MAX_STREAMS).flat_map(|i| STREAM_FIELDS.iter().map(move |row| format!("{}.{}", stream_name(i), row.0))).collect();
+        let names = FIELDS.iter().map(|row| row.0).chain(STREAM_FIELDS.iter().map(|row| row.0).filter(|n| *n != "weight")).chain(shorthands);
+        return refuse!(
+            PASSRL_ERR_UNKNOWN_NAME,
+            "key \"{key}\" is unknown; nearest: {}",
+            nearest(key, names.chain(dotted.iter().map(String::as_str).filter(|_| key.contains('.'))))
+        );
+    };
+    range.into_iter().try_for_each(|i| set(&mut config.streams[i], key, value))
+}
+
+/// Name of a status.
+pub fn status(number: passrl_status) -> &'static CStr {
+    macro_rules! names {
+        ($($name:ident)*) => {
+            match number {
+                $($name => {
+                    const BYTES: &[u8] = concat!(stringify!($name), "\0").as_bytes();
+                    CStr::from_bytes_with_nul(BYTES).unwrap_or(c"")
+                })*
+                _ => c"unknown status",
+            }
+        };
+    }
+    names!(PASSRL_OK PASSRL_ERR_NULL PASSRL_ERR_VALUE PASSRL_ERR_STRUCT_SIZE PASSRL_ERR_UNKNOWN_NAME PASSRL_ERR_CONFLICT PASSRL_ERR_NOT_YET
+        PASSRL_ERR_SHAPE PASSRL_ERR_DTYPE PASSRL_ERR_LAYOUT PASSRL_ERR_OVERLAP PASSRL_ERR_LIMIT PASSRL_ERR_OFFSETS PASSRL_ERR_WORKSPACE
+        PASSRL_ERR_FINGERPRINT PASSRL_ERR_NO_DEVICE PASSRL_ERR_DEVICE PASSRL_ERR_FORK PASSRL_ERR_RESOURCE PASSRL_ERR_DATA
+        PASSRL_ERR_COLLECTIVE PASSRL_ERR_INTERNAL PASSRL_FINDING_NONFINITE PASSRL_FINDING_MISSING PASSRL_FINDING_BAD_STEPS
+        PASSRL_FINDING_SINGLETON PASSRL_FINDING_TOO_LARGE)
+}

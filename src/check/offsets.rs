@@ -1,0 +1,85 @@
+//! What offsets and indices say, read element by element: on the host this is known before anything is done.
+use crate::abi::status::*;
+use crate::error::Result;
+use crate::model::array::Array;
+use crate::model::batch::{Extents, Groups};
+use crate::model::config::Limits;
+use crate::refuse;
+
+/// Offsets from at least 0, not decreasing, to at most `end`.
+fn ascending(name: &str, offsets: &Array, end: usize) -> Result<()> {
+    let mut before = 0;
+    for i in 0..offsets.shape[0] {
+        let now = offsets.int(i);
+        if now < before {
+            return match i {
+                0 => refuse!(PASSRL_ERR_OFFSETS, "{name}[0] is {now}; offsets are 0 or more"),
+                _ => refuse!(PASSRL_ERR_OFFSETS, "{name}[{i}] is {now} after {before}; offsets do not decrease"),
+            };
+        }
+        before = now;
+    }
+    if before as u64 > end as u64 {
+        return refuse!(PASSRL_ERR_OFFSETS, "{name}[{}] is {before}; there are {end} elements", offsets.shape[0] - 1);
+    }
+    Ok(())
+}
+
+pub fn extents(extents: &Extents, rollouts: usize, slots: usize, limits: &Limits) -> Result<()> {
+    let longest = |i: usize, len: i64| match len as u64 <= limits.rollout_tokens as u64 {
+        true => Ok(()),
+        false => refuse!(PASSRL_ERR_LIMIT, "rollout {i} has {len} tokens; the plan's limits.rollout_tokens allows {}", limits.rollout_tokens),
+    };
+    match extents {
+        Extents::Packed { cu_seqlens } => {
+            ascending("batch.cu_seqlens", cu_seqlens, slots)?;
+            let used = cu_seqlens.int(rollouts) - cu_seqlens.int(0);
+            if used as usize > limits.tokens {
+                return refuse!(PASSRL_ERR_LIMIT, "batch has {used} tokens; the plan's limits.tokens allows {}", limits.tokens);
+            }
+            (0..rollouts).try_for_each(|i| longest(i, cu_seqlens.int(i + 1) - cu_seqlens.int(i)))
+        }
+        Extents::Padded { lengths, .. } => {
+            if rollouts.checked_mul(slots).is_none_or(|n| n > limits.tokens) {
+                return refuse!(PASSRL_ERR_LIMIT, "batch has {rollouts} rows of {slots} slots; the plan's limits.tokens allows {}", limits.tokens);
+            }
+            let Some(lengths) = lengths else {
+                return if rollouts > 0 { longest(0, slots as i64) } else { Ok(()) };
+            };
+            (0..rollouts).try_for_each(|i| {
+                let len = lengths.int(i);
+                if len < 0 || len as u64 > slots as u64 {
+                    return refuse!(PASSRL_ERR_OFFSETS, "batch.lengths[{i}] is {len}; a row has {slots} slots");
+                }
+                longest(i, len)
+            })
+        }
+    }
+}
+
+pub fn steps(offsets: &Array, rollouts: usize, count: usize) -> Result<()> {
+    ascending("batch.step_offsets", offsets, count)?;
+    debug_assert!(offsets.shape[0] == rollouts + 1);
+    Ok(())
+}
+
+pub fn groups(grouping: &Groups, rollouts: usize, groups: usize) -> Result<()> {
+    match grouping {
+        Groups::Constant(_) => Ok(()),
+        Groups::Offsets(offsets) => {
+            ascending("batch.group_offsets", offsets, rollouts)?;
+            let (first, last) = (offsets.int(0), offsets.int(groups));
+            if first != 0 || last as usize != rollouts {
+                return refuse!(PASSRL_ERR_OFFSETS, "batch.group_offsets runs from {first} to {last}; it must run from 0 to the {rollouts} rollouts");
+            }
+            Ok(())
+        }
+        Groups::Index(index) => (0..rollouts).try_for_each(|i| {
+            let g = index.int(i);
+            if g < 0 || g as u64 >= groups as u64 {
+                return refuse!(PASSRL_ERR_OFFSETS, "batch.group_index[{i}] is {g}; there are {groups} groups (0 to {}); see passrl_group_index", groups as i64 - 1);
+            }
+            Ok(())
+        }),
+    }
+}

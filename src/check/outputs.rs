@@ -1,0 +1,168 @@
+//! Outputs: types, shapes, and that they share no memory with one another or with an input (but in place).
+use super::view::{self, Want};
+use crate::abi::constants::PASSRL_MAX_STREAMS;
+use crate::abi::status::*;
+use crate::abi::structs;
+use crate::abi::types::passrl_outputs;
+use crate::error::Result;
+use crate::model::array::Array;
+use crate::model::batch::{Extents, Groups, Problem, Process};
+use crate::model::context::Memory;
+use crate::model::outputs::Outputs;
+use crate::refuse;
+
+/// # Safety
+/// The views are NULL or `passrl_view`s of writable host memory; the report is NULL or a report.
+pub unsafe fn outputs(o: &passrl_outputs, problem: &Problem) -> Result<Outputs> {
+    let tokens = if problem.packed() { Want::Line(problem.slots) } else { Want::Grid(problem.rollouts, problem.slots) };
+    let rollouts = Want::Line(problem.rollouts);
+    let groups = Want::Grid(problem.groups, PASSRL_MAX_STREAMS);
+    if o.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "outputs.reserved0 is {}; it must be 0", o.reserved0);
+    }
+    // SAFETY: by the contract.
+    unsafe {
+        if !o.report.is_null() {
+            structs::read(o.report, "outputs.report")?;
+        }
+        let Some(advantages) = view::output(o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
+            return refuse!(PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them");
+        };
+        let outputs = Outputs {
+            advantages,
+            returns: view::output(o.returns, "outputs.returns", view::FLOATS, tokens)?,
+            path_scores: view::output(o.path_scores, "outputs.path_scores", view::WIDE, rollouts)?,
+            num_chunks: view::output(o.num_chunks, "outputs.num_chunks", view::INTS, rollouts)?,
+            chunk_ends: view::output(o.chunk_ends, "outputs.chunk_ends", view::INTS, tokens)?,
+            chunk_values: view::output(o.chunk_values, "outputs.chunk_values", view::WIDE, tokens)?,
+            stats_count: view::output(o.stats_count, "outputs.stats_count", view::I64, groups)?,
+            stats_mean: view::output(o.stats_mean, "outputs.stats_mean", view::F64, groups)?,
+            stats_std: view::output(o.stats_std, "outputs.stats_std", view::F64, groups)?,
+            stats_absmax: view::output(o.stats_absmax, "outputs.stats_absmax", view::F64, groups)?,
+            group_flags: view::output(o.group_flags, "outputs.group_flags", view::I32, groups)?,
+            rollout_flags: view::output(o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?,
+        };
+        apart(&outputs, problem)?;
+        Ok(outputs)
+    }
+}
+
+fn named(o: &Outputs) -> [(&'static str, Option<Array>); 12] {
+    [
+        ("advantages", Some(o.advantages)),
+        ("returns", o.returns),
+        ("path_scores", o.path_scores),
+        ("num_chunks", o.num_chunks),
+        ("chunk_ends", o.chunk_ends),
+        ("chunk_values", o.chunk_values),
+        ("stats_count", o.stats_count),
+        ("stats_mean", o.stats_mean),
+        ("stats_std", o.stats_std),
+        ("stats_absmax", o.stats_absmax),
+        ("group_flags", o.group_flags),
+        ("rollout_flags", o.rollout_flags),
+    ]
+}
+
+fn touch(a: &Array, b: &Array) -> bool {
+    match (a.span(), b.span()) {
+        (Some((a0, a1)), Some((b0, b1))) => a0 <= b1 && b0 <= a1,
+        _ => false,
+    }
+}
+
+fn same(a: &Array, b: &Array) -> bool {
+    a.data == b.data && a.dtype == b.dtype && a.shape == b.shape && a.stride == b.stride
+}
+
+fn apart(o: &Outputs, p: &Problem) -> Result<()> {
+    let outputs = named(o);
+    for (i, (name, a)) in outputs.iter().enumerate() {
+        let Some(a) = a else { continue };
+        for (other, b) in outputs.iter().skip(i + 1) {
+            if b.is_some_and(|b| touch(a, &b)) {
+                return refuse!(PASSRL_ERR_OVERLAP, "outputs.{name} and outputs.{other} share memory; give each its own");
+            }
+        }
+        for (other, b, in_place) in inputs(p) {
+            let Some(b) = b else { continue };
+            if touch(a, &b) && !(in_place && i == 0 && same(a, &b)) {
+                return refuse!(
+                    PASSRL_ERR_OVERLAP,
+                    "outputs.{name} and batch.{other} share memory; only advantages may be written in place, over signal[0], logp_*, values or \
+                     token_rewards of the same type, shape and strides"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The batch's arrays; `true`: advantages may be written over it.
+fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<Array>, bool)> {
+    let (cu_seqlens, lengths) = match p.extents {
+        Extents::Packed { cu_seqlens } => (Some(cu_seqlens), None),
+        Extents::Padded { lengths, .. } => (None, lengths),
+    };
+    let (group_index, group_offsets) = match p.grouping {
+        Groups::Index(a) => (Some(a), None),
+        Groups::Offsets(a) => (None, Some(a)),
+        Groups::Constant(_) => (None, None),
+    };
+    let (mut signal, mut logp, mut scores) = ([None; 4], [None; 3], None);
+    match p.process {
+        Process::None => (),
+        Process::Signal(arrays) => signal = arrays,
+        Process::LogProbs { policy, teacher, base } => logp = [Some(policy), Some(teacher), base],
+        Process::Scores(a) => scores = Some(a),
+    }
+    let rollout_streams = p.rollout_streams.into_iter().map(|a| ("outcome, format or extra", a, false));
+    [
+        ("signal[0]", signal[0], true),
+        ("signal[1]", signal[1], false),
+        ("signal[2]", signal[2], false),
+        ("signal[3]", signal[3], false),
+        ("logp_policy", logp[0], true),
+        ("logp_teacher", logp[1], true),
+        ("logp_base", logp[2], true),
+        ("values", p.values, true),
+        ("token_rewards", p.token_rewards, true),
+        ("mask", p.mask, false),
+        ("step_scores", scores, false),
+        ("step_offsets", p.steps.map(|s| s.offsets), false),
+        ("step_ends", p.steps.map(|s| s.ends), false),
+        ("step_begins", p.steps.and_then(|s| s.begins), false),
+        ("step_marks", p.step_marks, false),
+        ("chunk_ends", p.chunk_marks, false),
+        ("cu_seqlens", cu_seqlens, false),
+        ("lengths", lengths, false),
+        ("group_index", group_index, false),
+        ("group_offsets", group_offsets, false),
+        ("format_ok", p.format_ok, false),
+        ("in_stats", p.in_stats, false),
+        ("absent", p.absent, false),
+        ("bootstrap", p.bootstrap, false),
+    ]
+    .into_iter()
+    .chain(rollout_streams)
+}
+
+/// The workspace shares no memory with an output or an input.
+pub fn workspace(memory: &Memory, o: &Outputs, p: &Problem) -> Result<()> {
+    if memory.bytes == 0 {
+        return Ok(());
+    }
+    let (low, high) = (memory.data.addr(), memory.data.addr() + memory.bytes - 1);
+    let inside = |a: &Array| a.span().is_some_and(|(a0, a1)| a0 <= high && low <= a1);
+    for (name, array) in named(o) {
+        if array.as_ref().is_some_and(inside) {
+            return refuse!(PASSRL_ERR_OVERLAP, "workspace and outputs.{name} share memory; the workspace is scratch, give it its own");
+        }
+    }
+    for (name, array, _) in inputs(p) {
+        if array.as_ref().is_some_and(inside) {
+            return refuse!(PASSRL_ERR_OVERLAP, "workspace and batch.{name} share memory; the workspace is scratch, give it its own");
+        }
+    }
+    Ok(())
+}

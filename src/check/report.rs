@@ -1,0 +1,94 @@
+//! Reports: from the backend's counts, their status, their sum.
+use crate::abi::status::*;
+use crate::abi::types::passrl_report;
+use crate::error::{self, Result};
+use crate::model::presets::stream_name;
+use crate::model::report::{self, Report};
+use crate::refuse;
+
+pub fn from_model(r: &Report) -> passrl_report {
+    let (finding, rollout, group, stream) = r.first.map_or((0, -1, -1, -1), |f| (f.finding, f.rollout, f.group, f.stream));
+    passrl_report {
+        struct_size: size_of::<passrl_report>() as u32,
+        reserved0: 0,
+        findings: r.findings,
+        first_finding: finding,
+        first_rollout: rollout,
+        first_group: group,
+        first_stream: stream,
+        rollouts: r.rollouts,
+        tokens: r.tokens,
+        chunks: r.chunks,
+        degenerate_groups: r.degenerate_groups,
+        bad_groups: r.bad_groups,
+        violating_groups: r.violating_groups,
+        missing_values: r.missing_values,
+        nonfinite_values: r.nonfinite_values,
+        low_logps: r.low_logps,
+        clipped_tokens: r.clipped_tokens,
+        overflowed_tokens: r.overflowed_tokens,
+        bad_steps: r.bad_steps,
+        lost_deviations: r.lost_deviations,
+        sum_advantages: r.sum_advantages,
+        sum_squares: r.sum_squares,
+    }
+}
+
+/// What a finding is, in words, and its status.
+fn kind(finding: i64) -> (passrl_status, &'static str) {
+    match finding {
+        report::NONFINITE => (PASSRL_FINDING_NONFINITE, "has an infinite value"),
+        report::MISSING => (PASSRL_FINDING_MISSING, "has a NaN where missing = error (set missing = zero or exclude to allow it)"),
+        report::BAD_STEPS => (PASSRL_FINDING_BAD_STEPS, "has steps that do not fit (ends decrease, or lie outside the rollout)"),
+        report::SINGLETON => (PASSRL_FINDING_SINGLETON, "has a single element where singleton = refuse"),
+        _ => (PASSRL_FINDING_TOO_LARGE, "has more elements than exact sums allow"),
+    }
+}
+
+/// Status of a report; its sentence goes to the last error.
+pub fn status(r: &passrl_report) -> passrl_status {
+    if r.first_finding == 0 {
+        return PASSRL_OK;
+    }
+    let (status, words) = kind(r.first_finding);
+    let stream = usize::try_from(r.first_stream).ok().filter(|s| *s < 16).map_or("?", stream_name);
+    if r.first_rollout >= 0 {
+        error::set(format_args!(
+            "done, with findings: rollout {} of group {} {words}, stream {stream}; {} group(s) have advantage 0",
+            r.first_rollout, r.first_group, r.bad_groups
+        ));
+    } else {
+        error::set(format_args!("done, with findings: group {} {words}, stream {stream}; {} group(s) have advantage 0", r.first_group, r.bad_groups));
+    }
+    status
+}
+
+/// `strict`: findings refuse the run.
+pub fn strict(r: &Report) -> Result<()> {
+    let found = from_model(r);
+    if status(&found) == PASSRL_OK {
+        return Ok(());
+    }
+    let (_, words) = kind(found.first_finding);
+    refuse!(
+        PASSRL_ERR_DATA,
+        "strict: rollout {} of group {} {words}; {} group(s) have findings, nothing was written",
+        found.first_rollout, found.first_group, found.bad_groups
+    )
+}
+
+/// `into` += `other`; the first finding of `into` stays.
+pub fn merge(into: &mut passrl_report, other: &passrl_report) {
+    into.findings |= other.findings;
+    if into.first_finding == 0 {
+        into.first_finding = other.first_finding;
+        into.first_rollout = other.first_rollout;
+        into.first_group = other.first_group;
+        into.first_stream = other.first_stream;
+    }
+    macro_rules! add {
+        ($($field:ident)*) => {$(into.$field += other.$field;)*};
+    }
+    add!(rollouts tokens chunks degenerate_groups bad_groups violating_groups missing_values nonfinite_values low_logps);
+    add!(clipped_tokens overflowed_tokens bad_steps lost_deviations sum_advantages sum_squares);
+}

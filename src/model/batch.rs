@@ -1,0 +1,113 @@
+//! A checked batch: what a run reads. Borrowed views; every offset has been seen to fit.
+use super::array::{Array, Row};
+use super::config::MAX_PROCESS;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Extents {
+    /// Rollout i: tokens `cu_seqlens[i] .. cu_seqlens[i+1]` of `[N]` arrays.
+    Packed { cu_seqlens: Array },
+    /// Rollout i: `lengths[i]` tokens (T without lengths) at the left or right of row i of `[R, T]` arrays.
+    Padded { lengths: Option<Array>, pad_left: bool },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Groups {
+    Index(Array),
+    Offsets(Array),
+    Constant(usize),
+}
+
+/// Where the process values come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Process {
+    None,
+    /// A value a token.
+    Signal([Option<Array>; MAX_PROCESS]),
+    /// log-probabilities: OPD, with a base G-OPD.
+    LogProbs { policy: Array, teacher: Array, base: Option<Array> },
+    /// CSR scores, `[S]` or `[P, S]`.
+    Scores(Array),
+}
+
+/// CSR steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    pub offsets: Array,
+    pub ends: Array,
+    pub begins: Option<Array>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Problem {
+    pub rollouts: usize,
+    pub groups: usize,
+    /// Token slots of token-shaped arrays: `[slots]` packed (N), `[R, slots]` padded (T).
+    pub slots: usize,
+    pub extents: Extents,
+    pub grouping: Groups,
+    pub mask: Option<Array>,
+    /// outcome, format, further streams: row `OUTCOME + index` of the stream table.
+    pub rollout_streams: [Option<Array>; 12],
+    pub format_ok: Option<Array>,
+    pub in_stats: Option<Array>,
+    pub absent: Option<Array>,
+    pub bootstrap: Option<Array>,
+    pub process: Process,
+    /// Process streams given.
+    pub num_process: usize,
+    /// `Process::Scores` is `[S]`, not `[P, S]`.
+    pub scores_flat: bool,
+    pub steps: Option<Steps>,
+    pub step_marks: Option<Array>,
+    pub chunk_marks: Option<Array>,
+    pub values: Option<Array>,
+    pub token_rewards: Option<Array>,
+}
+
+/// A rollout's place in token-shaped arrays.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    pub row: usize,
+    pub column: usize,
+    pub len: usize,
+    pub flat: bool,
+    /// First slot of workspace arrays.
+    pub slot: usize,
+}
+
+impl Extent {
+    pub fn of(&self, array: &Array) -> Row {
+        array.line(self.row, self.column, self.len, self.flat)
+    }
+}
+
+impl Problem {
+    pub fn packed(&self) -> bool {
+        matches!(self.extents, Extents::Packed { .. })
+    }
+
+    pub fn extent(&self, i: usize) -> Extent {
+        match self.extents {
+            Extents::Packed { cu_seqlens } => {
+                let (begin, end) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
+                Extent { row: i, column: begin, len: end - begin, flat: true, slot: begin - cu_seqlens.int(0) as usize }
+            }
+            Extents::Padded { lengths, pad_left } => {
+                let len = lengths.map_or(self.slots, |l| l.int(i) as usize);
+                let column = if pad_left { self.slots - len } else { 0 };
+                Extent { row: i, column, len, flat: false, slot: i * self.slots + column }
+            }
+        }
+    }
+
+    /// Is any process value given?
+    pub fn has_process(&self) -> bool {
+        !matches!(self.process, Process::None)
+    }
+
+    /// Bytes of token-shaped input, to judge whether threads pay.
+    pub fn bytes(&self) -> usize {
+        let tokens = if self.packed() { self.slots } else { self.slots * self.rollouts };
+        tokens * 8 + self.rollouts * 16
+    }
+}

@@ -1,0 +1,127 @@
+//! The typed configuration: what a plan is made from. Plain data; the numbers are the ABI's.
+
+/// A closed set of values with an ABI number and a name in text.
+pub trait Choice: Copy + Eq + 'static {
+    const ALL: &'static [(Self, i32, &'static str)];
+    fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.iter().find(|row| row.1 == number).map(|row| row.0)
+    }
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.0 == self).map_or("?", |row| row.2)
+    }
+    fn number(self) -> i32 {
+        Self::ALL.iter().find(|row| row.0 == self).map_or(-1, |row| row.1)
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $Name:ident { $($Variant:ident = $number:literal $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $Name { $($Variant),* }
+        impl Choice for $Name {
+            const ALL: &'static [(Self, i32, &'static str)] = &[$(($Name::$Variant, $number, $text)),*];
+        }
+    };
+}
+
+choice!(Kind { Prm = 0 "prm", Kl = 1 "kl", None = 2 "none" });
+choice!(Pool { Steps = 0 "steps", Tokens = 1 "tokens" });
+choice!(Fusion { Advantage = 0 "advantage", RewardShaping = 1 "reward_shaping", Pooled = 2 "pooled" });
+choice!(Chunk { ByValue = 0 "by_value", Step = 1 "step", Token = 2 "token", None = 3 "none", Given = 4 "given" });
+choice!(BoundaryRule { Adjacent = 0 "adjacent", Anchored = 1 "anchored" });
+choice!(AverageOver { Live = 0 "live", Group = 1 "group" });
+choice!(ChunkValue { Last = 0 "last", Mean = 1 "mean" });
+choice!(Credit { ReturnToGo = 0 "return_to_go", Broadcast = 1 "broadcast", Gae = 2 "gae" });
+choice!(DivideScope { All = 0 "all", Process = 1 "process" });
+choice!(Whiten { None = 0 "none", Tokens = 1 "tokens", Rollouts = 2 "rollouts" });
+choice!(Center { None = 0 "none", Group = 1 "group", LeaveOneOut = 2 "leave_one_out", Batch = 3 "batch", LengthWeighted = 4 "length_weighted", Given = 5 "given" });
+choice!(Scale { None = 0 "none", Group = 1 "group", LeaveOneOut = 2 "leave_one_out", Batch = 3 "batch", Given = 4 "given", AbsMax = 5 "abs_max" });
+choice!(EpsilonMode { AddStd = 0 "add_std", AddVar = 1 "add_var", FloorStd = 2 "floor_std", FloorVar = 3 "floor_var" });
+choice!(LooUnit { Element = 0 "element", Rollout = 1 "rollout" });
+choice!(Singleton { Zero = 0 "zero", Passthrough = 1 "passthrough", Refuse = 2 "refuse" });
+choice!(Missing { Error = 0 "error", Zero = 1 "zero", Exclude = 2 "exclude" });
+
+pub const MAX_STREAMS: usize = 16;
+pub const MAX_PROCESS: usize = 4;
+pub const MAX_EXTRA: usize = 10;
+pub const OUTCOME: usize = 4;
+pub const FORMAT: usize = 5;
+pub const EXTRA: usize = 6;
+
+/// How one stream is standardised and weighted.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Stream {
+    pub weight: f64,
+    pub epsilon: f64,
+    pub center: Center,
+    pub scale: Scale,
+    pub ddof: i32,
+    pub epsilon_mode: EpsilonMode,
+    pub loo_unit: LooUnit,
+    pub singleton: Singleton,
+    pub missing: Missing,
+}
+
+impl Stream {
+    /// Is a standard deviation divided by (so that equal values give 0)?
+    pub fn has_std(&self) -> bool {
+        matches!(self.scale, Scale::Group | Scale::LeaveOneOut)
+    }
+    /// Is the element itself left out of a statistic?
+    pub fn leaves_out(&self) -> bool {
+        self.center == Center::LeaveOneOut || self.scale == Scale::LeaveOneOut
+    }
+    /// Operators without a singleton rule: `none` and `abs_max`.
+    pub fn ignores_singleton(&self) -> bool {
+        self.center == Center::None && matches!(self.scale, Scale::None | Scale::AbsMax)
+    }
+    /// Does standardising need sums at all (beside the maximum)?
+    pub fn needs_sums(&self) -> bool {
+        !self.ignores_singleton()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Config {
+    pub num_process: usize,
+    pub num_extra: usize,
+    pub kind: Kind,
+    pub pool: Pool,
+    pub fusion: Fusion,
+    pub chunk: Chunk,
+    pub boundary_rule: BoundaryRule,
+    pub merge_equal_steps: bool,
+    pub average_over: AverageOver,
+    pub bridge_scope_gaps: bool,
+    pub chunk_value: ChunkValue,
+    pub credit: Credit,
+    pub divide_scope: DivideScope,
+    pub whiten: Whiten,
+    pub whiten_ddof: i32,
+    pub whiten_epsilon_mode: EpsilonMode,
+    pub whiten_shift: bool,
+    pub fill_padding: bool,
+    pub strict: bool,
+    pub opd_lambda: f64,
+    pub eta: f64,
+    pub gamma: f64,
+    pub lam: f64,
+    pub k: f64,
+    pub temperature: f64,
+    pub whiten_epsilon: f64,
+    pub clip: f64,
+    pub streams: [Stream; MAX_STREAMS],
+}
+
+/// The most that a plan will be given; no zeros left (defaults resolved).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub rollouts: usize,
+    pub groups: usize,
+    pub tokens: usize,
+    pub rollout_tokens: usize,
+    pub steps: usize,
+    pub group_rollouts: usize,
+    pub group_elements: usize,
+}

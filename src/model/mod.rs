@@ -1,0 +1,9 @@
+//! Plain types that the layers hand to one another. No layer of its own: it imports nothing but `error` and `numerics`.
+pub mod array;
+pub mod batch;
+pub mod config;
+pub mod context;
+pub mod flags;
+pub mod outputs;
+pub mod presets;
+pub mod report;

@@ -1,0 +1,18 @@
+//! Where a run writes. Checked: types, shapes, no overlap.
+use super::array::Array;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Outputs {
+    pub advantages: Array,
+    pub returns: Option<Array>,
+    pub path_scores: Option<Array>,
+    pub num_chunks: Option<Array>,
+    pub chunk_ends: Option<Array>,
+    pub chunk_values: Option<Array>,
+    pub stats_count: Option<Array>,
+    pub stats_mean: Option<Array>,
+    pub stats_std: Option<Array>,
+    pub stats_absmax: Option<Array>,
+    pub group_flags: Option<Array>,
+    pub rollout_flags: Option<Array>,
+}

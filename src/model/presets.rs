@@ -1,0 +1,104 @@
+//! The table of presets: the one place where an algorithm has a name. A preset only fills fields; a released preset's fields never change.
+use super::config::*;
+use std::ffi::CStr;
+
+pub struct Preset {
+    pub name: &'static CStr,
+    pub source: &'static CStr,
+    /// Says what differs from the defaults of the field table.
+    fill: fn(&mut Config),
+}
+
+impl Preset {
+    pub fn config(&self) -> Config {
+        let mut config = fields();
+        (self.fill)(&mut config);
+        config
+    }
+}
+
+pub const DEFAULT: &Preset = &PRESETS[0];
+
+pub static PRESETS: [Preset; 3] = [
+    Preset {
+        name: c"pass",
+        source: c"arXiv 2606.29296, Algorithms 1-3, eqs. 4, 6, 7: Advantage Fusion, Chunk-by-Value, Divide-Length (k = 0.7)",
+        fill: |_| (),
+    },
+    Preset {
+        name: c"grpo_process",
+        source: c"arXiv 2606.29296, eqs. 1-3: process-supervised GRPO; process reward alone, a chunk a step, cumulative",
+        fill: |c| {
+            // Process only, ungated: reward shaping with weights 1, 0, 0 is the raw process reward, so a batch that carries outcome, format
+            // and indicator can be given to this preset as it is.
+            c.fusion = Fusion::RewardShaping;
+            c.chunk = Chunk::Step;
+            c.k = 0.0;
+            c.streams[OUTCOME].weight = 0.0;
+            c.streams[FORMAT].weight = 0.0;
+        },
+    },
+    Preset {
+        name: c"grpo_pooled",
+        source: c"arXiv 2606.29296, section 4.1: baseline that pools step, outcome and format rewards in one set",
+        fill: |c| {
+            c.fusion = Fusion::Pooled;
+            c.chunk = Chunk::Step;
+            c.k = 0.0;
+        },
+    },
+];
+
+/// Name of a row of the stream table.
+pub fn stream_name(index: usize) -> &'static str {
+    const NAMES: [&str; MAX_STREAMS] = [
+        "process_0", "process_1", "process_2", "process_3", "outcome", "format", "extra_0", "extra_1", "extra_2", "extra_3", "extra_4",
+        "extra_5", "extra_6", "extra_7", "extra_8", "extra_9",
+    ];
+    NAMES[index]
+}
+
+/// The defaults of the field table (docs: README, "Fields").
+fn fields() -> Config {
+    let stream = Stream {
+        weight: 1.0,
+        epsilon: 1e-6,
+        center: Center::Group,
+        scale: Scale::Group,
+        ddof: 1,
+        epsilon_mode: EpsilonMode::AddStd,
+        loo_unit: LooUnit::Element,
+        singleton: Singleton::Zero,
+        missing: Missing::Error,
+    };
+    Config {
+        num_process: 1,
+        num_extra: 0,
+        kind: Kind::Prm,
+        pool: Pool::Steps,
+        fusion: Fusion::Advantage,
+        chunk: Chunk::ByValue,
+        boundary_rule: BoundaryRule::Adjacent,
+        merge_equal_steps: false,
+        average_over: AverageOver::Live,
+        bridge_scope_gaps: false,
+        chunk_value: ChunkValue::Last,
+        credit: Credit::ReturnToGo,
+        divide_scope: DivideScope::All,
+        whiten: Whiten::None,
+        whiten_ddof: 1,
+        whiten_epsilon_mode: EpsilonMode::AddVar,
+        whiten_shift: true,
+        fill_padding: true,
+        strict: false,
+        opd_lambda: 1.25,
+        eta: 1e-8,
+        gamma: 1.0,
+        lam: 1.0,
+        k: 0.7,
+        temperature: 1.0,
+        whiten_epsilon: 1e-8,
+        clip: f64::INFINITY,
+        streams: [stream; MAX_STREAMS],
+    }
+}

@@ -1,0 +1,52 @@
+//! Runtime dispatch. A kernel is written once, in plain Rust, and compiled for each instruction set; without contraction or reassociation
+//! every copy gives the same bits.
+
+/// Instruction sets that the CPU backend dispatches over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Simd {
+    Baseline,
+    Avx2,
+}
+
+impl Simd {
+    /// The best that this processor has.
+    pub fn best() -> Simd {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            return Simd::Avx2;
+        }
+        Simd::Baseline
+    }
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Baseline => "baseline",
+            Simd::Avx2 => "avx2",
+        }
+    }
+}
+
+/// `dispatch! { pub fn name(a: A, ...) -> R { body } }` defines `name(simd, a, ...)`.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(simd: $crate::numerics::simd::Simd, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+            match simd {
+                // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+                #[cfg(target_arch = "x86_64")]
+                $crate::numerics::simd::Simd::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use dispatch;

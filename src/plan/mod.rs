@@ -1,0 +1,137 @@
+//! A plan: configuration and limits turned into decisions, once. Pure host code; no pointers, no device.
+pub mod partials;
+pub mod workspace;
+
+use crate::model::config::*;
+use crate::model::presets::stream_name;
+use crate::numerics::simd::Simd;
+use crate::numerics::table::{decay_powers, power_table};
+use partials::Partials;
+use workspace::Workspace;
+
+/// The sets that the configuration has: the process sets, then outcome, format and further streams, in the stream table's order.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    pub count: usize,
+    /// Process streams of the configuration.
+    pub process: usize,
+    /// Process sets: one a stream; with `joint` also set 1, the shaped reward or the pooled set, beside that of the signal the detector reads.
+    pub sets: usize,
+    pub joint: bool,
+    /// Lists of process values: one a stream; with `shaped` (fusion `reward_shaping`) also list 1, R.
+    pub lists: usize,
+    pub shaped: bool,
+}
+
+impl Slots {
+    fn new(config: &Config) -> Slots {
+        let joint = config.fusion != Fusion::Advantage;
+        let shaped = config.fusion == Fusion::RewardShaping;
+        let process = config.num_process;
+        let sets = process + usize::from(joint);
+        Slots { count: sets + 2 + config.num_extra, process, sets, joint, lists: process + usize::from(shaped), shaped }
+    }
+
+    /// Slot of a per-rollout stream: 0 outcome, 1 format, 2.. further.
+    pub fn of_rollout_stream(&self, stream: usize) -> usize {
+        self.sets + stream
+    }
+
+    /// Row of the stream table that says how a slot is standardised; findings name it.
+    pub fn row(&self, slot: usize) -> usize {
+        match slot {
+            1 if self.joint => 0,
+            s if s < self.sets => s,
+            s => OUTCOME + s - self.sets,
+        }
+    }
+
+    /// Row that reports a slot's statistics: with a joint set that one alone, in row 0.
+    pub fn reported(&self, slot: usize) -> Option<usize> {
+        if self.joint { (slot == 1).then_some(0) } else { Some(self.row(slot)) }
+    }
+}
+
+pub struct Plan {
+    pub config: Config,
+    pub limits: Limits,
+    pub slots: Slots,
+    pub workspace: Workspace,
+    pub partials: Partials,
+    /// n^-k for n = rollout_tokens down to 1: chunk j of K reads entry `rollout_tokens - K + j`.
+    pub divisors: Vec<f64>,
+    /// Powers of the scan's coefficient: gamma, or gamma * lam for gae.
+    pub decay: [f64; 33],
+    pub threads: usize,
+    pub simd: Simd,
+}
+
+impl Plan {
+    pub fn create(config: Config, limits: Limits, threads: usize, simd: Simd) -> Plan {
+        let slots = Slots::new(&config);
+        let divisors = if config.k == 0.0 {
+            Vec::new()
+        } else {
+            let mut table = power_table(config.k, limits.rollout_tokens + 1);
+            table.drain(..1);
+            table.reverse();
+            table
+        };
+        let coefficient = if config.credit == Credit::Gae { config.gamma * config.lam } else { config.gamma };
+        Plan {
+            config,
+            limits,
+            slots,
+            workspace: Workspace::new(&config, &limits, &slots, threads),
+            partials: Partials::new(&config, &limits, &slots),
+            divisors,
+            decay: decay_powers(coefficient),
+            threads,
+            simd,
+        }
+    }
+
+    /// Bits of the grid of a slot's set.
+    pub fn bits(&self, slot: usize) -> i32 {
+        use crate::numerics::exact::{ROLLOUT_BITS, STEP_BITS};
+        let narrow = slot < self.slots.sets && self.config.streams[self.slots.row(slot)].scale != Scale::LeaveOneOut;
+        if narrow { STEP_BITS } else { ROLLOUT_BITS }
+    }
+
+    /// Stages, reductions and bytes, in text.
+    pub fn describe(&self) -> String {
+        use std::fmt::Write;
+        let (c, l, p) = (&self.config, &self.limits, &self.partials);
+        let mut t = String::new();
+        // Writing to a String does not fail.
+        let mut line = |text: String| {
+            let _ = writeln!(t, "{text}");
+        };
+        line(format!("passrl plan: cpu, {} thread(s), {}", self.threads, self.simd.name()));
+        line(format!("limits: {} rollouts, {} groups, {} tokens, {} a rollout, {} steps", l.rollouts, l.groups, l.tokens, l.rollout_tokens, l.steps));
+        line(format!("1. scope and steps: kind {}, pool {}", c.kind.name(), c.pool.name()));
+        for slot in 0..self.slots.count {
+            let s = &c.streams[self.slots.row(slot)];
+            let name = if self.slots.joint && slot == 1 { c.fusion.name() } else { stream_name(self.slots.row(slot)) };
+            line(format!(
+                "2. group_stats {name}: center {}, scale {}, ddof {}, epsilon {:e} {}, {} bits, weight {}",
+                s.center.name(), s.scale.name(), s.ddof, s.epsilon, s.epsilon_mode.name(), self.bits(slot), s.weight
+            ));
+        }
+        line(format!("3. fuse: {}", c.fusion.name()));
+        line(format!("4. chunk: {}, eta {:e}, {}", c.chunk.name(), c.eta, c.boundary_rule.name()));
+        line(format!("5. returns: {}, gamma {}, lam {}", c.credit.name(), c.gamma, c.lam));
+        line(format!("6. divide: k {}, {}", c.k, c.divide_scope.name()));
+        line(format!("7. post: temperature {}, whiten {}, clip {}", c.temperature, c.whiten.name(), c.clip));
+        line(format!("workspace: {} bytes (touched as far as the data reaches)", self.workspace.bytes));
+        line(format!("partials: {} bytes, {} phases", p.bytes, p.phases));
+        for phase in 0..p.phases {
+            for s in p.sections(phase) {
+                let op = if s.op == partials::SUM { "sum" } else { "max" };
+                let (dtype, each) = if s.dtype == partials::I64 { ("i64", 8) } else { ("i32", 4) };
+                line(format!("  phase {phase}: {op} of {} {dtype}, {} bytes, at {}", s.count, s.count * each, s.offset));
+            }
+        }
+        t
+    }
+}

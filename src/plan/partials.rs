@@ -1,0 +1,244 @@
+//! Partials: a batch's statistics as sections of integers that add or take the maximum, in any order.
+use super::Slots;
+use crate::model::config::{Chunk, Config, Kind, Limits, Whiten};
+use crate::model::context::Memory;
+use crate::numerics::exact::{Extremes, Sums};
+
+/// The numbers of the ABI for a section's type and operator; `check` holds them to its own.
+pub const I64: i32 = 5;
+pub const I32: i32 = 6;
+pub const SUM: i32 = 1;
+pub const MAX: i32 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    pub offset: usize,
+    pub count: usize,
+    pub dtype: i32,
+    pub op: i32,
+}
+
+const EMPTY: Section = Section { offset: 0, count: 0, dtype: I64, op: SUM };
+
+/// First word of every buffer.
+const MAGIC: u64 = u64::from_le_bytes(*b"passrl-p");
+
+/// Layout of a plan's partials buffer: header, then the sections of each phase.
+#[derive(Clone, Copy, Debug)]
+pub struct Partials {
+    pub bytes: usize,
+    pub phases: usize,
+    pub fingerprint: u64,
+    slots: usize,
+    groups: usize,
+    /// Positions of the KL table a group (0: none).
+    pub positions: usize,
+    extremes: Section,
+    sums: Section,
+    table: Section,
+    whiten_extremes: Section,
+    whiten_sums: Section,
+}
+
+/// What is known of one group: of a call alone, or of all that a buffer has seen.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupState {
+    pub extremes: [Extremes; 16],
+    /// 0: no rollout seen; 1: all violate the format; 2: some rollout does not.
+    pub format: i32,
+    pub sums: [Sums; 16],
+    /// Rollouts that count.
+    pub members: i64,
+}
+
+impl GroupState {
+    pub const EMPTY: GroupState = GroupState {
+        extremes: [Extremes::EMPTY; 16],
+        format: 0,
+        sums: [Sums { n: 0, q: 0, hi: 0, lo: 0, at_max: 0, at_min: 0 }; 16],
+        members: 0,
+    };
+}
+
+impl Partials {
+    pub fn new(config: &Config, limits: &Limits, slots: &Slots) -> Partials {
+        let mut at = 32usize;
+        let mut take = |count: usize, dtype: i32, op: i32| {
+            let section = Section { offset: at, count, dtype, op };
+            at = (at + count * if dtype == I64 { 8 } else { 4 }).next_multiple_of(8);
+            section
+        };
+        let by_value = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
+        let positions = if by_value { limits.rollout_tokens } else { 0 };
+        let extremes = take(limits.groups * (3 * slots.count + 1), I32, MAX);
+        let sums = take(limits.groups * (6 * slots.count + 1), I64, SUM);
+        let table = take(limits.groups * positions * 2, I64, SUM);
+        let whitens = config.whiten != Whiten::None;
+        let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
+        let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
+        let bytes = at;
+        // FNV-1a over what the bits depend on.
+        let text = format!("{config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
+        let fingerprint = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ b as u64).wrapping_mul(0x0100_0000_01b3));
+        Partials {
+            bytes,
+            phases: if whitens { 4 } else { 2 },
+            fingerprint,
+            slots: slots.count,
+            groups: limits.groups,
+            positions,
+            extremes,
+            sums,
+            table,
+            whiten_extremes,
+            whiten_sums,
+        }
+    }
+
+    pub fn header(&self) -> [u64; 4] {
+        [MAGIC, self.fingerprint, crate::NUMERICS_VERSION as u64, self.bytes as u64]
+    }
+
+    /// Sections of a phase that an all-reduce combines.
+    pub fn sections(&self, phase: usize) -> Vec<Section> {
+        let all = match phase {
+            0 => vec![self.extremes],
+            1 => vec![self.sums, self.table],
+            2 => vec![self.whiten_extremes],
+            _ => vec![self.whiten_sums],
+        };
+        all.into_iter().filter(|s| s.count > 0).collect()
+    }
+
+    /// # Safety
+    /// The buffer is used by this call alone; likewise below.
+    pub unsafe fn init(&self, buffer: Memory) {
+        // SAFETY: exclusive by the caller's word; sections lie within the buffer.
+        unsafe {
+            buffer.part::<u8>(0, self.bytes).fill(0);
+            buffer.part::<u64>(0, 4).copy_from_slice(&self.header());
+            let keys = 3 * self.slots + 1;
+            for (i, key) in buffer.part::<i32>(self.extremes.offset, self.extremes.count).iter_mut().enumerate() {
+                // max|x| and the format state begin at 0, the other keys below every value.
+                *key = if i % keys == keys - 1 || i % keys % 3 == 0 { 0 } else { i32::MIN };
+            }
+            for (i, key) in buffer.part::<i32>(self.whiten_extremes.offset, self.whiten_extremes.count).iter_mut().enumerate() {
+                *key = if i == 0 { 0 } else { i32::MIN };
+            }
+        }
+    }
+
+    /// # Safety
+    /// As `init` for `into`; `from` is another buffer.
+    pub unsafe fn merge(&self, into: Memory, from: Memory) {
+        for section in (0..self.phases).flat_map(|phase| self.sections(phase)) {
+            // SAFETY: two buffers of this layout; exclusive by the caller's word.
+            unsafe {
+                if section.dtype == I64 {
+                    let source = from.part::<i64>(section.offset, section.count);
+                    for (a, b) in into.part::<i64>(section.offset, section.count).iter_mut().zip(source) {
+                        // Wrapping: a damaged buffer must not stop the process.
+                        *a = a.wrapping_add(*b);
+                    }
+                } else {
+                    let source = from.part::<i32>(section.offset, section.count);
+                    for (a, b) in into.part::<i32>(section.offset, section.count).iter_mut().zip(source) {
+                        *a = (*a).max(*b);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keys of a group: 3 a slot, then the format state.
+    unsafe fn keys<'a>(&self, buffer: Memory, group: usize) -> &'a mut [i32] {
+        let each = 3 * self.slots + 1;
+        assert!(group < self.groups);
+        // SAFETY: groups are disjoint; one thread works on a group.
+        unsafe { buffer.part(self.extremes.offset + group * each * 4, each) }
+    }
+
+    unsafe fn words<'a>(&self, buffer: Memory, group: usize) -> &'a mut [i64] {
+        let each = 6 * self.slots + 1;
+        assert!(group < self.groups);
+        // SAFETY: as `keys`.
+        unsafe { buffer.part(self.sums.offset + group * each * 8, each) }
+    }
+
+    /// The KL table of a group: `[C; positions]` then `[n; positions]`.
+    ///
+    /// # Safety
+    /// No other thread works on this group.
+    pub unsafe fn table<'a>(&self, buffer: Memory, group: usize) -> &'a mut [i64] {
+        assert!(group < self.groups);
+        // SAFETY: as `keys`.
+        unsafe { buffer.part(self.table.offset + group * self.positions * 16, self.positions * 2) }
+    }
+
+    /// # Safety
+    /// As `table`.
+    pub unsafe fn load(&self, buffer: Memory, group: usize) -> GroupState {
+        let mut state = GroupState::EMPTY;
+        // SAFETY: passed on.
+        let (keys, words) = unsafe { (self.keys(buffer, group), self.words(buffer, group)) };
+        for s in 0..self.slots {
+            state.extremes[s] = Extremes { absmax: keys[3 * s], max: keys[3 * s + 1], min: keys[3 * s + 2] };
+            let w = &words[6 * s..];
+            state.sums[s] = Sums { n: w[0], q: w[1], hi: w[2], lo: w[3], at_max: w[4], at_min: w[5] };
+        }
+        state.format = keys[3 * self.slots];
+        state.members = words[6 * self.slots];
+        state
+    }
+
+    /// Takes the maxima of a call's share into the buffer.
+    ///
+    /// # Safety
+    /// As `table`.
+    pub unsafe fn add_extremes(&self, buffer: Memory, group: usize, share: &GroupState) {
+        // SAFETY: passed on.
+        let keys = unsafe { self.keys(buffer, group) };
+        for (s, e) in share.extremes[..self.slots].iter().enumerate() {
+            for (key, new) in keys[3 * s..3 * s + 3].iter_mut().zip([e.absmax, e.max, e.min]) {
+                *key = (*key).max(new);
+            }
+        }
+        keys[3 * self.slots] = keys[3 * self.slots].max(share.format);
+    }
+
+    /// Adds the sums of a call's share to the buffer.
+    ///
+    /// # Safety
+    /// As `table`.
+    pub unsafe fn add_sums(&self, buffer: Memory, group: usize, share: &GroupState) {
+        // SAFETY: passed on.
+        let words = unsafe { self.words(buffer, group) };
+        for (s, sums) in share.sums[..self.slots].iter().enumerate() {
+            for (word, new) in words[6 * s..6 * s + 6].iter_mut().zip([sums.n, sums.q, sums.hi, sums.lo, sums.at_max, sums.at_min]) {
+                *word = word.wrapping_add(new);
+            }
+        }
+        words[6 * self.slots] = words[6 * self.slots].wrapping_add(share.members);
+    }
+
+    /// Batch-wide whitening statistics.
+    ///
+    /// # Safety
+    /// No other thread uses them.
+    pub unsafe fn whitening(&self, buffer: Memory) -> (Extremes, Sums) {
+        // SAFETY: passed on.
+        let (k, w) = unsafe { (buffer.part::<i32>(self.whiten_extremes.offset, 3), buffer.part::<i64>(self.whiten_sums.offset, 6)) };
+        (Extremes { absmax: k[0], max: k[1], min: k[2] }, Sums { n: w[0], q: w[1], hi: w[2], lo: w[3], at_max: w[4], at_min: w[5] })
+    }
+
+    /// # Safety
+    /// As `whitening`.
+    pub unsafe fn set_whitening(&self, buffer: Memory, extremes: &Extremes, sums: &Sums) {
+        // SAFETY: passed on.
+        unsafe {
+            buffer.part::<i32>(self.whiten_extremes.offset, 3).copy_from_slice(&[extremes.absmax, extremes.max, extremes.min]);
+            let s = sums;
+            buffer.part::<i64>(self.whiten_sums.offset, 6).copy_from_slice(&[s.n, s.q, s.hi, s.lo, s.at_max, s.at_min]);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The workspace: one function counts and carves. Offsets only; the plan survives a moved workspace.
+use super::Slots;
+use crate::model::config::{ChunkValue, Config, Kind, Limits, Whiten};
+
+/// `count` elements from byte `offset`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub offset: usize,
+    pub count: usize,
+}
+
+/// What a run keeps of a rollout between its passes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Rollout {
+    pub group: u32,
+    /// Elements of the process sets, and chunks, listed at the rollout's slot.
+    pub elements: u32,
+    pub chunks: u32,
+    /// Scope: tokens first .. end, all of them where `count` = end - first.
+    pub first: u32,
+    pub end: u32,
+    pub count: u32,
+    /// `PASSRL_ROLLOUT_*` bits.
+    pub flags: u32,
+    /// Bits of `state`.
+    pub state: u32,
+}
+
+/// Bits of `Rollout::state`.
+pub mod state {
+    /// Counts in no set.
+    pub const OUT_OF_STATS: u32 = 1;
+    /// Each in-scope token is a chunk; no list is kept.
+    pub const EVERY_TOKEN: u32 = 2;
+    /// The chunks' process values are the elements' (one list).
+    pub const ONE_LIST: u32 = 4;
+    /// Has a process value.
+    pub const HAS_PROCESS: u32 = 8;
+    /// Every advantage is 0 and outside the whitening set.
+    pub const ZEROED: u32 = 16;
+    /// A value that no list holds is infinite, or NaN where that is an error.
+    pub const INFINITE: u32 = 32;
+    pub const NAN: u32 = 64;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Workspace {
+    pub bytes: usize,
+    /// Rollouts by group and where each group begins.
+    pub order: Part,
+    pub starts: Part,
+    pub rollouts: Part,
+    /// Scope bits; rollout i's words begin at slot / 64 + 2 i.
+    pub scope: Part,
+    /// Token-indexed lists, `[lists][tokens]` or `[tokens]`.
+    pub elements: Part,
+    pub weights: Part,
+    pub last: Part,
+    pub values: Part,
+    pub token_values: Part,
+    pub whitened: Part,
+    /// Path scores, where whitening is over rollouts.
+    pub paths: Part,
+    /// One scratch a thread.
+    pub threads: Part,
+    pub thread_bytes: usize,
+    pub scratch: Scratch,
+}
+
+/// Offsets within one thread's scratch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scratch {
+    pub f: Part,
+    pub d: Part,
+    pub v: Part,
+    pub signal: Part,
+    pub compressed: Part,
+    pub step_begin: Part,
+    pub step_end: Part,
+    pub step_value: Part,
+    pub columns: Part,
+    pub live: Part,
+    pub edges: Part,
+}
+
+struct Carver(usize);
+
+impl Carver {
+    fn take<T>(&mut self, count: usize) -> Part {
+        let part = Part { offset: self.0, count };
+        self.0 = (self.0 + count * size_of::<T>()).next_multiple_of(64);
+        part
+    }
+}
+
+impl Workspace {
+    pub fn new(config: &Config, limits: &Limits, slots: &Slots, threads: usize) -> Workspace {
+        let (r, n, t) = (limits.rollouts, limits.tokens, limits.rollout_tokens);
+        let prm = config.kind == Kind::Prm;
+        let if_ = |wanted: bool, count: usize| if wanted { count } else { 0 };
+        let mut c = Carver(0);
+        let order = c.take::<u32>(r);
+        let starts = c.take::<u32>(limits.groups + 1);
+        let rollouts = c.take::<Rollout>(r);
+        // Rollout i: from word slot / 64 + 2 i, as two rollouts may share a word of slots and each has words of its own.
+        let scope = c.take::<u64>(n / 64 + 2 * r + 2);
+        let elements = c.take::<f32>(if_(prm, slots.lists * n));
+        let weights = c.take::<u32>(if_(prm, n));
+        let last = c.take::<u32>(n);
+        let values = c.take::<f32>(if_(prm, slots.lists * n));
+        let token_values = c.take::<f32>(if_(prm && config.chunk_value == ChunkValue::Mean, slots.lists * n));
+        let whitened = c.take::<f32>(if_(config.whiten != Whiten::None, n));
+        let paths = c.take::<f32>(if_(config.whiten != Whiten::None, r));
+        let mut s = Carver(0);
+        let kl = config.kind == Kind::Kl;
+        let scratch = Scratch {
+            f: s.take::<f64>(t + 32),
+            d: s.take::<f64>(t + 32),
+            v: s.take::<f64>(t + 32),
+            signal: s.take::<f32>(slots.lists.max(1) * (t + 16)),
+            compressed: s.take::<f32>(t + 16),
+            step_begin: s.take::<u32>(t + 1),
+            step_end: s.take::<u32>(t + 1),
+            step_value: s.take::<f32>(slots.lists * (t + 1)),
+            columns: s.take::<i64>(if_(kl, t + 2)),
+            live: s.take::<i64>(if_(kl, t + 2)),
+            edges: s.take::<u64>(if_(kl, t / 64 + 2)),
+        };
+        let thread_bytes = s.0;
+        let threads = c.take::<u8>(thread_bytes * threads);
+        Workspace {
+            bytes: c.0,
+            order,
+            starts,
+            rollouts,
+            scope,
+            elements,
+            weights,
+            last,
+            values,
+            token_values,
+            whitened,
+            paths,
+            threads,
+            thread_bytes,
+            scratch,
+        }
+    }
+}
