@@ -4,16 +4,12 @@ mod harness;
 mod oracle;
 
 use cases::Case;
-use harness::{Floats, Got, GroupsAs, How, Sliced, in_slices, run};
-use oracle::{Batch, Config, Whiten};
+use harness::{Floats, Got, GroupsAs, How, Sliced, in_slices, run, served};
+use oracle::{Batch, Whiten};
 use passrl::abi::constants::*;
 
 /// Cases that the library serves: the table's small ones and random ones.
 fn sample() -> Vec<Case> {
-    let served = |c: &Config| {
-        let process = c.divide_scope == oracle::DivideScope::Process && (c.fusion != oracle::Fusion::Advantage || c.credit == oracle::Credit::Gae);
-        !process && c.others.len() <= PASSRL_MAX_EXTRA
-    };
     let tokens = |b: &Batch| b.rollouts.iter().map(|r| r.len).sum::<usize>();
     let table = cases::all().into_iter().filter(|c| tokens(&c.batch) < 20_000);
     table.chain((0..300).map(cases::random)).filter(|c| served(&c.cfg) && !c.batch.rollouts.is_empty()).collect()

@@ -8,6 +8,7 @@ mod slices;
 
 pub use arrays::Floats;
 pub use library::{Library, Plan, library};
+#[allow(unused_imports)]
 pub use slices::{Sliced, in_slices};
 
 use crate::oracle::{self, Batch, Config, LogProbs, Rollout};
@@ -160,6 +161,13 @@ pub struct Placed<'b> {
 
 fn any<T>(batch: &Batch, of: impl Fn(&Rollout) -> Option<T>) -> bool {
     batch.rollouts.iter().any(|r| of(r).is_some())
+}
+
+/// Does the library serve the configuration? (The oracle has no limit of streams, and ignores a `divide_scope` that the library refuses.)
+pub fn served(cfg: &Config) -> bool {
+    let apart = cfg.divide_scope == oracle::DivideScope::Process;
+    let nothing_to_part = cfg.fusion != oracle::Fusion::Advantage || cfg.credit == oracle::Credit::Gae;
+    cfg.others.len() <= PASSRL_MAX_EXTRA && !(apart && nothing_to_part)
 }
 
 /// Which inputs some rollout has: which the batch gives.
