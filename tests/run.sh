@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Runs everything that can run here, then says what was skipped and why. Each stage's output is kept in target/test/<stage>.log.
+# The last line, alone: "N passed, N failed, N skipped". Exit status 1 where anything failed.
+#
+# A Rust or C test that cannot run prints a line beginning "SKIPPED: " with the reason and returns; pytest says it with -rs.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+CARGO=${CARGO:-cargo}
+log=target/test
+mkdir -p $log
+rm -f $log/*.log
+passed=0 failed=0 skipped=0
+failures=() skips=()
+
+skip() {
+    skipped=$((skipped + 1))
+    skips+=("$1")
+}
+
+fail() {
+    failed=$((failed + 1))
+    failures+=("$1")
+}
+
+# stage NAME COMMAND...: runs it, shows its output, keeps it; its status is the command's.
+stage() {
+    local name=$1 begin=$SECONDS status
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@" 2>&1 | tee "$log/$name.log"
+    status=${PIPESTATUS[0]}
+    printf -- '-- %s: %s in %d s\n' "$name" "$([ "$status" = 0 ] && echo done || echo "FAILED ($status)")" $((SECONDS - begin))
+    return "$status"
+}
+
+# A check that is one thing: it passes or fails as a whole.
+check() {
+    if stage "$@"; then passed=$((passed + 1)); else fail "$1: see $log/$1.log"; fi
+}
+
+# Counts of `cargo test` and the tests that failed, by name; a failure without a named test is one (it did not build).
+count_cargo() {
+    local name=$1 status=$2 file=$log/$1.log p f i line named=0
+    read -r p f i < <(awk '/^test result:/ {p += $4; f += $6; i += $8} END {print p + 0, f + 0, i + 0}' "$file")
+    passed=$((passed + p))
+    while IFS= read -r line; do
+        fail "$name: $line"
+        named=$((named + 1))
+    done < <(sed -n 's/^test \(.*\) \.\.\. FAILED.*$/\1/p' "$file" | sort -u)
+    [ "$f" -gt "$named" ] && for ((; named < f; named++)); do fail "$name: a test that $file names"; done
+    [ "$status" != 0 ] && [ "$named" = 0 ] && fail "$name: ended with $status before its tests did; see $file"
+    [ "$i" -gt 0 ] && while IFS= read -r line; do skip "$name: $line is marked #[ignore]"; done < <(sed -n 's/^test \(.*\) \.\.\. ignored.*$/\1/p' "$file")
+    # A test that skips itself counts as passed for cargo: move it over.
+    while IFS= read -r line; do
+        skip "$name: $line"
+        [ "$passed" -gt 0 ] && passed=$((passed - 1))
+    done < <(sed -n 's/^.*SKIPPED: *//p' "$file" | sort -u)
+}
+
+count_pytest() {
+    local status=$1 file=$log/pytest.log summary p f e s line
+    summary=$(grep -E '^(=+ )?.*(passed|failed|error|skipped|no tests ran).* in [0-9.]+s' "$file" | tail -1)
+    number() { grep -oE "[0-9]+ $1" <<<"$summary" | awk '{n += $1} END {print n + 0}'; }
+    p=$(number passed) f=$(number failed) e=$(number error) s=$(number skipped)
+    passed=$((passed + p))
+    while IFS= read -r line; do fail "pytest: $line"; done < <(sed -nE 's/^(FAILED|ERROR) ([^ ]+).*$/\2/p' "$file" | sort -u)
+    [ "$status" != 0 ] && [ $((f + e)) = 0 ] && fail "pytest: ended with $status; see $file"
+    # "SKIPPED [3] tests/test_torch.py:5: no torch": three of one reason.
+    skipped=$((skipped + s))
+    while IFS= read -r line; do skips+=("pytest: $line"); done < <(sed -n 's/^SKIPPED //p' "$file")
+}
+
+begin=$SECONDS
+if ! stage setup tests/setup.sh system; then
+    fail "setup: $(grep 'missing' $log/setup.log | head -1)"
+fi
+# --nocapture would interleave threads; --show-output prints what passing tests say, among it "SKIPPED: ".
+stage cargo "$CARGO" test --locked --no-fail-fast -- --show-output
+count_cargo cargo $?
+if "$CARGO" clippy --version >/dev/null 2>&1; then
+    check clippy "$CARGO" clippy --locked --lib --bins -- -D warnings
+else
+    skip "clippy: not installed; rustup component add clippy"
+fi
+if "$CARGO" fmt --version >/dev/null 2>&1; then
+    check fmt "$CARGO" fmt --check
+else
+    skip "fmt: not installed; rustup component add rustfmt"
+fi
+check library "$CARGO" build --release --locked
+if [ ! -f bindings/python/pyproject.toml ]; then
+    skip "python: bindings/python/pyproject.toml is not there"
+elif ! stage python tests/setup.sh python; then
+    fail "python: $(grep '^setup:' $log/python.log | tail -1)"
+else
+    touch .venv/.installed
+    stage pytest .venv/bin/python -m pytest -q -rs -p no:cacheprovider bindings/python/tests
+    count_pytest $?
+    check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl
+fi
+if command -v cargo-deny >/dev/null; then
+    check deny cargo deny --offline check licenses bans sources
+else
+    skip "deny: cargo-deny is not installed (cargo install cargo-deny); tests/licences.rs has held the linked crates to the same list"
+fi
+command -v valgrind >/dev/null || skip "valgrind: not installed; sudo apt-get install valgrind"
+command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || skip "cuda: no GPU here, and no CUDA backend in this version"
+
+printf '\n== summary, after %d s\n' $((SECONDS - begin))
+for line in ${skips[@]+"${skips[@]}"}; do echo "skipped  $line"; done
+for line in ${failures[@]+"${failures[@]}"}; do echo "FAILED   $line"; done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

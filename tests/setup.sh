@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv.
+# A package is installed only where it is missing and apt-get can; else one sentence names it with the command that brings it.
+# Exit status 1: something that nothing works without is missing.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+updated=
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+can_install() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+}
+
+# install PACKAGE WHY: 0 where it is there now.
+install() {
+    if can_install; then
+        echo "setup: installing $1 ($2)"
+        [ -n "$updated" ] || { as_root apt-get update -qq >/dev/null 2>&1; updated=1; }
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1 && return 0
+    fi
+    echo "setup: $1 is missing ($2); bring it with: sudo apt-get install $1"
+    return 1
+}
+
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    ldconfig -p 2>/dev/null | grep -Eq 'libclang(-[0-9]+)?\.so' && return 0
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang-[0-9]*.so*' >/dev/null
+}
+
+system() {
+    local broken=0
+    command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
+    command -v cc >/dev/null || install gcc "the linker of Rust and the C tests" || broken=1
+    command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
+    has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
+    command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
+    return $broken
+}
+
+python() {
+    command -v "$PYTHON" >/dev/null || install python3 "the Python package" || return 1
+    if [ ! -x .venv/bin/pip ]; then
+        "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || install python3-venv "python3 -m venv" || return 1
+        "$PYTHON" -m venv .venv || { echo "setup: python3 -m venv failed; bring it with: sudo apt-get install python3-venv"; return 1; }
+    fi
+    .venv/bin/pip install -q --disable-pip-version-check -e 'bindings/python[cli,dev]' && return 0
+    echo "setup: pip could not install bindings/python[cli,dev]; with a network: .venv/bin/pip install -e 'bindings/python[cli,dev]'"
+    return 1
+}
+
+case ${1:-} in
+system | python) "$1" ;;
+*) echo "usage: tests/setup.sh system|python" >&2; exit 2 ;;
+esac
