@@ -91,19 +91,31 @@ impl Extremes {
 dispatch! {
     /// Extremes of a slice.
     pub fn extremes(xs: &[f32]) -> Extremes {
-        let mut lanes = [Extremes::EMPTY; 8];
-        let mut chunks = xs.chunks_exact(8);
+        const LANES: usize = 16;
+        if xs.is_empty() {
+            return Extremes::EMPTY;
+        }
+        // Bits of |x| above infinity (NaN) come back as one key at the end. NaN is passed over by the comparisons: its set is bad, and the maximum
+        // of a bad set is not read.
+        let (mut absmax, mut max, mut min) = ([0i32; LANES], [f32::NEG_INFINITY; LANES], [f32::INFINITY; LANES]);
+        let mut chunks = xs.chunks_exact(LANES);
         for chunk in &mut chunks {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
-                lane.push(*x);
+            for lane in 0..LANES {
+                let x = chunk[lane];
+                absmax[lane] = absmax[lane].max((x.to_bits() & 0x7fff_ffff) as i32);
+                max[lane] = if x > max[lane] { x } else { max[lane] };
+                min[lane] = if x < min[lane] { x } else { min[lane] };
             }
         }
         let mut all = Extremes::EMPTY;
-        for lane in &lanes {
-            all.add(lane);
-        }
         for x in chunks.remainder() {
             all.push(*x);
+        }
+        for lane in 0..LANES {
+            let abs = if absmax[lane] > INFINITE { NAN } else { absmax[lane] };
+            if xs.len() >= LANES {
+                all.add(&Extremes { absmax: abs, max: key(max[lane]), min: key(-min[lane]) });
+            }
         }
         all
     }
@@ -205,23 +217,23 @@ dispatch! {
     pub fn sums_narrow(grid: &Grid, xs: &[f32], columns: &mut [i64], sums: &mut Sums) {
         let (mut q, mut hi, mut lo) = ([0i64; 8], [0i64; 8], [0i64; 8]);
         let grid = *grid;
-        let square = |q: i64| (q as i32 as i64) * (q as i32 as i64);
-        const MASK: i64 = (1 << STEP_BITS) - 1;
+        let square = |q: i64| ((q as i32 as i64) * (q as i32 as i64)) as u64;
+        const MASK: u64 = (1 << STEP_BITS) - 1;
         if columns.is_empty() {
             let mut chunks = xs.chunks_exact(8);
             for chunk in &mut chunks {
                 for lane in 0..8 {
                     let v = grid.quantize(chunk[lane]);
                     q[lane] += v;
-                    hi[lane] += square(v) >> STEP_BITS;
-                    lo[lane] += square(v) & MASK;
+                    hi[lane] += (square(v) >> STEP_BITS) as i64;
+                    lo[lane] += (square(v) & MASK) as i64;
                 }
             }
             for x in chunks.remainder() {
                 let v = grid.quantize(*x);
                 q[0] += v;
-                hi[0] += square(v) >> STEP_BITS;
-                lo[0] += square(v) & MASK;
+                hi[0] += (square(v) >> STEP_BITS) as i64;
+                lo[0] += (square(v) & MASK) as i64;
             }
         } else {
             let columns = &mut columns[..xs.len()];
@@ -232,16 +244,16 @@ dispatch! {
                     let v = grid.quantize(chunk[lane]);
                     target[lane] += v;
                     q[lane] += v;
-                    hi[lane] += square(v) >> STEP_BITS;
-                    lo[lane] += square(v) & MASK;
+                    hi[lane] += (square(v) >> STEP_BITS) as i64;
+                    lo[lane] += (square(v) & MASK) as i64;
                 }
             }
             for (x, target) in chunks.remainder().iter().zip(targets.into_remainder()) {
                 let v = grid.quantize(*x);
                 *target += v;
                 q[0] += v;
-                hi[0] += square(v) >> STEP_BITS;
-                lo[0] += square(v) & MASK;
+                hi[0] += (square(v) >> STEP_BITS) as i64;
+                lo[0] += (square(v) & MASK) as i64;
             }
         }
         sums.n += xs.len() as i64;

@@ -17,6 +17,7 @@ mod shape;
 mod signal;
 mod standard;
 mod steps;
+mod tile;
 mod whiten;
 mod worker;
 

@@ -1,18 +1,28 @@
 //! Per-step discounted return-to-go over chunks (eq. 3, eq. 7) and Divide-Length (Algorithm 3); GAE over tokens. Positions are counted from the rollout's
 //! end, so that gaps, padding and compressed input cannot shift the tiles (numerics contract 5.5).
-use crate::numerics::simd::dispatch;
+use crate::numerics::simd::{Simd, dispatch};
 
 const TILE: usize = 32;
 
-dispatch! {
-    /// y_j <- sum over j' >= j of c^(j'-j) y_j', in tiles of 32 positions from the end: log steps inside a tile, one carry between tiles. `powers[m]` = c^m.
-    pub fn scan(y: &mut [f64], powers: &[f64; 33]) {
+/// y_j <- sum over j' >= j of c^(j'-j) y_j', in tiles of 32 positions from the end: log steps inside a tile, one carry between tiles. `powers[m]` = c^m.
+pub fn scan(simd: Simd, y: &mut [f64], powers: &[f64; 33]) {
+    match simd {
+        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { super::tile::scan_avx2(y, powers) },
+        _ => plain(y, powers, 0.0),
+    }
+}
+
+/// The scan in plain Rust, from a carry on.
+pub fn plain(y: &mut [f64], powers: &[f64; 33], carry: f64) {
+    {
         let c1 = powers[1];
         let c2 = c1 * c1;
         let c4 = c2 * c2;
         let c8 = c4 * c4;
         let c16 = c8 * c8;
-        let mut carry = 0.0f64;
+        let mut carry = carry;
         let mut end = y.len();
         // Zeros beyond the tile stand for "no position there".
         let mut tile = [0.0f64; TILE + 16];
@@ -62,7 +72,6 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numerics::simd::Simd;
     use crate::numerics::table::decay_powers;
 
     /// The contract's words, position by position.

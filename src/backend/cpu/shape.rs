@@ -8,11 +8,32 @@ use super::standard::{Apply, Standard};
 use super::whiten::Whitening;
 use super::worker::Worker;
 use crate::model::flags;
-use crate::model::array::Array;
-use crate::model::batch::Extent;
+use crate::numerics::simd::dispatch;
+use crate::model::array::{Array, DType};
+use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};
+
+dispatch! {
+    /// Sum and sum of squares, for the report (whose sums are outside the contract's bits).
+    fn totals(xs: &[f64]) -> (f64, f64) {
+        const LANES: usize = 8;
+        let (mut sum, mut squares) = ([0.0f64; LANES], [0.0f64; LANES]);
+        let mut chunks = xs.chunks_exact(LANES);
+        for chunk in &mut chunks {
+            for lane in 0..LANES {
+                sum[lane] += chunk[lane];
+                squares[lane] += chunk[lane] * chunk[lane];
+            }
+        }
+        for x in chunks.remainder() {
+            sum[0] += x;
+            squares[0] += x * x;
+        }
+        (sum.iter().sum(), squares.iter().sum())
+    }
+}
 
 /// What is decided once a group.
 pub struct Group<'a> {
@@ -60,6 +81,14 @@ impl Worker<'_> {
             self.v[..n].fill(0.0);
         } else {
             let terms = self.terms(i, &kept, group);
+            if let Some(path) = self.in_one_pass(i, &at, &scope, &kept, group, &terms, sink) {
+                // SAFETY: the rollout is this thread's.
+                unsafe { job.keep(i, kept) };
+                if let Some(outputs) = job.outputs {
+                    self.side_outputs(i, &at, &scope, &kept, Chunks::EveryToken, path, false, outputs);
+                }
+                return;
+            }
             self.fuse(i, &at, &scope, &kept, group, &terms);
             if gae {
                 self.gae(i, &at, &scope, &kept);
@@ -103,6 +132,69 @@ impl Worker<'_> {
         }
     }
 
+    /// The usual kl rollout, every token a chunk and nothing but advantages asked for, in one pass from signal to output (see `tile`). `None`: not
+    /// such a one, nothing done.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(clippy::too_many_arguments)]
+    fn in_one_pass(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms, sink: Sink) -> Option<f64> {
+        let job = self.job;
+        let (problem, c, plan) = (job.problem, job.config(), job.plan);
+        let outputs = job.outputs?;
+        let plain = c.kind == Kind::Kl
+            && c.credit == Credit::ReturnToGo
+            && c.divide_scope == DivideScope::All
+            && c.fusion == Fusion::Advantage
+            && c.chunk_value == ChunkValue::Last
+            && c.temperature == 1.0
+            && c.clip == f64::INFINITY
+            && c.streams[0].missing != Missing::Zero
+            && problem.num_process == 1
+            && job.simd() == crate::numerics::simd::Simd::Avx2
+            && matches!(sink, Sink::Write(None))
+            && outputs.returns.is_none()
+            && outputs.chunk_values.is_none();
+        let rollout = kept.state & (state::EVERY_TOKEN | state::OUT_OF_STATS) == state::EVERY_TOKEN && terms.gated.is_none() && !scope.has_holes();
+        if !plain || !rollout || outputs.advantages.dtype != DType::F32 {
+            return None;
+        }
+        let Process::Signal([Some(signal), ..]) = &problem.process else { return None };
+        if signal.dtype != DType::F32 {
+            return None;
+        }
+        let (from, to) = (at.of(signal).slice::<f32>()?.as_ptr(), at.of(&outputs.advantages));
+        // SAFETY: the rollout's slots are this thread's; no slice of them is held while they are written.
+        let to = unsafe { to.slice_mut::<f32>()? }.as_mut_ptr();
+        let standard = &group.standards[0];
+        let Apply::Affine { mean, inv } = standard.resolve(true, || self.own_sums(i, kept, 0, group.state), &mut 0) else { return None };
+        let n = scope.count;
+        // Far from the end of f32, so that nothing need be saturated or counted.
+        let largest = c.streams[0].weight.abs() * (standard.extremes.absmax_value() as f64 + mean.abs()) * inv.abs();
+        if (largest + terms.as_slice().iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
+            return None;
+        }
+        let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - n..] };
+        let line = super::tile::Line { mean, inv, weight: c.streams[0].weight, terms: terms.as_slice(), powers: &plan.decay, divisors };
+        // SAFETY: AVX2 is there; n values from the first in scope on, read and written in place or apart (`check` has seen which).
+        let done = unsafe { super::tile::tokens(from.add(scope.first), to.add(scope.first), n, &line) };
+        // SAFETY: the rollout's slots out of scope.
+        unsafe {
+            std::slice::from_raw_parts_mut(to, scope.first).fill(0.0);
+            std::slice::from_raw_parts_mut(to.add(scope.end), at.len - scope.end).fill(0.0);
+        }
+        if c.fill_padding {
+            expand::pad(&outputs.advantages, problem, at);
+        }
+        self.report.sum_advantages += done.sum;
+        self.report.sum_squares += done.squares;
+        Some(done.path)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[allow(clippy::too_many_arguments)]
+    fn in_one_pass(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Sink) -> Option<f64> {
+        None
+    }
+
     /// Whitening, clip, and the advantages' memory.
     pub fn finish(&mut self, at: &Extent, scope: &Scope, lines: Chunks, n: usize, whitening: Option<&Whitening>, to: &Array) {
         let job = self.job;
@@ -123,15 +215,9 @@ impl Worker<'_> {
             self.report.clipped_tokens += clipped;
         }
         if let Chunks::EveryToken = lines {
-            let (mut sum, mut squares) = ([0.0f64; 4], [0.0f64; 4]);
-            for part in d.chunks(4) {
-                for (lane, x) in part.iter().enumerate() {
-                    sum[lane] += x;
-                    squares[lane] += x * x;
-                }
-            }
-            self.report.sum_advantages += sum.iter().sum::<f64>();
-            self.report.sum_squares += squares.iter().sum::<f64>();
+            let (sum, squares) = totals(job.simd(), d);
+            self.report.sum_advantages += sum;
+            self.report.sum_squares += squares;
         } else {
             let report = &mut self.report;
             lines.each(scope, |j, a, b| {
