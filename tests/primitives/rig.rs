@@ -224,6 +224,8 @@ pub struct Rig {
     pub context: *mut passrl_context,
     owned: bool,
     workspace: UnsafeCell<Vec<Cell>>,
+    /// Sentence of the last run of the pipeline.
+    pub said: std::cell::RefCell<String>,
 }
 
 // SAFETY: a context may be used from many threads; `beside` gives each its own workspace.
@@ -238,11 +240,11 @@ impl Rig {
         let options = passrl_context_options { simd, threads: 1, ..passrl_context_options::defaults() };
         let mut context = null_mut();
         assert_eq!(unsafe { passrl_context_create(&options, &mut context) }, PASSRL_OK, "{}", last());
-        Rig { context, owned: true, workspace: UnsafeCell::new(vec![Cell([0xa5; 64]); Rig::needed(context)]) }
+        Rig { context, owned: true, workspace: UnsafeCell::new(vec![Cell([0xa5; 64]); Rig::needed(context)]), said: Default::default() }
     }
 
     pub fn beside(&self) -> Rig {
-        Rig { context: self.context, owned: false, workspace: UnsafeCell::new(vec![Cell([0x5a; 64]); Rig::needed(self.context)]) }
+        Rig { context: self.context, owned: false, workspace: UnsafeCell::new(vec![Cell([0x5a; 64]); Rig::needed(self.context)]), said: Default::default() }
     }
 
     fn needed(context: *mut passrl_context) -> usize {
@@ -304,6 +306,7 @@ impl Rig {
             passrl_plan_workspace_size(plan, &mut bytes);
             let mut workspace = vec![Cell([0x3c; 64]); bytes.div_ceil(64)];
             let status = passrl_plan_run(plan, batch, outputs, workspace.as_mut_ptr().cast(), bytes, null_mut());
+            *self.said.borrow_mut() = last();
             passrl_plan_destroy(plan);
             status
         }
