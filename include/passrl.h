@@ -941,7 +941,7 @@ passrl_status passrl_plan_run(const struct passrl_plan *plan,
                               void *stream);
 
 // Bytes of workspace that are enough for any primitive within these limits: `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
-// `tokens`) are read. The bytes grow with the longest rollout (56 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
+// `tokens`) are read. The bytes grow with the longest rollout (52 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
 // primitive asks for no more than its own batch needs.
 //
 // Of every primitive below: the workspace is the caller's, 64-byte aligned, of any content, serves one call at a time and shares memory with

@@ -4,7 +4,7 @@ use super::status::*;
 use super::structs;
 use super::types::*;
 use super::{context, guard};
-use crate::backend::cpu::primitives as work;
+use crate::backend::primitives as work;
 use crate::check::primitives::{self as checked, Given, Reads, Shape};
 use crate::check::{self, view};
 use crate::error::Result;
@@ -27,7 +27,7 @@ fn memory<const I: usize, const O: usize>(call: &Call<I, O>, workspace: *mut c_v
 }
 
 /// Bytes of workspace that are enough for any primitive within these limits: `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
-/// `tokens`) are read. The bytes grow with the longest rollout (56 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
+/// `tokens`) are read. The bytes grow with the longest rollout (52 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
 /// primitive asks for no more than its own batch needs.
 ///
 /// Of every primitive below: the workspace is the caller's, 64-byte aligned, of any content, serves one call at a time and shares memory with
