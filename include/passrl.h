@@ -961,8 +961,8 @@ PASSRL_API passrl_status passrl_primitive_workspace_size(const struct passrl_con
 // `missing`); its `weight` is not applied. Sums are exact integers: the order of rollouts and of groups cannot be seen in the result.
 //
 // Reads the groups of `batch` (`group_index` with `num_groups`, `group_offsets` or `group_size`) and `in_stats`: a rollout with 0 is in no set and has a
-// result; an absent one is in no set and has 0. `x` `[R]`, `out` `[R]` (may be `x`: in place). Each of `count` `[G]` i64 (elements of S), `mean`, `std`, `absmax`
-// `[G]` f64 may be NULL; they are those of the whole set whatever the operator, 0 for an empty or bad one.
+// result; an absent one is in no set and has 0. `x` `[R]`, `out` `[R]` (may be `x`: in place; NULL: statistics alone). Each of `count` `[G]` i64 (elements of S),
+// `mean`, `std`, `absmax` `[G]` f64 may be NULL; they are those of the whole set whatever the operator, 0 for an empty or bad one.
 //
 // Findings (positive status, the whole group is 0): `PASSRL_FINDING_NONFINITE`, `PASSRL_FINDING_MISSING` (NaN under `missing = error`),
 // `PASSRL_FINDING_SINGLETON` (one element under `singleton = refuse`), `PASSRL_FINDING_TOO_LARGE` (2^17 rollouts or more). Workspace, threads: see

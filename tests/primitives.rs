@@ -38,7 +38,9 @@ fn primitives() -> Vec<Primitive> {
             name: "gae",
             inputs: 2,
             outputs: 2,
-            call: |r, b, i, o| unsafe { passrl_gae(r.context, b, GAMMA, LAM, i[0], i[1], null(), o[0], o[1], r.ws(), r.bytes(), null_mut()) },
+            call: |r, b, i, o| unsafe {
+                passrl_gae(r.context, b, GAMMA, LAM, i[0], i[1], null(), o[0], o[1], r.ws(), r.bytes(), null_mut())
+            },
             plain: |i| {
                 let next = |t: usize| if t + 1 < i[1].len() { i[1][t + 1] } else { 0.0 };
                 let delta: Vec<f64> = (0..i[0].len()).map(|t| i[0][t] + GAMMA * next(t) - i[1][t]).collect();
@@ -73,7 +75,14 @@ fn primitives() -> Vec<Primitive> {
 
 fn back(x: &[f64], c: f64) -> Vec<f64> {
     let mut g = 0.0;
-    let mut out: Vec<f64> = x.iter().rev().map(|r| { g = r + c * g; g }).collect();
+    let mut out: Vec<f64> = x
+        .iter()
+        .rev()
+        .map(|r| {
+            g = r + c * g;
+            g
+        })
+        .collect();
     out.reverse();
     out
 }
@@ -141,7 +150,9 @@ fn every_type_goes_in_and_comes_out_rounded_once() {
         assert!(bits(&rig.run_typed::<bf16, f32>(&place, &inputs, p.outputs, p.call, PASSRL_OK)) == bits(&f32s));
         assert!(bits(&rig.run_typed::<f16, f32>(&place, &inputs, p.outputs, p.call, PASSRL_OK)) == bits(&f32s));
         assert!(bits(&rig.run_typed::<f64, f32>(&place, &inputs, p.outputs, p.call, PASSRL_OK)) == bits(&f32s));
-        let rounded = |round: fn(f64) -> f64| wide.iter().map(|d| d.iter().map(|r| r.iter().map(|x| round(*x)).collect()).collect()).collect::<Vec<Data>>();
+        let rounded = |round: fn(f64) -> f64| {
+            wide.iter().map(|d| d.iter().map(|r| r.iter().map(|x| round(*x)).collect()).collect()).collect::<Vec<Data>>()
+        };
         assert!(bits(&f32s) == bits(&rounded(|x| <f32 as OutElem>::from_f64(x, &mut 0) as f64)));
         let halves = rig.run_typed::<f32, bf16>(&place, &inputs, p.outputs, p.call, PASSRL_OK);
         assert!(bits(&halves) == bits(&rounded(|x| <bf16 as OutElem>::from_f64(x, &mut 0).to_f64())));
@@ -267,7 +278,8 @@ fn the_pipeline_has_the_same_bits() {
                 (first, second)
             })
         };
-        let equal = |what: &str, a: &[f32], b: &[f32]| assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {layout:?}");
+        let equal =
+            |what: &str, a: &[f32], b: &[f32]| assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {layout:?}");
 
         let mut gae = config();
         raw(&mut gae);
@@ -282,7 +294,9 @@ fn the_pipeline_has_the_same_bits() {
         let mut returns = config();
         raw(&mut returns);
         let whole = run(&returns, &|b| b.signal[0] = &views[0]);
-        let part = primitive(&|b, f, _| unsafe { passrl_discounted_returns(rig.context, b, GAMMA, &views[0], f, rig.ws(), rig.bytes(), null_mut()) });
+        let part = primitive(&|b, f, _| unsafe {
+            passrl_discounted_returns(rig.context, b, GAMMA, &views[0], f, rig.ws(), rig.bytes(), null_mut())
+        });
         equal("returns", &whole.1, &part.0);
 
         returns.k = 0.7;
@@ -325,7 +339,9 @@ fn the_pipeline_has_the_same_bits() {
 fn one_value_equal_values_and_nothing_are_whitened() {
     let rig = Rig::new();
     let mut config = config();
-    for (x, shift, wanted) in [(vec![3.0f32], 1, vec![0.0f32]), (vec![2.5; 6], 1, vec![0.0; 6]), (vec![2.5; 6], 0, vec![2.5; 6]), (vec![], 1, vec![])] {
+    for (x, shift, wanted) in
+        [(vec![3.0f32], 1, vec![0.0f32]), (vec![2.5; 6], 1, vec![0.0; 6]), (vec![2.5; 6], 0, vec![2.5; 6]), (vec![], 1, vec![])]
+    {
         config.whiten_shift = shift;
         let (mut x, mut cu) = (x, vec![0i32, 0]);
         cu[1] = x.len() as i32;

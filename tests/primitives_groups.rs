@@ -27,7 +27,13 @@ fn rewards(seed: u64) -> Vec<f64> {
 
 /// Group 0 has one rollout, group 1 none, group 2 equal values, the rest what is left, in a mixed order.
 fn groups() -> Vec<i32> {
-    (0..R).map(|i| match i { 4 => 0, 1 | 9 | 20 => 2, i => 3 + (i * 5 % 4) as i32 }).collect()
+    (0..R)
+        .map(|i| match i {
+            4 => 0,
+            1 | 9 | 20 => 2,
+            i => 3 + (i * 5 % 4) as i32,
+        })
+        .collect()
 }
 
 fn outcome(seed: u64) -> Vec<f64> {
@@ -99,7 +105,10 @@ fn plain(row: &passrl_stream, x: f64, set: &[f64], me: Option<usize>) -> f64 {
         return single;
     }
     let most = set.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-    if (row.scale == PASSRL_SCALE_GROUP && equal(set)) || (row.scale == PASSRL_SCALE_ABS_MAX && most == 0.0) || (row.scale == PASSRL_SCALE_LEAVE_ONE_OUT && equal(&others)) {
+    if (row.scale == PASSRL_SCALE_GROUP && equal(set))
+        || (row.scale == PASSRL_SCALE_ABS_MAX && most == 0.0)
+        || (row.scale == PASSRL_SCALE_LEAVE_ONE_OUT && equal(&others))
+    {
         return 0.0;
     }
     let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len() as f64;
@@ -146,6 +155,15 @@ fn every_operator_is_the_plain_loop_and_the_pipeline() {
                     assert!((out[i] - wanted).abs() <= 1e-9 * (1.0 + wanted.abs()), "{row:?} rollout {i}: {} {wanted}", out[i]);
                 }
             }
+            // Statistics alone.
+            let mut alone = vec![-1i64; G];
+            let counts = line(&mut alone);
+            let n = null();
+            assert_eq!(
+                unsafe { passrl_group_standardize(rig.context, &b, &row, &xv, n, &counts, n, n, n, rig.ws(), rig.bytes(), null_mut()) },
+                PASSRL_OK
+            );
+            assert_eq!(alone, stats.count);
             // The pipeline on tokens of its own: outcome alone, undivided.
             let mut c = config();
             (c.kind, c.k) = (PASSRL_KIND_NONE, 0.0);
@@ -155,12 +173,22 @@ fn every_operator_is_the_plain_loop_and_the_pipeline() {
             let whole = passrl_batch { cu_seqlens: &cu, outcome: &xv, ..b };
             let (mut n, mut m, mut d, mut a) = (vec![-1i64; G * 16], vec![-1.0f64; G * 16], vec![-1.0f64; G * 16], vec![-1.0f64; G * 16]);
             let (nv, mv, dv, sa) = (grid(&mut n, G, 16), grid(&mut m, G, 16), grid(&mut d, G, 16), grid(&mut a, G, 16));
-            let o = passrl_outputs { advantages: &av, stats_count: &nv, stats_mean: &mv, stats_std: &dv, stats_absmax: &sa, ..passrl_outputs::defaults() };
+            let o = passrl_outputs {
+                advantages: &av,
+                stats_count: &nv,
+                stats_mean: &mv,
+                stats_std: &dv,
+                stats_absmax: &sa,
+                ..passrl_outputs::defaults()
+            };
             assert_eq!(rig.pipeline_with(&c, &whole, &o), PASSRL_OK, "{}", last());
             assert!(advantages.iter().zip(&out).all(|(a, b)| a.to_bits() == b.to_bits()), "{row:?}\n{advantages:?}\n{out:?}");
             for g in 0..G {
                 let at = g * 16 + PASSRL_STREAM_OUTCOME;
-                assert_eq!((n[at], m[at].to_bits(), d[at].to_bits(), a[at]), (stats.count[g], stats.mean[g].to_bits(), stats.std[g].to_bits(), stats.absmax[g]));
+                assert_eq!(
+                    (n[at], m[at].to_bits(), d[at].to_bits(), a[at]),
+                    (stats.count[g], stats.mean[g].to_bits(), stats.std[g].to_bits(), stats.absmax[g])
+                );
             }
         }
     }
@@ -175,7 +203,9 @@ fn ways_to_group_types_and_places_agree() {
     let run = |b: &passrl_batch, xs: &mut [f32]| {
         let (xv, mut out) = (line(xs), vec![f32::NAN; xs.len()]);
         let ov = line(&mut out);
-        let status = unsafe { passrl_group_standardize(rig.context, b, &row, &xv, &ov, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut()) };
+        let status = unsafe {
+            passrl_group_standardize(rig.context, b, &row, &xv, &ov, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut())
+        };
         assert_eq!(status, PASSRL_OK, "{}", last());
         out.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
     };
@@ -195,7 +225,9 @@ fn ways_to_group_types_and_places_agree() {
     // Types in and out, strided, in place.
     let b = passrl_batch { group_size: 5, ..base };
     let call = |x: &passrl_view, out: &passrl_view| {
-        let status = unsafe { passrl_group_standardize(rig.context, &b, &row, x, out, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut()) };
+        let status = unsafe {
+            passrl_group_standardize(rig.context, &b, &row, x, out, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut())
+        };
         assert_eq!(status, PASSRL_OK, "{}", last());
     };
     fn case<I: Elem, O: Elem>(x: &[f64], call: &dyn Fn(&passrl_view, &passrl_view)) -> Vec<f64> {
@@ -232,7 +264,9 @@ fn findings_zero_their_group_alone() {
         let mut out = vec![f32::NAN; 6];
         let (xv, ov) = (line(&mut x), line(&mut out));
         let b = passrl_batch { num_rollouts: 6, group_size: 2, ..batch() };
-        let got = unsafe { passrl_group_standardize(rig.context, &b, &row, &xv, &ov, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut()) };
+        let got = unsafe {
+            passrl_group_standardize(rig.context, &b, &row, &xv, &ov, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut())
+        };
         assert_eq!(got, status, "{}", last());
         assert!(last().contains(words), "{}", last());
         let middle = match (status, missing) {
@@ -246,7 +280,9 @@ fn findings_zero_their_group_alone() {
     let (mut x, mut out, mut absent) = (vec![1.0f32, 3.0, 2.0, f32::NAN], vec![f32::NAN; 4], vec![0u8, 0, 0, 1]);
     let (xv, ov, av) = (line(&mut x), line(&mut out), line(&mut absent));
     let b = passrl_batch { num_rollouts: 4, group_size: 2, absent: &av, ..batch() };
-    let got = unsafe { passrl_group_standardize(rig.context, &b, &row, &xv, &ov, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut()) };
+    let got = unsafe {
+        passrl_group_standardize(rig.context, &b, &row, &xv, &ov, null(), null(), null(), null(), rig.ws(), rig.bytes(), null_mut())
+    };
     assert_eq!((got, &out[..]), (PASSRL_FINDING_SINGLETON, &[-1.0, 1.0, 0.0, 0.0][..]), "{}", last());
     // Too many for exact sums.
     let n = (1 << 17) + 3;
@@ -269,7 +305,9 @@ fn findings_zero_their_group_alone() {
 fn flags_are_those_of_a_run_without_process() {
     let rig = Rig::new();
     for seed in 0..40u64 {
-        let pick = |i: usize, m: u64| (seed.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(i as u32 * 7) ^ (i as u64 * 0x9e37_79b9)) >> 7 & (m - 1);
+        let pick = |i: usize, m: u64| {
+            (seed.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(i as u32 * 7) ^ (i as u64 * 0x9e37_79b9)) >> 7 & (m - 1)
+        };
         let (mut a, mut f, mut e) = (typed::<f32>(&outcome(seed)), typed::<bf16>(&rewards(seed + 50)), typed::<f64>(&rewards(seed + 90)));
         let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0][seed as usize % 4];
         a[seed as usize % R] = bad as f32;
@@ -277,16 +315,16 @@ fn flags_are_those_of_a_run_without_process() {
         if seed % 3 == 0 {
             f[seed as usize % 7] = bf16::NAN;
         }
-        let (mut ok, mut in_stats, mut absent): (Vec<u8>, Vec<i32>, Vec<u8>) =
-            (0..R).map(|i| (u8::from(pick(i, 4) > 1), i32::from(pick(i + 3, 8) > 0), u8::from(pick(i + 5, 16) == 0))).collect::<Vec<_>>().into_iter().fold(
-                (vec![], vec![], vec![]),
-                |mut all, (a, b, c)| {
-                    all.0.push(a);
-                    all.1.push(b);
-                    all.2.push(c);
-                    all
-                },
-            );
+        let (mut ok, mut in_stats, mut absent): (Vec<u8>, Vec<i32>, Vec<u8>) = (0..R)
+            .map(|i| (u8::from(pick(i, 4) > 1), i32::from(pick(i + 3, 8) > 0), u8::from(pick(i + 5, 16) == 0)))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold((vec![], vec![], vec![]), |mut all, (a, b, c)| {
+                all.0.push(a);
+                all.1.push(b);
+                all.2.push(c);
+                all
+            });
         let mut index = groups();
         let mut c = config();
         (c.kind, c.num_extra) = (PASSRL_KIND_NONE, 1);
@@ -341,7 +379,12 @@ fn flags_need_no_process_signal_and_no_layout() {
     let b = passrl_batch { num_rollouts: 4, group_size: 2, outcome: &av, format: &fv, format_ok: &okv, ..batch() };
     let mut flags = vec![-1i32; 32];
     let view = grid(&mut flags, 2, 16);
-    assert_eq!(unsafe { passrl_group_flags(rig.context, &b, &config(), &view, null(), null_mut(), rig.ws(), rig.bytes(), null_mut()) }, PASSRL_OK, "{}", last());
+    assert_eq!(
+        unsafe { passrl_group_flags(rig.context, &b, &config(), &view, null(), null_mut(), rig.ws(), rig.bytes(), null_mut()) },
+        PASSRL_OK,
+        "{}",
+        last()
+    );
     assert_eq!(flags[PASSRL_STREAM_OUTCOME], PASSRL_GROUP_ZERO_VARIANCE);
     assert_eq!(flags[16 + PASSRL_STREAM_OUTCOME], 0);
     assert_eq!(flags[16 + PASSRL_STREAM_FORMAT], PASSRL_GROUP_ZERO_VARIANCE | PASSRL_GROUP_ALL_VIOLATING);
@@ -398,14 +441,19 @@ fn chunk_boundaries_are_those_of_the_pipeline() {
             c.eta = if case % 5 == 0 { 0.3 } else { 1e-8 };
             let mut coarse = data(case as u64 + 70);
             coarse.iter_mut().flatten().for_each(|x| *x = (*x / 4.0).round() / 4.0);
-            if case >= 32 {
-                coarse.iter_mut().flatten().step_by(17).for_each(|x| *x = f64::NAN);
+            // One a rollout. A NaN is a finding under `error` alone, an infinity always; K and ends are a run's all the same.
+            let bad = if case % 3 == 1 { f64::INFINITY } else { f64::NAN };
+            let mut steps = steps_of(&extents, case as u64);
+            if case >= 16 {
+                for (i, x) in coarse.iter_mut().enumerate().filter(|(_, x)| !x.is_empty()) {
+                    let t = (case as usize + i) % x.len();
+                    x[t] = bad;
+                }
+                for w in steps.offsets.windows(2).filter(|w| w[1] > w[0]) {
+                    steps.scores[w[0] as usize + case as usize % (w[1] - w[0]) as usize] = bad as f32;
+                }
             }
             let mut signal = place.scatter::<f32>(&coarse, f32::NAN);
-            let mut steps = steps_of(&extents, case as u64);
-            if case >= 32 {
-                steps.scores.iter_mut().step_by(5).for_each(|x| *x = f32::NAN);
-            }
             let sv = place.view(&mut signal);
             let (so, se, sb, ss) = (line(&mut steps.offsets), line(&mut steps.ends), line(&mut steps.begins), line(&mut steps.scores));
             let slots = place.slots;
@@ -425,14 +473,14 @@ fn chunk_boundaries_are_those_of_the_pipeline() {
                 let (mut k2, mut ends2, mut a) = (vec![-7i32; LENGTHS.len()], vec![-7i64; slots], vec![f32::NAN; slots]);
                 let (kv, ev) = (line(&mut k), place.view(&mut ends));
                 let got = unsafe { passrl_chunk_boundaries(rig.context, &b, &c, &kv, &ev, rig.ws(), rig.bytes(), null_mut()) };
-                assert_eq!(got, PASSRL_OK, "{layout:?} case {case}: {}", last());
+                assert!(got >= 0 && (case >= 16 || got == PASSRL_OK), "{layout:?} case {case}: {}", last());
                 let (kv, ev, av) = (line(&mut k2), place.view(&mut ends2), place.view(&mut a));
                 let o = passrl_outputs { advantages: &av, num_chunks: &kv, chunk_ends: &ev, ..passrl_outputs::defaults() };
-                assert_eq!(rig.pipeline_with(&c, &b, &o), PASSRL_OK, "{layout:?} case {case}: {}", last());
+                assert_eq!(rig.pipeline_with(&c, &b, &o), got, "{layout:?} case {case}: {}", rig.said.borrow());
                 assert_eq!(k, k2, "{layout:?} case {case}");
                 assert_eq!(ends, ends2, "{layout:?} case {case}");
                 // Dense, no gaps, adjacent: the plain rule.
-                if form == 0 && case < 32 && case & 1 == 0 && place.mask.is_none() {
+                if form == 0 && case < 16 && case & 1 == 0 && place.mask.is_none() {
                     for (i, x) in coarse.iter().enumerate() {
                         let edges = x.windows(2).filter(|w| (w[1] - w[0]).abs() > c.eta).count();
                         assert_eq!(k[i] as usize, if x.is_empty() { 0 } else { edges + 1 });
@@ -451,7 +499,8 @@ fn chunk_boundaries_with_findings() {
     let (sv, cu, kv, so, se) = (line(&mut signal), line(&mut cu), line(&mut k), line(&mut offsets), line(&mut ends));
     let mut b = passrl_batch { num_rollouts: 2, cu_seqlens: &cu, ..batch() };
     b.signal[0] = &sv;
-    let run = |b: &passrl_batch| unsafe { passrl_chunk_boundaries(rig.context, b, &config(), &kv, null(), rig.ws(), rig.bytes(), null_mut()) };
+    let run =
+        |b: &passrl_batch| unsafe { passrl_chunk_boundaries(rig.context, b, &config(), &kv, null(), rig.ws(), rig.bytes(), null_mut()) };
     assert_eq!(run(&b), PASSRL_FINDING_MISSING);
     assert!(last().contains("token 2 of rollout 0"), "{}", last());
     assert_eq!(k, [3, 1]);

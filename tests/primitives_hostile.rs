@@ -59,14 +59,61 @@ fn call(rig: &Rig, f: F, s: &All) -> i32 {
     let (b, w, n, st) = (&s.batch, s.workspace, s.bytes, s.stream);
     unsafe {
         match f {
-            F::Standardize => passrl_group_standardize(rig.context, b, &s.row, v(&s.x, "x"), v(&s.y, "out"), v(&s.counts, "count"), v(&s.means, "mean"), null(), null(), w, n, st),
+            F::Standardize => passrl_group_standardize(
+                rig.context,
+                b,
+                &s.row,
+                v(&s.x, "x"),
+                v(&s.y, "out"),
+                v(&s.counts, "count"),
+                v(&s.means, "mean"),
+                null(),
+                null(),
+                w,
+                n,
+                st,
+            ),
             F::Chunks => passrl_chunk_boundaries(rig.context, b, &s.config, v(&s.chunks, "num_chunks"), v(&s.ends, "chunk_ends"), w, n, st),
             F::Returns => passrl_discounted_returns(rig.context, b, s.gamma, v(&s.a, "rewards"), v(&s.out, "returns"), w, n, st),
-            F::Gae => passrl_gae(rig.context, b, s.gamma, s.lam, v(&s.a, "rewards"), v(&s.b, "values"), v(&s.bootstrap, "bootstrap"), v(&s.out, "advantages"), v(&s.out2, "returns"), w, n, st),
+            F::Gae => passrl_gae(
+                rig.context,
+                b,
+                s.gamma,
+                s.lam,
+                v(&s.a, "rewards"),
+                v(&s.b, "values"),
+                v(&s.bootstrap, "bootstrap"),
+                v(&s.out, "advantages"),
+                v(&s.out2, "returns"),
+                w,
+                n,
+                st,
+            ),
             F::Divide => passrl_divide_length(rig.context, b, s.k, v(&s.a, "x"), v(&s.out, "out"), w, n, st),
-            F::Opd => passrl_opd_signal(rig.context, b, s.lambda, v(&s.a, "logp_policy"), v(&s.b, "logp_teacher"), v(&s.c, "logp_base"), v(&s.out, "out"), w, n, st),
+            F::Opd => passrl_opd_signal(
+                rig.context,
+                b,
+                s.lambda,
+                v(&s.a, "logp_policy"),
+                v(&s.b, "logp_teacher"),
+                v(&s.c, "logp_base"),
+                v(&s.out, "out"),
+                w,
+                n,
+                st,
+            ),
             F::Whiten => passrl_whiten(rig.context, b, &s.config, v(&s.a, "x"), v(&s.out, "out"), w, n, st),
-            F::Flags => passrl_group_flags(rig.context, b, &s.config, v(&s.flags, "group_flags"), v(&s.rollout_flags, "rollout_flags"), null_mut(), w, n, st),
+            F::Flags => passrl_group_flags(
+                rig.context,
+                b,
+                &s.config,
+                v(&s.flags, "group_flags"),
+                v(&s.rollout_flags, "rollout_flags"),
+                null_mut(),
+                w,
+                n,
+                st,
+            ),
         }
     }
 }
@@ -95,19 +142,39 @@ fn hostile_arguments_are_refused_with_a_sentence_and_nothing_is_written() {
         (&tokens, |s| s.batch.lengths = s.batch.absent, PASSRL_ERR_DTYPE, "lengths has dtype u8"),
         (&tokens, |s| s.batch.layout = PASSRL_PADDED, PASSRL_ERR_CONFLICT, "cu_seqlens is given in the padded"),
         (&tokens, |s| unsafe { *(*s.batch.cu_seqlens).data.cast::<i32>().add(1) = 9 }, PASSRL_ERR_OFFSETS, "cu_seqlens[2] is 7 after 9"),
-        (&tokens, |s| unsafe { *(*s.batch.cu_seqlens).data.cast::<i32>().add(2) = 8 }, PASSRL_ERR_OFFSETS, "cu_seqlens[2] is 8; there are 7"),
+        (
+            &tokens,
+            |s| unsafe { *(*s.batch.cu_seqlens).data.cast::<i32>().add(2) = 8 },
+            PASSRL_ERR_OFFSETS,
+            "cu_seqlens[2] is 8; there are 7",
+        ),
         (&tokens, |s| unsafe { *(*s.batch.cu_seqlens).data.cast::<i32>() = -1 }, PASSRL_ERR_OFFSETS, "cu_seqlens[0] is -1"),
         (&all, |s| unsafe { (*s.batch.absent.cast_mut()).shape[0] = 3 }, PASSRL_ERR_SHAPE, "absent has 3 elements; it must have 2"),
         (&tokens, |s| unsafe { (*s.batch.mask.cast_mut()).shape[0] = 6 }, PASSRL_ERR_SHAPE, "mask has 6 elements; it must have 7"),
         (&tokens, |s| unsafe { (*s.batch.mask.cast_mut()).dtype = PASSRL_F16 }, PASSRL_ERR_DTYPE, "mask has dtype f16"),
         (&tokens, |s| unsafe { (*s.batch.mask.cast_mut()).device_type = PASSRL_CUDA }, PASSRL_ERR_DEVICE, "mask is on CUDA"),
-        (&[Standardize, Whiten, Flags], |s| unsafe { (*s.batch.in_stats.cast_mut()).ndim = 2 }, PASSRL_ERR_SHAPE, "in_stats has 2 dimension"),
+        (
+            &[Standardize, Whiten, Flags],
+            |s| unsafe { (*s.batch.in_stats.cast_mut()).ndim = 2 },
+            PASSRL_ERR_SHAPE,
+            "in_stats has 2 dimension",
+        ),
         (&groups, |s| s.batch.group_size = 0, PASSRL_ERR_NULL, "0 of batch.group_index"),
         (&groups, |s| s.batch.group_size = 3, PASSRL_ERR_SHAPE, "group_size 3"),
         (&groups, |s| s.batch.group_size = -1, PASSRL_ERR_VALUE, "group_size is -1"),
         (&groups, |s| s.batch.num_groups = 5, PASSRL_ERR_SHAPE, "num_groups is 5"),
-        (&groups, |s| (s.batch.group_size, s.batch.group_index) = (0, s.batch.cu_seqlens), PASSRL_ERR_SHAPE, "num_groups is 0 with batch.group_index"),
-        (&groups, |s| (s.batch.group_size, s.batch.num_groups, s.batch.group_index) = (0, 1, s.batch.bootstrap), PASSRL_ERR_OFFSETS, "group_index[1] is 4"),
+        (
+            &groups,
+            |s| (s.batch.group_size, s.batch.group_index) = (0, s.batch.cu_seqlens),
+            PASSRL_ERR_SHAPE,
+            "num_groups is 0 with batch.group_index",
+        ),
+        (
+            &groups,
+            |s| (s.batch.group_size, s.batch.num_groups, s.batch.group_index) = (0, 1, s.batch.bootstrap),
+            PASSRL_ERR_OFFSETS,
+            "group_index[1] is 4",
+        ),
         (&groups, |s| (s.batch.group_size, s.batch.group_offsets) = (0, s.batch.cu_seqlens), PASSRL_ERR_OFFSETS, "group_offsets"),
         (&groups, |s| s.batch.group_index = s.batch.bootstrap, PASSRL_ERR_SHAPE, "num_groups is 0"),
         (&[Returns, Gae], |s| s.gamma = 1.5, PASSRL_ERR_VALUE, "gamma is 1.5; it must be from 0.0 to 1.0"),
@@ -120,7 +187,7 @@ fn hostile_arguments_are_refused_with_a_sentence_and_nothing_is_written() {
         (&[Gae], |s| s.without = "values", PASSRL_ERR_NULL, "values is NULL"),
         (&[Gae], |s| s.without = "advantages", PASSRL_ERR_NULL, "advantages is NULL"),
         (&[Divide, Whiten, Standardize], |s| s.without = "x", PASSRL_ERR_NULL, "x is NULL"),
-        (&[Divide, Whiten, Standardize, Opd], |s| s.without = "out", PASSRL_ERR_NULL, "out is NULL"),
+        (&[Divide, Whiten, Opd], |s| s.without = "out", PASSRL_ERR_NULL, "out is NULL"),
         (&[Opd], |s| s.without = "logp_teacher", PASSRL_ERR_NULL, "logp_teacher is NULL"),
         (&[Flags], |s| s.without = "group_flags", PASSRL_ERR_NULL, "group_flags is NULL"),
         (&on_tokens, |s| s.a.dtype = PASSRL_I32, PASSRL_ERR_DTYPE, "has dtype i32; it is one of f32, bf16, f16, f64"),
@@ -167,12 +234,24 @@ fn hostile_arguments_are_refused_with_a_sentence_and_nothing_is_written() {
         for f in functions {
             let mut floats: Vec<Vec<f32>> = (0..3).map(|s| (0..7).map(|t| (t * (s + 1)) as f32).collect()).collect();
             let (mut out, mut out2, mut x, mut y) = (vec![7.5f32; 8], vec![7.5f32; 7], vec![1.0f32, 2.0], vec![7.5f32; 2]);
-            let (mut boot, mut counts, mut means, mut flags, mut rf) = (vec![0.0f32; 2], vec![7i64; 1], vec![7.5f64; 1], vec![7i32; 16], vec![7i32; 2]);
+            let (mut boot, mut counts, mut means, mut flags, mut rf) =
+                (vec![0.0f32; 2], vec![7i64; 1], vec![7.5f64; 1], vec![7i32; 16], vec![7i32; 2]);
             let (mut chunks, mut ends, mut signal) = (vec![7i32; 2], vec![7i32; 7], vec![1.0f32; 7]);
-            let (mut cu, mut mask, mut absent, mut stats, mut index) = (vec![0i32, 3, 7], vec![1i32; 7], vec![0u8; 2], vec![1i32; 2], vec![0i32, 4]);
-            let (cu, mut mask, mut absent, mut stats, index) = (line(&mut cu), line(&mut mask), line(&mut absent), line(&mut stats), line(&mut index));
+            let (mut cu, mut mask, mut absent, mut stats, mut index) =
+                (vec![0i32, 3, 7], vec![1i32; 7], vec![0u8; 2], vec![1i32; 2], vec![0i32, 4]);
+            let (cu, mut mask, mut absent, mut stats, index) =
+                (line(&mut cu), line(&mut mask), line(&mut absent), line(&mut stats), line(&mut index));
             let (signal, outcome) = (line(&mut signal), line(&mut x));
-            let mut b = passrl_batch { num_rollouts: 2, group_size: 2, cu_seqlens: &cu, mask: &raw mut mask, absent: &raw mut absent, in_stats: &raw mut stats, outcome: &outcome, ..batch() };
+            let mut b = passrl_batch {
+                num_rollouts: 2,
+                group_size: 2,
+                cu_seqlens: &cu,
+                mask: &raw mut mask,
+                absent: &raw mut absent,
+                in_stats: &raw mut stats,
+                outcome: &outcome,
+                ..batch()
+            };
             b.signal[0] = &signal;
             // Not read by any primitive: lends the tests a group index.
             b.bootstrap = &index;
@@ -208,7 +287,8 @@ fn hostile_arguments_are_refused_with_a_sentence_and_nothing_is_written() {
                     assert_eq!(call(&rig, f, &s), PASSRL_OK, "{f:?}: {}", last());
                 }
                 out.fill(7.5);
-                (out2, y, counts, means, flags, rf, chunks, ends) = (vec![7.5; 7], vec![7.5; 2], vec![7], vec![7.5], vec![7; 16], vec![7; 2], vec![7; 2], vec![7; 7]);
+                (out2, y, counts, means, flags, rf, chunks, ends) =
+                    (vec![7.5; 7], vec![7.5; 2], vec![7], vec![7.5], vec![7; 16], vec![7; 2], vec![7; 2], vec![7; 7]);
                 (s.out2, s.y, s.counts, s.means) = (line(&mut out2), line(&mut y), line(&mut counts), line(&mut means));
                 (s.flags, s.rollout_flags, s.chunks, s.ends) = (grid(&mut flags, 1, 16), line(&mut rf), line(&mut chunks), line(&mut ends));
             }
@@ -251,6 +331,10 @@ fn null_handles_and_what_comes_later() {
         let stats = passrl_group_standardize(rig.context, &batch(), null(), none, none, none, none, none, none, null_mut(), 0, null_mut());
         assert_eq!(stats, PASSRL_ERR_NULL);
         assert!(last().contains("stream_row is NULL"), "{}", last());
+        let row = config().streams[4];
+        let nothing = passrl_group_standardize(rig.context, &batch(), &row, none, none, none, none, none, none, null_mut(), 0, null_mut());
+        assert_eq!(nothing, PASSRL_ERR_NULL);
+        assert!(last().contains("out, count, mean, std and absmax are NULL"), "{}", last());
         assert_eq!(passrl_chunk_boundaries(rig.context, &batch(), &config(), none, none, null_mut(), 0, null_mut()), PASSRL_ERR_NULL);
         assert!(last().contains("at least one is wanted"), "{}", last());
     }
@@ -261,7 +345,8 @@ fn the_size_given_is_enough_and_one_byte_less_is_refused_where_it_is_needed() {
     let rig = Rig::new();
     let place = Place::new(Layout::Padded { left: false });
     let longest = *LENGTHS.iter().max().unwrap() as i64;
-    let limits = passrl_limits { rollouts: LENGTHS.len() as i64, tokens: place.slots as i64, rollout_tokens: longest, ..passrl_limits::defaults() };
+    let limits =
+        passrl_limits { rollouts: LENGTHS.len() as i64, tokens: place.slots as i64, rollout_tokens: longest, ..passrl_limits::defaults() };
     let mut bytes = 0;
     unsafe { passrl_primitive_workspace_size(rig.context, &limits, &mut bytes) };
     assert!(bytes <= rig.bytes());
@@ -274,7 +359,12 @@ fn the_size_given_is_enough_and_one_byte_less_is_refused_where_it_is_needed() {
         let y = line(&mut y);
         let row = config().streams[4];
         let n = null();
-        assert_eq!(passrl_group_standardize(rig.context, &b, &row, &y, &y, n, n, n, n, rig.ws(), bytes, null_mut()), PASSRL_OK, "{}", last());
+        assert_eq!(
+            passrl_group_standardize(rig.context, &b, &row, &y, &y, n, n, n, n, rig.ws(), bytes, null_mut()),
+            PASSRL_OK,
+            "{}",
+            last()
+        );
     });
 }
 
@@ -285,10 +375,25 @@ fn an_empty_batch_is_legal() {
     let (cu, v, f) = (line(&mut cu), line(&mut none), grid(&mut flags, 0, 16));
     let b = passrl_batch { cu_seqlens: &cu, group_size: 4, outcome: &v, ..batch() };
     unsafe {
-        assert_eq!(passrl_gae(rig.context, &b, 1.0, 1.0, &v, &v, null(), &v, null(), rig.ws(), rig.bytes(), null_mut()), PASSRL_OK, "{}", last());
+        assert_eq!(
+            passrl_gae(rig.context, &b, 1.0, 1.0, &v, &v, null(), &v, null(), rig.ws(), rig.bytes(), null_mut()),
+            PASSRL_OK,
+            "{}",
+            last()
+        );
         assert_eq!(passrl_whiten(rig.context, &b, &config(), &v, &v, rig.ws(), rig.bytes(), null_mut()), PASSRL_OK, "{}", last());
         let n = null();
-        assert_eq!(passrl_group_standardize(rig.context, &b, &config().streams[4], &v, &v, n, n, n, n, rig.ws(), rig.bytes(), null_mut()), PASSRL_OK, "{}", last());
-        assert_eq!(passrl_group_flags(rig.context, &b, &config(), &f, n, null_mut(), rig.ws(), rig.bytes(), null_mut()), PASSRL_OK, "{}", last());
+        assert_eq!(
+            passrl_group_standardize(rig.context, &b, &config().streams[4], &v, &v, n, n, n, n, rig.ws(), rig.bytes(), null_mut()),
+            PASSRL_OK,
+            "{}",
+            last()
+        );
+        assert_eq!(
+            passrl_group_flags(rig.context, &b, &config(), &f, n, null_mut(), rig.ws(), rig.bytes(), null_mut()),
+            PASSRL_OK,
+            "{}",
+            last()
+        );
     }
 }

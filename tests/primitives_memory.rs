@@ -44,7 +44,8 @@ fn no_primitive_allocates() {
             let mut outs = vec![vec![0f32; place.slots]; 2];
             let v: Vec<passrl_view> = arrays.iter_mut().map(|a| place.view(a)).collect();
             let o: Vec<passrl_view> = outs.iter_mut().map(|a| place.view(a)).collect();
-            let (mut x, mut flags, mut k, mut index) = (vec![1.0f32; 10], vec![0i32; 32], vec![0i32; 10], vec![0i32, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
+            let (mut x, mut flags, mut k, mut index) =
+                (vec![1.0f32; 10], vec![0i32; 32], vec![0i32; 10], vec![0i32, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
             x[3] = if bad { f32::NAN } else { 2.0 };
             let (x, flags, k, index) = (line(&mut x), grid(&mut flags, 2, 16), line(&mut k), line(&mut index));
             let mut config = config();

@@ -67,8 +67,8 @@ pub unsafe extern "C" fn passrl_primitive_workspace_size(
 /// `missing`); its `weight` is not applied. Sums are exact integers: the order of rollouts and of groups cannot be seen in the result.
 ///
 /// Reads the groups of `batch` (`group_index` with `num_groups`, `group_offsets` or `group_size`) and `in_stats`: a rollout with 0 is in no set and has a
-/// result; an absent one is in no set and has 0. `x` `[R]`, `out` `[R]` (may be `x`: in place). Each of `count` `[G]` i64 (elements of S), `mean`, `std`, `absmax`
-/// `[G]` f64 may be NULL; they are those of the whole set whatever the operator, 0 for an empty or bad one.
+/// result; an absent one is in no set and has 0. `x` `[R]`, `out` `[R]` (may be `x`: in place; NULL: statistics alone). Each of `count` `[G]` i64 (elements of S),
+/// `mean`, `std`, `absmax` `[G]` f64 may be NULL; they are those of the whole set whatever the operator, 0 for an empty or bad one.
 ///
 /// Findings (positive status, the whole group is 0): `PASSRL_FINDING_NONFINITE`, `PASSRL_FINDING_MISSING` (NaN under `missing = error`),
 /// `PASSRL_FINDING_SINGLETON` (one element under `singleton = refuse`), `PASSRL_FINDING_TOO_LARGE` (2^17 rollouts or more). Workspace, threads: see
@@ -94,9 +94,12 @@ pub unsafe extern "C" fn passrl_group_standardize(
         let batch = structs::read(batch, "batch")?;
         check::stream(stream)?;
         let row = checked::stream_row(stream_row)?;
+        if [out, count, mean, std, absmax].iter().all(|view| view.is_null()) {
+            return refuse!(PASSRL_ERR_NULL, "out, count, mean, std and absmax are NULL; at least one is wanted");
+        }
         let group = |name, view, types| Given::new(name, view, Shape::Groups, types).optional();
         let outputs = [
-            Given::rollouts("out", out),
+            Given::rollouts("out", out).optional(),
             group("count", count, view::I64),
             group("mean", mean, view::F64),
             group("std", std, view::F64),
@@ -273,8 +276,11 @@ pub unsafe extern "C" fn passrl_opd_signal(
         let batch = structs::read(batch, "batch")?;
         check::stream(stream)?;
         let lambda = checked::lambda(opd_lambda)?;
-        let inputs =
-            [Given::tokens("logp_policy", logp_policy), Given::tokens("logp_teacher", logp_teacher), Given::tokens("logp_base", logp_base).optional()];
+        let inputs = [
+            Given::tokens("logp_policy", logp_policy),
+            Given::tokens("logp_teacher", logp_teacher),
+            Given::tokens("logp_base", logp_base).optional(),
+        ];
         let call = checked::call(&batch, TOKENS, inputs, [Given::tokens("out", out)])?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::opd_signal(simd, &call, lambda, &w, memory)))
@@ -373,6 +379,9 @@ pub unsafe extern "C" fn passrl_kl_in_reward(
 ) -> passrl_status {
     let _ = (context, batch, config, logp_policy, logp_reference, rewards, out, workspace, workspace_bytes, stream);
     guard("passrl_kl_in_reward", || {
-        refuse!(PASSRL_ERR_NOT_YET, "KL in the reward is served by a later version, with the estimators; subtract it from the token rewards yourself")
+        refuse!(
+            PASSRL_ERR_NOT_YET,
+            "KL in the reward is served by a later version, with the estimators; subtract it from the token rewards yourself"
+        )
     })
 }

@@ -19,8 +19,15 @@ use std::ffi::c_void;
 /// Numbers of rollouts, groups and tokens of a rollout are kept in 31 bits.
 const MOST: usize = (1 << 31) - 1;
 
-const NO_LIMITS: Limits =
-    Limits { rollouts: MOST, groups: MOST, tokens: 1 << 40, rollout_tokens: MOST, steps: 1 << 40, group_rollouts: MOST, group_elements: MOST };
+const NO_LIMITS: Limits = Limits {
+    rollouts: MOST,
+    groups: MOST,
+    tokens: 1 << 40,
+    rollout_tokens: MOST,
+    steps: 1 << 40,
+    group_rollouts: MOST,
+    group_elements: MOST,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -71,7 +78,11 @@ impl Given {
         }
         // SAFETY: by the contract.
         unsafe {
-            if writes { view::output(self.view, self.name, self.types, want) } else { view::optional(self.view, self.name, self.types, want) }
+            if writes {
+                view::output(self.view, self.name, self.types, want)
+            } else {
+                view::optional(self.view, self.name, self.types, want)
+            }
         }
     }
 }
@@ -93,7 +104,12 @@ pub struct Reads {
 ///
 /// # Safety
 /// The batch's and the arguments' views are NULL or `passrl_view`s of the caller's host memory.
-pub unsafe fn call<const I: usize, const O: usize>(b: &passrl_batch, reads: Reads, inputs: [Given; I], outs: [Given; O]) -> Result<Call<I, O>> {
+pub unsafe fn call<const I: usize, const O: usize>(
+    b: &passrl_batch,
+    reads: Reads,
+    inputs: [Given; I],
+    outs: [Given; O],
+) -> Result<Call<I, O>> {
     if b.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "batch.reserved0 is {}; it must be 0", b.reserved0);
     }
@@ -128,7 +144,10 @@ pub unsafe fn call<const I: usize, const O: usize>(b: &passrl_batch, reads: Read
         }
         if reads.groups {
             if !b.group_index.is_null() && b.num_groups == 0 {
-                return refuse!(PASSRL_ERR_SHAPE, "batch.num_groups is 0 with batch.group_index; a primitive has no limits to take it from: set it to G");
+                return refuse!(
+                    PASSRL_ERR_SHAPE,
+                    "batch.num_groups is 0 with batch.group_index; a primitive has no limits to take it from: set it to G"
+                );
             }
             (problem.grouping, problem.groups) = batch::grouping(b, rollouts, &NO_LIMITS, true)?;
         }
@@ -182,16 +201,30 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
         problem.extents = match (packed, cu_seqlens, lengths) {
             (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
             (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", rollouts + 1),
-            (true, _, Some(_)) => return refuse!(PASSRL_ERR_CONFLICT, "batch.lengths is given in the packed layout; cu_seqlens says the lengths"),
+            (true, _, Some(_)) => {
+                return refuse!(PASSRL_ERR_CONFLICT, "batch.lengths is given in the packed layout; cu_seqlens says the lengths");
+            }
             (false, None, lengths) => Extents::Padded { lengths, pad_left },
             (false, Some(_), _) => return refuse!(PASSRL_ERR_CONFLICT, "batch.cu_seqlens is given in the padded layout; use lengths"),
         };
         // N or T is that of the first token-shaped argument, and the others are held to it.
-        let shaped = given.filter(|g| g.shape == Shape::Tokens).map(|g| (g.name, g.view)).chain([("batch.signal[0]", b.signal[0]), ("batch.mask", b.mask)]);
+        let shaped = given
+            .filter(|g| g.shape == Shape::Tokens)
+            .map(|g| (g.name, g.view))
+            .chain([("batch.signal[0]", b.signal[0]), ("batch.mask", b.mask)]);
         let mut found = if !packed && b.row_tokens > 0 { Some(("batch.row_tokens", b.row_tokens)) } else { None };
         for (name, view) in shaped {
             if let (None, Some(view)) = (found, view.as_ref()) {
-                found = Some((name, if packed { view.shape[0] } else if view.ndim == 2 { view.shape[1] } else { 0 }));
+                found = Some((
+                    name,
+                    if packed {
+                        view.shape[0]
+                    } else if view.ndim == 2 {
+                        view.shape[1]
+                    } else {
+                        0
+                    },
+                ));
             }
         }
         let last = if let Extents::Packed { cu_seqlens } = &problem.extents { cu_seqlens.int(rollouts) } else { 0 };
@@ -213,7 +246,10 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
 /// As `call`.
 unsafe fn detector(b: &passrl_batch, problem: &mut Problem) -> Result<()> {
     if !b.step_marks.is_null() {
-        return refuse!(PASSRL_ERR_NOT_YET, "batch.step_marks is given; this primitive knows dense signals and step_offsets with step_ends: pass NULL");
+        return refuse!(
+            PASSRL_ERR_NOT_YET,
+            "batch.step_marks is given; this primitive knows dense signals and step_offsets with step_ends: pass NULL"
+        );
     }
     let want = Tokens { packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want();
     // SAFETY: by the contract.
@@ -258,7 +294,10 @@ unsafe fn streams(b: &passrl_batch, extra: usize, problem: &mut Problem) -> Resu
         problem.format_ok = view::optional(b.format_ok, "batch.format_ok", view::MASKS, line)?;
     }
     if problem.format_ok.is_some() && problem.rollout_streams[1].is_none() {
-        return refuse!(PASSRL_ERR_CONFLICT, "batch.format_ok is given without batch.format; a violating rollout's advantage is made of its format reward");
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "batch.format_ok is given without batch.format; a violating rollout's advantage is made of its format reward"
+        );
     }
     if problem.rollout_streams.iter().all(Option::is_none) {
         return refuse!(PASSRL_ERR_NULL, "batch has no outcome, format or extra stream; there is nothing to flag");
@@ -298,7 +337,7 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
     if pointer.is_null() {
         return refuse!(PASSRL_ERR_NULL, "workspace is NULL, this call needs {needed} bytes; see passrl_primitive_workspace_size");
     }
-    if pointer.addr() % 64 != 0 {
+    if !pointer.addr().is_multiple_of(64) {
         return refuse!(PASSRL_ERR_WORKSPACE, "workspace is at {pointer:p}; it must be aligned to 64 bytes");
     }
     let (low, high) = (pointer.addr(), pointer.addr() + needed - 1);
@@ -307,7 +346,8 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
         if array.span().is_some_and(|(a, b)| a <= high && low <= b) {
             return refuse!(
                 PASSRL_ERR_OVERLAP,
-                "workspace of {needed} bytes at {pointer:p} and an array at {:p} share memory; the workspace is scratch, give it its own", array.data
+                "workspace of {needed} bytes at {pointer:p} and an array at {:p} share memory; the workspace is scratch, give it its own",
+                array.data
             );
         }
     }
@@ -358,7 +398,10 @@ pub unsafe fn stream_row(row: *const passrl_stream) -> Result<Stream> {
 pub fn apart_fusion(c: &Config) -> Result<()> {
     if c.fusion != Fusion::Advantage {
         let name = crate::model::config::Choice::name(c.fusion);
-        return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage");
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage"
+        );
     }
     Ok(())
 }
@@ -382,7 +425,9 @@ pub fn status(found: &Found) -> i32 {
     };
     let (argument, rollout, count) = (first.argument, first.rollout, found.count);
     match first.token {
-        Some(token) => error::set(format_args!("done, with findings: {argument} {words} at token {token} of rollout {rollout}; {count} rollout(s) have findings")),
+        Some(token) => error::set(format_args!(
+            "done, with findings: {argument} {words} at token {token} of rollout {rollout}; {count} rollout(s) have findings"
+        )),
         None => error::set(format_args!("done, with findings: {argument} of rollout {rollout} {words}; {count} rollout(s) have findings")),
     }
     status
@@ -393,7 +438,10 @@ pub fn group_status(r: &Report) -> i32 {
     let Some(first) = r.first else { return PASSRL_OK };
     let (status, words) = super::report::kind(first.finding);
     if first.rollout >= 0 && first.finding != SINGLETON {
-        error::set(format_args!("done, with findings: x of rollout {}, group {}, {words}; {} group(s) are 0", first.rollout, first.group, r.bad_groups));
+        error::set(format_args!(
+            "done, with findings: x of rollout {}, group {}, {words}; {} group(s) are 0",
+            first.rollout, first.group, r.bad_groups
+        ));
     } else {
         error::set(format_args!("done, with findings: x of group {} {words}; {} group(s) are 0", first.group, r.bad_groups));
     }

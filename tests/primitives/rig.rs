@@ -60,7 +60,15 @@ elem! {
 }
 
 pub fn line<T: Elem>(data: &mut [T]) -> passrl_view {
-    passrl_view { data: data.as_mut_ptr().cast(), shape: [data.len() as i64, 1], stride: [1, 1], ndim: 1, dtype: T::DTYPE, device_type: PASSRL_CPU, device_id: 0 }
+    passrl_view {
+        data: data.as_mut_ptr().cast(),
+        shape: [data.len() as i64, 1],
+        stride: [1, 1],
+        ndim: 1,
+        dtype: T::DTYPE,
+        device_type: PASSRL_CPU,
+        device_id: 0,
+    }
 }
 
 pub fn grid<T: Elem>(data: &mut [T], rows: usize, columns: usize) -> passrl_view {
@@ -85,13 +93,17 @@ pub enum Layout {
     Packed,
     /// A slice of a longer packed batch, i64 offsets.
     Slice,
-    Padded { left: bool },
+    Padded {
+        left: bool,
+    },
     /// A padded batch with a mask alone, rollouts somewhere in their rows.
     Mask,
     /// Packed, with holes in scope.
     Holes,
     /// Padded with lengths, with holes in scope.
-    PaddedHoles { left: bool },
+    PaddedHoles {
+        left: bool,
+    },
 }
 
 impl Layout {
@@ -244,13 +256,23 @@ impl Rig {
     }
 
     pub fn beside(&self) -> Rig {
-        Rig { context: self.context, owned: false, workspace: UnsafeCell::new(vec![Cell([0x5a; 64]); Rig::needed(self.context)]), said: Default::default() }
+        Rig {
+            context: self.context,
+            owned: false,
+            workspace: UnsafeCell::new(vec![Cell([0x5a; 64]); Rig::needed(self.context)]),
+            said: Default::default(),
+        }
     }
 
     fn needed(context: *mut passrl_context) -> usize {
         let limits = passrl_limits { rollouts: 64, tokens: 1 << 20, rollout_tokens: 4096, ..passrl_limits::defaults() };
         let mut bytes = 0;
-        assert_eq!(unsafe { passrl::abi::primitives::passrl_primitive_workspace_size(context, &limits, &mut bytes) }, PASSRL_OK, "{}", last());
+        assert_eq!(
+            unsafe { passrl::abi::primitives::passrl_primitive_workspace_size(context, &limits, &mut bytes) },
+            PASSRL_OK,
+            "{}",
+            last()
+        );
         bytes.div_ceil(64)
     }
 

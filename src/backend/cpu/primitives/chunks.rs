@@ -3,8 +3,8 @@ use super::Scratch;
 use crate::backend::cpu::chunk::{self, ChunkList, Detector};
 use crate::backend::cpu::outputs::{put_int, slots};
 use crate::backend::cpu::scope::{self, Scope};
-use crate::backend::cpu::steps::{self, StepList};
 use crate::backend::cpu::signal;
+use crate::backend::cpu::steps::{self, StepList};
 use crate::model::batch::{Extent, Problem, Process};
 use crate::model::config::{BoundaryRule, Config, Missing};
 use crate::model::context::Memory;
@@ -77,7 +77,8 @@ fn rollout(simd: Simd, problem: &Problem, config: &Config, i: usize, at: &Extent
     let mut line: &[f32] = &[];
     if matches!(problem.process, Process::Signal(_)) {
         line = signal::load(simd, problem, at, 0, missing, config.opd_lambda, s.line, &mut s.wide);
-        let bad = (0..at.len).find(|t| bits[t / 64] >> (t % 64) & 1 == 1 && !line[*t].is_finite() && !(line[*t].is_nan() && missing == Missing::Exclude));
+        let bad = (0..at.len)
+            .find(|t| bits[t / 64] >> (t % 64) & 1 == 1 && !line[*t].is_finite() && !(line[*t].is_nan() && missing == Missing::Exclude));
         note(found, bad.map(|t| line[t]), "batch.signal[0]", i, bad);
         if missing == Missing::Exclude {
             (0..at.len).filter(|t| line[*t].is_nan()).for_each(|t| scope::clear(bits, t, t + 1));

@@ -22,13 +22,9 @@ fn gather(row: &Row, scope: &Scope, line: &mut [f32], to: &mut [f64]) -> (usize,
     row.read_f32(line);
     let (mut n, mut bad) = (0, None);
     scope.runs(0, row.len(), |a, b| {
-        for t in a..b {
-            if !line[t].is_finite() && bad.is_none() {
-                bad = Some(t);
-            }
-            to[n] = line[t] as f64;
-            n += 1;
-        }
+        bad = bad.or((a..b).find(|t| !line[*t].is_finite()));
+        to[n..n + b - a].iter_mut().zip(&line[a..b]).for_each(|(to, x)| *to = *x as f64);
+        n += b - a;
     });
     (n, bad)
 }
