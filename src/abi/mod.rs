@@ -9,6 +9,7 @@ pub mod context;
 pub mod dlpack;
 pub mod partials;
 pub mod plan;
+pub mod primitives;
 pub mod status;
 pub mod structs;
 pub mod types;

@@ -11,6 +11,9 @@ use crate::numerics::simd::Simd;
 use crate::plan::Plan;
 use cpu::pool::Pool;
 
+/// The stages on their own.
+pub use cpu::primitives;
+
 /// What a context handle stands for: the CPU with its threads (a CUDA context is refused by this version).
 pub struct Context {
     options: ContextOptions,

@@ -12,14 +12,14 @@ use crate::refuse;
 
 /// Shape of token-shaped views: `[N]`, or `[R, T]`.
 #[derive(Clone, Copy)]
-struct Tokens {
-    packed: bool,
-    rollouts: usize,
-    slots: usize,
+pub(super) struct Tokens {
+    pub packed: bool,
+    pub rollouts: usize,
+    pub slots: usize,
 }
 
 impl Tokens {
-    fn want(&self) -> Want {
+    pub fn want(&self) -> Want {
         if self.packed { Want::Line(self.slots) } else { Want::Grid(self.rollouts, self.slots) }
     }
     /// # Safety
@@ -167,7 +167,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
 
 /// # Safety
 /// As `problem`.
-unsafe fn steps(b: &passrl_batch, rollouts: usize, limits: &Limits) -> Result<Option<Steps>> {
+pub(super) unsafe fn steps(b: &passrl_batch, rollouts: usize, limits: &Limits) -> Result<Option<Steps>> {
     // SAFETY: by the contract.
     unsafe {
         let offsets = view::optional(b.step_offsets, "batch.step_offsets", view::INTS, Want::Line(rollouts + 1))?;
@@ -263,7 +263,7 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
 
 /// # Safety
 /// As `problem`.
-unsafe fn grouping(b: &passrl_batch, rollouts: usize, limits: &Limits, needed: bool) -> Result<(Groups, usize)> {
+pub(super) unsafe fn grouping(b: &passrl_batch, rollouts: usize, limits: &Limits, needed: bool) -> Result<(Groups, usize)> {
     // SAFETY: by the contract.
     let (index, offsets) = unsafe {
         (

@@ -34,7 +34,7 @@ fn flag(field: &str, number: i32) -> Result<bool> {
     }
 }
 
-fn within(field: &str, value: f64, low: f64, high: f64) -> Result<f64> {
+pub(super) fn within(field: &str, value: f64, low: f64, high: f64) -> Result<f64> {
     if value >= low && value <= high {
         return Ok(value);
     }
@@ -45,8 +45,8 @@ fn zero_or_one(field: &str, value: i32) -> Result<i32> {
     flag(field, value).map(i32::from)
 }
 
-fn stream(index: usize, row: &passrl_stream) -> Result<Stream> {
-    let name = stream_name(index);
+/// One row of the stream table; `at` names it.
+pub(super) fn stream(at: std::fmt::Arguments<'_>, row: &passrl_stream) -> Result<Stream> {
     // A field's full name, formatted only when a sentence needs it.
     macro_rules! at {
         ($check:ident($field:literal, $($value:expr),+)) => {
@@ -55,22 +55,22 @@ fn stream(index: usize, row: &passrl_stream) -> Result<Stream> {
                 Err(refused) => {
                     let said = crate::error::last_text();
                     let tail = said.split_once(": ").map_or(said.as_str(), |(_, tail)| tail);
-                    crate::error::set(format_args!("config.streams[{index}] ({name}).{tail}"));
+                    crate::error::set(format_args!("{at}.{tail}"));
                     return Err(refused);
                 }
             }
         };
     }
     if row.reserved0 != 0 || row.reserved != [0; 6] {
-        return refuse!(PASSRL_ERR_VALUE, "config.streams[{index}] ({name}) has a reserved field that is not 0");
+        return refuse!(PASSRL_ERR_VALUE, "{at} has a reserved field that is not 0");
     }
     let center: Center = at!(choice("center", row.center));
     let scale: Scale = at!(choice("scale", row.scale));
     if matches!(center, Center::Batch | Center::LengthWeighted | Center::Given) {
-        return refuse!(PASSRL_ERR_NOT_YET, "config.streams[{index}] ({name}).center is {}; this version serves none, group and leave_one_out", center.name());
+        return refuse!(PASSRL_ERR_NOT_YET, "{at}.center is {}; this version serves none, group and leave_one_out", center.name());
     }
     if matches!(scale, Scale::Batch | Scale::Given) {
-        return refuse!(PASSRL_ERR_NOT_YET, "config.streams[{index}] ({name}).scale is {}; this version serves none, group, leave_one_out and abs_max", scale.name());
+        return refuse!(PASSRL_ERR_NOT_YET, "{at}.scale is {}; this version serves none, group, leave_one_out and abs_max", scale.name());
     }
     Ok(Stream {
         // 2^64 times the largest f32, summed over 2^31 chunks, is far from the end of f64: no advantage can overflow on the way.
@@ -99,7 +99,7 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     }
     let mut streams = crate::model::presets::DEFAULT.config().streams;
     for (index, row) in streams.iter_mut().enumerate() {
-        *row = stream(index, &c.streams[index])?;
+        *row = stream(format_args!("config.streams[{index}] ({})", stream_name(index)), &c.streams[index])?;
     }
     let config = Config {
         num_process: c.num_process as usize,

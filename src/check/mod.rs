@@ -5,6 +5,7 @@ pub mod groups;
 pub mod names;
 pub mod offsets;
 pub mod outputs;
+pub mod primitives;
 pub mod report;
 pub mod view;
 

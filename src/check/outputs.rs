@@ -64,14 +64,14 @@ fn named(o: &Outputs) -> [(&'static str, Option<Array>); 12] {
     ]
 }
 
-fn touch(a: &Array, b: &Array) -> bool {
+pub(super) fn touch(a: &Array, b: &Array) -> bool {
     match (a.span(), b.span()) {
         (Some((a0, a1)), Some((b0, b1))) => a0 <= b1 && b0 <= a1,
         _ => false,
     }
 }
 
-fn same(a: &Array, b: &Array) -> bool {
+pub(super) fn same(a: &Array, b: &Array) -> bool {
     a.data == b.data && a.dtype == b.dtype && a.shape == b.shape && a.stride == b.stride
 }
 
@@ -99,7 +99,7 @@ fn apart(o: &Outputs, p: &Problem) -> Result<()> {
 }
 
 /// The batch's arrays; `true`: advantages may be written over it.
-fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<Array>, bool)> {
+pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<Array>, bool)> {
     let (cu_seqlens, lengths) = match p.extents {
         Extents::Packed { cu_seqlens } => (Some(cu_seqlens), None),
         Extents::Padded { lengths, .. } => (None, lengths),

@@ -35,7 +35,7 @@ pub fn from_model(r: &Report) -> passrl_report {
 }
 
 /// What a finding is, in words, and its status.
-fn kind(finding: i64) -> (passrl_status, &'static str) {
+pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
     match finding {
         report::NONFINITE => (PASSRL_FINDING_NONFINITE, "has an infinite value"),
         report::MISSING => (PASSRL_FINDING_MISSING, "has a NaN where missing = error (set missing = zero or exclude to allow it)"),

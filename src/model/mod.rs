@@ -6,4 +6,5 @@ pub mod context;
 pub mod flags;
 pub mod outputs;
 pub mod presets;
+pub mod primitives;
 pub mod report;

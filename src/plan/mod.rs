@@ -1,5 +1,6 @@
 //! A plan: configuration and limits turned into decisions, once. Pure host code; no pointers, no device.
 pub mod partials;
+pub mod primitives;
 pub mod workspace;
 
 use crate::model::config::*;

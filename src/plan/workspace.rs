@@ -84,10 +84,16 @@ pub struct Scratch {
     pub edges: Part,
 }
 
-struct Carver(usize);
+pub(super) struct Carver(usize);
 
 impl Carver {
-    fn take<T>(&mut self, count: usize) -> Part {
+    pub(super) fn new() -> Carver {
+        Carver(0)
+    }
+    pub(super) fn bytes(&self) -> usize {
+        self.0
+    }
+    pub(super) fn take<T>(&mut self, count: usize) -> Part {
         let part = Part { offset: self.0, count };
         self.0 = (self.0 + count * size_of::<T>()).next_multiple_of(64);
         part

@@ -1,5 +1,6 @@
 //! The rollouts of a group, wherever they lie in the batch.
 use super::worker::Job;
+use crate::model::array::Array;
 use crate::model::batch::{Groups, Problem};
 
 #[derive(Clone, Copy)]
@@ -32,6 +33,11 @@ pub fn sort(job: &Job) {
     let w = &job.plan.workspace;
     // SAFETY: no other thread has begun.
     let (order, starts) = unsafe { (job.memory.part::<u32>(w.order.offset, problem.rollouts), job.memory.part::<u32>(w.starts.offset, problem.groups + 1)) };
+    counting_sort(problem, &index, order, starts);
+}
+
+/// Rollouts by group in `order` `[R]`, and where each group begins in `starts` `[G+1]`.
+pub fn counting_sort(problem: &Problem, index: &Array, order: &mut [u32], starts: &mut [u32]) {
     starts.fill(0);
     // Indices have been seen to be in range; a caller who changes them under way gets a wrong group, nothing worse.
     let group = |i: usize| (index.int(i).max(0) as usize).min(problem.groups.saturating_sub(1));

@@ -11,6 +11,7 @@ mod members;
 mod outputs;
 pub mod pool;
 mod prepare;
+pub mod primitives;
 mod returns;
 mod scope;
 mod shape;

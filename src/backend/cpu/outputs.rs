@@ -12,7 +12,7 @@ use crate::numerics::convert::OutElem;
 use crate::plan::workspace::Rollout;
 
 /// Writes an integer as i32 or i64.
-unsafe fn put_int(row: &Row, i: usize, value: i64) {
+pub unsafe fn put_int(row: &Row, i: usize, value: i64) {
     // SAFETY: the slot is this thread's.
     unsafe {
         match row.dtype() {
@@ -23,7 +23,7 @@ unsafe fn put_int(row: &Row, i: usize, value: i64) {
 }
 
 /// Writes a number as f32 or f64.
-unsafe fn put_float(row: &Row, i: usize, value: f64) {
+pub unsafe fn put_float(row: &Row, i: usize, value: f64) {
     let mut over = 0;
     // SAFETY: the slot is this thread's.
     unsafe {
@@ -109,6 +109,6 @@ impl Worker<'_> {
 }
 
 /// Slots of a chunk list: those of the rollout's tokens, from token_offset(i) (padded: i T, whatever the side of the padding).
-fn slots(array: &Array, at: &Extent) -> Row {
+pub fn slots(array: &Array, at: &Extent) -> Row {
     if at.flat { at.of(array) } else { array.line(at.row, 0, at.len, false) }
 }
