@@ -194,6 +194,8 @@ impl Worker<'_> {
             self.report.nonfinite_values += i64::from(own.is_bad() && job.counting);
             found.add(&own);
         }
+        // No `missing` rule speaks of these values: a NaN is told as what it is.
+        found.absmax = found.absmax.min(exact::INFINITE);
         found
     }
 
