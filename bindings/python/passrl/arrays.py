@@ -73,8 +73,10 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError:
             refuse(ERR_DTYPE, "passrl: bf16 in NumPy is ml_dtypes.bfloat16; install ml_dtypes or ask for dtype=\"f32\"")
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(_NAMES[number])
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    named: np.dtype[Any] = np.dtype(_NAMES[number])
+    return named
 
 
 def _filled(data: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: int, device: tuple[int, int]) -> _ffi.View:
@@ -144,7 +146,7 @@ def _from_cuda_interface(value: Any, name: str) -> Array:
     _dims(name, len(shape))
     strides = found.get("strides")
     if strides is None:
-        steps = (1,) if len(shape) == 1 else (shape[1], 1)
+        steps: tuple[int, ...] = (1,) if len(shape) == 1 else (shape[1], 1)
     else:
         steps = _elements(name, tuple(strides), dtype.itemsize)
     address, read_only = found["data"]

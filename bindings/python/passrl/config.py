@@ -63,6 +63,8 @@ class StreamView:
     singleton: str
     missing: str
 
+    _config: Config
+    _index: int
     __slots__ = ("_config", "_index")
 
     def __init__(self, config: Config, index: int) -> None:
@@ -75,7 +77,7 @@ class StreamView:
         return str(self._row().name.decode())
 
     def _row(self) -> Any:
-        return self._config._struct.streams[self._index]  # type: ignore[attr-defined]
+        return self._config._struct.streams[self._index]
 
     def __getattr__(self, field: str) -> Any:
         if field not in STREAM_FIELDS:
@@ -84,7 +86,7 @@ class StreamView:
         return STREAM_CHOICES[field][value] if field in STREAM_CHOICES else value
 
     def __setattr__(self, field: str, value: Any) -> None:
-        self._config.set(f"{STREAM_NAMES[self._index]}.{field}", value)  # type: ignore[attr-defined]
+        self._config.set(f"{STREAM_NAMES[self._index]}.{field}", value)
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{field}={getattr(self, field)!r}" for field in STREAM_FIELDS) + "}"
