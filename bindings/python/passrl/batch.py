@@ -297,12 +297,15 @@ class Batch:
     def index(self) -> NDArray[np.int64]:
         """Group of each rollout, `[R]` (host)."""
         if self.struct.group_size > 0:
-            return np.arange(self.rollouts, dtype=np.int64) // self.struct.group_size
+                typed: NDArray[np.int64] = found
+                return typed
         for pointer, per_group in ((self.struct.group_index, False), (self.struct.group_offsets, True)):
             if pointer:
                 source = next(array.source for array, kept in self.keep_views() if ctypes.addressof(array.view) == ctypes.addressof(pointer.contents))
                 found: NDArray[np.int64] = np.asarray(arrays.host(source, "groups"), dtype=np.int64)
-                return np.repeat(np.arange(len(found) - 1), np.maximum(np.diff(found), 0)) if per_group else found
+                if per_group:
+                    found = np.repeat(np.arange(len(found) - 1, dtype=np.int64), np.maximum(np.diff(found), 0))
+                return found
         return np.arange(self.rollouts, dtype=np.int64)
 
     def keep_views(self) -> list[tuple[Array, Any]]:

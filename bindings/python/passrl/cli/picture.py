@@ -81,9 +81,10 @@ def draw(path: Path, rollouts: Rollouts, runs: list[Run], row: GroupRow, scope: 
         panel.set_xlim(-width * 0.005, width * 1.005)
         panel.set_ylim(len(rows) - 0.4, -0.6)
         panel.tick_params(axis="y", length=0)
-        for side in ("top", "right", "left"):
+        panel.set_xticks([])
+        for side in ("top", "right", "left", "bottom"):
             panel.spines[side].set_visible(False)
-    panels[-1, 0].set_xlabel("tokens in scope" + ("; spans out of scope squeezed, their tokens written on them" if not scope.all() else ""), fontsize=9)
+    _scale_bar(panels[-1, 0], width, widest, all(scope[line].all() for line in lines))
     figure.suptitle(f"Advantage of each token, group {row.key}" + (f" (first {len(rows)} of {len(row.rows)} rollouts)" if len(row.rows) > len(rows) else ""),
                     fontsize=13, x=0.01, ha="left")
     mappable = matplotlib.cm.ScalarMappable(norm, colours)
@@ -94,6 +95,16 @@ def draw(path: Path, rollouts: Rollouts, runs: list[Run], row: GroupRow, scope: 
     figure.legend(handles=legend, loc="upper right", ncols=2, frameon=False, fontsize=9)
     figure.savefig(path, dpi=140)
     pyplot.close(figure)
+
+
+def _scale_bar(panel: Any, width: float, widest: int, whole: bool) -> None:
+    """How many tokens a length is: spans out of scope are squeezed, so an axis with numbers would mislead."""
+    tokens = 10 ** int(np.log10(max(widest / 5, 1)))
+    tokens *= max(step for step in (1, 2, 5) if step * tokens <= max(widest / 5, 1))
+    bottom = panel.get_ylim()[0]
+    panel.plot([0, tokens], [bottom + 0.12] * 2, color="black", linewidth=2, clip_on=False, solid_capstyle="butt")
+    panel.text(tokens + width * 0.008, bottom + 0.12, f"{tokens:,} token{'s' if tokens > 1 else ''}" + (
+        "" if whole else " in scope; spans out of scope are squeezed, their tokens written on them"), fontsize=9, va="center")
 
 
 def _ends(run: Run, i: int) -> list[int]:
@@ -138,8 +149,7 @@ def _row(
         return
     begin = 0
     for end in ends:
-        inside = np.flatnonzero(scope[begin:end])
-        if len(inside):
+        if scope[begin:end].any():
             pieces = [(max(b, begin), min(e, end)) for b, e, s in axis.spans if s and b < end and e > begin]
             for b, e in pieces:
                 left = axis.of(b, 0.0)

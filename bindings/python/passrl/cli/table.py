@@ -153,6 +153,9 @@ def legible(rollouts: Rollouts, runs: list[Run], rows: list[GroupRow], steps: An
         if rollouts.format_ok is not None:
             wrong = int(np.count_nonzero(~rollouts.format_ok[row.rows]))
             points += 1.5 * (0 < wrong < len(row.rows))
+            if rollouts.outcome is not None:
+                good = rollouts.outcome[row.rows][rollouts.format_ok[row.rows]]
+                points += 2.0 * (len(good) > 1 and bool(np.ptp(good) > 0))
         if len(runs) == 2:
             points += 1.0 * (best(runs[0], row.rows) != best(runs[1], row.rows))
         counts = steps[row.rows]
