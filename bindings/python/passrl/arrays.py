@@ -103,7 +103,8 @@ def from_numpy(value: NDArray[Any], name: str) -> Array:
     if dtype is None or not value.dtype.isnative:
         refuse(ERR_DTYPE, f"passrl: {name} has dtype {value.dtype}; the library's types are {', '.join(_NUMPY)} of native byte order")
     _dims(name, value.ndim)
-    strides = _elements(name, value.strides, value.itemsize)
+    # NumPy gives an array without elements strides of 0, which an output may not have.
+    strides = _elements(name, value.strides, value.itemsize) if value.size else (value.shape[-1], 1)[-value.ndim :]
     view = _filled(value.__array_interface__["data"][0], value.shape, strides, dtype, (_ffi.CPU, 0))
     return Array(value, view, value, bool(value.flags.writeable))
 

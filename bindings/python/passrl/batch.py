@@ -232,6 +232,9 @@ class Batch:
             refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
                              "give one, or two-dimensional arrays [R, T]")
         lengths = arrays.host(a.lengths, "lengths")
+        if lengths.size == 0:
+            # An empty list has no type of its own.
+            lengths = lengths.astype(np.int64)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
             refuse(ERR_SHAPE, f"passrl: lengths has shape {list(lengths.shape)} of {lengths.dtype}; it must be [R] integers")
         cu = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -278,6 +281,8 @@ class Batch:
             assert found is not None
             self.groups = max(found.shape[0] - 1, 0)
         if a.groups is None:
+            if a.group_size is None and a.group_offsets is None:
+                self.groups = self.rollouts
             return
         if not dense:
             self._put("groups", a.groups, "int64", "group_index")
@@ -297,8 +302,8 @@ class Batch:
     def index(self) -> NDArray[np.int64]:
         """Group of each rollout, `[R]` (host)."""
         if self.struct.group_size > 0:
-                typed: NDArray[np.int64] = found
-                return typed
+            by_size: NDArray[np.int64] = np.arange(self.rollouts, dtype=np.int64) // int(self.struct.group_size)
+            return by_size
         for pointer, per_group in ((self.struct.group_index, False), (self.struct.group_offsets, True)):
             if pointer:
                 source = next(array.source for array, kept in self.keep_views() if ctypes.addressof(array.view) == ctypes.addressof(pointer.contents))

@@ -237,9 +237,7 @@ class Call:
         """Runs; the result's memory is overwritten by the next call. Errors: `passrl.Error` with the library's sentence."""
         status = self._function(*self._arguments)
         if status < 0:
-            from .errors import error
-
-            raise error(status, _ffi.last_error())
+            refuse(status, _ffi.last_error())
         shaped = self.shaped
         shaped.status, shaped._csr = status, None
         return shaped
