@@ -15,6 +15,8 @@ _NUMPY: dict[str, int] = {
     "float64": _ffi.F64, "float32": _ffi.F32, "float16": _ffi.F16, "bfloat16": _ffi.BF16,
     "int64": _ffi.I64, "int32": _ffi.I32, "uint8": _ffi.U8, "bool": _ffi.BOOL,
 }
+# Types met so far: `dtype.name` is slow.
+_known: dict[np.dtype[Any], int] = {}
 _NAMES: dict[int, str] = {number: name for name, number in _NUMPY.items()}
 _SHORT: dict[str, str] = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
                           "double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
@@ -80,10 +82,9 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
 
 
 def _filled(data: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: int, device: tuple[int, int]) -> _ffi.View:
-    view = _ffi.View(data=data, ndim=len(shape), dtype=dtype, device_type=device[0], device_id=device[1])
-    view.shape[:] = (*shape, 1)[:2] if len(shape) == 1 else shape
-    view.stride[:] = (*strides, 1)[:2] if len(strides) == 1 else strides
-    return view
+    wide = shape if len(shape) == 2 else (shape[0], 1)
+    steps = strides if len(strides) == 2 else (strides[0], 1)
+    return _ffi.View(data, wide, steps, len(shape), dtype, *device)
 
 
 def _elements(name: str, strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -99,9 +100,12 @@ def _dims(name: str, ndim: int) -> None:
 
 def from_numpy(value: NDArray[Any], name: str) -> Array:
     """View of a NumPy array."""
-    dtype = _NUMPY.get(value.dtype.name)
-    if dtype is None or not value.dtype.isnative:
-        refuse(ERR_DTYPE, f"passrl: {name} has dtype {value.dtype}; the library's types are {', '.join(_NUMPY)} of native byte order")
+    dtype = _known.get(value.dtype)
+    if dtype is None:
+        dtype = _NUMPY.get(value.dtype.name)
+        if dtype is None or not value.dtype.isnative:
+            refuse(ERR_DTYPE, f"passrl: {name} has dtype {value.dtype}; the library's types are {', '.join(_NUMPY)} of native byte order")
+        _known[value.dtype] = dtype
     _dims(name, value.ndim)
     # NumPy gives an array without elements strides of 0, which an output may not have.
     strides = _elements(name, value.strides, value.itemsize) if value.size else (value.shape[-1], 1)[-value.ndim :]

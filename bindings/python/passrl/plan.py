@@ -19,6 +19,9 @@ WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
 _BACKENDS = {"cpu": _ffi.CPU, "cuda": _ffi.CUDA}
 _LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces")
 
+# Workspaces kept by a plan for later calls.
+_MOST_FREE = os.cpu_count() or 1
+
 _contexts: dict[tuple[int, int, int], Context] = {}
 _lock = threading.Lock()
 
@@ -131,7 +134,7 @@ class Plan:
 
     def release(self, workspace: Any) -> None:
         """Gives a workspace back for later calls."""
-        if len(self._free) < (os.cpu_count() or 1):
+        if len(self._free) < _MOST_FREE:
             self._free.append(workspace)
 
     def bind(self, *, out: Any = None, dtype: Any = None, returns: Any = None, want: Any = None, stream: Any = None, **batch: Any) -> Call:

@@ -11,7 +11,9 @@ from .rollouts import Rollouts
 from .table import GroupRow, Run
 
 # Rows of a large group and chunk outlines of a row beyond which a picture is only noise.
-MOST_ROWS, MOST_OUTLINES = 16, 300
+MOST_ROWS, MOST_OUTLINES = 16, 80
+# One colour scale for all panels; logarithmic away from 0 where one panel's advantages are this many times another's.
+MOST_RATIO = 8.0
 
 
 def spans(scope: NDArray[np.bool_]) -> list[tuple[int, int, bool]]:
@@ -53,7 +55,6 @@ def draw(path: Path, rollouts: Rollouts, runs: list[Run], row: GroupRow, scope: 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.colors import TwoSlopeNorm
     from matplotlib.patches import Patch
 
     rows = row.rows[:MOST_ROWS]
@@ -62,8 +63,7 @@ def draw(path: Path, rollouts: Rollouts, runs: list[Run], row: GroupRow, scope: 
     gap = max(widest * 0.022, 1.0)
     axes_of = [Axis(scope[line], gap) for line in lines]
     width = max((axis.width for axis in axes_of), default=1.0) or 1.0
-    limit = max((float(np.abs(run.shaped.advantages[line]).max(initial=0.0)) for run in runs for line in lines), default=1.0) or 1.0
-    norm = TwoSlopeNorm(0.0, -limit, limit)
+    norm, said = _scale([max((float(np.abs(run.shaped.advantages[line]).max(initial=0.0)) for line in lines), default=0.0) for run in runs])
     colours = matplotlib.colormaps["RdBu"]
 
     figure, panels = pyplot.subplots(
@@ -88,13 +88,25 @@ def draw(path: Path, rollouts: Rollouts, runs: list[Run], row: GroupRow, scope: 
     figure.suptitle(f"Advantage of each token, group {row.key}" + (f" (first {len(rows)} of {len(row.rows)} rollouts)" if len(row.rows) > len(rows) else ""),
                     fontsize=13, x=0.01, ha="left")
     mappable = matplotlib.cm.ScalarMappable(norm, colours)
-    figure.colorbar(mappable, ax=panels[:, 0].tolist(), label="advantage A", shrink=0.85, pad=0.07, aspect=30)
-    legend = [Patch(facecolor="white", edgecolor="black", label="chunk")]
+    figure.colorbar(mappable, ax=panels[:, 0].tolist(), label=said, shrink=0.85, pad=0.07, aspect=30)
+    few = all(int(run.shaped.num_chunks[i]) <= MOST_OUTLINES for run in runs for i in rows)
+    legend = [Patch(facecolor="white", edgecolor="black", label="chunk" if few else f"chunk (not drawn in rows of more than {MOST_OUTLINES})")]
     if any(not scope[line].all() for line in lines):
         legend.append(Patch(facecolor="#dddddd", edgecolor="#888888", hatch="////", label="out of scope"))
     figure.legend(handles=legend, loc="upper right", ncols=2, frameon=False, fontsize=9)
     figure.savefig(path, dpi=140)
     pyplot.close(figure)
+
+
+def _scale(limits: list[float]) -> tuple[Any, str]:
+    """Colours of all panels, centred at 0, and what the colour bar says."""
+    from matplotlib.colors import SymLogNorm, TwoSlopeNorm
+
+    high = max(limits) or 1.0
+    low = min((limit for limit in limits if limit > 0), default=high)
+    if high <= MOST_RATIO * low:
+        return TwoSlopeNorm(0.0, -high, high), "advantage A"
+    return SymLogNorm(low / 4, vmin=-high, vmax=high), f"advantage A (logarithmic beyond ±{low / 4:.2g})"
 
 
 def _scale_bar(panel: Any, width: float, widest: int, whole: bool) -> None:
