@@ -166,4 +166,5 @@ def legible(rollouts: Rollouts, runs: list[Run], rows: list[GroupRow], steps: An
     why = ["mixed outcomes" if rollouts.outcome is not None and np.ptp(rollouts.outcome[chosen.rows]) > 0 else "few long steps"]
     if rollouts.format_ok is not None and 0 < np.count_nonzero(~rollouts.format_ok[chosen.rows]) < len(chosen.rows):
         why.append("mixed format")
-    return chosen, f"chosen for {' and '.join(why)}, {len(chosen.rows)} rollouts of at most {int(steps[chosen.rows].max())} steps"
+    units = "chunks" if rollouts.step_offsets is None else "steps"
+    return chosen, f"chosen for {' and '.join(why)}, {len(chosen.rows)} rollouts of at most {int(steps[chosen.rows].max())} {units}"
