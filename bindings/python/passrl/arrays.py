@@ -1,0 +1,251 @@
+"""Views of the caller's arrays: NumPy by its array interface, everything else by DLPack; never a copy of an array."""
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _ffi
+from .errors import ERR_DTYPE, ERR_LAYOUT, ERR_SHAPE, ERR_VALUE, refuse
+
+_NUMPY: dict[str, int] = {
+    "float64": _ffi.F64, "float32": _ffi.F32, "float16": _ffi.F16, "bfloat16": _ffi.BF16,
+    "int64": _ffi.I64, "int32": _ffi.I32, "uint8": _ffi.U8, "bool": _ffi.BOOL,
+}
+# Types met so far: `dtype.name` is slow.
+_known: dict[np.dtype[Any], int] = {}
+_NAMES: dict[int, str] = {number: name for name, number in _NUMPY.items()}
+_SHORT: dict[str, str] = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
+                          "double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
+
+_new_capsule = ctypes.pythonapi.PyCapsule_GetPointer
+_new_capsule.restype, _new_capsule.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_is_capsule = ctypes.pythonapi.PyCapsule_IsValid
+_is_capsule.restype, _is_capsule.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+# DLManagedTensor begins with the DLTensor; DLManagedTensorVersioned has version (8), context (8), deleter (8) and flags (8) before it.
+_VERSIONED_FLAGS, _VERSIONED_TENSOR = 24, 32
+_READ_ONLY = 1
+
+
+class Array(NamedTuple):
+    """A view and what keeps its memory alive. `source`: the caller's object (detached); `writable`: may be an output."""
+
+    source: Any
+    view: _ffi.View
+    owner: Any
+    writable: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.view.shape[: self.view.ndim])
+
+    @property
+    def dtype(self) -> int:
+        return int(self.view.dtype)
+
+    @property
+    def on_cpu(self) -> bool:
+        return bool(self.view.device_type == _ffi.CPU)
+
+
+def dtype_number(dtype: Any, name: str = "dtype") -> int:
+    """The library's number of a type: NumPy, ml_dtypes, torch, jax types, or text ("f32", "bfloat16")."""
+    if isinstance(dtype, type) and hasattr(dtype, "dtype"):
+        dtype = np.dtype(dtype)
+    text = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype)
+    text = text.removeprefix("torch.")
+    text = _SHORT.get(text, text)
+    if text not in _NUMPY:
+        try:
+            text = np.dtype(dtype).name
+        except TypeError:
+            pass
+    if text not in _NUMPY:
+        refuse(ERR_DTYPE, f"passrl: {name} is {dtype!r}; the library's types are {', '.join(_NUMPY)}")
+    return _NUMPY[text]
+
+
+def numpy_dtype(number: int) -> np.dtype[Any]:
+    """The NumPy type of a number; bf16 is ml_dtypes.bfloat16."""
+    if number == _ffi.BF16:
+        try:
+            import ml_dtypes
+        except ImportError:
+            refuse(ERR_DTYPE, "passrl: bf16 in NumPy is ml_dtypes.bfloat16; install ml_dtypes or ask for dtype=\"f32\"")
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    named: np.dtype[Any] = np.dtype(_NAMES[number])
+    return named
+
+
+def _filled(data: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: int, device: tuple[int, int]) -> _ffi.View:
+    wide = shape if len(shape) == 2 else (shape[0], 1)
+    steps = strides if len(strides) == 2 else (strides[0], 1)
+    return _ffi.View(data, wide, steps, len(shape), dtype, *device)
+
+
+def _elements(name: str, strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    if any(stride % itemsize for stride in strides):
+        refuse(ERR_LAYOUT, f"passrl: {name} has strides of {strides} bytes; they must be multiples of its {itemsize}-byte elements")
+    return tuple(stride // itemsize for stride in strides)
+
+
+def _dims(name: str, ndim: int) -> None:
+    if ndim not in (1, 2):
+        refuse(ERR_SHAPE, f"passrl: {name} has {ndim} dimensions; it must have 1 or 2")
+
+
+def from_numpy(value: NDArray[Any], name: str) -> Array:
+    """View of a NumPy array."""
+    dtype = _known.get(value.dtype)
+    if dtype is None:
+        dtype = _NUMPY.get(value.dtype.name)
+        if dtype is None or not value.dtype.isnative:
+            refuse(ERR_DTYPE, f"passrl: {name} has dtype {value.dtype}; the library's types are {', '.join(_NUMPY)} of native byte order")
+        _known[value.dtype] = dtype
+    _dims(name, value.ndim)
+    # NumPy gives an array without elements strides of 0, which an output may not have.
+    strides = _elements(name, value.strides, value.itemsize) if value.size else (value.shape[-1], 1)[-value.ndim :]
+    view = _filled(value.__array_interface__["data"][0], value.shape, strides, dtype, (_ffi.CPU, 0))
+    return Array(value, view, value, bool(value.flags.writeable))
+
+
+def _from_capsule(value: Any, name: str) -> Array:
+    # A consumer on the caller's own stream wants no synchronisation: -1 where there are streams.
+    device = value.__dlpack_device__()[0] if hasattr(value, "__dlpack_device__") else 1
+    options: dict[str, Any] = {"stream": -1} if device in (2, 13) else {}
+    try:
+        capsule = value.__dlpack__(max_version=(1, 0), **options)
+    except TypeError:
+        capsule = value.__dlpack__(**options)
+    view = _ffi.View()
+    writable = True
+    if _is_capsule(capsule, b"dltensor_versioned"):
+        base = _new_capsule(capsule, b"dltensor_versioned")
+        writable = not ctypes.c_uint64.from_address(base + _VERSIONED_FLAGS).value & _READ_ONLY
+        tensor = base + _VERSIONED_TENSOR
+    else:
+        tensor = _new_capsule(capsule, b"dltensor")
+    try:
+        _ffi.call("view_from_dlpack", tensor, ctypes.byref(view))
+    except Exception as fault:
+        raise type(fault)(*_named(fault, name)) from None
+    # The capsule is not renamed, so it frees its tensor itself when it dies.
+    return Array(value, view, (value, capsule), writable)
+
+
+def _named(fault: Any, name: str) -> tuple[int, str]:
+    return fault.status, f"{fault} (argument {name})"
+
+
+def _from_cuda_interface(value: Any, name: str) -> Array:
+    found = value.__cuda_array_interface__
+    dtype = np.dtype(found["typestr"])
+    number = _NUMPY.get(dtype.name)
+    if number is None:
+        refuse(ERR_DTYPE, f"passrl: {name} has dtype {found['typestr']}; the library's types are {', '.join(_NUMPY)}")
+    shape = tuple(int(n) for n in found["shape"])
+    _dims(name, len(shape))
+    strides = found.get("strides")
+    if strides is None:
+        steps: tuple[int, ...] = (1,) if len(shape) == 1 else (shape[1], 1)
+    else:
+        steps = _elements(name, tuple(strides), dtype.itemsize)
+    address, read_only = found["data"]
+    return Array(value, _filled(int(address), shape, steps, number, (_ffi.CUDA, 0)), value, not read_only)
+
+
+def is_array(value: Any) -> bool:
+    """An array of some framework (not a list)."""
+    return isinstance(value, np.ndarray) or any(
+        hasattr(value, method) for method in ("__dlpack__", "__cuda_array_interface__", "__array_interface__", "__array__")
+    )
+
+
+def array(value: Any, name: str, listed: str = "float64") -> Array:
+    """A view of `value`: a NumPy array, anything with `__dlpack__` (torch, jax, cupy), `__cuda_array_interface__` or `__array__`.
+
+    Arrays are never copied. A list or tuple of numbers has no memory to view: it becomes a small array of type `listed` ("float64",
+    "float32", "int64", "bool"). Tensors that require gradients are detached.
+    """
+    if isinstance(value, np.ndarray):
+        return from_numpy(value, name)
+    if getattr(value, "requires_grad", False):
+        value = value.detach()
+    if hasattr(value, "__dlpack__"):
+        return _from_capsule(value, name)
+    if hasattr(value, "__cuda_array_interface__"):
+        return _from_cuda_interface(value, name)
+    if isinstance(value, (list, tuple, range)):
+        try:
+            return from_numpy(np.array(value, dtype=listed), name)
+        except (TypeError, ValueError) as fault:
+            refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array of {listed} ({fault})")
+    if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
+        return from_numpy(np.asarray(value), name)
+    refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__}; it must be an array (NumPy, torch, jax, cupy) or a list of numbers")
+
+
+def host(value: Any, name: str) -> NDArray[Any]:
+    """A NumPy view of an array on the CPU, for what is read on the host (keys, offsets, lengths)."""
+    if isinstance(value, np.ndarray):
+        return value
+    if getattr(value, "requires_grad", False):
+        value = value.detach()
+    if hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] not in (1, 3):
+        value = value.cpu() if hasattr(value, "cpu") else value.get()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as fault:
+        refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array ({fault})")
+
+
+def framework(value: Any) -> str:
+    """ "numpy", "torch", "jax" or "cupy": the module an array's type comes from."""
+    root = type(value).__module__.partition(".")[0]
+    return {"torch": "torch", "jax": "jax", "jaxlib": "jax", "cupy": "cupy"}.get(root, "numpy")
+
+
+class Maker:
+    """Makes and wraps outputs in the framework and on the device of an input."""
+
+    def __init__(self, like: Any) -> None:
+        self.framework = framework(like)
+        self._device = getattr(like, "device", None)
+
+    def empty(self, shape: tuple[int, ...], dtype: int) -> Any:
+        """New memory, uninitialised."""
+        if self.framework == "torch":
+            torch = sys.modules["torch"]
+            return torch.empty(shape, dtype=getattr(torch, _NAMES[dtype]), device=self._device)
+        if self.framework == "cupy":
+            return sys.modules["cupy"].empty(shape, dtype=numpy_dtype(dtype))
+        return np.empty(shape, dtype=numpy_dtype(dtype))
+
+    def wrap(self, memory: Any) -> Any:
+        """An output as the caller's framework has it: jax arrays are made from the NumPy memory that was written."""
+        if self.framework == "jax" and isinstance(memory, np.ndarray):
+            return sys.modules["jax"].numpy.asarray(memory)
+        return memory
+
+    def native(self, small: NDArray[Any]) -> Any:
+        """A small NumPy result in the caller's framework, sharing memory where that has a way."""
+        if self.framework == "torch":
+            torch = sys.modules["torch"]
+            return torch.from_numpy(small)
+        return self.wrap(small)
+
+
+def aligned(bytes_wanted: int, alignment: int = 64) -> NDArray[np.uint8]:
+    """Memory of at least `bytes_wanted` bytes at a multiple of `alignment`."""
+    memory = np.empty(bytes_wanted + alignment, dtype=np.uint8)
+    start = -memory.__array_interface__["data"][0] % alignment
+    return memory[start : start + bytes_wanted]
+
+
+def address(memory: NDArray[Any]) -> int:
+    """Address of the first element."""
+    return int(memory.__array_interface__["data"][0])

@@ -1,0 +1,332 @@
+"""From the caller's arguments to the ABI's batch: layout, extents, groups, steps, streams. Views only; what is read here is `[R]`."""
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _ffi, arrays
+from .arrays import Array, Maker
+from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps in CSR form.
+
+    offsets: `[R+1]` i32/i64, steps of rollout i are `offsets[i] .. offsets[i+1]`. ends: `[S]` i32/i64, exclusive end of each step in
+    tokens of its rollout. scores: `[S]` or `[P, S]` for P process streams, f32, bf16, f16 or f64 (None beside a signal or
+    log-probabilities). begins: `[S]`; given, tokens outside steps are out of scope. groups: `[S]`, not served by this version.
+    """
+
+    offsets: Any
+    ends: Any
+    scores: Any = None
+    begins: Any = None
+    groups: Any = None
+
+
+@dataclass
+class Arguments:
+    """What `passrl.shape`, `Plan.run` and `Partials.add` take as their batch; see `passrl.shape` for each."""
+
+    signal: Any = None
+    steps: Steps | None = None
+    step_ends: Any = None
+    step_marks: Any = None
+    chunk_ends: Any = None
+    logp_policy: Any = None
+    logp_teacher: Any = None
+    logp_base: Any = None
+    logp_reference: Any = None
+    cu_seqlens: Any = None
+    lengths: Any = None
+    pad_side: str = "right"
+    mask: Any = None
+    groups: Any = None
+    group_size: int | None = None
+    group_offsets: Any = None
+    outcome: Any = None
+    format: Any = None
+    format_ok: Any = None
+    streams: Mapping[str, Any] | None = None
+    values: Any = None
+    token_rewards: Any = None
+    bootstrap: Any = None
+    baselines: Any = None
+    in_stats: Any = None
+    absent: Any = None
+    stats_in: Any = None
+
+    def signals(self) -> list[Any]:
+        """The process signals: one array, or a list or tuple of arrays."""
+        if self.signal is None:
+            return []
+        if isinstance(self.signal, (list, tuple)) and self.signal and all(arrays.is_array(one) for one in self.signal):
+            if all(getattr(one, "shape", ()) for one in self.signal):
+                return list(self.signal)
+        return [self.signal]
+
+    def extra(self) -> list[tuple[str, Any, float | None]]:
+        """Further streams: name, array, weight (None: the configuration's)."""
+        found: list[tuple[str, Any, float | None]] = []
+        for name, value in (self.streams or {}).items():
+            weighted = isinstance(value, tuple) and len(value) == 2 and np.ndim(value[1]) == 0
+            found.append((name, value[0], float(value[1])) if weighted else (name, value, None))
+        return found
+
+
+ARGUMENTS: tuple[str, ...] = tuple(field.name for field in fields(Arguments))
+
+# Argument, type of a list given for it. Token-shaped, then per rollout.
+_TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
+           "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
+_ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
+             "bootstrap": "float64", "baselines": "float64"}
+
+
+def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
+    """Dense group numbers of keys, in order of first appearance.
+
+    keys: `[R]` integers or strings (list, NumPy, torch). Returns `[R]` i64 and the keys of the groups, `G` of them.
+    """
+    found = arrays.host(keys, "groups")
+    if found.ndim != 1:
+        refuse(ERR_SHAPE, f"passrl: groups has {found.ndim} dimensions; it must have 1, a key a rollout")
+    index = np.empty(len(found), dtype=np.int64)
+    if found.dtype.kind in "iub":
+        numbers = np.ascontiguousarray(found).astype(np.int64, copy=False)
+        count = ctypes.c_int64()
+        _ffi.call("group_index", ctypes.byref(arrays.from_numpy(numbers, "groups").view),
+                  ctypes.byref(arrays.from_numpy(index, "index").view), ctypes.byref(count))
+        first = np.unique(index, return_index=True)[1]
+        return index, [key.item() for key in found[first]]
+    if found.dtype.kind == "f":
+        refuse(ERR_VALUE, f"passrl: groups is of {found.dtype}; group keys are integers or strings")
+    seen: dict[Any, int] = {}
+    index[:] = [seen.setdefault(key, len(seen)) for key in (found.tolist() if isinstance(keys, np.ndarray) else list(keys))]
+    return index, list(seen)
+
+
+def ragged(rows: Any) -> Steps:
+    """Steps from a sequence of R sequences of ends."""
+    counts = [len(row) for row in rows]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    ends = np.fromiter((end for row in rows for end in row), dtype=np.int64, count=int(offsets[-1]))
+    return Steps(offsets, ends)
+
+
+def _step_ends(value: Any) -> Steps:
+    if isinstance(value, Steps):
+        return value
+    if isinstance(value, tuple) and len(value) == 2 and all(arrays.is_array(part) for part in value):
+        return Steps(*value)
+    if isinstance(value, (list, tuple)) and all(hasattr(row, "__len__") for row in value):
+        return ragged(value)
+    refuse(ERR_VALUE, "passrl: step_ends is an array; give (offsets [R+1], ends [S]), a list of R lists of ends, or marks a token as step_marks")
+
+
+class Batch:
+    """The ABI's batch with what keeps its memory alive."""
+
+    def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0) -> None:
+        self.struct = _ffi.made(_ffi.Batch, "batch")
+        self.keep: list[Any] = []
+        self.group_keys: list[Any] | None = None
+        self._token_arrays: list[Array] = []
+        self._like: Any = None
+        self.out = None if out is None else self._out(out)
+        self._tokens(arguments)
+        self._extents(arguments)
+        self._steps(arguments)
+        for name, listed in _ROLLOUTS.items():
+            self._put(name, getattr(arguments, name), listed)
+        extra = arguments.extra()
+        if len(extra) > _ffi.MAX_EXTRA:
+            refuse(ERR_VALUE, f"passrl: streams has {len(extra)} streams; there are {_ffi.MAX_EXTRA} at most")
+        self.stream_names = [name for name, _, _ in extra]
+        for index, (name, value, _) in enumerate(extra):
+            self.struct.extra[index] = self._view(arrays.array(value, f"streams[{name!r}]"))
+        self._groups(arguments, dense, groups)
+        if arguments.stats_in is not None:
+            self._stats_in(arguments.stats_in)
+        self.maker = Maker(self._like)
+
+    def _view(self, array: Array) -> Any:
+        pointer = ctypes.pointer(array.view)
+        self.keep.append((array, pointer))
+        if self._like is None and arrays.is_array(array.source):
+            self._like = array.source
+        return pointer
+
+    def _put(self, name: str, value: Any, listed: str, field: str | None = None) -> Array | None:
+        if value is None:
+            return None
+        found = arrays.array(value, name, listed)
+        setattr(self.struct, field or name, self._view(found))
+        return found
+
+    def _out(self, out: Any) -> Array:
+        found = arrays.array(out, "out") if arrays.is_array(out) else refuse(ERR_VALUE, "passrl: out is no array; it must be memory to write to")
+        if not found.writable:
+            refuse(ERR_VALUE, f"passrl: out is a read-only {arrays.framework(out)} array; give memory that may be written")
+        self._like = found.source
+        return found
+
+    def _tokens(self, a: Arguments) -> None:
+        signals = [arrays.array(one, "signal", "float32") for one in a.signals()]
+        if len(signals) > _ffi.MAX_PROCESS:
+            refuse(ERR_VALUE, f"passrl: signal is a list of {len(signals)} process streams; there are {_ffi.MAX_PROCESS} at most")
+        for index, one in enumerate(signals):
+            self.struct.signal[index] = self._view(one)
+        self.num_signals = len(signals)
+        self._token_arrays.extend(signals)
+        for name, listed in _TOKENS.items():
+            found = self._put(name, getattr(a, name), listed)
+            if found is not None:
+                self._token_arrays.append(found)
+        if self.out is not None:
+            self._token_arrays.append(self.out)
+
+    def _extents(self, a: Arguments) -> None:
+        sides = {"right": 0, "left": 1}
+        if a.pad_side not in sides:
+            refuse(ERR_VALUE, f'passrl: pad_side is {a.pad_side!r}; it is "right" or "left"')
+        padded = any(len(one.shape) == 2 for one in self._token_arrays)
+        self.struct.layout = _ffi.PADDED if padded else _ffi.PACKED
+        self.struct.pad_side = sides[a.pad_side]
+        if padded:
+            shape = next(one.shape for one in self._token_arrays if len(one.shape) == 2)
+            self._put("cu_seqlens", a.cu_seqlens, "int64")
+            self._put("lengths", a.lengths, "int64")
+            self.rollouts = shape[0]
+            self.token_shape: tuple[int, ...] = shape
+            self.struct.row_tokens = shape[1]
+            self.longest, self.slots = shape[1], shape[0] * shape[1]
+            self.token_offsets: NDArray[np.int64] = np.arange(self.rollouts, dtype=np.int64) * shape[1]
+            self.extents: NDArray[np.int64] = np.full(self.rollouts, shape[1], dtype=np.int64)
+        else:
+            cu = self._packed(a)
+            self.rollouts = len(cu) - 1
+            slots = self._token_arrays[0].shape[0] if self._token_arrays else int(cu[-1])
+            self.token_shape = (slots,)
+            self.extents = np.diff(cu)
+            self.longest, self.slots = int(max(self.extents.max(initial=0), 0)), slots
+            self.token_offsets = cu[:-1]
+        self.struct.num_rollouts = self.rollouts
+
+    def _packed(self, a: Arguments) -> NDArray[np.int64]:
+        if a.cu_seqlens is not None:
+            if a.lengths is not None:
+                refuse(ERR_CONFLICT, "passrl: cu_seqlens and lengths are both given for a packed batch; give one")
+            given = self._put("cu_seqlens", a.cu_seqlens, "int64")
+            assert given is not None
+            if len(given.shape) != 1 or given.shape[0] < 1:
+                refuse(ERR_SHAPE, f"passrl: cu_seqlens has shape {list(given.shape)}; it must be [R+1], from 0 to N")
+            return arrays.host(given.source, "cu_seqlens").astype(np.int64, copy=False)
+        if a.lengths is None:
+            refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
+                             "give one, or two-dimensional arrays [R, T]")
+        lengths = arrays.host(a.lengths, "lengths")
+        if lengths.size == 0:
+            # An empty list has no type of its own.
+            lengths = lengths.astype(np.int64)
+        if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+            refuse(ERR_SHAPE, f"passrl: lengths has shape {list(lengths.shape)} of {lengths.dtype}; it must be [R] integers")
+        cu = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=cu[1:])
+        self._put("cu_seqlens", cu, "int64")
+        if self._like is cu:
+            self._like = a.lengths if arrays.is_array(a.lengths) else None
+        return cu
+
+    def _steps(self, a: Arguments) -> None:
+        self.num_steps, self.process_streams = 0, max(self.num_signals, 1)
+        self.step_counts: NDArray[np.int64] | None = None
+        steps = a.steps
+        if a.step_ends is not None:
+            if steps is not None:
+                refuse(ERR_CONFLICT, "passrl: steps and step_ends are both given; steps has the ends already")
+            steps = _step_ends(a.step_ends)
+        if steps is None:
+            return
+        if not isinstance(steps, Steps):
+            refuse(ERR_VALUE, f"passrl: steps is a {type(steps).__name__}; it must be a passrl.Steps(offsets, ends, scores)")
+        offsets = self._put("steps.offsets", steps.offsets, "int64", "step_offsets")
+        ends = self._put("steps.ends", steps.ends, "int64", "step_ends")
+        scores = self._put("steps.scores", steps.scores, "float64", "step_scores")
+        self._put("steps.begins", steps.begins, "int64", "step_begins")
+        self._put("steps.groups", steps.groups, "int64", "step_group")
+        if scores is not None and len(scores.shape) == 2:
+            self.process_streams = scores.shape[0]
+        if ends is not None:
+            self.num_steps = ends.shape[0]
+        if offsets is not None and offsets.shape == (self.rollouts + 1,):
+            counts: NDArray[np.int64] = np.asarray(np.diff(arrays.host(offsets.source, "steps.offsets")), dtype=np.int64)
+            self.step_counts = counts
+
+    def _groups(self, a: Arguments, dense: bool, groups: int) -> None:
+        self.groups = groups
+        if a.group_size is not None:
+            if int(a.group_size) < 1:
+                refuse(ERR_VALUE, f"passrl: group_size is {a.group_size}; it must be 1 or more")
+            self.struct.group_size = int(a.group_size)
+            self.groups = self.rollouts // int(a.group_size)
+        if a.group_offsets is not None:
+            found = self._put("group_offsets", a.group_offsets, "int64")
+            assert found is not None
+            self.groups = max(found.shape[0] - 1, 0)
+        if a.groups is None:
+            if a.group_size is None and a.group_offsets is None:
+                self.groups = self.rollouts
+            return
+        if not dense:
+            self._put("groups", a.groups, "int64", "group_index")
+            return
+        index, self.group_keys = group_index(a.groups)
+        like = self._like
+        self._put("groups", index, "int64", "group_index")
+        self._like = like if like is not None else (a.groups if arrays.is_array(a.groups) else None)
+        self.groups = self.struct.num_groups = len(self.group_keys)
+
+    def _stats_in(self, value: Any) -> None:
+        memory = np.frombuffer(value, dtype=np.uint8) if isinstance(value, (bytes, bytearray, memoryview)) else arrays.host(value, "stats_in")
+        self.keep.append(memory)
+        self.struct.stats_in = arrays.address(memory)
+        self.struct.stats_in_bytes = memory.nbytes
+
+    def index(self) -> NDArray[np.int64]:
+        """Group of each rollout, `[R]` (host)."""
+        if self.struct.group_size > 0:
+            by_size: NDArray[np.int64] = np.arange(self.rollouts, dtype=np.int64) // int(self.struct.group_size)
+            return by_size
+        for pointer, per_group in ((self.struct.group_index, False), (self.struct.group_offsets, True)):
+            if pointer:
+                source = next(array.source for array, kept in self.keep_views() if ctypes.addressof(array.view) == ctypes.addressof(pointer.contents))
+                found: NDArray[np.int64] = np.asarray(arrays.host(source, "groups"), dtype=np.int64)
+                if per_group:
+                    found = np.repeat(np.arange(len(found) - 1, dtype=np.int64), np.maximum(np.diff(found), 0))
+                return found
+        return np.arange(self.rollouts, dtype=np.int64)
+
+    def keep_views(self) -> list[tuple[Array, Any]]:
+        """Views in use, with their pointers."""
+        return [pair for pair in self.keep if isinstance(pair, tuple)]
+
+    def largest_group(self, config: Any) -> tuple[int, int]:
+        """Most rollouts, and most elements of the process set, of a group: what exact sums are limited by."""
+        if self.rollouts == 0:
+            return 1, 1
+        index = self.index()
+        if len(index) != self.rollouts or index.min() < 0:
+            return self.rollouts, max(self.slots, 1)
+        rollouts = int(np.bincount(index).max())
+        by_steps = self.step_counts is not None and config.kind == "prm" and config.pool == "steps"
+        elements = self.step_counts if by_steps else self.extents
+        assert elements is not None
+        most = int(np.bincount(index, weights=np.maximum(elements, 0).astype(np.float64)).max())
+        return rollouts, max(most + (2 * rollouts if config.fusion == "pooled" else 0), 1)

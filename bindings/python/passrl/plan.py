@@ -1,0 +1,246 @@
+"""Plans and bound calls: one ctypes call a run."""
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from ctypes import byref
+from typing import Any
+
+from . import _ffi, arrays
+from .arrays import Array, Maker
+from .batch import ARGUMENTS, Arguments, Batch
+from .config import Config
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, refuse
+from .results import Report, Shaped
+
+WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
+_BACKENDS = {"cpu": _ffi.CPU, "cuda": _ffi.CUDA}
+_LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces")
+
+# Workspaces kept by a plan for later calls.
+_MOST_FREE = os.cpu_count() or 1
+
+_contexts: dict[tuple[int, int, int], Context] = {}
+_lock = threading.Lock()
+
+
+class Context:
+    """Backend, device and threads; shared by plans, destroyed after the last of them."""
+
+    def __init__(self, backend: int, device: int, threads: int) -> None:
+        options = _ffi.made(_ffi.ContextOptions, "context_options")
+        options.backend, options.device, options.threads = backend, device, threads
+        handle = ctypes.c_void_p()
+        _ffi.call("context_create", byref(options), byref(handle))
+        self.handle = handle
+        weakref.finalize(self, _ffi.function("context_destroy"), handle)
+
+    def __repr__(self) -> str:
+        return _ffi.described("context_describe", self.handle)
+
+
+def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.CPU, 0)) -> Context:
+    """The process's context of a backend ("cpu", "cuda"; None: where the arrays are) and thread count (0: the library's choice)."""
+    if backend is None:
+        number = device[0]
+    elif backend in _BACKENDS:
+        number = _BACKENDS[backend]
+    else:
+        refuse(ERR_VALUE, f'passrl: backend is {backend!r}; it is "cpu", "cuda" or None (where the arrays are)')
+    key = (number, device[1] if number == _ffi.CUDA else 0, int(threads))
+    with _lock:
+        if key not in _contexts:
+            _contexts[key] = Context(*key)
+        return _contexts[key]
+
+
+def stream_pointer(stream: Any) -> int | None:
+    """Address of a CUDA stream: an int, torch/cupy streams, or `__cuda_stream__`; None: none."""
+    if stream is None or isinstance(stream, int):
+        return stream
+    for name in ("cuda_stream", "ptr"):
+        if hasattr(stream, name):
+            return int(getattr(stream, name))
+    if hasattr(stream, "__cuda_stream__"):
+        return int(stream.__cuda_stream__()[1])
+    refuse(ERR_VALUE, f"passrl: stream is a {type(stream).__name__}; it must be an address, a torch or cupy stream, or None")
+
+
+def refuse_comm(comm: Any) -> None:
+    """Groups over ranks are not served yet."""
+    if comm is not None:
+        refuse(ERR_NOT_YET, "passrl: comm is given; groups spread over ranks come with a later version: gather the rewards first, or "
+                            "add passrl.Partials of the ranks, and pass comm=None")
+
+
+def arguments_of(given: dict[str, Any]) -> Arguments:
+    """Batch arguments by keyword; an unknown one is refused with the nearest."""
+    for name in given:
+        if name not in ARGUMENTS:
+            import difflib
+
+            near = ", ".join(difflib.get_close_matches(name, ARGUMENTS, n=3, cutoff=0.0))
+            refuse(ERR_UNKNOWN_NAME, f'passrl: argument "{name}" is unknown; nearest: {near}. Fields of the configuration belong to the plan')
+    arguments = Arguments(**given)
+    for name, _, weight in arguments.extra():
+        if weight is not None:
+            refuse(ERR_VALUE, f"passrl: streams[{name!r}] has a weight; a plan's weights are its configuration's (extra_0.weight, ...)")
+    return arguments
+
+
+class Plan:
+    """A configuration within limits: validated once, run many times, from many threads at once.
+
+    config: a `Config` or a preset's name; further keywords are its fields. rollouts, tokens (packed N, padded R*T): the most a call is
+    given. groups (default: rollouts), rollout_tokens (tokens), steps (tokens), group_rollouts (rollouts), group_elements (tokens): likewise.
+    backend, threads: as for `passrl.shape`. Batches say their groups by dense indices (`groups`, see `passrl.group_index`), `group_size`
+    or `group_offsets`.
+    """
+
+    def __init__(
+        self, config: Config | str = "pass", *, rollouts: int, tokens: int, groups: int = 0, rollout_tokens: int = 0, steps: int = 0,
+        group_rollouts: int = 0, group_elements: int = 0, backend: str | None = None, threads: int = 0, comm: Any = None,
+        _device: tuple[int, int] = (_ffi.CPU, 0), **fields: Any,
+    ) -> None:
+        refuse_comm(comm)
+        self.config = Config(config, **fields)
+        self.limits = {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens, "rollout_tokens": rollout_tokens,
+                       "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements}
+        limits = _ffi.made(_ffi.Limits, "limits")
+        for name, value in self.limits.items():
+            setattr(limits, name, int(value))
+        self._context = context(backend, threads, _device)
+        self._handle = ctypes.c_void_p()
+        _ffi.call("plan_create", self._context.handle, byref(self.config._raw), byref(limits), None, byref(self._handle))
+        weakref.finalize(self, _ffi.function("plan_destroy"), self._handle)
+        needed = ctypes.c_size_t()
+        _ffi.call("plan_workspace_size", self._handle, byref(needed))
+        self.workspace_bytes = needed.value
+        self._free: list[Any] = []
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The library's handle."""
+        return self._handle
+
+    def workspace(self) -> Any:
+        """A workspace for one call at a time; `release` it."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return arrays.aligned(max(self.workspace_bytes, 1))
+
+    def release(self, workspace: Any) -> None:
+        """Gives a workspace back for later calls."""
+        if len(self._free) < _MOST_FREE:
+            self._free.append(workspace)
+
+    def bind(self, *, out: Any = None, dtype: Any = None, returns: Any = None, want: Any = None, stream: Any = None, **batch: Any) -> Call:
+        """A call with its memory: `call()` runs it again on whatever the arrays then hold. One thread at a time.
+
+        batch: arguments of `passrl.shape` (groups: dense indices). out, dtype, returns, stream: as there. want: what is computed beside the
+        advantages, any of "path_scores", "num_chunks", "chunks", "stats", "flags" (default: all).
+        """
+        arguments = arguments_of(batch)
+        return Call(self, Batch(arguments, out=out, dense=False, groups=self.limits["groups"]), dtype, returns, want, stream)
+
+    def run(self, **batch: Any) -> Shaped:
+        """Shapes one batch; arguments as `bind`."""
+        return self.bind(**batch)()
+
+    def __repr__(self) -> str:
+        return _ffi.described("plan_describe", self._handle)
+
+
+class Sinks:
+    """Outputs of a run: the ABI's struct and the memory behind it."""
+
+    def __init__(self, batch: Batch, groups: int, config: Config, dtype: Any, returns: Any, want: Any) -> None:
+        self.struct = _ffi.made(_ffi.Outputs, "outputs")
+        self.keep: list[Any] = []
+        self.native: dict[str, Any] = {}
+        self.host: dict[str, Any] = {}
+        self.report = Report()
+        self.struct.report = ctypes.pointer(self.report._struct)
+        wanted = WANTED if want is None else frozenset([want] if isinstance(want, str) else want)
+        if wanted - WANTED:
+            refuse(ERR_VALUE, f"passrl: want has {', '.join(sorted(wanted - WANTED))}; it knows {', '.join(sorted(WANTED))}")
+        maker, tokens, rollouts = batch.maker, batch.token_shape, batch.rollouts
+        if batch.out is not None:
+            if dtype is not None and arrays.dtype_number(dtype) != batch.out.dtype:
+                refuse(ERR_VALUE, f"passrl: dtype is {dtype} and out has another; leave dtype out")
+            self._put("advantages", batch.out)
+        else:
+            self._make("advantages", maker, tokens, _ffi.F32 if dtype is None else arrays.dtype_number(dtype))
+        if returns is None:
+            returns = config.credit == "gae"
+        if returns is True:
+            self._make("returns", maker, tokens, self.native_dtype)
+        elif returns is not False:
+            self._put("returns", arrays.array(returns, "returns"))
+        plain = Maker(None)
+        if "path_scores" in wanted:
+            self._small("path_scores", plain, (rollouts,), _ffi.F64)
+        if wanted & {"num_chunks", "chunks"}:
+            self._small("num_chunks", plain, (rollouts,), _ffi.I64)
+        if "chunks" in wanted:
+            self._small("chunk_ends", plain, tokens, _ffi.I32)
+            self._small("chunk_values", plain, tokens, _ffi.F32)
+        table = (groups, _ffi.MAX_STREAMS)
+        if "stats" in wanted:
+            self._small("stats_count", plain, table, _ffi.I64)
+            for name in ("stats_mean", "stats_std", "stats_absmax"):
+                self._small(name, plain, table, _ffi.F64)
+        if "flags" in wanted:
+            self._small("group_flags", plain, table, _ffi.I32)
+            self._small("rollout_flags", plain, (rollouts,), _ffi.I32)
+
+    def _put(self, name: str, array: Array) -> None:
+        pointer = ctypes.pointer(array.view)
+        self.keep.append((array, pointer))
+        setattr(self.struct, name, pointer)
+        self.native[name] = array.source
+        if name == "advantages":
+            self.native_dtype = array.dtype
+
+    def _make(self, name: str, maker: Maker, shape: tuple[int, ...], dtype: int) -> None:
+        self._put(name, arrays.array(maker.empty(shape, dtype), name))
+
+    def _small(self, name: str, maker: Maker, shape: tuple[int, ...], dtype: int) -> None:
+        memory = maker.empty(shape, dtype)
+        self._put(name, arrays.array(memory, name))
+        self.host[name] = memory
+
+
+class Call:
+    """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
+
+    def __init__(self, plan: Plan, batch: Batch, dtype: Any, returns: Any, want: Any, stream: Any, buffer: Any = None) -> None:
+        self.plan, self.batch = plan, batch
+        groups = batch.groups or (plan.limits["groups"] if batch.struct.group_index else 0)
+        self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
+        self._workspace = plan.workspace()
+        weakref.finalize(self, plan.release, self._workspace)
+        workspace = arrays.address(self._workspace), plan.workspace_bytes
+        structs = byref(batch.struct), byref(self.sinks.struct)
+        address = stream_pointer(stream)
+        if buffer is None:
+            self._function = _ffi.function("plan_run")
+            self._arguments: tuple[Any, ...] = (plan.handle, *structs, *workspace, address)
+        else:
+            self._function = _ffi.function("plan_apply")
+            self._arguments = (plan.handle, structs[0], arrays.address(buffer), buffer.nbytes, structs[1], *workspace, address)
+            self._buffer = buffer
+        self.shaped = Shaped(
+            0, self.sinks.native, self.sinks.host, self.sinks.report, batch.token_offsets, batch.stream_names, batch.group_keys, batch.maker)
+
+    def __call__(self) -> Shaped:
+        """Runs; the result's memory is overwritten by the next call. Errors: `passrl.Error` with the library's sentence."""
+        status = self._function(*self._arguments)
+        if status < 0:
+            refuse(status, _ffi.last_error())
+        shaped = self.shaped
+        shaped.status, shaped._csr = status, None
+        return shaped

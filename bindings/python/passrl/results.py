@@ -1,0 +1,253 @@
+"""What a run gives back."""
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping
+from enum import IntFlag
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _ffi
+from .arrays import Maker
+from .config import STREAM_NAMES
+
+
+class GroupFlag(IntFlag):
+    """Bits of `Shaped.group_flags` (`PASSRL_GROUP_*`)."""
+
+    EMPTY = 1
+    SINGLE = 2
+    ZERO_VARIANCE = 4
+    NONFINITE = 8
+    BAD_STEPS = 16
+    ALL_VIOLATING = 32
+    BAD = 64
+    MISSING = 128
+    TOO_LARGE = 256
+
+
+class RolloutFlag(IntFlag):
+    """Bits of `Shaped.rollout_flags` (`PASSRL_ROLLOUT_*`)."""
+
+    NO_SCOPE = 1
+    ABSENT = 2
+    NONFINITE = 4
+    MISSING = 8
+    BAD_STEPS = 16
+    FORMAT_VIOLATING = 32
+    IN_BAD_GROUP = 64
+    NO_STREAM = 128
+
+
+class Finding(IntFlag):
+    """Bits of `Report.findings` (`PASSRL_FOUND_*`)."""
+
+    NONFINITE = 1
+    MISSING = 2
+    BAD_STEPS = 4
+    SINGLETON = 8
+    TOO_LARGE = 16
+
+
+class Report:
+    """Counts and sums of a run, never means: reports of micro-batches and ranks add (`a + b`).
+
+    Attributes are the header's: findings, first_finding, first_rollout, first_group, first_stream, rollouts, tokens, chunks,
+    degenerate_groups, bad_groups, violating_groups, missing_values, nonfinite_values, low_logps, clipped_tokens, overflowed_tokens,
+    bad_steps, lost_deviations (int), sum_advantages, sum_squares (float).
+    """
+
+    __slots__ = ("_struct",)
+    FIELDS = tuple(str(field[0]) for field in _ffi.Report._fields_ if field[0] not in ("struct_size", "reserved0"))
+
+    def __init__(self, struct: Any = None) -> None:
+        self._struct = _ffi.made(_ffi.Report, "report") if struct is None else struct
+
+    def __getattr__(self, field: str) -> Any:
+        if field not in Report.FIELDS:
+            raise AttributeError(field)
+        value = getattr(self._struct, field)
+        return Finding(value) if field in ("findings", "first_finding") else value
+
+    @property
+    def status(self) -> int:
+        """0, or the positive status of the first kind of finding."""
+        return _ffi.call("report_status", ctypes.byref(self._struct))
+
+    @property
+    def message(self) -> str:
+        """The library's sentence about the first finding; "" without one."""
+        return _ffi.last_error() if self.status else ""
+
+    def copy(self) -> Report:
+        """A report of its own memory."""
+        struct = _ffi.Report()
+        ctypes.memmove(ctypes.byref(struct), ctypes.byref(self._struct), ctypes.sizeof(struct))
+        return Report(struct)
+
+    def __add__(self, other: Report) -> Report:
+        both = self.copy()
+        _ffi.call("report_merge", ctypes.byref(both._struct), ctypes.byref(other._struct))
+        return both
+
+    def as_dict(self) -> dict[str, int | float]:
+        """All fields by name."""
+        return {field: getattr(self._struct, field) for field in Report.FIELDS}
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        return _report, (bytes(self._struct),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Report) and self.as_dict() == other.as_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "Report(" + ", ".join(f"{name}={value}" for name, value in self.as_dict().items() if value) + ")"
+
+
+def _report(raw: bytes) -> Report:
+    return Report(_ffi.Report.from_buffer_copy(raw))
+
+
+class StreamStats(NamedTuple):
+    """Statistics of one stream, `[G]` each: elements (i64), mean, standard deviation, max|x| (f64)."""
+
+    count: Any
+    mean: Any
+    std: Any
+    absmax: Any
+
+
+class Stats(Mapping[str, StreamStats]):
+    """Statistics by stream: process_0 ..., outcome, format and the caller's own names. Iterates over the streams that were given."""
+
+    def __init__(self, memory: dict[str, NDArray[Any]], names: Mapping[str, int], maker: Maker) -> None:
+        self._memory, self._names, self._maker = memory, names, maker
+
+    def __getitem__(self, name: str) -> StreamStats:
+        column = self._names[name]
+        return StreamStats(*(self._maker.native(self._memory["stats_" + part][:, column]) for part in StreamStats._fields))
+
+    def __iter__(self) -> Iterator[str]:
+        given: NDArray[np.bool_] = np.any(self._memory["stats_count"] != 0, axis=0)
+        return (name for name, column in self._names.items() if given[column])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Shaped:
+    """Result of a run. Arrays are in the framework of the input.
+
+    advantages: the input's layout, `[N]` or `[R, T]`. returns: likewise, or None. path_scores `[R]` f64, num_chunks `[R]` i64.
+    status: 0, or a positive `PASSRL_FINDING_*`: the run is done, rollouts of bad groups have advantage 0; `findings` and `message` say
+    what and which first. Results of a bound call share memory that the next call overwrites; those of `shape` are the caller's.
+    """
+
+    def __init__(
+        self, status: int, native: dict[str, Any], host: dict[str, NDArray[Any]], report: Report, token_offsets: NDArray[np.int64],
+        stream_names: list[str], group_keys: list[Any] | None, maker: Maker,
+    ) -> None:
+        self.status = status
+        self._native, self._host, self._maker = native, host, maker
+        self._token_offsets, self._streams = token_offsets, stream_names
+        self.report = report
+        self.group_keys = group_keys
+        self._csr: tuple[Any, Any, Any] | None = None
+
+    def _get(self, name: str) -> Any:
+        found = self._native.get(name)
+        return None if found is None else self._maker.wrap(found)
+
+    @property
+    def advantages(self) -> Any:
+        """A, `[N]` or `[R, T]`: 0 outside the scope."""
+        return self._get("advantages")
+
+    @property
+    def returns(self) -> Any:
+        """Return-to-go before Divide-Length (gae: A + V), token-shaped; None where not asked for."""
+        return self._get("returns")
+
+    @property
+    def path_scores(self) -> Any:
+        """S, `[R]` f64: the divided return of the first chunk."""
+        return self._small("path_scores")
+
+    @property
+    def num_chunks(self) -> Any:
+        """K, `[R]` i64."""
+        return self._small("num_chunks")
+
+    @property
+    def group_flags(self) -> Any:
+        """`GroupFlag` bits, `[G, 16]` i32: a column a row of the stream table (`stream_names`)."""
+        return self._small("group_flags")
+
+    @property
+    def rollout_flags(self) -> Any:
+        """`RolloutFlag` bits, `[R]` i32."""
+        return self._small("rollout_flags")
+
+    def _small(self, name: str) -> Any:
+        found = self._host.get(name)
+        return None if found is None else self._maker.native(found)
+
+    @property
+    def stream_names(self) -> list[str]:
+        """Names of the 16 columns of `group_flags`; further streams by the caller's names."""
+        names = list(STREAM_NAMES)
+        names[_ffi.STREAM_EXTRA : _ffi.STREAM_EXTRA + len(self._streams)] = self._streams
+        return names
+
+    @property
+    def stats(self) -> Stats | None:
+        """Statistics by stream name."""
+        if "stats_count" not in self._host:
+            return None
+        return Stats(self._host, {name: column for column, name in enumerate(self.stream_names)}, self._maker)
+
+    def _chunks(self) -> tuple[Any, Any, Any]:
+        if self._csr is None:
+            if "chunk_ends" not in self._host:
+                return None, None, None
+            counts = self._host["num_chunks"]
+            offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+            np.cumsum(counts, out=offsets[1:])
+            slots = np.repeat(self._token_offsets - offsets[:-1], counts) + np.arange(offsets[-1])
+            ends, values = (self._host[name].reshape(-1)[slots] for name in ("chunk_ends", "chunk_values"))
+            native = self._maker.native
+            self._csr = native(offsets), native(ends), native(values)
+        return self._csr
+
+    @property
+    def chunk_offsets(self) -> Any:
+        """`[R+1]` i64: chunks of rollout i are `chunk_offsets[i] .. chunk_offsets[i+1]`."""
+        return self._chunks()[0]
+
+    @property
+    def chunk_ends(self) -> Any:
+        """`[C]` i32: exclusive end of each chunk in tokens of its rollout."""
+        return self._chunks()[1]
+
+    @property
+    def chunk_values(self) -> Any:
+        """`[C]` f32: value a of each chunk."""
+        return self._chunks()[2]
+
+    @property
+    def findings(self) -> Finding:
+        """What was found in the data; `Finding(0)` for nothing."""
+        return Finding(self.report.findings)
+
+    @property
+    def message(self) -> str:
+        """The library's sentence about the first finding; "" without one."""
+        return self.report.message
+
+    def __repr__(self) -> str:
+        told = f"status={self.status}" + (f" ({self.message})" if self.status else "")
+        return f"Shaped(rollouts={self.report.rollouts}, tokens={self.report.tokens}, chunks={self.report.chunks}, {told})"
