@@ -77,7 +77,8 @@ pub fn record(rows: &[Row]) -> std::io::Result<String> {
 
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
+    let name =
+        info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
     let widest = info
         .lines()
         .find(|l| l.starts_with("flags"))
