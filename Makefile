@@ -22,6 +22,7 @@ build: library $(VENV)/.installed ## target/release/libpassrl.so, and a .venv in
 library:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: curl https://sh.rustup.rs -sSf | sh" >&2; exit 1; }
 	$(CARGO) build --release --locked
+	@ln -sf libpassrl.so $(LIB).0  # the SONAME, for programs run from the build tree
 
 # Cargo alone knows whether the library is current, so its goal is phony; this one is not.
 $(VENV)/.installed: bindings/python/pyproject.toml tests/setup.sh

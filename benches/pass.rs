@@ -91,16 +91,17 @@ fn median(values: &mut [f64]) -> f64 {
 criterion_group!(benches, bench);
 
 fn main() {
+    let load = table::load();
     benches();
     ROWS.with_borrow(|rows| {
         if rows.is_empty() {
             return;
         }
-        let text = table::text(rows);
+        let text = table::text(rows, &load);
         println!("\n{text}");
         // `make bench` asks for the record; a filtered or trial run leaves none.
         if std::env::var_os("PASSRL_BENCH_RECORD").is_some() {
-            println!("recorded in {}", table::record(rows).expect("benches/record is writable"));
+            println!("recorded in {}", table::record(rows, &load).expect("benches/record is writable"));
         }
     });
 }

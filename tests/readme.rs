@@ -147,8 +147,8 @@ fn the_c_block_runs() {
     let readme = readme();
     let block = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("README has a C block");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    // Beside the test programs lies the shared library of this very build.
-    let library = std::env::current_exe().expect("a path").parent().and_then(Path::parent).expect("target/<profile>").to_owned();
+    // `deps`, where cargo puts the shared library of this very build; the copy one folder up is that of the last `cargo build`.
+    let library = std::env::current_exe().expect("a path").parent().expect("target/<profile>/deps").to_owned();
     let (source, program) = (folder.join("readme.c"), folder.join("readme"));
     std::fs::write(&source, PROGRAM.replace("BLOCK", block)).expect("target/tmp is writable");
     let compiled = Command::new("cc")

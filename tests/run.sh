@@ -75,6 +75,8 @@ begin=$SECONDS
 if ! stage setup tests/setup.sh system; then
     fail "setup: $(grep 'missing' $log/setup.log | head -1)"
 fi
+# `cargo test` alone leaves target/debug/libpassrl.so as the last build made it; tests that load it want this one.
+check build "$CARGO" build --locked
 # --nocapture would interleave threads; --show-output prints what passing tests say, among it "SKIPPED: ".
 stage cargo "$CARGO" test --locked --no-fail-fast -- --show-output
 count_cargo cargo $?

@@ -14,8 +14,8 @@ pub struct Row {
     pub error: f64,
 }
 
-pub fn text(rows: &[Row]) -> String {
-    let mut text = format!("{}, {}, passrl {}\n", machine(), today(), env!("CARGO_PKG_VERSION"));
+pub fn text(rows: &[Row], load: &str) -> String {
+    let mut text = format!("{}, {}, passrl {}, load {load} at the begin\n", machine(), today(), env!("CARGO_PKG_VERSION"));
     text += "Warm medians. MB: inputs read (valid tokens) + outputs written (every slot). copy: as many bytes, as many threads,\n";
     text += "the better of memcpy and non-temporal stores, timed in turn with the call. error: against an f64 loop, of the group's largest |A|.\n\n";
     let _ = writeln!(
@@ -44,17 +44,17 @@ pub fn text(rows: &[Row]) -> String {
 }
 
 /// Writes `benches/record/<machine>/<date>.csv`.
-pub fn record(rows: &[Row]) -> std::io::Result<String> {
+pub fn record(rows: &[Row], load: &str) -> std::io::Result<String> {
     let slug: String = machine().to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let slug: Vec<&str> = slug.split('-').filter(|part| !part.is_empty()).collect();
     let folder = format!("{}/benches/record/{}", env!("CARGO_MANIFEST_DIR"), slug.join("-"));
     std::fs::create_dir_all(&folder)?;
-    let mut text = String::from("machine,date,version,size,input,threads,tokens,bytes,ms,gb_per_s,copy,copy_gb_per_s,times_copy\n");
+    let mut text = String::from("machine,date,load,version,size,input,threads,tokens,bytes,ms,gb_per_s,copy,copy_gb_per_s,times_copy\n");
     for row in rows {
         let rate = row.bytes as f64 / 1e9;
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{},{},{:.4},{:.3},{},{:.3},{:.3}",
+            "{},{},{load},{},{},{},{},{},{},{:.4},{:.3},{},{:.3},{:.3}",
             machine().replace(',', ";"),
             today(),
             env!("CARGO_PKG_VERSION"),
@@ -73,6 +73,14 @@ pub fn record(rows: &[Row]) -> std::io::Result<String> {
     let path = format!("{folder}/{}.csv", today());
     std::fs::write(&path, text)?;
     Ok(path)
+}
+
+/// What the machine was doing in the last minute: above 0.5 the cores were shared and two-thread figures mean little.
+pub fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|l| l.split(' ').next().map(str::to_owned))
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn machine() -> String {
