@@ -86,7 +86,7 @@ if "$CARGO" clippy --version >/dev/null 2>&1; then
 else
     skip "clippy: not installed; rustup component add clippy"
 fi
-check library "$CARGO" build --release --locked
+check library make --no-print-directory library
 if [ ! -f bindings/python/pyproject.toml ]; then
     skip "python: bindings/python/pyproject.toml is not there"
 elif ! stage python tests/setup.sh python; then
