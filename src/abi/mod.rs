@@ -15,6 +15,7 @@ pub mod types;
 pub mod util;
 
 use crate::error::{self, Refused, Result};
+use crate::numerics::fpmode::with_default_mode;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -29,7 +30,8 @@ pub(crate) fn guard(function: &'static str, body: impl FnOnce() -> Result<i32>) 
     quiet_panics();
     error::enter(function);
     let before = INSIDE.replace(true);
-    let outcome = catch_unwind(AssertUnwindSafe(body));
+    // The caller's floating-point mode is kept and not trusted, from tables to results.
+    let outcome = catch_unwind(AssertUnwindSafe(|| with_default_mode(body)));
     INSIDE.set(before);
     match outcome {
         Ok(Ok(status)) => status,

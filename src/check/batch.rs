@@ -50,7 +50,7 @@ fn not_yet(b: &passrl_batch) -> Result<()> {
 ///
 /// # Safety
 /// The batch's views are NULL or `passrl_view`s.
-unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<[i64; 2]>, last: i64) -> Result<usize> {
+unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<[i64; 2]>, last: Option<i64>) -> Result<usize> {
     let dimension = usize::from(!packed);
     let mut found = if !packed && b.row_tokens > 0 { Some(b.row_tokens) } else { None };
     let views = [b.mask, b.logp_policy, b.logp_teacher, b.values, b.token_rewards, b.chunk_ends, b.step_marks];
@@ -60,7 +60,7 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<[i64; 2]>, last: i6
             found = Some(view.shape[dimension]);
         }
     }
-    let found = found.or(hint.map(|shape| shape[dimension])).unwrap_or(if packed { last } else { -1 });
+    let found = found.or(hint.map(|shape| shape[dimension])).or(last).unwrap_or(-1);
     match usize::try_from(found) {
         Ok(slots) => Ok(slots),
         Err(_) => refuse!(PASSRL_ERR_SHAPE, "batch.row_tokens is {} and no token-shaped view is given; set it to T, the slots of a row", b.row_tokens),
@@ -100,7 +100,11 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             (false, None, lengths) => Extents::Padded { lengths, pad_left },
             (false, Some(_), _) => return refuse!(PASSRL_ERR_CONFLICT, "batch.cu_seqlens is given in the padded layout; use lengths"),
         };
-        let last = if let Extents::Packed { cu_seqlens } = &extents { cu_seqlens.int(rollouts) } else { 0 };
+        // Without token-shaped memory the offsets alone say how far the tokens reach.
+        let last = match &extents {
+            Extents::Packed { cu_seqlens } => Some(cu_seqlens.int(rollouts)),
+            Extents::Padded { lengths, .. } => lengths.map(|l| (0..rollouts).map(|i| l.int(i)).max().unwrap_or(0)),
+        };
         let slots = slots(b, packed, hint, last)?;
         offsets::extents(&extents, rollouts, slots, limits)?;
         let tokens = Tokens { packed, rollouts, slots };
@@ -124,16 +128,16 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         let any_stream = num_process > 0 || rollout_streams.iter().any(Option::is_some);
         let gae = config.credit == Credit::Gae;
         let token_rewards = tokens.optional(b.token_rewards, "batch.token_rewards", view::FLOATS)?.filter(|_| gae);
-        if !any_stream && token_rewards.is_none() {
+        if !any_stream && token_rewards.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch has no process signal (config.kind is {}), no outcome, format or extra stream: there is nothing to shape", crate::model::config::Choice::name(config.kind));
         }
         let (grouping, groups) = grouping(b, rollouts, limits, any_stream)?;
         let values = tokens.optional(b.values, "batch.values", view::FLOATS)?.filter(|_| gae);
-        if gae && values.is_none() {
+        if gae && values.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = gae needs a value a token");
         }
         let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
-        if config.chunk == Chunk::Given && chunk_marks.is_none() {
+        if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token");
         }
         Ok(Problem {
@@ -193,7 +197,8 @@ unsafe fn steps(b: &passrl_batch, rollouts: usize, limits: &Limits) -> Result<Op
 /// # Safety
 /// As `problem`.
 unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Option<Steps>) -> Result<(Process, usize)> {
-    if config.kind == Kind::None {
+    // An empty batch (a rank without data) need not say what it has none of.
+    if config.kind == Kind::None || tokens.rollouts == 0 {
         return Ok((Process::None, 0));
     }
     let kind = if config.kind == Kind::Prm { "prm" } else { "kl" };

@@ -130,7 +130,7 @@ pub unsafe fn optional(view: *const passrl_view, name: &str, types: &'static [DT
 pub unsafe fn output(view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
     // SAFETY: passed on.
     let found = unsafe { optional(view, name, types, want)? };
-    if let Some(a) = &found {
+    if let Some(a) = found.as_ref().filter(|a| a.shape[0] > 0 && a.shape[1] > 0) {
         // Sorted by stride, each dimension must step over the whole of the one below.
         let mut dims: [(usize, usize); 2] = std::array::from_fn(|d| (a.stride[d].unsigned_abs(), a.shape[d]));
         dims.sort();

@@ -131,12 +131,15 @@ unsafe fn typed<T: Out>(simd: Simd, row: &Row, scope: &Scope, chunks: Chunks, va
         return overflowed;
     }
     to[..scope.first].fill(T::ZERO);
+    let mut written = scope.first;
     chunks.each(scope, |j, a, b| {
         let mut over = 0;
         to[a..b].fill(T::from_f64(values[j], &mut over));
         overflowed += over * (b - a) as u64;
+        written = b;
     });
-    to[scope.end..].fill(T::ZERO);
+    // Tokens in scope may have no chunk: where the steps do not fit there is none.
+    to[written..].fill(T::ZERO);
     overflowed
 }
 

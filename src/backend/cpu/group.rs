@@ -174,7 +174,7 @@ impl Worker<'_> {
                 self.report.degenerate_groups += i64::from(job.counting && reported && degenerate && !members.is_empty());
                 if s.sums.n >= most(s.grid.bits) {
                     (finding, found[row]) = (Some(report::TOO_LARGE), found[row] | flags::GROUP_TOO_LARGE);
-                } else if stream.singleton == Singleton::Refuse && (s.set == Set::Single || self.one_rollout(members, state, slot, s)) {
+                } else if reported && stream.singleton == Singleton::Refuse && (s.set == Set::Single || self.one_rollout(members, state, slot, s)) {
                     finding = Some(report::SINGLETON);
                 }
             }
@@ -203,6 +203,7 @@ impl Worker<'_> {
         let stream = &self.job.config().streams[self.job.plan.slots.row(slot)];
         let by_rollout = stream.leaves_out() && stream.loo_unit == LooUnit::Rollout && slot < self.job.plan.slots.sets;
         by_rollout
+            && standard.set == Set::Proper
             && members.iter().any(|i| {
                 let kept = self.job.rollout(i);
                 kept.flags & flags::ROLLOUT_ABSENT == 0 && self.own_sums(i, &kept, slot, state).n == standard.sums.n

@@ -105,8 +105,9 @@ impl Worker<'_> {
         };
         let error = job.config().streams[list].missing == Missing::Error;
         let (nan, infinite) = if by_token {
-            if job.problem.steps.is_some() && matches!(job.problem.process, Process::Signal(_)) && job.config().kind == Kind::Prm {
-                return; // dense with ends: counted when it was prepared
+            let dense = matches!(job.problem.process, Process::Signal(_)) && job.config().kind == Kind::Prm;
+            if dense && (job.problem.steps.is_some() || list > 0) {
+                return; // counted when it was prepared
             }
             let scope = job.kept_scope(i, kept, &at);
             signal::count_bad(self.load(&at, list), &scope)
@@ -248,6 +249,9 @@ impl Worker<'_> {
 
     fn one_sum(&self, x: f32, slot: usize, of: &GroupState, to: &mut Sums) {
         let extremes = &of.extremes[slot];
+        if extremes.is_bad() {
+            return; // a set with findings has no grid, and its group no use for sums
+        }
         exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], None, extremes, to);
     }
 
@@ -256,6 +260,9 @@ impl Worker<'_> {
     fn list_sums(&mut self, i: usize, kept: &Rollout, list: usize, slot: usize, of: &GroupState, to: &mut Sums, table: bool) {
         let plan = self.job.plan;
         let (simd, bits, extremes) = (self.job.simd(), plan.bits(slot), of.extremes[slot]);
+        if extremes.is_bad() {
+            return; // as `one_sum`
+        }
         let grid = Grid::new(bits, extremes.absmax);
         let skip = self.skips_nan(list);
         let exact_counts = bits != STEP_BITS;

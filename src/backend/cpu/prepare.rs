@@ -165,12 +165,17 @@ impl Worker<'_> {
                 *line = signal::load(job.simd(), problem, at, p, c.streams[p].missing, c.opd_lambda, to, &mut wide);
             }
         }
-        if form == Form::DenseWithEnds {
+        // Values that no list may come to hold: a NaN of the first stream makes a run of its own, others may lie inside a step.
+        let unlisted = match form {
+            Form::DenseWithEnds => 0,
+            Form::Dense => 1,
+            _ => streams,
+        };
+        if unlisted < streams {
             let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
-            for (p, line) in lines.iter().enumerate().take(streams) {
+            for (p, line) in lines.iter().enumerate().take(streams).skip(unlisted) {
                 let (nan, infinite) = signal::count_bad(line, &scope);
                 if infinite > 0 || (nan > 0 && c.streams[p].missing == Missing::Error) {
-                    // Found here, as not every token is read later.
                     kept.flags |= flags::ROLLOUT_NONFINITE;
                     kept.state |= if infinite > 0 { state::INFINITE } else { state::NAN };
                     self.report.nonfinite_values += if job.counting { infinite + if c.streams[p].missing == Missing::Error { nan } else { 0 } } else { 0 };
@@ -354,6 +359,9 @@ fn csr_steps(
                 }
             }
             values[p] = x;
+            if drop {
+                break; // the other streams are not read in a step that leaves the scope
+            }
         }
         if drop {
             if !*in_bits {
@@ -408,6 +416,9 @@ fn sparse_steps(
                 missing_values += i64::from(job.counting);
                 kept.flags |= flags::ROLLOUT_MISSING;
                 drop |= p == 0 && c.streams[p].missing == Missing::Exclude;
+            }
+            if drop {
+                break; // as for CSR steps
             }
         }
         if drop {

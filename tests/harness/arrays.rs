@@ -1,0 +1,221 @@
+//! Memory of a placed batch: views of vectors that live as long as the arena.
+use super::{How, Ints};
+use crate::oracle::Batch;
+use half::bf16;
+use passrl::abi::constants::*;
+use passrl::abi::types::passrl_view;
+use std::ffi::c_void;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floats {
+    F64,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Floats {
+    pub fn dtype(self) -> i32 {
+        match self {
+            Floats::F64 => PASSRL_F64,
+            Floats::F32 => PASSRL_F32,
+            Floats::Bf16 => PASSRL_BF16,
+            Floats::F16 => PASSRL_F16,
+        }
+    }
+    pub fn bytes(self) -> usize {
+        match self {
+            Floats::F64 => 8,
+            Floats::F32 => 4,
+            _ => 2,
+        }
+    }
+}
+
+/// Where the tokens of each rollout lie.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub padded: bool,
+    /// First slot of each rollout in the flat array of all slots (packed: and the end).
+    pub offsets: Vec<usize>,
+    pub lens: Vec<usize>,
+    /// Slots of a padded row.
+    pub row: usize,
+    pub longest: usize,
+    pub rollouts: usize,
+}
+
+impl Layout {
+    pub fn of(batch: &Batch, how: &How) -> Layout {
+        let lens: Vec<usize> = batch.rollouts.iter().map(|r| r.len).collect();
+        let longest = lens.iter().copied().max().unwrap_or(0);
+        let row = longest + how.spare;
+        let offsets = if how.padded {
+            lens.iter().enumerate().map(|(i, len)| i * row + if how.pad_left { row - len } else { 0 }).collect()
+        } else {
+            let mut offsets = vec![0];
+            lens.iter().for_each(|len| offsets.push(offsets[offsets.len() - 1] + len));
+            offsets
+        };
+        Layout { padded: how.padded, offsets, lens, row, longest: if how.padded { row } else { longest }, rollouts: batch.rollouts.len() }
+    }
+
+    pub fn slots_in_all(&self) -> usize {
+        if self.padded { self.row * self.rollouts } else { self.offsets[self.rollouts] }
+    }
+
+    /// View shape and strides of a token-shaped array with `gap` elements between neighbours (packed) or `gap` - 1 spare slots a row.
+    pub fn shape(&self, gap: usize) -> ([i64; 2], [i64; 2], i32, usize) {
+        let n = self.slots_in_all();
+        if self.padded {
+            let stride = self.row + gap - 1;
+            ([self.rollouts as i64, self.row as i64], [stride as i64, 1], 2, stride * self.rollouts)
+        } else {
+            ([n as i64, 1], [gap as i64, 1], 1, n * gap)
+        }
+    }
+
+    /// Element of slot s in such an array.
+    pub fn element(&self, slot: usize, gap: usize) -> usize {
+        if self.padded { slot / self.row.max(1) * (self.row + gap - 1) + slot % self.row.max(1) } else { slot * gap }
+    }
+}
+
+/// Owns the memory and the views.
+#[derive(Default)]
+pub struct Arena {
+    memory: Vec<Vec<u64>>,
+    views: Vec<Box<passrl_view>>,
+}
+
+impl Arena {
+    /// A view of new memory of `count` elements of `bytes` each; `fill` writes element by element.
+    pub fn add(&mut self, dtype: i32, bytes: usize, count: usize, shape: ([i64; 2], [i64; 2], i32), fill: impl FnOnce(*mut u8)) -> *const passrl_view {
+        let mut memory = vec![0u64; (count * bytes).div_ceil(8) + 1];
+        fill(memory.as_mut_ptr().cast());
+        let data = memory.as_mut_ptr().cast::<c_void>();
+        self.memory.push(memory);
+        let (shape, stride, ndim) = shape;
+        self.views.push(Box::new(passrl_view { data, shape, stride, ndim, dtype, device_type: PASSRL_CPU, device_id: 0 }));
+        &**self.views.last().expect("just pushed")
+    }
+
+    pub fn last(&self) -> usize {
+        self.views.len() - 1
+    }
+
+    /// Makes view i a copy of another.
+    pub fn point(&mut self, i: usize, view: passrl_view) -> *const passrl_view {
+        *self.views[i] = view;
+        &*self.views[i]
+    }
+
+    pub fn view(&self, i: usize) -> passrl_view {
+        *self.views[i]
+    }
+
+    fn vector<T: Copy>(&mut self, dtype: i32, values: &[T]) -> *const passrl_view {
+        let n = values.len();
+        self.add(dtype, size_of::<T>(), n, ([n as i64, 1], [1, 1], 1), |to| {
+            // SAFETY: the memory has room for n elements and is aligned to 8.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to.cast::<T>(), n) }
+        })
+    }
+
+    pub fn ints(&mut self, values: &Ints) -> *const passrl_view {
+        match values {
+            Ints::Narrow(v) => self.vector(PASSRL_I32, v),
+            Ints::Wide(v) => self.vector(PASSRL_I64, v),
+        }
+    }
+
+    pub fn line(&mut self, values: &[f32]) -> *const passrl_view {
+        self.vector(PASSRL_F32, values)
+    }
+
+    pub fn grid(&mut self, values: &[f32], rows: usize) -> *const passrl_view {
+        let columns = values.len() / rows;
+        let view = self.vector(PASSRL_F32, values);
+        let last = self.last();
+        self.views[last].shape = [rows as i64, columns as i64];
+        self.views[last].stride = [columns as i64, 1];
+        self.views[last].ndim = 2;
+        view
+    }
+
+    pub fn flags(&mut self, values: &[bool], mask: i32) -> *const passrl_view {
+        let n = values.len();
+        self.mask(mask, n, ([n as i64, 1], [1, 1], 1), |i| values[i], n)
+    }
+
+    fn mask(&mut self, mask: i32, count: usize, shape: ([i64; 2], [i64; 2], i32), of: impl Fn(usize) -> bool, n: usize) -> *const passrl_view {
+        let bytes = match mask {
+            PASSRL_I64 => 8,
+            PASSRL_I32 | PASSRL_F32 => 4,
+            PASSRL_BF16 => 2,
+            _ => 1,
+        };
+        self.add(mask, bytes, count, shape, |to| {
+            for i in 0..n {
+                let v = of(i);
+                // SAFETY: i < count elements of the mask's type.
+                unsafe {
+                    match mask {
+                        // A NaN is nonzero, and so is a negative number.
+                        PASSRL_F32 => to.cast::<f32>().add(i).write(if v { f32::NAN } else { -0.0 }),
+                        PASSRL_BF16 => to.cast::<bf16>().add(i).write(if v { bf16::from_f32(-3.0) } else { bf16::ZERO }),
+                        PASSRL_I64 => to.cast::<i64>().add(i).write(if v { 1 << 40 } else { 0 }),
+                        PASSRL_I32 => to.cast::<i32>().add(i).write(if v { -1 } else { 0 }),
+                        _ => to.add(i).write(u8::from(v)),
+                    }
+                }
+            }
+        })
+    }
+
+    /// Slot -> (rollout, token), where there is one.
+    fn owners(layout: &Layout) -> Vec<Option<(usize, usize)>> {
+        let mut owners = vec![None; layout.slots_in_all()];
+        for i in 0..layout.rollouts {
+            for t in 0..layout.lens[i] {
+                owners[layout.offsets[i] + t] = Some((i, t));
+            }
+        }
+        owners
+    }
+
+    pub fn token_flags(&mut self, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> bool) -> *const passrl_view {
+        let (shape, stride, ndim, count) = layout.shape(1);
+        let owners = Arena::owners(layout);
+        // Padding is marked in scope: lengths alone say that it is not.
+        self.mask(how.mask, count, (shape, stride, ndim), |s| owners[s].is_none_or(|(i, t)| of(i, t)), count)
+    }
+
+    pub fn token_f32(&mut self, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> Option<f32>) -> *const passrl_view {
+        let (shape, stride, ndim, count) = layout.shape(how.stride);
+        let owners = Arena::owners(layout);
+        self.add(PASSRL_F32, 4, count, (shape, stride, ndim), |to| {
+            let to = to.cast::<f32>();
+            // SAFETY: elements of slots are below count.
+            unsafe {
+                (0..count).for_each(|e| to.add(e).write(f32::NAN));
+                for (s, owner) in owners.iter().enumerate() {
+                    if let Some(x) = owner.and_then(|(i, t)| of(i, t)) {
+                        to.add(layout.element(s, how.stride)).write(x);
+                    }
+                }
+            }
+        })
+    }
+
+    pub fn token_f64(&mut self, layout: &Layout, of: impl Fn(usize, usize) -> Option<f64>) -> *const passrl_view {
+        let (shape, stride, ndim, count) = layout.shape(1);
+        let owners = Arena::owners(layout);
+        self.add(PASSRL_F64, 8, count, (shape, stride, ndim), |to| {
+            for (s, owner) in owners.iter().enumerate() {
+                // SAFETY: slots are below count.
+                unsafe { to.cast::<f64>().add(s).write(owner.and_then(|(i, t)| of(i, t)).unwrap_or(f64::NAN)) }
+            }
+        })
+    }
+}

@@ -1,0 +1,329 @@
+//! Runs cases of the table through the shipped shared library, by its C ABI alone: any layout, types, threads, micro-batches.
+//! Use from a test crate beside `mod oracle;` and `mod cases;`, as `mod harness;`.
+#![allow(dead_code)]
+
+mod arrays;
+mod library;
+mod slices;
+
+pub use arrays::Floats;
+pub use library::{Library, Plan, library};
+#[allow(unused_imports)]
+pub use slices::{Sliced, in_slices};
+
+use crate::oracle::{self, Batch, Config, LogProbs, Rollout};
+use arrays::{Arena, Layout};
+use half::{bf16, f16};
+use passrl::abi::constants::*;
+use passrl::abi::types::*;
+use std::ptr::null;
+
+/// How a case is put before the library.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub padded: bool,
+    pub pad_left: bool,
+    /// Slots of a padded row beyond the longest rollout.
+    pub spare: usize,
+    /// Elements between neighbouring tokens of token-shaped inputs (packed) or rows (padded): 1 = dense.
+    pub stride: usize,
+    /// Type of masks, of the signal and per-rollout streams (f32 unless the case's values fit), of the advantages.
+    pub mask: i32,
+    pub output: Floats,
+    pub wide_offsets: bool,
+    pub groups_as: GroupsAs,
+    pub threads: i32,
+    pub simd: i32,
+    pub small_call_bytes: i64,
+    /// Byte that outputs and workspace are filled with before the run.
+    pub dirt: u8,
+    pub in_place: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupsAs {
+    Index,
+    /// Where the rollouts come sorted by group; else an index all the same.
+    Offsets,
+}
+
+impl Default for How {
+    fn default() -> How {
+        How {
+            padded: false,
+            pad_left: false,
+            spare: 0,
+            stride: 1,
+            mask: PASSRL_U8,
+            output: Floats::F64,
+            wide_offsets: false,
+            groups_as: GroupsAs::Index,
+            threads: 1,
+            simd: PASSRL_SIMD_BEST,
+            small_call_bytes: 0,
+            dirt: 0xa5,
+            in_place: false,
+        }
+    }
+}
+
+/// What came back, by rollout and group of the case.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub status: i32,
+    pub message: String,
+    pub advantages: Vec<Vec<f64>>,
+    pub returns: Vec<Vec<f64>>,
+    pub path_scores: Vec<f64>,
+    pub num_chunks: Vec<usize>,
+    pub chunk_ends: Vec<Vec<i64>>,
+    pub chunk_values: Vec<Vec<f64>>,
+    /// `[group][stream table row]`: count, mean, std, absmax.
+    pub stats: Vec<Vec<(i64, f64, f64, f64)>>,
+    pub group_flags: Vec<Vec<i32>>,
+    pub rollout_flags: Vec<i32>,
+    pub report: passrl_report,
+    /// Are the slots that no rollout has 0?
+    pub padding_is_zero: bool,
+}
+
+impl Got {
+    /// All that must be equal to the bit between two ways of running a case (sums of the report and flags of the call aside).
+    pub fn bits(&self) -> Vec<u64> {
+        let floats = |rows: &[Vec<f64>]| rows.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let mut all = floats(&self.advantages);
+        all.extend(floats(&self.returns));
+        all.extend(self.path_scores.iter().map(|x| x.to_bits()));
+        all.extend(self.num_chunks.iter().map(|k| *k as u64));
+        all.extend(self.chunk_ends.iter().flatten().map(|e| *e as u64));
+        all.extend(floats(&self.chunk_values));
+        all
+    }
+}
+
+/// The library's configuration of a case.
+pub fn config(library: &Library, cfg: &Config) -> passrl_config {
+    let mut c = library.config("pass");
+    c.num_process = cfg.process.len() as i32;
+    c.num_extra = cfg.others.len() as i32;
+    c.kind = cfg.kind as i32;
+    c.pool = cfg.pool as i32;
+    c.fusion = cfg.fusion as i32;
+    c.chunk = cfg.chunk as i32;
+    c.boundary_rule = cfg.boundary_rule as i32;
+    c.merge_equal_steps = cfg.merge_equal_steps as i32;
+    c.average_over = cfg.average_over as i32;
+    c.bridge_scope_gaps = cfg.bridge_scope_gaps as i32;
+    c.chunk_value = cfg.chunk_value as i32;
+    c.credit = cfg.credit as i32;
+    c.divide_scope = cfg.divide_scope as i32;
+    c.whiten = cfg.whiten as i32;
+    c.whiten_ddof = cfg.whiten_ddof as i32;
+    c.whiten_epsilon_mode = cfg.whiten_epsilon_mode as i32;
+    c.whiten_shift = cfg.whiten_shift as i32;
+    c.fill_padding = cfg.fill_padding as i32;
+    c.strict = cfg.strict as i32;
+    (c.opd_lambda, c.eta, c.gamma, c.lam, c.k) = (cfg.opd_lambda, cfg.eta, cfg.gamma, cfg.lam, cfg.k);
+    (c.temperature, c.whiten_epsilon, c.clip) = (cfg.temperature, cfg.whiten_epsilon, cfg.clip);
+    let rows = cfg.process.iter().enumerate().chain([(PASSRL_STREAM_OUTCOME, &cfg.outcome), (PASSRL_STREAM_FORMAT, &cfg.format)]);
+    for (row, s) in rows.chain(cfg.others.iter().enumerate().map(|(x, s)| (PASSRL_STREAM_EXTRA + x, s))) {
+        let to = &mut c.streams[row];
+        (to.weight, to.epsilon, to.center, to.ddof) = (s.weight, s.epsilon, s.center as i32, s.ddof as i32);
+        to.scale = if s.scale == oracle::Scale::AbsMax { PASSRL_SCALE_ABS_MAX } else { s.scale as i32 };
+        (to.epsilon_mode, to.loo_unit) = (s.epsilon_mode as i32, s.loo_unit as i32);
+        (to.singleton, to.missing) = (s.singleton as i32, s.missing as i32);
+    }
+    c
+}
+
+/// Limits that just hold a batch in one layout.
+pub fn limits(batch: &Batch, how: &How) -> passrl_limits {
+    let layout = Layout::of(batch, how);
+    let steps: usize = batch.rollouts.iter().map(|r| r.step_ends.as_ref().map_or(0, Vec::len)).sum();
+    let mut limits: passrl_limits = library().initial();
+    limits.rollouts = batch.rollouts.len() as i64;
+    limits.groups = batch.num_groups as i64;
+    limits.tokens = layout.slots_in_all() as i64;
+    limits.rollout_tokens = layout.longest.max(1) as i64;
+    limits.steps = steps.max(1) as i64;
+    limits.group_elements = limits.tokens.clamp(1, (1 << 17) - 1);
+    limits
+}
+
+/// A batch in memory, as the library will see it.
+pub struct Placed<'b> {
+    pub batch: passrl_batch,
+    pub arena: Arena,
+    pub layout: Layout,
+    of: &'b Batch,
+    signal: Option<usize>,
+}
+
+fn any<T>(batch: &Batch, of: impl Fn(&Rollout) -> Option<T>) -> bool {
+    batch.rollouts.iter().any(|r| of(r).is_some())
+}
+
+/// Does the library serve the configuration? (The oracle has no limit of streams, and ignores a `divide_scope` that the library refuses.)
+pub fn served(cfg: &Config) -> bool {
+    let apart = cfg.divide_scope == oracle::DivideScope::Process;
+    let nothing_to_part = cfg.fusion != oracle::Fusion::Advantage || cfg.credit == oracle::Credit::Gae;
+    cfg.others.len() <= PASSRL_MAX_EXTRA && !(apart && nothing_to_part)
+}
+
+/// Which inputs some rollout has: which the batch gives.
+pub fn forms(rollouts: &[Rollout]) -> Vec<bool> {
+    type Given = fn(&Rollout) -> bool;
+    let forms: [Given; 13] = [
+        |r| r.outcome.is_some(),
+        |r| r.format.is_some(),
+        |r| r.format_ok.is_some(),
+        |r| !r.signal.is_empty(),
+        |r| r.logp.is_some(),
+        |r| r.logp.as_ref().is_some_and(|l| l.base.is_some()),
+        |r| r.step_ends.is_some(),
+        |r| r.step_begins.is_some(),
+        |r| !r.step_scores.is_empty(),
+        |r| r.step_marks.is_some(),
+        |r| r.values.is_some(),
+        |r| r.chunk_ends.is_some(),
+        |r| r.token_rewards.is_some(),
+    ];
+    forms.iter().map(|given| rollouts.iter().any(given)).collect()
+}
+
+/// Puts a batch into memory. Slots that no rollout has, and values that a case leaves out, are NaN or -1: nothing may read them.
+pub fn place<'b>(cfg: &Config, batch: &'b Batch, how: &How) -> Placed<'b> {
+    let layout = Layout::of(batch, how);
+    let mut arena = Arena::default();
+    let mut b: passrl_batch = library().initial();
+    let rollouts = &batch.rollouts;
+    b.num_rollouts = rollouts.len() as i64;
+    b.num_groups = batch.num_groups as i64;
+    b.layout = if how.padded { PASSRL_PADDED } else { PASSRL_PACKED };
+    b.pad_side = if how.pad_left { PASSRL_PAD_LEFT } else { PASSRL_PAD_RIGHT };
+    let ints = |values: &[i64]| if how.wide_offsets { Ints::Wide(values.to_vec()) } else { Ints::Narrow(values.iter().map(|x| *x as i32).collect()) };
+    if how.padded {
+        b.row_tokens = layout.row as i64;
+        b.lengths = arena.ints(&ints(&rollouts.iter().map(|r| r.len as i64).collect::<Vec<_>>()));
+    } else {
+        b.cu_seqlens = arena.ints(&ints(&layout.offsets.iter().map(|o| *o as i64).collect::<Vec<_>>()));
+    }
+    let groups: Vec<i64> = rollouts.iter().map(|r| r.group as i64).collect();
+    if how.groups_as == GroupsAs::Offsets && groups.is_sorted() {
+        let offsets: Vec<i64> = (0..=batch.num_groups).map(|g| groups.partition_point(|x| *x < g as i64) as i64).collect();
+        b.group_offsets = arena.ints(&ints(&offsets));
+    } else {
+        b.group_index = arena.ints(&ints(&groups));
+    }
+    let f32s = |of: &dyn Fn(&Rollout) -> Option<f32>| rollouts.iter().map(|r| of(r).unwrap_or(f32::NAN)).collect::<Vec<_>>();
+    let flags = |of: &dyn Fn(&Rollout) -> bool| rollouts.iter().map(|r| of(r)).collect::<Vec<_>>();
+    if any(batch, |r| r.outcome) {
+        b.outcome = arena.line(&f32s(&|r| r.outcome));
+    }
+    if any(batch, |r| r.format) {
+        b.format = arena.line(&f32s(&|r| r.format));
+    }
+    for x in 0..rollouts.iter().map(|r| r.others.len()).max().unwrap_or(0) {
+        b.extra[x] = arena.line(&f32s(&|r| r.others.get(x).copied()));
+    }
+    if any(batch, |r| r.format_ok) {
+        b.format_ok = arena.flags(&flags(&|r| r.format_ok.unwrap_or(true)), how.mask);
+    }
+    if rollouts.iter().any(|r| !r.in_stats) {
+        b.in_stats = arena.flags(&flags(&|r| r.in_stats), how.mask);
+    }
+    if rollouts.iter().any(|r| r.absent) {
+        b.absent = arena.flags(&flags(&|r| r.absent), how.mask);
+    }
+    if any(batch, |r| r.bootstrap) {
+        b.bootstrap = arena.line(&f32s(&|r| Some(r.bootstrap.unwrap_or(0.0))));
+    }
+    let mask = |r: &Rollout| r.mask.clone();
+    if any(batch, mask) {
+        b.mask = arena.token_flags(&layout, how, |i, t| rollouts[i].mask.as_ref().is_none_or(|m| m[t]));
+    }
+    if any(batch, |r| r.chunk_ends.clone()) {
+        b.chunk_ends = arena.token_flags(&layout, how, |i, t| rollouts[i].chunk_ends.as_ref().is_some_and(|m| m[t]));
+    }
+    let mut signal = None;
+    let logps = any(batch, |r| r.logp.clone());
+    let marks = any(batch, |r| r.step_marks.clone());
+    let streams = rollouts.iter().map(|r| r.signal.len()).max().unwrap_or(0);
+    let ends = any(batch, |r| r.step_ends.clone());
+    if logps {
+        let mut wide = |of: &dyn Fn(&LogProbs) -> Option<&Vec<f64>>| {
+            let there = rollouts.iter().filter_map(|r| r.logp.as_ref()).any(|l| of(l).is_some());
+            if there { arena.token_f64(&layout, |i, t| rollouts[i].logp.as_ref().and_then(|l| of(l).map(|v| v[t]))) } else { null() }
+        };
+        b.logp_policy = wide(&|l| Some(&l.policy));
+        b.logp_teacher = wide(&|l| Some(&l.teacher));
+        b.logp_base = wide(&|l| l.base.as_ref());
+    } else if streams > 0 {
+        for p in 0..streams {
+            let view = arena.token_f32(&layout, how, |i, t| rollouts[i].signal.get(p).map(|s| s[t]));
+            b.signal[p] = view;
+            if p == 0 {
+                signal = Some(arena.last());
+            }
+        }
+    }
+    if marks {
+        b.step_marks = arena.token_flags(&layout, how, |i, t| rollouts[i].step_marks.as_ref().is_some_and(|m| m[t]));
+    } else if ends {
+        let counts = |r: &Rollout| r.step_ends.as_ref().map_or(0, Vec::len) as i64;
+        let mut offsets = vec![0i64];
+        rollouts.iter().for_each(|r| offsets.push(offsets[offsets.len() - 1] + counts(r)));
+        b.step_offsets = arena.ints(&ints(&offsets));
+        let all = |of: &dyn Fn(&Rollout) -> Vec<i64>| rollouts.iter().flat_map(of).collect::<Vec<_>>();
+        b.step_ends = arena.ints(&ints(&all(&|r| r.step_ends.clone().unwrap_or_default())));
+        if any(batch, |r| r.step_begins.clone()) {
+            b.step_begins = arena.ints(&ints(&all(&|r| r.step_begins.clone().unwrap_or_default())));
+        }
+        if !logps && streams == 0 && cfg.kind == oracle::Kind::Prm {
+            let p = rollouts.iter().map(|r| r.step_scores.len()).max().unwrap_or(1).max(1);
+            let scores: Vec<f32> = (0..p).flat_map(|p| rollouts.iter().flat_map(move |r| r.step_scores.get(p).cloned().unwrap_or_default())).collect();
+            b.step_scores = if p == 1 { arena.line(&scores) } else { arena.grid(&scores, p) };
+        }
+    }
+    if any(batch, |r| r.values.clone()) {
+        b.values = arena.token_f32(&layout, how, |i, t| rollouts[i].values.as_ref().map(|v| v[t]));
+    }
+    if any(batch, |r| r.token_rewards.clone()) {
+        b.token_rewards = arena.token_f32(&layout, how, |i, t| rollouts[i].token_rewards.as_ref().map(|v| v[t]));
+    }
+    Placed { batch: b, arena, layout, of: batch, signal }
+}
+
+/// Offsets in either width.
+pub enum Ints {
+    Narrow(Vec<i32>),
+    Wide(Vec<i64>),
+}
+
+/// Runs a case whole; the sentence of a refusal where the library refuses it.
+pub fn try_run(cfg: &Config, batch: &Batch, how: &How) -> Result<Got, String> {
+    let library = library();
+    let plan = library.plan(&config(library, cfg), &limits(batch, how), how).map_err(|(_, message)| message)?;
+    let mut placed = place(cfg, batch, how);
+    let mut sinks = slices::Outputs::new(&placed, how);
+    let (status, message) = plan.run(&mut placed, &mut sinks, how);
+    if status < 0 {
+        return Err(message);
+    }
+    Ok(sinks.collect(&placed, status, message))
+}
+
+/// Runs a case whole.
+pub fn run(cfg: &Config, batch: &Batch, how: &How) -> Got {
+    try_run(cfg, batch, how).unwrap_or_else(|refusal| panic!("refused: {refusal}"))
+}
+
+/// Nearest value of an output type, as f64.
+pub fn rounded(x: f64, to: Floats) -> f64 {
+    match to {
+        Floats::F64 => x,
+        Floats::F32 => x as f32 as f64,
+        Floats::Bf16 => bf16::from_f32(x as f32).to_f64(),
+        Floats::F16 => f16::from_f32(x as f32).to_f64(),
+    }
+}

@@ -1,0 +1,150 @@
+//! The shipped library against the oracle, over the whole table of cases.
+mod cases;
+mod harness;
+mod oracle;
+
+use harness::{Floats, Got, How, served, try_run};
+use oracle::{Batch, Config, Output};
+
+/// Bound of the numerics contract: 1 ulp of the output type, or 1e-7 of the group's largest |A|. (Output f64 is judged as f32.)
+fn within(got: f64, wanted: f64, largest: f64, ulp: f64) -> bool {
+    (got - wanted).abs() <= (1e-7 * largest).max(ulp * wanted.abs()).max(1e-12)
+}
+
+fn ulp(output: Floats) -> f64 {
+    match output {
+        Floats::F64 | Floats::F32 => 2f64.powi(-23),
+        Floats::F16 => 2f64.powi(-10),
+        Floats::Bf16 => 2f64.powi(-7),
+    }
+}
+
+fn largest(cfg: &Config, batch: &Batch, wanted: &Output, group: usize) -> f64 {
+    let of = |i: usize| wanted.rollouts[i].advantages.iter().fold(0.0f64, |m, a| m.max(a.abs()));
+    let all = cfg.whiten != oracle::Whiten::None;
+    (0..batch.rollouts.len()).filter(|i| all || batch.rollouts[*i].group == group).map(of).fold(0.0, f64::max)
+}
+
+/// Every difference, in words.
+fn differences(cfg: &Config, batch: &Batch, got: &Got, wanted: &Output, output: Floats) -> Vec<String> {
+    let mut found = Vec::new();
+    let loose = if cfg.whiten == oracle::Whiten::None { 1.0 } else { 100.0 };
+    for (i, r) in batch.rollouts.iter().enumerate() {
+        let w = &wanted.rollouts[i];
+        let bad = wanted.bad_groups[r.group];
+        let scale = largest(cfg, batch, wanted, r.group) * loose;
+        for t in 0..r.len {
+            if !within(got.advantages[i][t], w.advantages[t], scale, ulp(output)) {
+                found.push(format!("rollout {i} token {t}: advantage {:e}, oracle {:e}", got.advantages[i][t], w.advantages[t]));
+                break;
+            }
+        }
+        let deepest = w.returns.iter().chain([&w.path_score]).fold(0.0f64, |m, x| m.max(x.abs()));
+        for t in 0..r.len {
+            if !within(got.returns[i][t], w.returns[t], deepest, 2f64.powi(-23)) {
+                found.push(format!("rollout {i} token {t}: return {:e}, oracle {:e}", got.returns[i][t], w.returns[t]));
+                break;
+            }
+        }
+        if !within(got.path_scores[i], w.path_score, deepest, 2f64.powi(-23)) {
+            found.push(format!("rollout {i}: path score {:e}, oracle {:e}", got.path_scores[i], w.path_score));
+        }
+        // What the chunker finds in data that is not finite is not defined.
+        if !bad {
+            if got.num_chunks[i] != w.num_chunks || got.chunk_ends[i] != w.chunk_ends {
+                found.push(format!("rollout {i}: {} chunks {:?}, oracle {} {:?}", got.num_chunks[i], got.chunk_ends[i], w.num_chunks, w.chunk_ends));
+            } else if let Some(j) = (0..w.num_chunks).find(|j| !within(got.chunk_values[i][*j], w.chunk_values[*j], deepest, 2f64.powi(-23))) {
+                found.push(format!("rollout {i} chunk {j}: value {:e}, oracle {:e}", got.chunk_values[i][j], w.chunk_values[j]));
+            }
+        }
+    }
+    for g in 0..batch.num_groups {
+        let bad = got.group_flags[g][0] & passrl::abi::constants::PASSRL_GROUP_BAD != 0;
+        if bad != wanted.bad_groups[g] {
+            found.push(format!("group {g}: bad {bad}, oracle {}", wanted.bad_groups[g]));
+        }
+        if wanted.bad_groups[g] {
+            continue;
+        }
+        for (s, w) in wanted.stats[g].iter().enumerate() {
+            // The oracle lists the streams of the configuration; the library has rows of a fixed table.
+            let p = cfg.process.len();
+            let row = if s < p { s } else { 4 + s - p };
+            let (count, mean, std, absmax) = got.stats[g][row];
+            let close = |a: f64, b: f64| (a - b).abs() <= 1e-8 * w.absmax.max(f64::MIN_POSITIVE) || (a - b).abs() < 1e-40;
+            if count as u64 != w.count || !close(mean, w.mean) || !close(std, w.std) || absmax != w.absmax {
+                found.push(format!("group {g} stream {s}: {count} {mean:e} {std:e} {absmax:e}, oracle {w:?}"));
+            }
+        }
+    }
+    let r = &wanted.report;
+    let counts = [
+        ("missing", got.report.missing_values, r.missing),
+        ("nonfinite", got.report.nonfinite_values, r.nonfinite),
+        ("low_logps", got.report.low_logps, r.low_logp),
+        ("tokens", got.report.tokens, r.tokens_in_scope),
+        ("clipped", got.report.clipped_tokens, r.clipped),
+    ];
+    for (name, a, b) in counts {
+        if a as u64 != b {
+            found.push(format!("report {name}: {a}, oracle {b}"));
+        }
+    }
+    if !got.padding_is_zero {
+        found.push("a slot that no rollout has is not 0".into());
+    }
+    found
+}
+
+fn check(name: &str, cfg: &Config, batch: &Batch, how: &How) -> Vec<String> {
+    let wanted = oracle::shape(cfg, batch);
+    let got = match try_run(cfg, batch, how) {
+        Ok(got) => got,
+        Err(refusal) => return vec![format!("{name}: refused: {refusal}")],
+    };
+    let mut found = differences(cfg, batch, &got, &wanted, how.output);
+    found.truncate(4);
+    found.into_iter().map(|d| format!("{name}: {d} [{}]", got.message)).collect()
+}
+
+#[test]
+fn every_case_is_the_oracle_packed_and_padded() {
+    let mut failures = Vec::new();
+    let table = cases::all();
+    for case in &table {
+        if !served(&case.cfg) {
+            continue;
+        }
+        failures.extend(check(case.name, &case.cfg, &case.batch, &How::default()));
+        let padded = How { padded: true, spare: 3, mask: passrl::abi::constants::PASSRL_I64, wide_offsets: true, output: Floats::F32, ..How::default() };
+        failures.extend(check(&format!("{} padded", case.name), &case.cfg, &case.batch, &padded));
+    }
+    assert!(failures.is_empty(), "{} failures of {} cases:\n{}", failures.len(), table.len(), failures.join("\n"));
+}
+
+#[test]
+fn random_batches_are_the_oracle() {
+    let mut failures = Vec::new();
+    let mut ran = 0;
+    for seed in 0..1500 {
+        let case = cases::random(seed);
+        if !served(&case.cfg) {
+            continue;
+        }
+        ran += 1;
+        failures.extend(check(&format!("seed {seed}"), &case.cfg, &case.batch, &How::default()));
+    }
+    assert!(ran > 1200, "{ran} seeds ran");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// One seed in full, to look into: SEED=7 cargo test --test pipeline one_seed -- --nocapture
+#[test]
+fn one_seed() {
+    if let Some(seed) = std::env::var("SEED").ok().and_then(|s| s.parse().ok()) {
+        let case = cases::random(seed);
+        println!("{:#?}\n{:?}", case.cfg, case.batch);
+        println!("oracle {:?}\n", oracle::shape(&case.cfg, &case.batch));
+        println!("{}", check("seed", &case.cfg, &case.batch, &How::default()).join("\n"));
+    }
+}
