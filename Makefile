@@ -22,6 +22,7 @@ build: library $(VENV)/.installed ## target/release/libpassrl.so, and a .venv in
 library:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: curl https://sh.rustup.rs -sSf | sh" >&2; exit 1; }
 	$(CARGO) build --release --locked
+	@ln -sf libpassrl.so $(LIB).0  # the SONAME, for programs run from the build tree
 
 # Cargo alone knows whether the library is current, so its goal is phony; this one is not.
 $(VENV)/.installed: bindings/python/pyproject.toml tests/setup.sh
@@ -37,7 +38,10 @@ test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
 
 bench: ## one table against a copy of the same bytes, recorded in benches/record
-	PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot 2>&1 | awk '/^(error|warning|thread)/ || table || / passrl [0-9]/ {table = table || / passrl [0-9]/; print}'
+	@mkdir -p target
+	@echo "benches are built and run (about a minute each); log: target/bench.log"
+	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
+	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
 
 header: ## rewrite what is generated and committed: include/passrl.h, docs/third-party-licences.md
 	BLESS=1 $(CARGO) test --locked --test header --test licences

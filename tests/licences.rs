@@ -7,7 +7,17 @@ use std::path::Path;
 
 /// Also the list in deny.toml.
 const ALLOWED: [&str; 11] = [
-    "MIT", "MIT-0", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "ISC", "Zlib", "Unicode-3.0", "Unlicense",
+    "MIT",
+    "MIT-0",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "0BSD",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "Unlicense",
 ];
 
 struct Linked {
@@ -159,10 +169,18 @@ fn linked_crates_are_permissive_and_named() {
 
 #[test]
 fn the_check_refuses_what_it_should() {
-    for good in ["MIT", "MIT OR Apache-2.0", "(MIT OR GPL-3.0-only) AND Unicode-3.0", "GPL-2.0-only OR ISC", "Apache-2.0 WITH LLVM-exception OR GPL-3.0-only"] {
+    for good in [
+        "MIT",
+        "MIT OR Apache-2.0",
+        "(MIT OR GPL-3.0-only) AND Unicode-3.0",
+        "GPL-2.0-only OR ISC",
+        "Apache-2.0 WITH LLVM-exception OR GPL-3.0-only",
+    ] {
         assert!(allowed(good), "{good}");
     }
-    for bad in ["", "GPL-3.0-only", "MIT AND GPL-3.0-only", "(MIT OR ISC) AND LGPL-2.1", "MPL-2.0", "MIT MIT", "(MIT", "Apache-2.0 WITH other"] {
+    for bad in
+        ["", "GPL-3.0-only", "MIT AND GPL-3.0-only", "(MIT OR ISC) AND LGPL-2.1", "MPL-2.0", "MIT MIT", "(MIT", "Apache-2.0 WITH other"]
+    {
         assert!(!allowed(bad), "{bad}");
     }
     // A graph with a copyleft crate behind a normal dependency is refused by its name; behind a dev-dependency it is not looked at.

@@ -1,7 +1,7 @@
 //! One call of the library through its C ABI: owns the views, the plan and the outputs.
 use super::reference::Input;
 use super::workload::Workload;
-use passrl::abi::{config::*, constants::*, context::*, plan::*, structs::*, status::passrl_status, types::*, util::passrl_last_error};
+use passrl::abi::{config::*, constants::*, context::*, plan::*, status::passrl_status, structs::*, types::*, util::passrl_last_error};
 use std::ffi::{CStr, c_void};
 
 pub struct Call {
@@ -110,9 +110,7 @@ impl Call {
     pub fn run(&mut self) {
         let workspace = self.workspace.as_mut_ptr().cast::<c_void>();
         // SAFETY: the views' memory is owned by `self` and by the workload, which outlives it.
-        done(unsafe {
-            passrl_plan_run(self.plan, &self.batch, &self.outputs, workspace, self.workspace.len() * 64, std::ptr::null_mut())
-        });
+        done(unsafe { passrl_plan_run(self.plan, &self.batch, &self.outputs, workspace, self.workspace.len() * 64, std::ptr::null_mut()) });
     }
 
     /// The advantages of the valid tokens, in the packed order. A padded slot that is not 0 stops the bench.

@@ -40,7 +40,9 @@ fn shape_group(work: &Workload, input: Input, rollouts: std::ops::Range<usize>, 
     let chunks: Vec<Chunks> = match input {
         Input::Dense => rollouts.clone().map(|r| runs(&work.dense[work.range(r)])).collect(),
         Input::Steps => rollouts.clone().map(|r| steps(work, r)).collect(),
-        Input::Kl => rollouts.clone().map(|r| work.kl[work.range(r)].iter().enumerate().map(|(t, &x)| (t + 1, f64::from(x))).collect()).collect(),
+        Input::Kl => {
+            rollouts.clone().map(|r| work.kl[work.range(r)].iter().enumerate().map(|(t, &x)| (t + 1, f64::from(x))).collect()).collect()
+        }
     };
     let process = Standard::of(chunks.iter().flatten().map(|&(_, x)| x));
     let outcome = Standard::of(rollouts.clone().map(|r| f64::from(work.outcome[r])));

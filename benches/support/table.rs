@@ -9,31 +9,34 @@ pub struct Row {
     pub bytes: usize,
     /// Medians, in seconds.
     pub call: f64,
+    /// The fastest call: what a shared machine disturbs least.
+    pub best: f64,
     pub copy: f64,
     pub copy_kind: &'static str,
     pub error: f64,
 }
 
-pub fn text(rows: &[Row]) -> String {
-    let mut text = format!("{}, {}, passrl {}\n", machine(), today(), env!("CARGO_PKG_VERSION"));
+pub fn text(rows: &[Row], load: &str) -> String {
+    let mut text = format!("{}, {}, passrl {}, load {load} at the begin\n", machine(), today(), env!("CARGO_PKG_VERSION"));
     text += "Warm medians. MB: inputs read (valid tokens) + outputs written (every slot). copy: as many bytes, as many threads,\n";
     text += "the better of memcpy and non-temporal stores, timed in turn with the call. error: against an f64 loop, of the group's largest |A|.\n\n";
     let _ = writeln!(
         text,
-        "{:<6} {:<14} {:>7} {:>9} {:>8} {:>9} {:>7} {:>10} {:>7} {:>8}",
-        "size", "input", "threads", "Mtokens", "MB", "ms", "GB/s", "copy GB/s", "x copy", "error"
+        "{:<6} {:<14} {:>7} {:>9} {:>8} {:>9} {:>9} {:>7} {:>10} {:>7} {:>8}",
+        "size", "input", "threads", "Mtokens", "MB", "ms", "best ms", "GB/s", "copy GB/s", "x copy", "error"
     );
     for row in rows {
         let (mb, rate) = (row.bytes as f64 / 1e6, row.bytes as f64 / 1e9);
         let _ = writeln!(
             text,
-            "{:<6} {:<14} {:>7} {:>9.2} {:>8.1} {:>9.3} {:>7.2} {:>10.2} {:>7.2} {:>8.0e}",
+            "{:<6} {:<14} {:>7} {:>9.2} {:>8.1} {:>9.3} {:>9.3} {:>7.2} {:>10.2} {:>7.2} {:>8.0e}",
             row.size,
             row.case,
             row.threads,
             row.tokens as f64 / 1e6,
             mb,
             row.call * 1e3,
+            row.best * 1e3,
             rate / row.call,
             rate / row.copy,
             row.call / row.copy,
@@ -44,17 +47,18 @@ pub fn text(rows: &[Row]) -> String {
 }
 
 /// Writes `benches/record/<machine>/<date>.csv`.
-pub fn record(rows: &[Row]) -> std::io::Result<String> {
+pub fn record(rows: &[Row], load: &str) -> std::io::Result<String> {
     let slug: String = machine().to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let slug: Vec<&str> = slug.split('-').filter(|part| !part.is_empty()).collect();
     let folder = format!("{}/benches/record/{}", env!("CARGO_MANIFEST_DIR"), slug.join("-"));
     std::fs::create_dir_all(&folder)?;
-    let mut text = String::from("machine,date,version,size,input,threads,tokens,bytes,ms,gb_per_s,copy,copy_gb_per_s,times_copy\n");
+    let mut text =
+        String::from("machine,date,load,version,size,input,threads,tokens,bytes,ms,best_ms,gb_per_s,copy,copy_gb_per_s,times_copy\n");
     for row in rows {
         let rate = row.bytes as f64 / 1e9;
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{},{},{:.4},{:.3},{},{:.3},{:.3}",
+            "{},{},{load},{},{},{},{},{},{},{:.4},{:.4},{:.3},{},{:.3},{:.3}",
             machine().replace(',', ";"),
             today(),
             env!("CARGO_PKG_VERSION"),
@@ -64,6 +68,7 @@ pub fn record(rows: &[Row]) -> std::io::Result<String> {
             row.tokens,
             row.bytes,
             row.call * 1e3,
+            row.best * 1e3,
             rate / row.call,
             row.copy_kind,
             rate / row.copy,
@@ -75,9 +80,18 @@ pub fn record(rows: &[Row]) -> std::io::Result<String> {
     Ok(path)
 }
 
+/// What the machine was doing in the last minute: above 0.5 the cores were shared and two-thread figures mean little.
+pub fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|l| l.split(' ').next().map(str::to_owned))
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
+    let name =
+        info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
     let widest = info
         .lines()
         .find(|l| l.starts_with("flags"))

@@ -154,21 +154,18 @@ def grade_rollout(problem: Problem, made: Attempt) -> tuple[int, int]:
 
 
 def rollout(problem: Problem, made: Attempt, group: int, sample: int) -> dict[str, object]:
-    at, begins, ends, gaps = 0, [], [], False
+    at, begins, ends = 0, [], []
     for text, own in made.spans:
         tokens = len(TOKEN.findall(text))
         if own:
             begins.append(at)
             ends.append(at + tokens)
-        else:
-            gaps = True
         at += tokens
     outcome, fmt = grade_rollout(problem, made)
-    row: dict[str, object] = {"group": group, "sample": sample, "len": at}
-    if gaps:
-        row["step_begin"] = begins
-    row.update(step_end=ends, step_score=grade_steps(problem, made), outcome=outcome, format=fmt)
-    return row
+    return {
+        "group": group, "sample": sample, "len": at, "step_begin": begins, "step_end": ends, "step_score": grade_steps(problem, made),
+        "outcome": outcome, "format": fmt,
+    }
 
 
 def rollouts() -> list[dict[str, object]]:

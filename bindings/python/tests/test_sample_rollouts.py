@@ -41,7 +41,7 @@ def test_another_seed_writes_others() -> None:
 def test_rows_are_well_formed() -> None:
     for row in rows():
         ends, scores = row["step_end"], row["step_score"]
-        begins = row.get("step_begin", [0, *ends[:-1]])
+        begins = row["step_begin"]
         assert len(ends) == len(scores) == len(begins) >= 1
         assert ends[-1] == row["len"]
         assert all(b < e for b, e in zip(begins, ends))
@@ -58,9 +58,8 @@ def test_the_file_has_the_cases_that_matter() -> None:
     assert len(constant) >= 3, "groups with zero variance"
     everything = [r for g in groups.values() for r in g]
     assert sum(r["format"] == 0 for r in everything) >= 8, "format violations"
-    gaps = [r for r in everything if "step_begin" in r]
+    gaps = [r for r in everything if any(e < b for e, b in zip(r["step_end"], r["step_begin"][1:]))]
     assert len(gaps) >= 20, "tool output between steps"
-    assert all(any(e < b for e, b in zip(r["step_end"], r["step_begin"][1:])) for r in gaps)
     assert {s for r in everything for s in r["step_score"]} == {-1, 0, 1}
     assert 0.2 < sum(r["outcome"] for r in everything) / len(everything) < 0.8
     # Steps and outcome are not the same signal: some attempts mend what they broke.
