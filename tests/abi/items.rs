@@ -24,6 +24,41 @@ macro_rules! layouts {
 }
 
 pub const LAYOUTS: &[Layout] = layouts! {
+    passrl_view {
+        data shape stride ndim dtype device_type device_id
+    }
+    passrl_stream {
+        weight epsilon center scale ddof epsilon_mode loo_unit singleton missing reserved0 reserved name
+    }
+    passrl_config {
+        struct_size num_process num_extra kind pool fusion chunk boundary_rule merge_equal_steps average_over bridge_scope_gaps
+        chunk_value credit divide_scope whiten whiten_ddof whiten_epsilon_mode whiten_shift fill_padding strict compat reserved0
+        opd_lambda eta gamma lam k temperature whiten_epsilon clip streams
+    }
+    passrl_limits {
+        struct_size reserved0 rollouts groups tokens rollout_tokens steps group_rollouts group_elements pieces
+    }
+    passrl_batch {
+        struct_size layout num_rollouts num_groups row_tokens pad_side reserved0 cu_seqlens lengths mask group_index group_offsets
+        group_size outcome format extra format_ok in_stats absent baselines bootstrap signal logp_policy logp_teacher logp_base
+        logp_reference values token_rewards chunk_ends step_offsets step_ends step_begins step_scores step_marks step_group
+        piece_rollout piece_begin stats_in stats_in_bytes
+    }
+    passrl_outputs {
+        struct_size reserved0 advantages returns path_scores num_chunks chunk_ends chunk_values stats_count stats_mean stats_std
+        stats_absmax group_flags rollout_flags report
+    }
+    passrl_report {
+        struct_size reserved0 findings first_finding first_rollout first_group first_stream rollouts tokens chunks degenerate_groups
+        bad_groups violating_groups missing_values nonfinite_values low_logps clipped_tokens overflowed_tokens bad_steps
+        lost_deviations sum_advantages sum_squares
+    }
+    passrl_context_options {
+        struct_size backend device threads simd reserved0 small_call_bytes cache_dir
+    }
+    passrl_collective {
+        struct_size reserved0 user all_reduce rank size
+    }
     passrl_section {
         offset count dtype op
     }
