@@ -1,15 +1,15 @@
-//! Where things are: the repository, the shared library beside the test, a C compiler, a folder for what is built.
+//! Where things are: the repository, the shared library beside the test, a folder for what is built.
 #![allow(dead_code)]
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The `libpassrl.so` that cargo built with this test: `target/<profile>/libpassrl.so`.
+/// The `libpassrl.so` that cargo built with this test, in the test's own folder `target/<profile>/deps`. (The one a folder above is that of
+/// the last `cargo build`, which may be older.)
 pub fn library() -> PathBuf {
     let test = std::env::current_exe().expect("the test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/test");
-    let library = profile.join("libpassrl.so");
+    let library = test.parent().expect("target/<profile>/deps").join("libpassrl.so");
     assert!(library.exists(), "{} is missing; cargo builds it with every integration test", library.display());
     library
 }
