@@ -80,3 +80,57 @@ fn wrong_arguments_are_refused_by_name() {
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn functions_without_a_handle() {
+    use std::ffi::{CStr, c_char};
+    let api = Api::load();
+    let name = api::symbol!(api, passrl_preset_name(i32) -> *const c_char);
+    let source = api::symbol!(api, passrl_preset_source(i32) -> *const c_char);
+    let status_name = api::symbol!(api, passrl_status_name(i32) -> *const c_char);
+    // SAFETY: the functions take any number and give static text or NULL.
+    unsafe {
+        let count = api::symbol!(api, passrl_preset_count() -> i32)();
+        assert!(count >= 3);
+        for index in [-1, count, i32::MIN, i32::MAX] {
+            assert!(name(index).is_null() && source(index).is_null(), "preset {index}");
+        }
+        let names: Vec<_> = (0..count).map(|i| CStr::from_ptr(name(i)).to_str().expect("text")).collect();
+        assert!(names.contains(&"pass") && names.contains(&"grpo_process") && names.contains(&"grpo_pooled"), "{names:?}");
+        assert!((0..count).all(|i| !CStr::from_ptr(source(i)).is_empty()));
+        assert_eq!(CStr::from_ptr(status_name(-200)), c"PASSRL_ERR_SHAPE");
+        assert_eq!(CStr::from_ptr(status_name(12345)), c"unknown status");
+        assert_eq!(api::symbol!(api, passrl_report_size() -> usize)(), size_of::<passrl::abi::types::passrl_report>());
+        // NULL is a no-op.
+        api::symbol!(api, passrl_context_destroy(*mut u8) -> ())(std::ptr::null_mut());
+        api::symbol!(api, passrl_plan_destroy(*mut u8) -> ())(std::ptr::null_mut());
+    }
+    // Every status of the header has its name, and every sentence is its own thread's.
+    let mut w = World::new(&api);
+    w.null = "batch";
+    assert_ne!(api.call(&mut w, Act::Run), PASSRL_OK);
+    let other = std::thread::spawn(|| Api::load().last_error()).join().expect("a thread");
+    assert!(other.is_empty(), "another thread's sentence: {other}");
+}
+
+/// Two copies of the library in one process, symbols global: each binds to itself.
+#[test]
+fn beside_another_copy_of_itself() {
+    let copy = common::scratch("hostile-copy").join("libpassrl_copy.so");
+    std::fs::copy(common::library(), &copy).expect("a copy");
+    let flags = libloading::os::unix::RTLD_NOW | libloading::os::unix::RTLD_GLOBAL;
+    // SAFETY: the library has no initialisers that matter here.
+    let second = unsafe { libloading::os::unix::Library::open(Some(&copy), flags).expect("the copy loads") };
+    let (api, copied) = (Api::load(), Api::of(second.into()));
+    for at in [&api, &copied, &api] {
+        let mut w = World::new(at);
+        assert_eq!(at.call(&mut w, Act::Run), PASSRL_OK, "{}", w.sentence);
+        w.batch.num_rollouts = 77;
+        assert_ne!(at.call(&mut w, Act::Run), PASSRL_OK);
+        assert!(w.sentence.contains("batch.num_rollouts is 77"));
+    }
+    type LastError = unsafe extern "C" fn() -> *const u8;
+    let last = [&api, &copied].map(|at| at.symbol::<LastError>("passrl_last_error\0"));
+    // SAFETY: gives thread-local memory.
+    unsafe { assert_ne!(last[0](), last[1](), "two libraries, two last errors") };
+}

@@ -140,7 +140,10 @@ fn wrong(path: &str, text: &str) -> Vec<String> {
             say("cudarc outside src/backend/cuda");
         }
         if let Some((_, may)) = MAY_NAME.iter().find(|row| row.0 == layer) {
-            for (target, inner) in named(code) {
+            // A list of names may run over several lines.
+            let more = if code.contains("crate::{") && !code.contains('}') { 20 } else { 1 };
+            let joined: String = lines[i..].iter().take(more).map(|l| l.code.as_str()).collect();
+            for (target, inner) in named(&joined) {
                 let known = MAY_NAME.iter().any(|row| row.0 == target);
                 if known && target != layer && !may.contains(&target.as_str()) {
                     say(&format!("{layer} names crate::{target}"));

@@ -47,6 +47,10 @@ impl Api {
         Api { library: unsafe { libloading::Library::new(crate::common::library()).expect("libpassrl.so loads") } }
     }
 
+    pub fn of(library: libloading::Library) -> Api {
+        Api { library }
+    }
+
     /// A function by its zero-terminated name. `F` is its type in the header.
     pub fn symbol<F>(&self, name: &str) -> libloading::Symbol<'_, F> {
         // SAFETY: the type is that of the header.

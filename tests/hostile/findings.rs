@@ -173,3 +173,29 @@ fn strict_refuses_bad_data_and_writes_nothing() {
     w.config.strict = 1;
     assert_eq!(api.call(&mut w, Act::Run), PASSRL_OK, "{}", w.sentence);
 }
+
+/// 2^17 rollouts in a group said to have 8: sums would not be exact; the group is bad and its neighbour is not.
+#[test]
+fn a_group_too_large_for_exact_sums() {
+    let api = Api::load();
+    let mut w = World::new(&api);
+    let large = 1i64 << 17;
+    let rollouts = large as usize + 2;
+    w.slots.clear();
+    w.config.kind = PASSRL_KIND_NONE;
+    (w.limits.rollouts, w.limits.groups, w.limits.group_rollouts) = (rollouts as i64, 2, 8);
+    w.batch.num_rollouts = rollouts as i64;
+    w.batch.group_size = 0;
+    w.ints("batch.group_offsets", PASSRL_I64, &[0, large, large + 2]);
+    // One token each for the last three, none before.
+    let begins: Vec<i64> = (0..=rollouts as i64).map(|i| (i - (large - 1)).max(0)).collect();
+    w.ints("batch.cu_seqlens", PASSRL_I32, &begins);
+    w.floats("batch.outcome", PASSRL_F32, &(0..rollouts).map(|i| (i % 2) as f64).collect::<Vec<_>>());
+    w.output("advantages", PASSRL_F32, [3, 1], 1);
+    let status = api.call(&mut w, Act::Run);
+    assert_eq!(status, PASSRL_FINDING_TOO_LARGE, "{}", w.sentence);
+    assert!(w.sentence.contains("group 0 has more elements than exact sums allow, stream outcome"), "{}", w.sentence);
+    let advantages = w.f64s("advantages");
+    assert!(advantages[0].to_bits() == 0 && advantages[1] < 0.0 && advantages[2] > 0.0, "{advantages:?}");
+    assert_eq!((w.report.first_group, w.report.first_stream, w.report.bad_groups), (0, 4, 1));
+}
