@@ -53,14 +53,22 @@ fn the_callers_floating_point_mode_is_kept() {
 fn runs_take_no_memory() {
     let client = program("abi-alloc", "tests/abi/no_alloc.c");
     let shim = scratch("abi-alloc").join("count_alloc.so");
-    must(Command::new("cc").args(["-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-fno-builtin", "-o"]).arg(&shim).arg(format!("{ROOT}/tests/abi/count_alloc.c")));
+    must(
+        Command::new("cc")
+            .args(["-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-fno-builtin", "-o"])
+            .arg(&shim)
+            .arg(format!("{ROOT}/tests/abi/count_alloc.c")),
+    );
     timed("no_alloc", Command::new(client).env("LD_PRELOAD", &shim));
 }
 
 #[test]
 fn the_example_prints_the_papers_numbers() {
     let said = timed("c_minimal", &mut Command::new(program("abi-example", "bindings/cpp/examples/c_minimal.c")));
-    assert!(said.contains("A: 1.989669 1.989669 0.224898 0.224898\n") && said.contains("C: -4.816441 -4.264802 0.000000 -3.464096"), "{said}");
+    assert!(
+        said.contains("A: 1.989669 1.989669 0.224898 0.224898\n") && said.contains("C: -4.816441 -4.264802 0.000000 -3.464096"),
+        "{said}"
+    );
 }
 
 /// Memcheck: no byte read before it is written, none beyond its end, none lost.

@@ -106,7 +106,17 @@ fn clean_in_every_dialect_and_twice() {
         for standard in standards {
             must(
                 Command::new(compiler)
-                    .args([&format!("-std={standard}"), "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c", "-I", &format!("{ROOT}/include"), "-o"])
+                    .args([
+                        &format!("-std={standard}"),
+                        "-Wall",
+                        "-Wextra",
+                        "-Wpedantic",
+                        "-Werror",
+                        "-c",
+                        "-I",
+                        &format!("{ROOT}/include"),
+                        "-o",
+                    ])
                     .arg(folder.join(format!("{standard}.o")))
                     .arg(&source),
             );
@@ -119,8 +129,10 @@ fn two_units_link() {
     let folder = scratch("header-units");
     for (suffix, compiler) in [("c", "gcc"), ("cpp", "g++")] {
         let (a, b) = (folder.join(format!("a.{suffix}")), folder.join(format!("b.{suffix}")));
-        std::fs::write(&a, "#include \"passrl.h\"\nint one(void);\nint main(void) { return one() + (int)passrl_abi_version() - 2; }\n").expect("a.c");
-        std::fs::write(&b, "#include \"passrl.h\"\nint one(void);\nint one(void) { return (int)passrl_numerics_version(); }\n").expect("b.c");
+        std::fs::write(&a, "#include \"passrl.h\"\nint one(void);\nint main(void) { return one() + (int)passrl_abi_version() - 2; }\n")
+            .expect("a.c");
+        std::fs::write(&b, "#include \"passrl.h\"\nint one(void);\nint one(void) { return (int)passrl_numerics_version(); }\n")
+            .expect("b.c");
         let program = folder.join(format!("units-{suffix}"));
         must(Command::new(compiler).args(["-I", &format!("{ROOT}/include"), "-o"]).arg(&program).args([&a, &b]).arg(library()));
         must(Command::new(&program).env("LD_LIBRARY_PATH", soname_folder()));
@@ -171,7 +183,9 @@ fn bindgen_reading() -> String {
     match std::panic::catch_unwind(build) {
         Ok(Ok(bindings)) => bindings.to_string(),
         Ok(Err(error)) => panic!("bindgen does not read include/passrl.h: {error}"),
-        Err(_) => panic!("NOT COMPARED: bindgen found no libclang. Install it (Debian: libclang1-14 and libclang-common-14-dev, or libclang-dev) and test again"),
+        Err(_) => panic!(
+            "NOT COMPARED: bindgen found no libclang. Install it (Debian: libclang1-14 and libclang-common-14-dev, or libclang-dev) and test again"
+        ),
     }
 }
 
@@ -197,7 +211,9 @@ fn fields(reading: &str, name: &str) -> Vec<(String, String)> {
 fn layouts_are_the_same_to_c_and_rust() {
     let reading = bindgen_reading();
     assert!(LAYOUTS.len() == 10, "{} structs are expected here", LAYOUTS.len());
-    let mut text = String::from("# struct size align / field offset type, as bindgen reads include/passrl.h. From the first release on: additions only.\n");
+    let mut text = String::from(
+        "# struct size align / field offset type, as bindgen reads include/passrl.h. From the first release on: additions only.\n",
+    );
     for layout in LAYOUTS {
         let name = layout.name;
         assert_eq!(asserted(&reading, &format!("Size of {name}")), layout.size, "size of {name}");
@@ -223,7 +239,8 @@ fn constants_are_the_same_to_c_and_rust() {
     assert!(ours.len() == CONSTANTS.len() && ours.len() > 120, "{} constants are expected here", ours.len());
     let mut read = BTreeMap::new();
     for item in reading.split("pub const ").skip(1).filter(|item| item.starts_with("PASSRL_")) {
-        let (name, value) = item.split_once(" : ").and_then(|(n, rest)| Some((n, rest.split_once(" = ")?.1.split_once(" ;")?.0))).expect("a constant");
+        let (name, value) =
+            item.split_once(" : ").and_then(|(n, rest)| Some((n, rest.split_once(" = ")?.1.split_once(" ;")?.0))).expect("a constant");
         read.insert(name, value.replace(' ', "").parse::<i64>().unwrap_or_else(|_| panic!("{name} = {value}")));
     }
     for (name, value) in &ours {

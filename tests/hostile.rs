@@ -45,7 +45,9 @@ fn function(act: Act) -> &'static str {
 #[test]
 fn the_valid_world_is_valid() {
     let api = Api::load();
-    for (name, edit) in [("packed", (|_| ()) as fn(&mut World)), ("padded", World::padded), ("kl", World::kl), ("opd", World::opd), ("gae", World::gae)] {
+    for (name, edit) in
+        [("packed", (|_| ()) as fn(&mut World)), ("padded", World::padded), ("kl", World::kl), ("opd", World::opd), ("gae", World::gae)]
+    {
         for act in [Act::Run, Act::Add, Act::Apply, Act::Merge, Act::PartialsInit, Act::Plan, Act::Context] {
             let mut w = World::new(&api);
             edit(&mut w);

@@ -107,7 +107,9 @@ fn named(code: &str) -> Vec<(String, String)> {
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + 7..];
         match rest.strip_prefix('{') {
-            Some(list) => found.extend(list.split('}').next().unwrap_or(list).split(',').map(str::trim).filter(|p| !p.is_empty()).map(after)),
+            Some(list) => {
+                found.extend(list.split('}').next().unwrap_or(list).split(',').map(str::trim).filter(|p| !p.is_empty()).map(after))
+            }
             None => found.push(after(rest)),
         }
     }

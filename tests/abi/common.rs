@@ -49,5 +49,10 @@ pub fn committed(path: &str, new: &str) {
     for (line, (a, b)) in old.lines().zip(new.lines()).enumerate() {
         assert!(a == b, "{path}:{}: committed \"{a}\", now \"{b}\". If that is meant, BLESS=1 rewrites the file", line + 1);
     }
-    assert!(old == new, "{path} has {} lines, now {}. If that is meant, BLESS=1 rewrites the file", old.lines().count(), new.lines().count());
+    assert!(
+        old == new,
+        "{path} has {} lines, now {}. If that is meant, BLESS=1 rewrites the file",
+        old.lines().count(),
+        new.lines().count()
+    );
 }

@@ -88,8 +88,10 @@ impl Api {
     }
 
     pub fn plan(&self, w: &mut World, context: *mut passrl_context, plan: &mut Plan) -> i32 {
-        let create =
-            symbol!(self, passrl_plan_create(*const passrl_context, *const Config, *const Limits, *const passrl_collective, *mut Plan) -> i32);
+        let create = symbol!(
+            self,
+            passrl_plan_create(*const passrl_context, *const Config, *const Limits, *const passrl_collective, *mut Plan) -> i32
+        );
         let (config, limits) = (Tailed(w.config, w.config_tail), Tailed(w.limits, w.limits_tail));
         // SAFETY: zero is valid.
         let collective: passrl_collective = unsafe { std::mem::zeroed() };

@@ -118,7 +118,8 @@ fn layout(api: &Api, w: &mut World, sections: bool, count: bool, phase: i32) -> 
     let mut room: [passrl_section; 4] = unsafe { std::mem::zeroed() };
     let mut n = 0;
     // SAFETY: a live plan and room for four.
-    let status = unsafe { f(plan, phase, if sections { room.as_mut_ptr() } else { null_mut() }, 4, if count { &mut n } else { null_mut() }) };
+    let status =
+        unsafe { f(plan, phase, if sections { room.as_mut_ptr() } else { null_mut() }, 4, if count { &mut n } else { null_mut() }) };
     *w.said() = api.last_error();
     // SAFETY: made above.
     unsafe {

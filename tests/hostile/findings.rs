@@ -112,7 +112,10 @@ fn bad_data_costs_its_group_and_no_other() {
         check(flags[..16].iter().all(|f| *f as i32 & PASSRL_GROUP_BAD != 0), format!("flags {:?}", &flags[..16]));
         check(flags[16..].iter().all(|f| *f as i32 & PASSRL_GROUP_BAD == 0), format!("flags of the other group {:?}", &flags[16..]));
         let rollouts = w.f64s("rollout_flags");
-        check(rollouts[0] as i32 & PASSRL_ROLLOUT_IN_BAD_GROUP != 0 && rollouts[5] as i32 & PASSRL_ROLLOUT_IN_BAD_GROUP == 0, format!("rollout flags {rollouts:?}"));
+        check(
+            rollouts[0] as i32 & PASSRL_ROLLOUT_IN_BAD_GROUP != 0 && rollouts[5] as i32 & PASSRL_ROLLOUT_IN_BAD_GROUP == 0,
+            format!("rollout flags {rollouts:?}"),
+        );
         // Every output is written, where chunks are not concerned.
         for output in ["returns", "path_scores", "num_chunks", "stats_count", "stats_mean", "stats_std", "stats_absmax"] {
             let filled = w.f64s(output).iter().any(|v| v.to_bits() == u64::from_ne_bytes([crate::world::SENTINEL; 8]) || v.is_nan());

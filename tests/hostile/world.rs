@@ -60,7 +60,6 @@ fn bytes_of(dtype: i32) -> usize {
     }
 }
 
-
 impl World {
     pub fn new(api: &Api) -> World {
         // SAFETY: zero is valid for these structs; each is initialised by the library next.
@@ -118,9 +117,13 @@ impl World {
         w.output("path_scores", PASSRL_F64, [6, 1], 1);
         w.output("num_chunks", PASSRL_I64, [6, 1], 1);
         w.output("rollout_flags", PASSRL_I32, [6, 1], 1);
-        for (name, dtype) in
-            [("stats_count", PASSRL_I64), ("stats_mean", PASSRL_F64), ("stats_std", PASSRL_F64), ("stats_absmax", PASSRL_F64), ("group_flags", PASSRL_I32)]
-        {
+        for (name, dtype) in [
+            ("stats_count", PASSRL_I64),
+            ("stats_mean", PASSRL_F64),
+            ("stats_std", PASSRL_F64),
+            ("stats_absmax", PASSRL_F64),
+            ("group_flags", PASSRL_I32),
+        ] {
             w.output(name, dtype, [2, 16], 2);
         }
         w
@@ -224,7 +227,8 @@ impl World {
         self.batch.row_tokens = 5;
         self.drop(&["batch.cu_seqlens", "batch.mask"]);
         self.ints("batch.lengths", PASSRL_I64, &[4, 3, 5, 4, 3, 5]);
-        for (name, dtype) in [("advantages", PASSRL_F32), ("returns", PASSRL_F64), ("chunk_values", PASSRL_F32), ("chunk_ends", PASSRL_I32)] {
+        for (name, dtype) in [("advantages", PASSRL_F32), ("returns", PASSRL_F64), ("chunk_values", PASSRL_F32), ("chunk_ends", PASSRL_I32)]
+        {
             self.output(name, dtype, [6, 5], 2);
         }
     }
