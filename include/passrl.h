@@ -43,9 +43,6 @@
 #endif
 
 
-// Raised whenever any output bit for a valid input may differ (`passrl_numerics_version`).
-#define NUMERICS_VERSION 1
-
 // Data types of a `passrl_view`. Inputs: see each argument. Outputs: f32, bf16, f16, f64 for numbers, i32 or i64 for counts.
 #define PASSRL_F64 1
 
@@ -285,106 +282,6 @@
 #define PASSRL_ABI_VERSION 1
 
 #define PASSRL_NUMERICS_VERSION 1
-
-// Log-probabilities below it are counted: a sign of a masked or broken softmax.
-#define LOW_LOGP -1e4
-
-// Statuses that a backend may give (the ABI's numbers are held to them).
-#define NO_DEVICE -300
-
-#define RESOURCE -303
-
-#define NOT_YET -105
-
-#define MAX_STREAMS 16
-
-#define MAX_PROCESS 4
-
-#define MAX_EXTRA 10
-
-#define OUTCOME 4
-
-#define FORMAT 5
-
-#define EXTRA 6
-
-#define GROUP_EMPTY 1
-
-#define GROUP_SINGLE 2
-
-#define GROUP_ZERO_VARIANCE 4
-
-#define GROUP_NONFINITE 8
-
-#define GROUP_BAD_STEPS 16
-
-#define GROUP_ALL_VIOLATING 32
-
-#define GROUP_BAD 64
-
-#define GROUP_MISSING 128
-
-#define GROUP_TOO_LARGE 256
-
-#define ROLLOUT_NO_SCOPE 1
-
-#define ROLLOUT_ABSENT 2
-
-#define ROLLOUT_NONFINITE 4
-
-#define ROLLOUT_MISSING 8
-
-#define ROLLOUT_BAD_STEPS 16
-
-#define ROLLOUT_FORMAT_VIOLATING 32
-
-#define ROLLOUT_IN_BAD_GROUP 64
-
-#define ROLLOUT_NO_STREAM 128
-
-#define NONFINITE 1
-
-#define MISSING 2
-
-#define BAD_STEPS 4
-
-#define SINGLETON 8
-
-#define TOO_LARGE 16
-
-// Keys of `Extremes::absmax` that are findings, the worst the largest.
-#define INFINITE 2139095040
-
-#define NAN 2143289344
-
-// Bits a value: 30 for steps, tokens and batch-wide sets, 46 for a group's per-rollout streams and leave-one-out deviations.
-#define STEP_BITS 30
-
-#define ROLLOUT_BITS 46
-
-// The numbers of the ABI for a section's type and operator; `check` holds them to its own.
-#define I64 5
-
-#define I32 6
-
-#define SUM 1
-
-#define MAX 2
-
-// Counts in no set.
-#define OUT_OF_STATS 1
-
-// Each in-scope token is a chunk; no list is kept.
-#define EVERY_TOKEN 2
-
-// The chunks' process values are the elements' (one list).
-#define ONE_LIST 4
-
-// Has a process value.
-#define HAS_PROCESS 8
-
-// Every advantage is 0 and outside the whitening set.
-#define ZEROED 16
 
 // A context: backend, device, threads. Opaque. May be used from many threads; plans keep what they need of it.
 typedef struct passrl_context passrl_context;
@@ -859,6 +756,180 @@ passrl_status passrl_context_describe(const struct passrl_context *context,
                                       char *buffer,
                                       size_t capacity,
                                       size_t *needed);
+
+// Fills a configuration with the defaults of the field table (those of the preset `pass`), writing at most `struct_size` bytes.
+// Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_config_init(struct passrl_config *target, uint32_t struct_size);
+
+// Fills a configuration from a preset ("pass", "grpo_process", "grpo_pooled"; see `passrl_preset_name`), writing at most `struct_size` bytes.
+// A preset only fills fields: change any of them afterwards. An unknown name is refused with the nearest ones
+// (`PASSRL_ERR_UNKNOWN_NAME`). `preset`: zero-terminated, read during the call. Any thread.
+PASSRL_API passrl_status passrl_config_init_preset(struct passrl_config *target, uint32_t struct_size, const char *preset);
+
+// Sets one field by its name, from text: `passrl_config_set(&c, "k", "0.5")`, `("chunk", "step")`, `("outcome.ddof", "0")`,
+// `("standardize", "abs_max")`. Keys: the fields of `passrl_config`; a row of the stream table as `process_0.weight`, `outcome.center`,
+// `extra_3.missing` ...; the shorthands standardize, standardize_process, standardize_outcome, standardize_format, w_process, w_outcome,
+// w_format, ddof, epsilon, epsilon_mode, loo_unit, singleton, missing (all streams), name.standardize (one stream).
+// Unknown keys and values are refused with the nearest ones, the configuration untouched. Not thread-safe on one configuration.
+PASSRL_API passrl_status passrl_config_set(struct passrl_config *config, const char *key, const char *value);
+
+// Number of presets. Any thread.
+PASSRL_API int32_t passrl_preset_count(void);
+
+// Name of preset `index`, 0 to `passrl_preset_count()` - 1; NULL outside. Static memory. Any thread.
+PASSRL_API const char *passrl_preset_name(int32_t index);
+
+// Where preset `index` comes from: paper and equations, or framework, file, function and commit; NULL outside. Static memory. Any thread.
+PASSRL_API const char *passrl_preset_source(int32_t index);
+
+// Makes a context. `options` NULL: the CPU with default threads. On success `*context` is a new handle, to be given to `passrl_context_destroy`.
+// A CUDA context is refused with a sentence (`PASSRL_ERR_NO_DEVICE`) where there is no driver or device, and in this version
+// altogether (`PASSRL_ERR_NOT_YET`). Starts no thread. Any thread.
+PASSRL_API passrl_status passrl_context_create(const struct passrl_context_options *options, struct passrl_context **context);
+
+// Destroys a context: its threads are joined once its last plan is destroyed too. NULL is a no-op. Nothing may be running on it from other threads.
+PASSRL_API void passrl_context_destroy(struct passrl_context *context);
+
+// Describes a context in text: backend, threads, instruction set. `buffer` has `capacity` bytes; `needed` (may be NULL) gets the bytes with the terminating zero;
+// `buffer` NULL with capacity 0 asks for the size. Any thread.
+PASSRL_API
+passrl_status passrl_context_describe(const struct passrl_context *context,
+                                      char *buffer,
+                                      size_t capacity,
+                                      size_t *needed);
+
+// Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
+// Any thread.
+PASSRL_API passrl_status passrl_plan_phases(const struct passrl_plan *plan, int32_t *phases);
+
+// Bytes of a partials buffer of this plan. Any thread.
+PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
+
+// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
+// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
+PASSRL_API passrl_status passrl_partials_init(const struct passrl_plan *plan, void *buffer, size_t bytes);
+
+// Adds a micro-batch's share of phase `phase` to the buffer. Every micro-batch once a phase, in any order; the group numbers of `batch` are those of the whole batch
+// (`group_index`). Workspace and `stream` as in `passrl_plan_run`. Findings are kept in the buffer and told by `passrl_plan_apply`.
+PASSRL_API
+passrl_status passrl_partials_add(const struct passrl_plan *plan,
+                                  int32_t phase,
+                                  const struct passrl_batch *batch,
+                                  void *buffer,
+                                  size_t buffer_bytes,
+                                  void *workspace,
+                                  size_t workspace_bytes,
+                                  void *stream);
+
+// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time.
+PASSRL_API passrl_status passrl_partials_merge(const struct passrl_plan *plan, void *into, size_t into_bytes, const void *from, size_t from_bytes);
+
+// Tells the sections of phase `phase` that an all-reduce must combine: at most `capacity` are written to `sections`, `*count` gets their number (`sections` NULL with
+// capacity 0 asks for it). Reduced in place after every rank's `passrl_partials_add` of the phase, each rank's buffer is the whole batch's. Any thread.
+PASSRL_API
+passrl_status passrl_partials_layout(const struct passrl_plan *plan,
+                                     int32_t phase,
+                                     struct passrl_section *sections,
+                                     size_t capacity,
+                                     size_t *count);
+
+// Shapes a slice of the batch from the complete statistics in `buffer`: outputs, report and status as `passrl_plan_run`, to the bit those of one call on the whole batch.
+// `buffer` is read only; several calls on it may run at once, each with its own workspace and outputs.
+PASSRL_API
+passrl_status passrl_plan_apply(const struct passrl_plan *plan,
+                                const struct passrl_batch *batch,
+                                const void *buffer,
+                                size_t buffer_bytes,
+                                const struct passrl_outputs *outputs,
+                                void *workspace,
+                                size_t workspace_bytes,
+                                void *stream);
+
+// Makes a plan: validates the configuration against the limits, decides everything, allocates what it will ever need on the host (tables; the
+// context's threads start with its first plan that may use them). `collective` must be NULL in this version. On success `*plan` is a new handle for
+// `passrl_plan_destroy`. `context`, `config` and `limits` are read during the call; the plan keeps what it needs of the context. Any thread.
+PASSRL_API
+passrl_status passrl_plan_create(const struct passrl_context *context,
+                                 const struct passrl_config *config,
+                                 const struct passrl_limits *limits,
+                                 const struct passrl_collective *collective,
+                                 struct passrl_plan **plan);
+
+// Destroys a plan. NULL is a no-op. No run of it may be under way.
+PASSRL_API void passrl_plan_destroy(struct passrl_plan *plan);
+
+// Bytes of workspace that a run within the limits needs (0 is possible). The workspace is the caller's, 64-byte aligned, of any content, and serves one call at
+// a time. Any thread.
+PASSRL_API passrl_status passrl_plan_workspace_size(const struct passrl_plan *plan, size_t *bytes);
+
+// Describes a plan in text: stages, reductions, bytes of workspace and partials. Arguments as `passrl_context_describe`. Any thread.
+PASSRL_API passrl_status passrl_plan_describe(const struct passrl_plan *plan, char *buffer, size_t capacity, size_t *needed);
+
+// Shapes one batch: reads it, writes the outputs, returns when done. No allocation, no file, no output, no lock beside those of the context's
+// threads; the caller's floating-point mode is kept and not trusted. `stream` must be NULL on the CPU.
+//
+// Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
+// is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
+PASSRL_API
+passrl_status passrl_plan_run(const struct passrl_plan *plan,
+                              const struct passrl_batch *batch,
+                              const struct passrl_outputs *outputs,
+                              void *workspace,
+                              size_t workspace_bytes,
+                              void *stream);
+
+// Fills limits with zeros (defaults), writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_limits_init(struct passrl_limits *target, uint32_t struct_size);
+
+// Fills a batch with "nothing given", writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_batch_init(struct passrl_batch *target, uint32_t struct_size);
+
+// Fills outputs with "nothing wanted", writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_outputs_init(struct passrl_outputs *target, uint32_t struct_size);
+
+// Fills a collective with zeros, writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_collective_init(struct passrl_collective *target, uint32_t struct_size);
+
+// Fills context options with their defaults (CPU), writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_context_options_init(struct passrl_context_options *target, uint32_t struct_size);
+
+// Fills a report with zeros and "no finding", writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+PASSRL_API passrl_status passrl_report_init(struct passrl_report *target, uint32_t struct_size);
+
+// The library's version, "0.1.0"; `PASSRL_VERSION` is that of the header. Static memory. Any thread.
+PASSRL_API const char *passrl_version(void);
+
+// Version of the ABI: additive changes keep it. Compare with `PASSRL_ABI_VERSION`. Any thread.
+PASSRL_API uint32_t passrl_abi_version(void);
+
+// Raised whenever any output bit for a valid input may differ. Compare with `PASSRL_NUMERICS_VERSION`. Any thread.
+PASSRL_API uint32_t passrl_numerics_version(void);
+
+// The sentence of this thread's last call that did not return 0: "function: argument, both numbers, the mend". Empty after a call that returned 0.
+// Valid until this thread's next call into the library. Thread-local, never NULL.
+PASSRL_API const char *passrl_last_error(void);
+
+// Name of a status, "PASSRL_ERR_SHAPE"; "unknown status" for other numbers. Static memory. Any thread.
+PASSRL_API const char *passrl_status_name(passrl_status status);
+
+// Fills a view from a DLPack tensor: `dltensor` points to a `DLTensor` (DLPack 0.x and 1.x: the struct itself, not the managed wrapper). One or
+// two dimensions; NULL strides mean compact row-major; `byte_offset` is added. The view borrows the tensor's memory. Any thread.
+// Refused: other dimensions, lanes above 1, types and devices that no view knows.
+PASSRL_API passrl_status passrl_view_from_dlpack(const void *dltensor, struct passrl_view *view);
+
+// Dense group index from keys: equal keys get equal numbers, in order of first appearance. `keys` `[R]` i64 (hash strings first; any 64-bit value), `index`
+// `[R]` i32 or i64 out, `num_groups` out (may be NULL). CPU memory. Allocates; not for the hot path. Any thread.
+PASSRL_API passrl_status passrl_group_index(const struct passrl_view *keys, const struct passrl_view *index, int64_t *num_groups);
+
+// sizeof(passrl_report) of this library: what a caller that keeps reports in device memory allocates. Any thread.
+PASSRL_API size_t passrl_report_size(void);
+
+// Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding.
+// Any thread.
+PASSRL_API passrl_status passrl_report_status(const struct passrl_report *report);
+
+// Adds `other` to `into`: counts and sums add, the earlier first finding stays. Any thread, one at a time on `into`.
+PASSRL_API passrl_status passrl_report_merge(struct passrl_report *into, const struct passrl_report *other);
 
 // Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
 // Any thread.

@@ -76,6 +76,9 @@ pub unsafe extern "C" fn passrl_partials_add(
             let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, None)?;
             let partials = check::partials(buffer, buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
             let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            check::apart(&memory, "workspace", &partials, "buffer")?;
+            check::outputs::lent(&memory, "workspace", None, &problem)?;
+            check::outputs::lent(&partials, "buffer", None, &problem)?;
             backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
         }
         Ok(PASSRL_OK)
@@ -100,6 +103,7 @@ pub unsafe extern "C" fn passrl_partials_merge(
             if std::ptr::eq(into.cast_const(), from) {
                 return refuse!(PASSRL_ERR_OVERLAP, "into and from are the same buffer; a buffer is not added to itself");
             }
+            check::apart(&target, "into", &source, "from")?;
             plan.inner.partials.merge(target, source);
         }
         Ok(PASSRL_OK)
@@ -162,7 +166,9 @@ pub unsafe extern "C" fn passrl_plan_apply(
             let sinks = check::outputs::outputs(&outputs, &problem)?;
             let partials = check::partials(buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
             let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
-            check::outputs::workspace(&memory, &sinks, &problem)?;
+            check::apart(&memory, "workspace", &partials, "buffer")?;
+            check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
+            check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
             finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory))
         }
     })

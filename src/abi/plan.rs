@@ -39,13 +39,13 @@ pub unsafe fn finish(target: *mut passrl_report, report: &Report) -> Result<i32>
     Ok(check::report::status(report))
 }
 
-/// Shape of the advantages, from which a batch without token-shaped inputs has its N or T.
+/// Dimensions and shape of the advantages, from which a batch without token-shaped inputs has its N or T.
 ///
 /// # Safety
 /// The view is NULL or a `passrl_view`.
-pub unsafe fn advantages_shape(outputs: &passrl_outputs) -> Option<[i64; 2]> {
+pub unsafe fn advantages_shape(outputs: &passrl_outputs) -> Option<(i32, [i64; 2])> {
     // SAFETY: by the contract.
-    unsafe { outputs.advantages.as_ref() }.map(|view| view.shape)
+    unsafe { outputs.advantages.as_ref() }.map(|view| (view.ndim, view.shape))
 }
 
 /// Makes a plan: validates the configuration against the limits, decides everything, allocates what it will ever need on the host (tables; the
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn passrl_plan_run(
             let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
             let sinks = check::outputs::outputs(&outputs, &problem)?;
             let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
-            check::outputs::workspace(&memory, &sinks, &problem)?;
+            check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             if plan.inner.config.strict {
                 check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
             }

@@ -46,21 +46,51 @@ fn not_yet(b: &passrl_batch) -> Result<()> {
     Ok(())
 }
 
+/// Names of views that a batch has several of.
+const SIGNAL: [&str; MAX_PROCESS] = ["batch.signal[0]", "batch.signal[1]", "batch.signal[2]", "batch.signal[3]"];
+const EXTRA: [&str; 10] = [
+    "batch.extra[0]", "batch.extra[1]", "batch.extra[2]", "batch.extra[3]", "batch.extra[4]",
+    "batch.extra[5]", "batch.extra[6]", "batch.extra[7]", "batch.extra[8]", "batch.extra[9]",
+];
+
+/// Extent of a token-shaped view along the tokens: what a view of another form says there means nothing.
+fn extent(ndim: i32, shape: [i64; 2], dimension: usize, name: &str) -> Result<i64> {
+    if ndim != dimension as i32 + 1 {
+        return refuse!(PASSRL_ERR_SHAPE, "{name} has {ndim} dimension(s); it must have {}", dimension + 1);
+    }
+    if shape[dimension] < 0 {
+        return refuse!(PASSRL_ERR_SHAPE, "{name} has shape[{dimension}] = {}; it must be 0 or more", shape[dimension]);
+    }
+    Ok(shape[dimension])
+}
+
 /// N or T: from the first token-shaped view, the batch's own word, the output's shape, or the offsets.
 ///
 /// # Safety
 /// The batch's views are NULL or `passrl_view`s.
-unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<[i64; 2]>, last: Option<i64>) -> Result<usize> {
+unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, last: Option<i64>) -> Result<usize> {
     let dimension = usize::from(!packed);
-    let mut found = if !packed && b.row_tokens > 0 { Some(b.row_tokens) } else { None };
-    let views = [b.mask, b.logp_policy, b.logp_teacher, b.values, b.token_rewards, b.chunk_ends, b.step_marks];
-    for view in b.signal.iter().chain(&views) {
+    let mut found = if !packed && b.row_tokens != 0 { Some(b.row_tokens) } else { None };
+    let views = [
+        (b.mask, "batch.mask"),
+        (b.logp_policy, "batch.logp_policy"),
+        (b.logp_teacher, "batch.logp_teacher"),
+        (b.values, "batch.values"),
+        (b.token_rewards, "batch.token_rewards"),
+        (b.chunk_ends, "batch.chunk_ends"),
+        (b.step_marks, "batch.step_marks"),
+    ];
+    for (view, name) in b.signal.into_iter().zip(SIGNAL).chain(views) {
         // SAFETY: by the contract.
         if let (None, Some(view)) = (found, unsafe { view.as_ref() }) {
-            found = Some(view.shape[dimension]);
+            found = Some(extent(view.ndim, view.shape, dimension, name)?);
         }
     }
-    let found = found.or(hint.map(|shape| shape[dimension])).or(last).unwrap_or(-1);
+    if let (None, Some((ndim, shape))) = (found, hint) {
+        found = Some(extent(ndim, shape, dimension, "outputs.advantages")?);
+    }
+    // A negative last offset is refused with the others, by its place.
+    let found = found.or(last.map(|last| last.max(0))).unwrap_or(-1);
     match usize::try_from(found) {
         Ok(slots) => Ok(slots),
         Err(_) => refuse!(PASSRL_ERR_SHAPE, "batch.row_tokens is {} and no token-shaped view is given; set it to T, the slots of a row", b.row_tokens),
@@ -70,8 +100,8 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<[i64; 2]>, last: Op
 /// Typed batch.
 ///
 /// # Safety
-/// The batch's views are NULL or `passrl_view`s of readable host memory. `hint`: shape of the advantages.
-pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<[i64; 2]>) -> Result<Problem> {
+/// The batch's views are NULL or `passrl_view`s of readable host memory. `hint`: dimensions and shape of the advantages.
+pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<(i32, [i64; 2])>) -> Result<Problem> {
     not_yet(b)?;
     if b.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "batch.reserved0 is {}; it must be 0", b.reserved0);
@@ -116,7 +146,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         rollout_streams[0] = line(b.outcome, "batch.outcome", view::FLOATS)?;
         rollout_streams[1] = line(b.format, "batch.format", view::FLOATS)?;
         for (x, view) in b.extra.iter().enumerate() {
-            rollout_streams[2 + x] = line(*view, "batch.extra", view::FLOATS)?;
+            rollout_streams[2 + x] = line(*view, EXTRA[x], view::FLOATS)?;
             if rollout_streams[2 + x].is_some() && x >= config.num_extra {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {}, set it to {} or more", config.num_extra, x + 1);
             }
@@ -226,7 +256,7 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
         if signals > 0 {
             let mut arrays = [None; MAX_PROCESS];
             for p in 0..signals {
-                arrays[p] = tokens.optional(b.signal[p], "batch.signal", view::SIGNALS)?;
+                arrays[p] = tokens.optional(b.signal[p], SIGNAL[p], view::SIGNALS)?;
             }
             return Ok((Process::Signal(arrays), count(signals)?));
         }

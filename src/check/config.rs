@@ -225,6 +225,15 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
             limits.rollout_tokens, limits.rollouts, limits.groups
         );
     }
+    // A table of two integers for each position of each group: it must be countable, and no machine has this much memory.
+    let table = limits.groups as u128 * limits.rollout_tokens as u128 * 16;
+    if config.kind == Kind::Kl && config.chunk == Chunk::ByValue && table >= 1 << 46 {
+        return refuse!(
+            PASSRL_ERR_LIMIT,
+            "limits.groups is {} and limits.rollout_tokens {}: partials of the group average of kl would take {table} bytes; state the true sizes",
+            limits.groups, limits.rollout_tokens
+        );
+    }
     let deviates = |s: &Stream| s.scale == Scale::LeaveOneOut;
     if config.kind != Kind::None && config.streams[..config.num_process].iter().any(deviates) && limits.group_elements >= ROLLOUTS {
         return refuse!(

@@ -13,7 +13,11 @@ pub fn dense_index(keys: Option<&passrl_view>, index: Option<&passrl_view>) -> R
         return refuse!(PASSRL_ERR_NULL, "{} is NULL", if keys.is_none() { "keys" } else { "index" });
     };
     let keys = view::array(keys, "keys", view::I64, Want::AnyLine)?;
-    let index = view::array(index, "index", view::INTS, Want::Line(keys.shape[0]))?;
+    // SAFETY: a view by the reference.
+    let Some(index) = (unsafe { view::output(index, "index", view::INTS, Want::Line(keys.shape[0]))? }) else { return Ok(0) };
+    if super::outputs::touch(&keys, &index) && !super::outputs::same(&keys, &index) {
+        return refuse!(PASSRL_ERR_OVERLAP, "index and keys share memory; give each its own, or the same i64 view for both");
+    }
     let (from, to) = (keys.whole(), index.whole());
     let mut numbers: HashMap<i64, i64> = HashMap::new();
     for i in 0..from.len() {

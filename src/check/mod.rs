@@ -66,10 +66,23 @@ pub fn memory(pointer: *mut c_void, bytes: usize, needed: usize, alignment: usiz
     if needed > 0 && pointer.is_null() {
         return refuse!(PASSRL_ERR_NULL, "{argument} is NULL, this plan needs {needed} bytes");
     }
+    if pointer.addr().checked_add(needed).is_none() {
+        return refuse!(PASSRL_ERR_WORKSPACE, "{argument} at {pointer:p} with {needed} bytes reaches further than memory does");
+    }
     if needed > 0 && pointer.addr() % alignment != 0 {
         return refuse!(PASSRL_ERR_WORKSPACE, "{argument} is at {pointer:p}; it must be aligned to {alignment} bytes");
     }
     Ok(Memory { data: pointer.cast::<u8>(), bytes: needed })
+}
+
+/// Two memories of a call share nothing.
+pub fn apart(a: &Memory, name: &str, b: &Memory, other: &str) -> Result<()> {
+    match (a.span(), b.span()) {
+        (Some((a0, a1)), Some((b0, b1))) if a0 <= b1 && b0 <= a1 => {
+            refuse!(PASSRL_ERR_OVERLAP, "{name} and {other} share memory; give each its own")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A partials buffer: as memory, and made by a plan of this configuration, these limits and this library's numerics.

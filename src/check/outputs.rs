@@ -64,14 +64,14 @@ fn named(o: &Outputs) -> [(&'static str, Option<Array>); 12] {
     ]
 }
 
-pub(super) fn touch(a: &Array, b: &Array) -> bool {
+pub fn touch(a: &Array, b: &Array) -> bool {
     match (a.span(), b.span()) {
         (Some((a0, a1)), Some((b0, b1))) => a0 <= b1 && b0 <= a1,
         _ => false,
     }
 }
 
-pub(super) fn same(a: &Array, b: &Array) -> bool {
+pub fn same(a: &Array, b: &Array) -> bool {
     a.data == b.data && a.dtype == b.dtype && a.shape == b.shape && a.stride == b.stride
 }
 
@@ -147,21 +147,18 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
     .chain(rollout_streams)
 }
 
-/// The workspace shares no memory with an output or an input.
-pub fn workspace(memory: &Memory, o: &Outputs, p: &Problem) -> Result<()> {
-    if memory.bytes == 0 {
-        return Ok(());
-    }
-    let (low, high) = (memory.data.addr(), memory.data.addr() + memory.bytes - 1);
+/// Memory lent for the call shares nothing with an output or an input. A buffer that is only read may be read twice, but nothing is both.
+pub fn lent(memory: &Memory, name: &str, o: Option<&Outputs>, p: &Problem) -> Result<()> {
+    let Some((low, high)) = memory.span() else { return Ok(()) };
     let inside = |a: &Array| a.span().is_some_and(|(a0, a1)| a0 <= high && low <= a1);
-    for (name, array) in named(o) {
+    for (other, array) in o.into_iter().flat_map(named) {
         if array.as_ref().is_some_and(inside) {
-            return refuse!(PASSRL_ERR_OVERLAP, "workspace and outputs.{name} share memory; the workspace is scratch, give it its own");
+            return refuse!(PASSRL_ERR_OVERLAP, "{name} and outputs.{other} share memory; give each its own");
         }
     }
-    for (name, array, _) in inputs(p) {
+    for (other, array, _) in inputs(p) {
         if array.as_ref().is_some_and(inside) {
-            return refuse!(PASSRL_ERR_OVERLAP, "workspace and batch.{name} share memory; the workspace is scratch, give it its own");
+            return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give each its own");
         }
     }
     Ok(())

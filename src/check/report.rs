@@ -70,11 +70,11 @@ pub fn strict(r: &Report) -> Result<()> {
         return Ok(());
     }
     let (_, words) = kind(found.first_finding);
-    refuse!(
-        PASSRL_ERR_DATA,
-        "strict: rollout {} of group {} {words}; {} group(s) have findings, nothing was written",
-        found.first_rollout, found.first_group, found.bad_groups
-    )
+    let (rollout, group, bad) = (found.first_rollout, found.first_group, found.bad_groups);
+    if rollout < 0 {
+        return refuse!(PASSRL_ERR_DATA, "strict: group {group} {words}; {bad} group(s) have findings, nothing was written");
+    }
+    refuse!(PASSRL_ERR_DATA, "strict: rollout {rollout} of group {group} {words}; {bad} group(s) have findings, nothing was written")
 }
 
 /// `into` += `other`; the first finding of `into` stays.
@@ -87,8 +87,11 @@ pub fn merge(into: &mut passrl_report, other: &passrl_report) {
         into.first_stream = other.first_stream;
     }
     macro_rules! add {
-        ($($field:ident)*) => {$(into.$field += other.$field;)*};
+        // Counts are the caller's memory: a damaged one must not stop the process.
+        ($($field:ident)*) => {$(into.$field = into.$field.saturating_add(other.$field);)*};
     }
     add!(rollouts tokens chunks degenerate_groups bad_groups violating_groups missing_values nonfinite_values low_logps);
-    add!(clipped_tokens overflowed_tokens bad_steps lost_deviations sum_advantages sum_squares);
+    add!(clipped_tokens overflowed_tokens bad_steps lost_deviations);
+    into.sum_advantages += other.sum_advantages;
+    into.sum_squares += other.sum_squares;
 }

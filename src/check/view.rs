@@ -92,15 +92,15 @@ pub fn array(view: &passrl_view, name: &str, types: &'static [DType], want: Want
         return Ok(Array { data: std::ptr::NonNull::<u64>::dangling().as_ptr().cast(), dtype, shape, stride });
     }
     if view.data.is_null() {
-        return refuse!(PASSRL_ERR_NULL, "{name}.data is NULL with {} elements", shape[0] * shape[1]);
+        return refuse!(PASSRL_ERR_NULL, "{name}.data is NULL with {} elements", shape[0] as u128 * shape[1] as u128);
     }
     if view.data.addr() % dtype.bytes() != 0 {
         return refuse!(PASSRL_ERR_LAYOUT, "{name}.data is at {:p}; {} needs an address that is a multiple of {}", view.data, dtype.name(), dtype.bytes());
     }
     // The bytes reached must be addressable: extents times strides may not wrap round.
     let reach = (0..2).try_fold(0i128, |sum, d| {
-        let reach = (shape[d] as i128 - 1) * stride[d] as i128 * dtype.bytes() as i128;
-        Some(sum + reach.abs())
+        let elements = (shape[d] as i128 - 1).checked_mul(stride[d] as i128)?;
+        sum.checked_add(elements.checked_mul(dtype.bytes() as i128)?.checked_abs()?)
     });
     if reach.is_none_or(|r| r >= isize::MAX as i128 / 2) {
         return refuse!(

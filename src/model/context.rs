@@ -32,6 +32,11 @@ impl Memory {
         unsafe { self.data.cast::<[u64; 4]>().read() }
     }
 
+    /// First and last byte, as addresses (`None`: nothing).
+    pub fn span(&self) -> Option<(usize, usize)> {
+        (self.bytes > 0).then(|| (self.data.addr(), self.data.addr() + (self.bytes - 1)))
+    }
+
     /// `count` elements at `offset`.
     ///
     /// # Safety

@@ -1,0 +1,90 @@
+//! Outputs, overlaps, workspace, stream, partials buffers.
+use crate::Case;
+use crate::api::Act::*;
+use crate::world::Lent;
+use passrl::abi::constants::*;
+use passrl::abi::status::*;
+
+#[rustfmt::skip]
+pub fn cases() -> Vec<Case> {
+    vec![
+        // Outputs.
+        ("outputs_reserved", Run, PASSRL_ERR_VALUE, "outputs.reserved0 is 1", |w| w.outputs.reserved0 = 1),
+        ("advantages_missing", Run, PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them", |w| w.drop(&["advantages"])),
+        ("advantages_type", Run, PASSRL_ERR_DTYPE, "outputs.advantages has dtype i32; it is one of f32, bf16, f16, f64", |w| w.view("advantages").dtype = PASSRL_I32),
+        ("advantages_short", Run, PASSRL_ERR_SHAPE, "outputs.advantages has 23 elements; it must have 24", |w| w.view("advantages").shape[0] = 23),
+        ("advantages_null_data", Run, PASSRL_ERR_NULL, "outputs.advantages.data is NULL with 24 elements", |w| w.view("advantages").data = std::ptr::null_mut()),
+        ("advantages_misaligned", Run, PASSRL_ERR_LAYOUT, "f32 needs an address that is a multiple of 4", |w| { let v = w.view("advantages"); v.data = v.data.wrapping_byte_add(1) }),
+        ("advantages_stride_0", Run, PASSRL_ERR_LAYOUT, "outputs.advantages with shape [24, 1] and strides [0, 1] overlaps itself", |w| w.view("advantages").stride[0] = 0),
+        ("advantages_rows_overlap", Run, PASSRL_ERR_LAYOUT, "outputs.advantages with shape [6, 5] and strides [4, 1] overlaps itself", |w| { w.padded(); w.view("advantages").stride = [4, 1] }),
+        ("advantages_columns_overlap", Run, PASSRL_ERR_LAYOUT, "strides [1, 5] overlaps itself", |w| { w.padded(); w.view("advantages").stride = [1, 5] }),
+        ("advantages_on_device", Run, PASSRL_ERR_DEVICE, "outputs.advantages is on CUDA device 0", |w| w.view("advantages").device_type = PASSRL_CUDA),
+        ("returns_type", Run, PASSRL_ERR_DTYPE, "outputs.returns has dtype u8", |w| w.view("returns").dtype = PASSRL_U8),
+        ("path_scores_type", Run, PASSRL_ERR_DTYPE, "outputs.path_scores has dtype bf16; it is one of f32, f64", |w| w.view("path_scores").dtype = PASSRL_BF16),
+        ("path_scores_short", Run, PASSRL_ERR_SHAPE, "outputs.path_scores has 7 elements; it must have 6", |w| w.view("path_scores").shape[0] = 7),
+        ("num_chunks_type", Run, PASSRL_ERR_DTYPE, "outputs.num_chunks has dtype f32; it is one of i32, i64", |w| w.view("num_chunks").dtype = PASSRL_F32),
+        ("chunk_ends_type", Run, PASSRL_ERR_DTYPE, "outputs.chunk_ends has dtype bool", |w| w.view("chunk_ends").dtype = PASSRL_BOOL),
+        ("chunk_values_short", Apply, PASSRL_ERR_SHAPE, "outputs.chunk_values has 10 elements; it must have 24", |w| w.view("chunk_values").shape[0] = 10),
+        ("stats_count_type", Run, PASSRL_ERR_DTYPE, "outputs.stats_count has dtype i32; it is one of i64", |w| w.view("stats_count").dtype = PASSRL_I32),
+        ("stats_mean_type", Run, PASSRL_ERR_DTYPE, "outputs.stats_mean has dtype f32; it is one of f64", |w| w.view("stats_mean").dtype = PASSRL_F32),
+        ("stats_std_columns", Run, PASSRL_ERR_SHAPE, "outputs.stats_std has shape [2, 15]; it must be [2, 16]", |w| w.view("stats_std").shape[1] = 15),
+        ("stats_absmax_rows", Run, PASSRL_ERR_SHAPE, "outputs.stats_absmax has shape [1, 16]; it must be [2, 16]", |w| w.view("stats_absmax").shape[0] = 1),
+        ("group_flags_dimensions", Run, PASSRL_ERR_SHAPE, "outputs.group_flags has 1 dimension(s)", |w| w.view("group_flags").ndim = 1),
+        ("rollout_flags_type", Run, PASSRL_ERR_DTYPE, "outputs.rollout_flags has dtype i64; it is one of i32", |w| w.view("rollout_flags").dtype = PASSRL_I64),
+        // Overlaps.
+        ("returns_over_advantages", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and outputs.returns share memory", |w| { w.view("returns").dtype = PASSRL_F32; w.alias("returns", "advantages", 0) }),
+        ("advantages_end_in_returns", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and outputs.returns share memory", |w| w.alias("advantages", "returns", 184)),
+        ("stats_share", Run, PASSRL_ERR_OVERLAP, "outputs.stats_mean and outputs.stats_std share memory", |w| w.alias("stats_std", "stats_mean", 248)),
+        ("chunk_ends_over_num_chunks", Run, PASSRL_ERR_OVERLAP, "outputs.num_chunks and outputs.chunk_ends share memory", |w| w.alias("num_chunks", "chunk_ends", 64)),
+        ("advantages_over_mask", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.mask share memory", |w| w.alias("batch.mask", "advantages", 0)),
+        ("advantages_over_scores", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.step_scores share memory", |w| w.alias("batch.step_scores", "advantages", 4)),
+        ("returns_over_outcome", Run, PASSRL_ERR_OVERLAP, "outputs.returns and batch.outcome", |w| w.alias("batch.outcome", "returns", 8)),
+        ("advantages_into_signal", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.signal[0] share memory; only advantages may be written in place", |w| { w.kl(); w.alias("batch.signal[0]", "advantages", 4) }),
+        ("in_place_of_other_type", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.signal[0] share memory", |w| { w.kl(); w.view("batch.signal[0]").dtype = PASSRL_BF16; w.alias("batch.signal[0]", "advantages", 0) }),
+        ("returns_in_place", Run, PASSRL_ERR_OVERLAP, "outputs.returns and batch.signal[0] share memory", |w| { w.kl(); w.view("returns").dtype = PASSRL_F32; w.alias("batch.signal[0]", "returns", 0) }),
+        ("reversed_over_signal", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.signal[0] share memory", |w| { w.kl(); w.alias("batch.signal[0]", "advantages", 92); w.view("batch.signal[0]").stride[0] = -1 }),
+        ("rollout_flags_over_cu_seqlens", Run, PASSRL_ERR_OVERLAP, "outputs.rollout_flags and batch.cu_seqlens share memory", |w| w.alias("rollout_flags", "batch.cu_seqlens", 0)),
+        // Workspace.
+        ("workspace_small", Run, PASSRL_ERR_WORKSPACE, "bytes, this plan needs ", |w| w.workspace = Lent { less: 1, ..Lent::default() }),
+        ("workspace_misaligned", Run, PASSRL_ERR_WORKSPACE, "it must be aligned to 64 bytes", |w| w.workspace = Lent { offset: 8, ..Lent::default() }),
+        ("workspace_null", Run, PASSRL_ERR_NULL, "workspace is NULL, this plan needs ", |w| w.workspace = Lent { null: true, ..Lent::default() }),
+        ("workspace_over_advantages", Run, PASSRL_ERR_OVERLAP, "workspace and outputs.advantages share memory", |w| { w.room("advantages"); w.workspace = Lent { over: Some("advantages"), ..Lent::default() } }),
+        ("workspace_over_outcome", Run, PASSRL_ERR_OVERLAP, "workspace and batch.outcome", |w| { w.room("batch.outcome"); w.workspace = Lent { over: Some("batch.outcome"), ..Lent::default() } }),
+        ("workspace_at_the_end_of_memory", Run, PASSRL_ERR_WORKSPACE, "reaches further than memory", |w| w.workspace = Lent { null: true, offset: usize::MAX - 63, ..Lent::default() }),
+        ("add_workspace_small", Add, PASSRL_ERR_WORKSPACE, "workspace has ", |w| w.workspace = Lent { less: 64, ..Lent::default() }),
+        ("add_workspace_null", Add, PASSRL_ERR_NULL, "workspace is NULL", |w| w.workspace = Lent { null: true, ..Lent::default() }),
+        ("add_workspace_over_buffer", Add, PASSRL_ERR_OVERLAP, "workspace and buffer share memory", |w| w.workspace = Lent { over: Some("buffer"), ..Lent::default() }),
+        ("add_workspace_over_mask", Add, PASSRL_ERR_OVERLAP, "workspace and batch.mask share memory", |w| { w.room("batch.mask"); w.workspace = Lent { over: Some("batch.mask"), ..Lent::default() } }),
+        ("apply_workspace_over_buffer", Apply, PASSRL_ERR_OVERLAP, "workspace and buffer share memory", |w| w.workspace = Lent { over: Some("buffer"), ..Lent::default() }),
+        ("apply_workspace_misaligned", Apply, PASSRL_ERR_WORKSPACE, "it must be aligned to 64 bytes", |w| w.workspace = Lent { offset: 32, ..Lent::default() }),
+        // Streams.
+        ("stream_given", Run, PASSRL_ERR_DEVICE, "stream is 0x10 on a CPU context; it must be NULL", |w| w.stream = 16),
+        ("add_stream_given", Add, PASSRL_ERR_DEVICE, "stream is 0x10", |w| w.stream = 16),
+        ("apply_stream_given", Apply, PASSRL_ERR_DEVICE, "stream is 0x10", |w| w.stream = 16),
+        // Partials.
+        ("buffer_null", Add, PASSRL_ERR_NULL, "buffer is NULL, this plan needs ", |w| w.buffer = Lent { null: true, ..Lent::default() }),
+        ("buffer_small", Add, PASSRL_ERR_WORKSPACE, "buffer has ", |w| w.buffer = Lent { less: 8, ..Lent::default() }),
+        ("buffer_misaligned", Add, PASSRL_ERR_WORKSPACE, "it must be aligned to 8 bytes", |w| w.buffer = Lent { offset: 4, ..Lent::default() }),
+        ("init_buffer_small", PartialsInit, PASSRL_ERR_WORKSPACE, "buffer has ", |w| w.buffer = Lent { less: 1, ..Lent::default() }),
+        ("init_buffer_null", PartialsInit, PASSRL_ERR_NULL, "buffer is NULL", |w| w.buffer = Lent { null: true, ..Lent::default() }),
+        ("init_buffer_misaligned", PartialsInit, PASSRL_ERR_WORKSPACE, "aligned to 8 bytes", |w| w.buffer = Lent { offset: 1, ..Lent::default() }),
+        ("apply_buffer_small", Apply, PASSRL_ERR_WORKSPACE, "buffer has ", |w| w.buffer = Lent { less: 16, ..Lent::default() }),
+        ("buffer_foreign", Add, PASSRL_ERR_FINGERPRINT, "buffer is not a partials buffer (or is damaged)", |w| w.damage = |b| b.fill(0)),
+        ("buffer_magic", Apply, PASSRL_ERR_FINGERPRINT, "buffer is not a partials buffer", |w| w.damage = |b| b[0] ^= 1),
+        ("buffer_fingerprint", Apply, PASSRL_ERR_FINGERPRINT, "buffer has fingerprint ", |w| w.damage = |b| b[8] ^= 1),
+        ("buffer_numerics", Add, PASSRL_ERR_FINGERPRINT, "numerics version 7, this plan has ", |w| w.damage = |b| b[16] = 7),
+        ("buffer_length", Add, PASSRL_ERR_FINGERPRINT, "buffer ", |w| w.damage = |b| b[24] ^= 8),
+        ("buffer_of_other_config", Add, PASSRL_ERR_FINGERPRINT, "configuration, limits and version must be the same", |w| w.other_plan = Some(|w| w.config.k = 0.25)),
+        ("buffer_of_other_limits", Apply, PASSRL_ERR_FINGERPRINT, "configuration, limits and version must be the same", |w| w.other_plan = Some(|w| w.limits.groups = 1)),
+        ("phase_negative", Add, PASSRL_ERR_VALUE, "phase is -1; this plan has 2 (0 to 1)", |w| w.phase = -1),
+        ("phase_beyond", Add, PASSRL_ERR_VALUE, "phase is 2; this plan has 2", |w| w.phase = 2),
+        ("phase_beyond_whitening", Add, PASSRL_ERR_VALUE, "phase is 4; this plan has 4 (0 to 3)", |w| { w.config.whiten = PASSRL_WHITEN_TOKENS; w.phase = 4 }),
+        ("merge_with_itself", Merge, PASSRL_ERR_OVERLAP, "into and from are the same buffer", |w| w.from_is_into = true),
+        ("merge_from_null", Merge, PASSRL_ERR_NULL, "from is NULL", |w| w.from = Lent { null: true, ..Lent::default() }),
+        ("merge_into_null", Merge, PASSRL_ERR_NULL, "into is NULL", |w| w.buffer = Lent { null: true, ..Lent::default() }),
+        ("merge_from_small", Merge, PASSRL_ERR_WORKSPACE, "from has ", |w| w.from = Lent { less: 8, ..Lent::default() }),
+        ("merge_into_small", Merge, PASSRL_ERR_WORKSPACE, "into has ", |w| w.buffer = Lent { less: 8, ..Lent::default() }),
+        ("merge_into_damaged", Merge, PASSRL_ERR_FINGERPRINT, "into is not a partials buffer", |w| w.damage = |b| b[3] = 0),
+        ("merge_into_of_other_config", Merge, PASSRL_ERR_FINGERPRINT, "into has fingerprint ", |w| w.other_plan = Some(|w| w.config.gamma = 0.5)),
+    ]
+}
