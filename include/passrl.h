@@ -878,6 +878,196 @@ passrl_status passrl_plan_run(const struct passrl_plan *plan,
                               size_t workspace_bytes,
                               void *stream);
 
+// Bytes of workspace that are enough for any primitive within these limits: `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
+// `tokens`) are read. The bytes grow with the longest rollout (52 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
+// primitive asks for no more than its own batch needs.
+//
+// Of every primitive below: the workspace is the caller's, 64-byte aligned, of any content, serves one call at a time and shares memory with
+// no argument. A call runs on the calling thread, allocates nothing, prints nothing, keeps the caller's floating-point mode and does not trust it.
+// `batch` (fill it with `passrl_batch_init`) gives the layout; the fields that a primitive reads are named, every other one is ignored. All of them read
+// `num_rollouts` and `absent`; "the layout" is `layout`, `cu_seqlens` or `lengths` with `pad_side`, `row_tokens`, and `mask`, the scope. N or T is that
+// of the first token-shaped argument. Token-shaped outputs are written whole: 0 out of scope, in the padding and in absent rollouts. Views are borrowed for the
+// call. Inputs f32, bf16, f16 or f64 (rounded to f32 on load), outputs f32, bf16, f16 or f64 (rounded once; a finite value beyond the
+// type's range becomes its largest), unless said otherwise. `stream` must be NULL on the CPU. Bits are those of `passrl_plan_run` for the same stage.
+//
+// Any thread; any number of calls at once on one context and batch, each with its own outputs and workspace.
+// Errors: `PASSRL_ERR_NULL`; `PASSRL_ERR_LIMIT` where a limit is negative or above 2^31 - 1 (tokens: 2^40).
+PASSRL_API passrl_status passrl_primitive_workspace_size(const struct passrl_context *context, const struct passrl_limits *limits, size_t *bytes);
+
+// Group statistics and standardisation of a per-rollout value: out = N(x; S), S the x of the rollout's group (arXiv 2606.29296, section 3; pass.md
+// 2.2). `stream_row` says how, as a row of `passrl_config.streams` does (every center and scale that a plan serves, `ddof`, `epsilon`, `singleton`,
+// `missing`); its `weight` is not applied. Sums are exact integers: the order of rollouts and of groups cannot be seen in the result.
+//
+// Reads the groups of `batch` (`group_index` with `num_groups`, `group_offsets` or `group_size`) and `in_stats`: a rollout with 0 is in no set and has a
+// result; an absent one is in no set and has 0. `x` `[R]`, `out` `[R]` (may be `x`: in place; NULL: statistics alone). Each of `count` `[G]` i64 (elements of S),
+// `mean`, `std`, `absmax` `[G]` f64 may be NULL; they are those of the whole set whatever the operator, 0 for an empty or bad one.
+//
+// Findings (positive status, the whole group is 0): `PASSRL_FINDING_NONFINITE`, `PASSRL_FINDING_MISSING` (NaN under `missing = error`),
+// `PASSRL_FINDING_SINGLETON` (one element under `singleton = refuse`), `PASSRL_FINDING_TOO_LARGE` (2^17 rollouts or more). Workspace, threads: see
+// `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_group_standardize(const struct passrl_context *context,
+                                       const struct passrl_batch *batch,
+                                       const struct passrl_stream *stream_row,
+                                       const struct passrl_view *x,
+                                       const struct passrl_view *out,
+                                       const struct passrl_view *count,
+                                       const struct passrl_view *mean,
+                                       const struct passrl_view *std,
+                                       const struct passrl_view *absmax,
+                                       void *workspace,
+                                       size_t workspace_bytes,
+                                       void *stream);
+
+// Chunk-by-Value: where the chunks of a process signal end (arXiv 2606.29296, eq. 6, Algorithm 2, the PRM case). A new chunk begins at token t where |u_t - u_(t-1)| >
+// `config.eta`, where a given step ends (`merge_equal_steps` 0) and after an out-of-scope span (`bridge_scope_gaps` 0); `boundary_rule` as in the
+// configuration. Of `config` these fields, and `missing` of row 0 (`zero`, `exclude`), are used; `kind` and `chunk` are not looked at.
+//
+// Reads the layout of `batch` and either `signal[0]`, token-shaped f32, bf16 or f16, alone or with `step_offsets`, `step_ends` and `step_begins`, or
+// `step_scores` (the first row) with them. `num_chunks` `[R]` i32 or i64: K. `chunk_ends` token-shaped i32 or i64: chunk j (from 0) of rollout i at token_offset(i) + j
+// (padded: column j): its exclusive end in tokens of the rollout; slots beyond K are left alone. Either may be NULL, not both.
+//
+// Findings: `PASSRL_FINDING_NONFINITE`, `PASSRL_FINDING_MISSING` (NaN under `missing = error`): K is what the detector finds, NaN being unequal to everything;
+// `PASSRL_FINDING_BAD_STEPS`: K = 0. `step_marks` is refused (`PASSRL_ERR_NOT_YET`). Workspace, threads: see `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_chunk_boundaries(const struct passrl_context *context,
+                                      const struct passrl_batch *batch,
+                                      const struct passrl_config *config,
+                                      const struct passrl_view *num_chunks,
+                                      const struct passrl_view *chunk_ends,
+                                      void *workspace,
+                                      size_t workspace_bytes,
+                                      void *stream);
+
+// Discounted return-to-go over the in-scope tokens of each rollout: G_t = r_t + gamma G_(t+1) (arXiv 2606.29296, eqs. 3 and 7 before the division, a chunk
+// a token). Tokens out of scope are skipped: they take no discount. Summed in tiles of 32 positions from the rollout's end (pass.md 5.5).
+//
+// Reads the layout of `batch`. `rewards`, `returns` token-shaped; `returns` may be `rewards` (in place). `gamma` 0 to 1.
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a NaN or infinity in scope is 0 everywhere. Workspace, threads: see `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_discounted_returns(const struct passrl_context *context,
+                                        const struct passrl_batch *batch,
+                                        double gamma,
+                                        const struct passrl_view *rewards,
+                                        const struct passrl_view *returns,
+                                        void *workspace,
+                                        size_t workspace_bytes,
+                                        void *stream);
+
+// Generalised advantage estimation over the in-scope tokens of each rollout (Schulman et al., arXiv 1506.02438; pass.md 2.5): delta_t = r_t + gamma V_(t+1) - V_t,
+// A_t = delta_t + gamma lam A_(t+1), returns = A + V. Tokens out of scope are skipped; V after the last is `bootstrap` of the rollout, or 0.
+//
+// Reads the layout of `batch`. `rewards`, `values` token-shaped; `bootstrap` `[R]` or NULL; `advantages` token-shaped; `returns` token-shaped or NULL. `gamma` and
+// `lam` 0 to 1. An output may be `rewards` or `values` (in place). Summed in tiles, as `passrl_discounted_returns`.
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a NaN or infinity in scope, or as bootstrap, is 0 everywhere. Workspace, threads: see
+// `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_gae(const struct passrl_context *context,
+                         const struct passrl_batch *batch,
+                         double gamma,
+                         double lam,
+                         const struct passrl_view *rewards,
+                         const struct passrl_view *values,
+                         const struct passrl_view *bootstrap,
+                         const struct passrl_view *advantages,
+                         const struct passrl_view *returns,
+                         void *workspace,
+                         size_t workspace_bytes,
+                         void *stream);
+
+// Divide-Length (arXiv 2606.29296, eq. 7, Algorithm 3): out_j = x_j (K - j + 1)^-k for the j-th of the K in-scope values of each rollout, j from 1: one value
+// a chunk, so x is a chunk list (or, with a mask, one value on a token of each chunk).
+//
+// Reads the layout of `batch`. `x`, `out` token-shaped; `out` may be `x` (in place). x in f64 is not rounded on load: returns kept in f64 and then divided have the bits of
+// one run. `k` 0 (off) to 8; the paper takes 0.7 (and 1).
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a NaN or infinity in scope is 0 everywhere. Workspace, threads: see `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_divide_length(const struct passrl_context *context,
+                                   const struct passrl_batch *batch,
+                                   double k,
+                                   const struct passrl_view *x,
+                                   const struct passrl_view *out,
+                                   void *workspace,
+                                   size_t workspace_bytes,
+                                   void *stream);
+
+// Signal of on-policy distillation (arXiv 2606.29296, section 4; pass.md 2.1): OPD, s = logp_teacher - logp_policy; with `logp_base` G-OPD, s = opd_lambda
+// (logp_teacher - logp_base) - (logp_policy - logp_base) (1.25 in the paper; at 1 it is OPD). Formed in f64 from unrounded inputs, rounded to f32, then to
+// the output's type.
+//
+// Reads the layout of `batch`; its own `logp_*` fields are not looked at. `logp_policy`, `logp_teacher`, `logp_base` (NULL: OPD) and `out` token-shaped; `out` may be one of
+// the inputs (in place). `opd_lambda` -1e6 to 1e6, checked even where no base is given.
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout whose signal is NaN or infinite in scope is 0 everywhere. Workspace, threads: see
+// `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_opd_signal(const struct passrl_context *context,
+                                const struct passrl_batch *batch,
+                                double opd_lambda,
+                                const struct passrl_view *logp_policy,
+                                const struct passrl_view *logp_teacher,
+                                const struct passrl_view *logp_base,
+                                const struct passrl_view *out,
+                                void *workspace,
+                                size_t workspace_bytes,
+                                void *stream);
+
+// Masked whitening over the in-scope tokens of the batch (pass.md 2.6): out = (x - mean) inv, from exact sums of x rounded to f32. Of `config` the fields
+// `whiten_ddof`, `whiten_epsilon`, `whiten_epsilon_mode`, `whiten_shift` (0: the mean is added back) and `fill_padding` are used; `whiten` is taken as
+// `tokens` whatever it says. All values equal, or one alone: the deviation counts as 0.
+//
+// Reads the layout of `batch` and `in_stats`: a rollout with 0 is whitened and counts for nothing. `x`, `out` token-shaped; `out` may be `x` (in place). Fewer than
+// 2^33 token slots.
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a NaN or infinity in scope is 0 everywhere and counts for nothing. Workspace, threads: see
+// `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_whiten(const struct passrl_context *context,
+                            const struct passrl_batch *batch,
+                            const struct passrl_config *config,
+                            const struct passrl_view *x,
+                            const struct passrl_view *out,
+                            void *workspace,
+                            size_t workspace_bytes,
+                            void *stream);
+
+// Flags of the groups from the per-rollout streams alone, so that dead groups (every reward equal, all violating) are dropped before a teacher or a PRM is
+// run: no process signal and no token is looked at, whatever `config.kind` is. Flags and report are those of `passrl_plan_run` with `kind = none`, but that
+// scope is not known (`PASSRL_ROLLOUT_NO_SCOPE` for absent rollouts only) and that `PASSRL_ROLLOUT_NO_STREAM` is set for `kind = none` only.
+//
+// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used; `fusion` must be `advantage`. Reads the groups of `batch`, `outcome`,
+// `format`, `extra`, `format_ok` and `in_stats`. `group_flags` `[G, PASSRL_MAX_STREAMS]` i32 (columns as `streams`), `rollout_flags` `[R]` i32 or NULL. `report` NULL, or
+// a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0.
+//
+// Findings: as `passrl_group_standardize`, named by stream. Workspace, threads: see `passrl_primitive_workspace_size`.
+PASSRL_API
+passrl_status passrl_group_flags(const struct passrl_context *context,
+                                 const struct passrl_batch *batch,
+                                 const struct passrl_config *config,
+                                 const struct passrl_view *group_flags,
+                                 const struct passrl_view *rollout_flags,
+                                 struct passrl_report *report,
+                                 void *workspace,
+                                 size_t workspace_bytes,
+                                 void *stream);
+
+// KL in the reward: token rewards less the scaled divergence of policy and reference. Declared, refused by this version (`PASSRL_ERR_NOT_YET`): it comes with the
+// estimators, and so do the fields of `config` that it reads.
+PASSRL_API
+passrl_status passrl_kl_in_reward(const struct passrl_context *context,
+                                  const struct passrl_batch *batch,
+                                  const struct passrl_config *config,
+                                  const struct passrl_view *logp_policy,
+                                  const struct passrl_view *logp_reference,
+                                  const struct passrl_view *rewards,
+                                  const struct passrl_view *out,
+                                  void *workspace,
+                                  size_t workspace_bytes,
+                                  void *stream);
+
 // Fills limits with zeros (defaults), writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
 PASSRL_API passrl_status passrl_limits_init(struct passrl_limits *target, uint32_t struct_size);
 

@@ -33,7 +33,7 @@ pub fn cases() -> Vec<Case> {
         ("lengths_beyond_row", Run, PASSRL_ERR_OFFSETS, "batch.lengths[1] is 6; a row has 5 slots", |w| { w.padded(); w.ints("batch.lengths", PASSRL_I32, &[4, 6, 5, 4, 3, 5]) }),
         ("lengths_negative", Run, PASSRL_ERR_OFFSETS, "batch.lengths[5] is -1", |w| { w.padded(); w.ints("batch.lengths", PASSRL_I32, &[4, 3, 5, 4, 3, -1]) }),
         ("lengths_short", Run, PASSRL_ERR_SHAPE, "batch.lengths has 5 elements; it must have 6", |w| { w.padded(); w.view("batch.lengths").shape[0] = 5 }),
-        ("row_tokens_unknown", Add, PASSRL_ERR_SHAPE, "batch.row_tokens is 0 and no token-shaped view is given", |w| { w.padded(); w.batch.row_tokens = 0 }),
+        ("row_tokens_unknown", Add, PASSRL_ERR_SHAPE, "batch.row_tokens is 0 and no token-shaped view is given", |w| { w.padded(); w.batch.row_tokens = 0; w.drop(&["batch.lengths"]) }),
         ("row_tokens_negative", Run, PASSRL_ERR_SHAPE, "batch.row_tokens is -5", |w| { w.padded(); w.batch.row_tokens = -5 }),
         // Views: type, device, dimensions, shape, pointer, strides.
         ("mask_type_unknown", Run, PASSRL_ERR_DTYPE, "batch.mask has dtype 99; it is one of bool, u8, i32, i64, f32, bf16", |w| w.view("batch.mask").dtype = 99),

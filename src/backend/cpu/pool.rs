@@ -71,6 +71,8 @@ impl Pool {
             Ok(pool) => pool,
             Err(error) => return refuse!(RESOURCE, "{} threads could not be started ({error}); ask for fewer (options.threads)", self.threads),
         };
+        // A thread takes memory as it starts: it does so now, not during a run.
+        pool.broadcast(|_| ());
         let handles = handles.into_inner().unwrap_or_else(|e| e.into_inner());
         let new = Box::into_raw(Box::new(Running { pool: Some(pool), handles, pid: std::process::id() }));
         if self.running.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
