@@ -89,6 +89,23 @@ fn in_place() {
     hold("in place", failures);
 }
 
+/// Asking for less changes nothing: advantages alone take shorter ways.
+#[test]
+fn advantages_alone() {
+    let mut failures = Vec::new();
+    for c in sample() {
+        let whole = run(&c.cfg, &c.batch, &How { output: Floats::F32, ..How::default() });
+        for (simd, in_place, padded) in [(PASSRL_SIMD_BEST, false, false), (PASSRL_SIMD_BEST, true, true), (PASSRL_SIMD_BASELINE, false, true)] {
+            let lean = run(&c.cfg, &c.batch, &How { output: Floats::F32, lean: true, simd, in_place, padded, ..How::default() });
+            let bits = |got: &Got| got.advantages.iter().flatten().chain(&got.path_scores).map(|x| x.to_bits()).collect::<Vec<_>>();
+            if bits(&whole) != bits(&lean) {
+                failures.push(format!("{} simd {simd} in place {in_place} padded {padded}", c.name));
+            }
+        }
+    }
+    hold("advantages alone", failures);
+}
+
 /// Rollouts in another order: each keeps its bits.
 #[test]
 fn order_of_rollouts() {

@@ -41,6 +41,7 @@ pub unsafe fn outputs(o: &passrl_outputs, problem: &Problem) -> Result<Outputs> 
             stats_absmax: view::output(o.stats_absmax, "outputs.stats_absmax", view::F64, groups)?,
             group_flags: view::output(o.group_flags, "outputs.group_flags", view::I32, groups)?,
             rollout_flags: view::output(o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?,
+            report: !o.report.is_null(),
         };
         apart(&outputs, problem)?;
         Ok(outputs)

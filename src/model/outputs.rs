@@ -15,4 +15,6 @@ pub struct Outputs {
     pub stats_absmax: Option<Array>,
     pub group_flags: Option<Array>,
     pub rollout_flags: Option<Array>,
+    /// Is a report wanted? Its sums over tokens are not formed for nothing.
+    pub report: bool,
 }

@@ -1,6 +1,6 @@
 //! Exact statistics of a set (numerics contract): maxima first, then sums of integers on a grid that the maximum sets. Integers add in any order, so any
 //! slicing of the set, in time or space, gives the same bits.
-use super::simd::dispatch;
+use super::simd::{Simd, dispatch};
 use super::wide::u128_to_f64;
 
 /// Keys of the maxima: order-preserving integers, so that a MAX reduction of `i32` serves. `min` is the key of the largest -x.
@@ -142,7 +142,7 @@ pub fn exponent(absmax: i32) -> i32 {
 }
 
 /// 1.5 times 2^52: added to |v| < 2^51 it rounds v to an integer, ties to even, in the low bits.
-const MAGIC: f64 = 6_755_399_441_055_744.0;
+pub const MAGIC: f64 = 6_755_399_441_055_744.0;
 
 impl Grid {
     pub fn new(bits: i32, absmax: i32) -> Grid {
@@ -212,54 +212,25 @@ impl Sums {
     }
 }
 
-dispatch! {
-    /// Adds the elements of a slice on a grid of `STEP_BITS`, and q of element t to `columns[t]` where columns are given.
-    pub fn sums_narrow(grid: &Grid, xs: &[f32], columns: &mut [i64], sums: &mut Sums) {
-        let (mut q, mut hi, mut lo) = ([0i64; 8], [0i64; 8], [0i64; 8]);
-        let grid = *grid;
-        let square = |q: i64| ((q as i32 as i64) * (q as i32 as i64)) as u64;
-        const MASK: u64 = (1 << STEP_BITS) - 1;
-        if columns.is_empty() {
-            let mut chunks = xs.chunks_exact(8);
-            for chunk in &mut chunks {
-                for lane in 0..8 {
-                    let v = grid.quantize(chunk[lane]);
-                    q[lane] += v;
-                    hi[lane] += (square(v) >> STEP_BITS) as i64;
-                    lo[lane] += (square(v) & MASK) as i64;
+/// Adds the elements of a slice on a grid of `STEP_BITS`, and q of element t to `columns[t]` where columns are given.
+pub fn sums_narrow(simd: Simd, grid: &Grid, xs: &[f32], columns: &mut [i64], sums: &mut Sums) {
+    match simd {
+        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { super::sums_avx2::sums_narrow(grid, xs, columns, sums) },
+        _ => {
+            for (t, x) in xs.iter().enumerate() {
+                let q = grid.quantize(*x);
+                if !columns.is_empty() {
+                    columns[t] += q;
                 }
-            }
-            for x in chunks.remainder() {
-                let v = grid.quantize(*x);
-                q[0] += v;
-                hi[0] += (square(v) >> STEP_BITS) as i64;
-                lo[0] += (square(v) & MASK) as i64;
-            }
-        } else {
-            let columns = &mut columns[..xs.len()];
-            let mut chunks = xs.chunks_exact(8);
-            let mut targets = columns.chunks_exact_mut(8);
-            for (chunk, target) in (&mut chunks).zip(&mut targets) {
-                for lane in 0..8 {
-                    let v = grid.quantize(chunk[lane]);
-                    target[lane] += v;
-                    q[lane] += v;
-                    hi[lane] += (square(v) >> STEP_BITS) as i64;
-                    lo[lane] += (square(v) & MASK) as i64;
-                }
-            }
-            for (x, target) in chunks.remainder().iter().zip(targets.into_remainder()) {
-                let v = grid.quantize(*x);
-                *target += v;
-                q[0] += v;
-                hi[0] += (square(v) >> STEP_BITS) as i64;
-                lo[0] += (square(v) & MASK) as i64;
+                let square = ((q as i32 as i64) * (q as i32 as i64)) as u64;
+                sums.n += 1;
+                sums.q += q;
+                sums.hi += (square >> STEP_BITS) as i64;
+                sums.lo += (square & ((1 << STEP_BITS) - 1)) as i64;
             }
         }
-        sums.n += xs.len() as i64;
-        sums.q += q.iter().sum::<i64>();
-        sums.hi += hi.iter().sum::<i64>();
-        sums.lo += lo.iter().sum::<i64>();
     }
 }
 
@@ -277,7 +248,6 @@ pub fn sums_wide(grid: &Grid, xs: &[f32], weights: Option<&[u32]>, extremes: &Ex
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numerics::simd::Simd;
 
     fn stats(xs: &[f32], bits: i32) -> (Extremes, Grid, Sums) {
         let e = extremes(Simd::Baseline, xs);

@@ -3,5 +3,6 @@ pub mod convert;
 pub mod exact;
 pub mod fpmode;
 pub mod simd;
+mod sums_avx2;
 pub mod table;
 pub mod wide;

@@ -48,7 +48,8 @@ int main(void) {
         counting(0);
         CHECK(status == PASSRL_OK);
         long more = taken() - before, less = given() - back, allowed = threads == 1 ? 0 : (calls * jobs + 62) / 63 + 1;
-        if (more > allowed || less > allowed) {
+        /* What the pool's threads took while starting (their queues' first blocks) may be given back at any time later: a few releases more. */
+        if (more > allowed || less > allowed + (threads > 1 ? 16 : 0)) {
             fprintf(stderr, "threads %d, padded %d, kind %d, whiten %d: %ld allocations and %ld releases in %d calls, %ld allowed\n", threads, padded, kind, w, more, less, calls, allowed);
             return 1;
         }

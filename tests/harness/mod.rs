@@ -38,6 +38,8 @@ pub struct How {
     /// Byte that outputs and workspace are filled with before the run.
     pub dirt: u8,
     pub in_place: bool,
+    /// Advantages, path scores and chunk counts alone are asked for.
+    pub lean: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ impl Default for How {
             small_call_bytes: 0,
             dirt: 0xa5,
             in_place: false,
+            lean: false,
         }
     }
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use passrl::abi::constants::*;
 use passrl::abi::types::*;
 use std::ffi::c_void;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 /// Output memory, filled with dirt before the run.
 pub struct Outputs {
@@ -15,6 +15,7 @@ pub struct Outputs {
     report: Box<passrl_report>,
     advantages: passrl_view,
     output: Floats,
+    lean: bool,
 }
 
 impl Outputs {
@@ -52,12 +53,16 @@ impl Outputs {
         o.group_flags = arena.add(PASSRL_I32, 4, cells, grid, dirty(cells * 4));
         o.rollout_flags = arena.add(PASSRL_I32, 4, rollouts, line, dirty(rollouts * 4));
         let output = if how.in_place && placed.signal.is_some() { Floats::F32 } else { how.output };
-        Outputs { arena, outputs: o, report: Box::new(library().initial()), advantages, output }
+        Outputs { arena, outputs: o, report: Box::new(library().initial()), advantages, output, lean: how.lean }
     }
 
     pub fn raw(&mut self) -> passrl_outputs {
         self.outputs.report = &mut *self.report;
-        self.outputs
+        let mut asked = self.outputs;
+        if self.lean {
+            (asked.returns, asked.chunk_values, asked.chunk_ends, asked.report) = (null(), null(), null(), null_mut());
+        }
+        asked
     }
 
     pub fn collect(self, placed: &Placed, status: i32, message: String) -> Got {

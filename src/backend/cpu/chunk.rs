@@ -277,27 +277,18 @@ impl KlEdges<'_> {
     }
 }
 
-dispatch! {
-    fn live_edges(columns: &[i64], live: &[i64], down: f64, inv: f64, eta: f64, bits: &mut [u64]) {
-        // Integers below 2^51 in magnitude become f64 by their bits (no conversion instruction for 64-bit integers below AVX-512).
-        const MAGIC: f64 = 6_755_399_441_055_744.0;
-        let float = |x: i64| f64::from_bits((MAGIC.to_bits() as i64).wrapping_add(x) as u64) - MAGIC;
-        let n = columns.len() - 1;
-        let mut block = [0u8; 64];
-        let mut t = 0;
-        while t < n {
-            let size = (n - t).min(64);
-            let (c0, c1) = (&columns[t..t + size], &columns[t + 1..t + 1 + size]);
-            let (n0, n1) = (&live[t..t + size], &live[t + 1..t + 1 + size]);
-            for i in 0..size {
-                let (ca, cb, na, nb) = (float(c0[i]), float(c1[i]), float(n0[i]), float(n1[i]));
-                let left = (cb * na - ca * nb).abs();
+fn live_edges(simd: Simd, columns: &[i64], live: &[i64], down: f64, inv: f64, eta: f64, bits: &mut [u64]) {
+    match simd {
+        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { super::tile::live_edges(columns, live, down, inv, eta, bits) },
+        _ => {
+            for t in 0..columns.len() - 1 {
+                let (ca, cb, na, nb) = (columns[t] as f64, columns[t + 1] as f64, live[t] as f64, live[t + 1] as f64);
                 // With a count of 0 on either side both sides are 0 and there is no edge.
-                let there = left * down * inv > eta * nb * na;
-                block[i] = u8::from(there & (na * nb > 0.0));
+                let there = (cb * na - ca * nb).abs() * down * inv > eta * nb * na;
+                bits[t / 64] |= u64::from(there && na * nb > 0.0) << (t % 64);
             }
-            bits[t / 64] = block[..size].iter().enumerate().fold(0, |word, (i, b)| word | u64::from(*b) << i);
-            t += size;
         }
     }
 }

@@ -173,7 +173,7 @@ impl Worker<'_> {
             return None;
         }
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - n..] };
-        let line = super::tile::Line { mean, inv, weight: c.streams[0].weight, terms: terms.as_slice(), powers: &plan.decay, divisors };
+        let line = super::tile::Line { mean, inv, weight: c.streams[0].weight, sums: outputs.report, terms: terms.as_slice(), powers: &plan.decay, divisors };
         // SAFETY: AVX2 is there; n values from the first in scope on, read and written in place or apart (`check` has seen which).
         let done = unsafe { super::tile::tokens(from.add(scope.first), to.add(scope.first), n, &line) };
         // SAFETY: the rollout's slots out of scope.

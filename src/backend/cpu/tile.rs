@@ -100,6 +100,8 @@ pub struct Line<'a> {
     pub mean: f64,
     pub inv: f64,
     pub weight: f64,
+    /// Are the sums wanted (for a report)?
+    pub sums: bool,
     pub terms: &'a [f64],
     pub powers: &'a [f64; 33],
     /// n^-k of this K, first chunk first; empty: k = 0.
@@ -137,8 +139,11 @@ unsafe fn run<const UNIT: bool>(xs: *const f32, to: *mut f32, n: usize, line: &L
         let mut tile: Tile = std::array::from_fn(|v| {
             // SAFETY: from + 4 v + 4 <= n.
             let x = unsafe { _mm256_cvtps_pd(_mm_loadu_ps(xs.add(from + 4 * v))) };
-            _mm256_mul_pd(weight, _mm256_mul_pd(_mm256_sub_pd(x, mean), inv))
+            _mm256_mul_pd(_mm256_sub_pd(x, mean), inv)
         });
+        if line.weight != 1.0 {
+            tile.iter_mut().for_each(|y| *y = _mm256_mul_pd(weight, *y));
+        }
         for term in line.terms {
             let term = _mm256_set1_pd(*term);
             tile.iter_mut().for_each(|y| *y = _mm256_add_pd(*y, term));
@@ -151,10 +156,14 @@ unsafe fn run<const UNIT: bool>(xs: *const f32, to: *mut f32, n: usize, line: &L
             // SAFETY: 32 elements.
             (0..8).for_each(|v| tile[v] = _mm256_mul_pd(tile[v], unsafe { _mm256_loadu_pd(divisors.add(4 * v)) }));
         }
+        if line.sums {
+            for (v, d) in tile.iter().enumerate() {
+                sum[v % 2] = _mm256_add_pd(sum[v % 2], *d);
+                squares[v % 2] = _mm256_add_pd(squares[v % 2], _mm256_mul_pd(*d, *d));
+            }
+        }
         for v in 0..8 {
             let d = tile[v];
-            sum[v % 2] = _mm256_add_pd(sum[v % 2], d);
-            squares[v % 2] = _mm256_add_pd(squares[v % 2], _mm256_mul_pd(d, d));
             // -0, also one that underflow made, is stored as +0.
             let rounded = _mm_add_ps(_mm256_cvtpd_ps(d), _mm_setzero_ps());
             // SAFETY: as for the load, whose values have been read.
@@ -198,4 +207,36 @@ unsafe fn run<const UNIT: bool>(xs: *const f32, to: *mut f32, n: usize, line: &L
         done.path = rest[0];
     }
     done
+}
+
+/// `chunk::live_edges`: bit t where an edge stands between positions t and t + 1. All integers are below 2^51, all products exact.
+#[target_feature(enable = "avx2")]
+pub fn live_edges(columns: &[i64], live: &[i64], scale: f64, inv: f64, eta: f64, bits: &mut [u64]) {
+    const MAGIC: f64 = 6_755_399_441_055_744.0;
+    let (magic, zero) = (_mm256_set1_pd(MAGIC), _mm256_setzero_pd());
+    let magnitude = _mm256_castsi256_pd(_mm256_set1_epi64x(i64::MAX));
+    let (scale, inv, eta) = (_mm256_set1_pd(scale), _mm256_set1_pd(inv), _mm256_set1_pd(eta));
+    let n = columns.len() - 1;
+    assert!(live.len() > n);
+    // SAFETY: the callers below keep at + 4 <= columns.len().
+    let float = |from: &[i64], at: usize| unsafe {
+        let x = _mm256_loadu_si256(from.as_ptr().add(at).cast());
+        _mm256_sub_pd(_mm256_castsi256_pd(_mm256_add_epi64(x, _mm256_castpd_si256(magic))), magic)
+    };
+    let mut t = 0;
+    while t + 5 <= columns.len() {
+        let (ca, cb, na, nb) = (float(columns, t), float(columns, t + 1), float(live, t), float(live, t + 1));
+        let left = _mm256_and_pd(_mm256_sub_pd(_mm256_mul_pd(cb, na), _mm256_mul_pd(ca, nb)), magnitude);
+        let right = _mm256_mul_pd(_mm256_mul_pd(eta, nb), na);
+        let there = _mm256_cmp_pd::<_CMP_GT_OQ>(_mm256_mul_pd(_mm256_mul_pd(left, scale), inv), right);
+        let counted = _mm256_cmp_pd::<_CMP_GT_OQ>(_mm256_mul_pd(na, nb), zero);
+        // Four positions lie in one word.
+        bits[t / 64] |= (_mm256_movemask_pd(_mm256_and_pd(there, counted)) as u64) << (t % 64);
+        t += 4;
+    }
+    for t in t..n {
+        let (ca, cb, na, nb) = (columns[t] as f64, columns[t + 1] as f64, live[t] as f64, live[t + 1] as f64);
+        let there = (cb * na - ca * nb).abs() * _mm256_cvtsd_f64(scale) * _mm256_cvtsd_f64(inv) > _mm256_cvtsd_f64(eta) * nb * na;
+        bits[t / 64] |= u64::from(there && na * nb > 0.0) << (t % 64);
+    }
 }
