@@ -36,10 +36,8 @@
 
 #if defined(__GNUC__)
 #define PASSRL_API __attribute__((visibility("default")))
-#define PASSRL_MUST_USE __attribute__((warn_unused_result))
 #else
 #define PASSRL_API
-#define PASSRL_MUST_USE
 #endif
 
 
@@ -605,7 +603,7 @@ typedef struct passrl_limits {
     int64_t groups;
     // Token slots of one call: N packed, R*T padded.
     int64_t tokens;
-    // Longest rollout in tokens (T padded). 0: as `tokens`.
+    // Longest rollout in tokens (T padded). 0: as `tokens`; state it, as each thread's scratch and the table of n^-k follow from it.
     int64_t rollout_tokens;
     // Steps of one call (CSR). 0: as `tokens`.
     int64_t steps;

@@ -74,7 +74,7 @@ pub unsafe extern "C" fn passrl_plan_create(
         }
         let config = check::config::config(&config)?;
         let limits = check::config::limits(&limits, &config)?;
-        let inner = Plan::create(config, limits, context.threads(), context.simd());
+        let inner = Plan::create(config, limits, context.threads(), context.simd())?;
         context.start_threads()?;
         // SAFETY: not NULL, writable by the contract.
         unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, context: Arc::clone(context) }))) };

@@ -137,7 +137,7 @@ pub struct passrl_limits {
     pub groups: i64,
     /// Token slots of one call: N packed, R*T padded.
     pub tokens: i64,
-    /// Longest rollout in tokens (T padded). 0: as `tokens`.
+    /// Longest rollout in tokens (T padded). 0: as `tokens`; state it, as each thread's scratch and the table of n^-k follow from it.
     pub rollout_tokens: i64,
     /// Steps of one call (CSR). 0: as `tokens`.
     pub steps: i64,

@@ -3,10 +3,12 @@ pub mod partials;
 pub mod primitives;
 pub mod workspace;
 
+use crate::error::{RESOURCE, Result};
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::numerics::simd::Simd;
 use crate::numerics::table::{decay_powers, power_table};
+use crate::refuse;
 use partials::Partials;
 use workspace::Workspace;
 
@@ -68,18 +70,27 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn create(config: Config, limits: Limits, threads: usize, simd: Simd) -> Plan {
+    pub fn create(config: Config, limits: Limits, threads: usize, simd: Simd) -> Result<Plan> {
         let slots = Slots::new(&config);
         let divisors = if config.k == 0.0 {
             Vec::new()
         } else {
+            // Asked for first: a table that memory has no room for is refused in words instead of ending the process.
+            if Vec::<f64>::new().try_reserve_exact(limits.rollout_tokens + 1).is_err() {
+                return refuse!(
+                    RESOURCE,
+                    "limits.rollout_tokens is {}, whose table of n^-k takes {} bytes, more than there are; state the true length, or k = 0",
+                    limits.rollout_tokens,
+                    (limits.rollout_tokens + 1) * 8
+                );
+            }
             let mut table = power_table(config.k, limits.rollout_tokens + 1);
             table.drain(..1);
             table.reverse();
             table
         };
         let coefficient = if config.credit == Credit::Gae { config.gamma * config.lam } else { config.gamma };
-        Plan {
+        Ok(Plan {
             config,
             limits,
             slots,
@@ -89,7 +100,7 @@ impl Plan {
             decay: decay_powers(coefficient),
             threads,
             simd,
-        }
+        })
     }
 
     /// Bits of the grid of a slot's set.

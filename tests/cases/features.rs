@@ -27,6 +27,9 @@ pub fn cases() -> Vec<Case> {
 
 fn inputs() -> Vec<Case> {
     vec![
+        case("eta_is_a_difference_dense", spec(Dense), |c, _| c.eta = 0.25),
+        case("eta_is_a_difference_csr", spec(Csr).holes(), |c, _| (c.eta, c.merge_equal_steps, c.bridge_scope_gaps) = (0.25, true, true)),
+        case("eta_0_csr", spec(Csr), |c, _| (c.eta, c.merge_equal_steps) = (0.0, true)),
         case("csr", spec(Csr), |_, _| {}),
         case("csr_holes", spec(Csr).holes(), |_, _| {}),
         case("csr_begins", Spec { begins: true, ..spec(Csr).holes() }, |_, _| {}),

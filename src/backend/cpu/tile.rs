@@ -240,3 +240,39 @@ pub fn live_edges(columns: &[i64], live: &[i64], scale: f64, inv: f64, eta: f64,
         bits[t / 64] |= u64::from(there && na * nb > 0.0) << (t % 64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numerics::table::{decay_powers, power_table};
+
+    /// One pass against the stages one after the other, whatever the length: whole tiles, the rest, both.
+    #[test]
+    fn one_pass_is_the_stages_to_the_bit() {
+        if crate::numerics::simd::Simd::best() != crate::numerics::simd::Simd::Avx2 {
+            println!("SKIPPED: no AVX2 on this processor");
+            return;
+        }
+        for n in (0..100).chain([128, 1000, 1024]) {
+            for (gamma, k, weight) in [(1.0, 0.7, 1.0), (0.99, 0.0, 1.0), (0.9, 1.0, -0.5)] {
+                let xs: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
+                let powers = decay_powers(gamma);
+                let divisors: Vec<f64> = if k == 0.0 { Vec::new() } else { power_table(k, n + 1).into_iter().skip(1).rev().collect() };
+                let terms = [0.25, -1.5, 0.125];
+                let mut d: Vec<f64> = xs.iter().map(|x| terms.iter().fold(weight * ((*x as f64 - 0.1) * 3.0), |f, t| f + t)).collect();
+                returns::plain(&mut d, &powers, 0.0);
+                d.iter_mut().zip(&divisors).for_each(|(d, t)| *d *= t);
+                let mut out = vec![f32::NAN; n];
+                let line = Line { mean: 0.1, inv: 3.0, weight, sums: true, terms: &terms, powers: &powers, divisors: &divisors };
+                // SAFETY: AVX2 is there; n values each.
+                let done = unsafe { tokens(xs.as_ptr(), out.as_mut_ptr(), n, &line) };
+                assert!(out.iter().zip(&d).all(|(o, d)| o.to_bits() == (*d as f32 + 0.0).to_bits()), "n {n} gamma {gamma}");
+                let sum: f64 = d.iter().sum();
+                assert!((done.sum - sum).abs() <= 1e-9 * (1.0 + sum.abs()));
+                if n > 0 {
+                    assert_eq!(done.path.to_bits(), d[0].to_bits(), "path score, n {n} gamma {gamma}");
+                }
+            }
+        }
+    }
+}
