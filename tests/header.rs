@@ -61,8 +61,10 @@ fn header_is_current() {
 #[test]
 fn everything_is_declared_once() {
     let text = header();
+    let code: String = text.lines().filter(|l| !l.starts_with("//") && !l.starts_with(" *")).collect::<Vec<_>>().join("\n");
     for name in functions() {
-        assert_eq!(text.matches(&format!(" {name}(")).count(), 1, "{name} stands in the header more than once");
+        let declared = [" ", "*"].map(|before| code.matches(&format!("{before}{name}(")).count());
+        assert_eq!(declared.iter().sum::<usize>(), 1, "{name} is not declared exactly once");
     }
     for name in macros().keys() {
         let defined = text.lines().filter(|l| l.strip_prefix("#define ").is_some_and(|rest| rest.split(' ').next() == Some(name))).count();
