@@ -85,7 +85,7 @@ fn lines(text: &str) -> Vec<Line> {
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("abi", &["check", "plan", "backend", "model", "numerics", "error"]),
     ("check", &["abi", "model", "error"]),
-    ("plan", &["model", "numerics"]),
+    ("plan", &["model", "numerics", "error"]),
     ("backend", &["plan", "model", "numerics", "error"]),
     ("model", &["numerics", "error"]),
     ("numerics", &["error"]),

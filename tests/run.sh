@@ -2,7 +2,7 @@
 # Runs everything that can run here, then says what was skipped and why. Each stage's output is kept in target/test/<stage>.log.
 # The last line, alone: "N passed, N failed, N skipped". Exit status 1 where anything failed.
 #
-# A Rust or C test that cannot run prints a line beginning "SKIPPED: " with the reason and returns; pytest says it with -rs.
+# A Rust or C test that cannot run prints a line beginning "SKIPPED: " with the reason and returns; pytest says it with -rsfE.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -59,13 +59,17 @@ count_cargo() {
 }
 
 count_pytest() {
-    local status=$1 file=$log/pytest.log summary p f e s line
+    local status=$1 file=$log/pytest.log summary p f e s line named=0
     summary=$(grep -E '^(=+ )?.*(passed|failed|error|skipped|no tests ran).* in [0-9.]+s' "$file" | tail -1)
     number() { grep -oE "[0-9]+ $1" <<<"$summary" | awk '{n += $1} END {print n + 0}'; }
     p=$(number passed) f=$(number failed) e=$(number error) s=$(number skipped)
     passed=$((passed + p))
-    while IFS= read -r line; do fail "pytest: $line"; done < <(sed -nE 's/^(FAILED|ERROR) ([^ ]+).*$/\2/p' "$file" | sort -u)
-    [ "$status" != 0 ] && [ $((f + e)) = 0 ] && fail "pytest: ended with $status; see $file"
+    while IFS= read -r line; do
+        fail "pytest: $line"
+        named=$((named + 1))
+    done < <(sed -nE 's/^(FAILED|ERROR) ([^ ]+).*$/\2/p' "$file" | sort -u)
+    # A failure without a name is one all the same; 5: no test ran.
+    [ "$status" != 0 ] && [ "$named" = 0 ] && fail "pytest: ended with $status; see $file"
     # "SKIPPED [3] tests/test_torch.py:5: no torch": three of one reason.
     skipped=$((skipped + s))
     while IFS= read -r line; do skips+=("pytest: $line"); done < <(sed -n 's/^SKIPPED //p' "$file")
@@ -93,7 +97,7 @@ elif ! stage python tests/setup.sh python; then
     fail "python: $(grep '^setup:' $log/python.log | tail -1)"
 else
     touch .venv/.installed
-    stage pytest .venv/bin/python -m pytest -q -rs -p no:cacheprovider bindings/python/tests
+    stage pytest .venv/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests
     count_pytest $?
     check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl
 fi

@@ -99,7 +99,7 @@ def test_device_memory_is_refused_by_the_library_here() -> None:
     with pytest.raises(passrl.Error) as caught:
         passrl.shape(signal=Device(), **REST)
     assert caught.value.status in (-105, -300)
-    with pytest.raises(passrl.DeviceError, match="batch.signal is on CUDA device 0"):
+    with pytest.raises(passrl.DeviceError, match=r"batch.signal\[0\] is on CUDA device 0"):
         passrl.shape(signal=Device(), backend="cpu", out=np.empty(7, np.float32), **REST)
 
 
