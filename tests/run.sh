@@ -106,7 +106,14 @@ if command -v cargo-deny >/dev/null; then
 else
     skip "deny: cargo-deny is not installed (cargo install cargo-deny); tests/licences.rs has held the linked crates to the same list"
 fi
-command -v valgrind >/dev/null || skip "valgrind: not installed; sudo apt-get install valgrind"
+# Every hostile argument and bad batch once more under memcheck.
+if command -v valgrind >/dev/null; then
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    check memcheck env "CARGO_TARGET_${host}_RUNNER=valgrind -q --error-exitcode=9" \
+        "$CARGO" test --locked --test hostile -- --test-threads=1 wrong_arguments bad_data strict
+else
+    skip "valgrind: not installed; sudo apt-get install valgrind"
+fi
 command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || skip "cuda: no GPU here, and no CUDA backend in this version"
 
 printf '\n== summary, after %d s\n' $((SECONDS - begin))
