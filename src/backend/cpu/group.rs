@@ -203,7 +203,7 @@ impl Worker<'_> {
         let stream = &self.job.config().streams[self.job.plan.slots.row(slot)];
         let by_rollout = stream.leaves_out() && stream.loo_unit == LooUnit::Rollout && slot < self.job.plan.slots.sets;
         by_rollout
-            && standard.set == Set::Proper
+            && matches!(standard.set, Set::Flat | Set::Proper)
             && members.iter().any(|i| {
                 let kept = self.job.rollout(i);
                 kept.flags & flags::ROLLOUT_ABSENT == 0 && self.own_sums(i, &kept, slot, state).n == standard.sums.n

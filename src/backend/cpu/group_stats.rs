@@ -84,6 +84,11 @@ impl Worker<'_> {
     /// Marks the group bad in a slot and reports the finding.
     fn poison(&mut self, slot: usize, key: i32, rollout: usize, group: usize, to: &mut GroupState) {
         to.extremes[slot].absmax = to.extremes[slot].absmax.max(key);
+        let slots = &self.job.plan.slots;
+        if slots.joint && !slots.shaped {
+            // The pooled set holds the value too.
+            to.extremes[1].absmax = to.extremes[1].absmax.max(key);
+        }
         if self.job.counting {
             let finding = if key >= exact::NAN { report::MISSING } else { report::NONFINITE };
             self.report.find(finding, group, Some(rollout), self.job.plan.slots.row(slot));

@@ -82,18 +82,26 @@ impl Standard {
     pub fn resolve(&self, counts: bool, own: impl FnOnce() -> Sums, lost: &mut i64) -> Apply {
         let s = &self.stream;
         match self.set {
-            Set::Empty | Set::Flat => return Apply::Zero,
+            Set::Empty => return Apply::Zero,
             Set::Single => return self.singleton(),
-            Set::Proper => (),
+            Set::Flat | Set::Proper => (),
+        }
+        let by_element = s.loo_unit == LooUnit::Element && counts;
+        let mut others = self.sums;
+        if s.leaves_out() && counts && !by_element {
+            others = self.sums.without(&own());
+            // Tested before zero variance: nothing is left when the rollout is left out.
+            if others.n <= 0 {
+                return self.singleton();
+            }
+        }
+        if self.set == Set::Flat {
+            return Apply::Zero;
         }
         let (mut mean, mut inv) = (self.mean, self.inv);
         if s.leaves_out() {
-            if s.loo_unit == LooUnit::Element && counts {
+            if by_element {
                 return Apply::LeaveOut;
-            }
-            let others = if counts { self.sums.without(&own()) } else { self.sums };
-            if others.n <= 0 {
-                return self.singleton();
             }
             if s.center == Center::LeaveOneOut {
                 mean = others.mean(&self.grid);
