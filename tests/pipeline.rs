@@ -175,14 +175,3 @@ proptest::proptest! {
         }
     }
 }
-
-/// One seed in full, to look into: SEED=7 cargo test --test pipeline one_seed -- --nocapture
-#[test]
-fn one_seed() {
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|s| s.parse().ok()) {
-        let case = cases::random(seed);
-        println!("{:#?}\n{:?}", case.cfg, case.batch);
-        println!("oracle {:?}\n", oracle::shape(&case.cfg, &case.batch));
-        println!("{}", check("seed", &case.cfg, &case.batch, &How::default()).join("\n"));
-    }
-}

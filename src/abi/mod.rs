@@ -1,6 +1,6 @@
-//! The C ABI. The only `extern "C"`, and the only place that turns the caller's bytes into structs. The text below opens the header.
+//! The C ABI. The only `extern "C"`, and the only place that turns the caller's bytes into structs.
 //!
-//! Contract: see `CONTRACT` in `include/cbindgen.toml` (the header's first comment), which this module implements.
+//! The contract that this module implements is the header's first comment; its text stands in `include/cbindgen.toml`.
 #![allow(non_camel_case_types)]
 
 pub mod config;

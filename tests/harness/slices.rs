@@ -69,6 +69,7 @@ impl Outputs {
         let layout = &placed.layout;
         let (rollouts, groups) = (layout.rollouts, placed.of.num_groups);
         let output = self.output;
+        // SAFETY: views of this arena.
         let data = |view: *const passrl_view| unsafe { (*view).data };
         // SAFETY: views of this arena (or of the placed signal), with the types that `new` gave them; elements within their shapes.
         let (f64s, i64s, i32s) = (

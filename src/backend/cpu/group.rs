@@ -81,7 +81,8 @@ impl Worker<'_> {
     pub fn group_slice(&mut self, g: usize, members: Members, partials: Memory, sink: Sink) {
         self.prepare_all(g, members);
         // The slice's own maxima are not wanted, but what it finds is counted here.
-        self.extremes(members, g, &mut GroupState::EMPTY.clone());
+        let mut own = GroupState::EMPTY;
+        self.extremes(members, g, &mut own);
         self.group_kept(g, members, partials, sink);
     }
 

@@ -86,7 +86,7 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
         let members = members(&worker.job, problem, g);
         worker.group_alone(g, members, if whitens { Sink::Keep } else { Sink::Write(None) });
         if whitens {
-            members.iter().for_each(|i| lock(&extremes).add(&worker.whiten_extremes(i)));
+            lock(&extremes).add(&worker.group_whiten_extremes(members));
         }
     });
     if whitens {
@@ -133,7 +133,7 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
         if !members.is_empty() {
             worker.group_share(phase, g, members, partials);
             if phase == 2 {
-                members.iter().for_each(|i| lock(&extremes).add(&worker.whiten_extremes(i)));
+                lock(&extremes).add(&worker.group_whiten_extremes(members));
             }
         }
     });

@@ -1,5 +1,6 @@
 //! Whitening over the batch (pass.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all.
 use super::expand::Chunks;
+use super::members::Members;
 use super::standard::inverse;
 use super::worker::Worker;
 use crate::model::flags;
@@ -46,13 +47,19 @@ impl Worker<'_> {
         kept.state & (state::ZEROED | state::OUT_OF_STATS) == 0 && kept.flags & flags::ROLLOUT_ABSENT == 0
     }
 
-    /// Values that rollout i kept, one a chunk (gae: a token).
-    fn kept_lines(&self, i: usize, kept: &Rollout) -> usize {
-        let _ = i;
+    /// Values that a rollout kept, one a chunk (gae: a token).
+    fn kept_lines(&self, kept: &Rollout) -> usize {
         if self.job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0 { kept.count as usize } else { kept.chunks as usize }
     }
 
-    pub fn whiten_extremes(&self, i: usize) -> Extremes {
+    /// Of all members of a group.
+    pub fn group_whiten_extremes(&self, members: Members) -> Extremes {
+        let mut all = Extremes::EMPTY;
+        members.iter().for_each(|i| all.add(&self.whiten_extremes(i)));
+        all
+    }
+
+    fn whiten_extremes(&self, i: usize) -> Extremes {
         let job = self.job;
         let kept = job.rollout(i);
         if !Self::whitens(&kept) {
@@ -65,7 +72,7 @@ impl Worker<'_> {
             return one;
         }
         let at = job.problem.extent(i);
-        let n = self.kept_lines(i, &kept);
+        let n = self.kept_lines(&kept);
         // SAFETY: as above.
         exact::extremes(job.simd(), unsafe { &job.whitened(&at)[..n] })
     }
@@ -82,7 +89,7 @@ impl Worker<'_> {
             return to.push(&grid, grid.quantize(unsafe { *job.path(i) }), 1);
         }
         let at = job.problem.extent(i);
-        let n = self.kept_lines(i, &kept);
+        let n = self.kept_lines(&kept);
         // SAFETY: as above.
         let values = unsafe { &job.whitened(&at)[..n] };
         if n == kept.count as usize && (job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0) {
@@ -101,7 +108,7 @@ impl Worker<'_> {
         let kept = job.rollout(i);
         let at = job.problem.extent(i);
         let scope = job.kept_scope(i, &kept, &at);
-        let n = self.kept_lines(i, &kept);
+        let n = self.kept_lines(&kept);
         // SAFETY: the rollout's own lists.
         let (values, last): (&[f32], &[u32]) = unsafe { (job.whitened(&at), job.last(&at)) };
         self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
