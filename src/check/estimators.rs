@@ -27,8 +27,51 @@ pub(super) fn stream(index: usize, s: &Stream) -> Result<()> {
     if s.center == Center::Given && index != OUTCOME {
         return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is given; baselines are of the outcome alone");
     }
+    if s.center == Center::RunnerUp && s.scale == Scale::LeaveOneOut {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is runner_up and scale leave_one_out; nothing is left out of a runner-up: set another scale");
+    }
     if s.center == Center::LengthWeighted && s.scale != Scale::None {
         return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is length_weighted and scale {}; set scale = none", s.scale.name());
+    }
+    Ok(())
+}
+
+/// Settings that exclude each other.
+pub(super) fn together(c: &Config) -> Result<()> {
+    let joint = matches!(c.fusion, Fusion::RewardShaping | Fusion::Pooled);
+    for (index, s) in c.streams.iter().enumerate() {
+        let name = stream_name(index);
+        if joint && (s.place != Place::Every || s.clip_standardized < f64::INFINITY) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.fusion is {} and config.{name} has place {} and clip_standardized {:?}; no stream has a term of its own there: set every and inf",
+                c.fusion.name(), s.place.name(), s.clip_standardized
+            );
+        }
+        if joint && s.asks_batch() {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {} and config.{name} asks for the batch's statistics; its one set is the group's", c.fusion.name());
+        }
+        if c.divide_scope == DivideScope::Process && s.place != Place::Every {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.divide_scope is process and config.{name}.place is {}; set place = every", s.place.name());
+        }
+        let averages = index == 0 && c.kind == Kind::Kl && c.chunk == Chunk::ByValue && c.average_over == AverageOver::Group;
+        if averages && s.center == Center::Batch {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.kind is kl with chunk = by_value, average_over = group and {name}.center = batch; use average_over = live");
+        }
+    }
+    Ok(())
+}
+
+/// A configuration for `passrl_group_flags`, which sees the per-rollout streams alone.
+pub(super) fn early_flags(c: &Config) -> Result<()> {
+    for (index, s) in c.streams.iter().enumerate().skip(OUTCOME) {
+        if s.center == Center::LengthWeighted || s.clip_value < f64::INFINITY {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.{} has center {} and clip_value {:?}; flags alone are of the values as they are: set another center and inf",
+                stream_name(index), s.center.name(), s.clip_value
+            );
+        }
     }
     Ok(())
 }
@@ -54,18 +97,11 @@ pub(super) fn own_set(s: &Stream) -> Result<()> {
 /// Is the setting other than the default, and not served yet?
 pub(super) fn not_yet(c: &Config) -> Result<()> {
     for (index, s) in c.streams.iter().enumerate() {
-        let sets = matches!(s.center, Center::Batch | Center::LengthWeighted | Center::Given | Center::RunnerUp)
-            || matches!(s.scale, Scale::Batch | Scale::Given | Scale::NonzeroShare | Scale::Mean)
-            || s.zero_variance != ZeroVariance::Zero
-            || s.clip_value < f64::INFINITY
-            || s.clip_standardized < f64::INFINITY
-            || s.place != Place::Every;
-        if sets {
-            return refuse!(PASSRL_ERR_NOT_YET, "config.{} asks for center {}, scale {}, place {}, zero_variance {} or a clip that this version does not serve",
-                stream_name(index), s.center.name(), s.scale.name(), s.place.name(), s.zero_variance.name());
+        if s.scale == Scale::Given {
+            return refuse!(PASSRL_ERR_NOT_YET, "config.{}.scale is given; statistics of the caller's are not served yet", stream_name(index));
         }
     }
-    let sets = [(c.fusion == Fusion::RewardSum, "fusion = reward_sum"), (c.pool == Pool::Rollouts, "pool = rollouts")];
+    let sets = [(c.pool == Pool::Rollouts, "pool = rollouts")];
     let credit = [
         (c.kl_in_reward != KlInReward::None, "kl_in_reward"),
         (c.scan_mask != ScanMask::Carry, "scan_mask other than carry"),

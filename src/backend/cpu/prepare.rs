@@ -308,7 +308,7 @@ impl Worker<'_> {
         let (mut given, mut there) = (false, false);
         for s in 0..job.problem.rollout_streams.len() {
             given |= job.problem.rollout_streams[s].is_some();
-            there |= job.rollout_value(s, i).is_some();
+            there |= job.own_value(s, i).is_some();
         }
         if given && !there {
             kept.flags |= flags::ROLLOUT_NO_STREAM;
