@@ -103,7 +103,7 @@ pub(super) fn not_yet(c: &Config) -> Result<()> {
     }
     let sets = [(c.pool == Pool::Rollouts, "pool = rollouts")];
     let credit = [
-        (c.kl_in_reward != KlInReward::None, "kl_in_reward"),
+        (c.asks_kl(), "kl_in_reward"),
         (c.scan_mask != ScanMask::Carry, "scan_mask other than carry"),
         (c.gae_over != GaeOver::Tokens, "gae_over = chunks"),
         (c.lam_returns != -1.0, "lam_returns"),

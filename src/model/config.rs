@@ -144,6 +144,13 @@ pub struct Config {
     pub c_clip: f64,
 }
 
+impl Config {
+    /// Is a divergence taken from the reward? Presets name its kind, the run its coefficient.
+    pub fn asks_kl(&self) -> bool {
+        self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
+    }
+}
+
 /// The most that a plan will be given; no zeros left (defaults resolved).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
