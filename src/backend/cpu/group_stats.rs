@@ -1,5 +1,6 @@
 //! Group statistics of every stream (numerics contract 5.3) and the standardisation that they give (pass.md 2.2).
 use super::members::Members;
+use super::scope::Scope;
 use super::signal;
 use super::worker::Worker;
 use crate::model::flags;
@@ -47,7 +48,13 @@ impl Worker<'_> {
                     }
                 }
             }
-            if c.credit == Credit::Gae && !kept.flags & flags::ROLLOUT_NO_SCOPE != 0 {
+            if kept.flags & flags::ROLLOUT_NO_SCOPE == 0 {
+                let mut bad = 0;
+                self.gap_extremes(i, &kept, |worker, list, key| {
+                    bad |= flags::ROLLOUT_NONFINITE;
+                    worker.poison(list, key, i, group, to);
+                });
+                kept.flags |= bad;
                 let found = self.credit_extremes(i, &kept);
                 if found.is_bad() {
                     kept.flags |= flags::ROLLOUT_NONFINITE;
@@ -175,12 +182,16 @@ impl Worker<'_> {
         to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
     }
 
-    /// gae: values, token rewards and bootstrap are read as they are; a bad one is a finding.
+    /// Values, token rewards, bootstrap and the log-probabilities of V-trace are read as they are; a bad one is a finding.
     fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
         let job = self.job;
         let problem = job.problem;
         let at = problem.extent(i);
-        let scope = job.kept_scope(i, kept, &at);
+        let mut scope = job.kept_scope(i, kept, &at);
+        if job.config().spreads() && job.config().scan_mask == ScanMask::None {
+            // Tokens out of scope take part.
+            scope = Scope::span(scope.first, at.len);
+        }
         let mut found = Extremes::EMPTY;
         for array in [&problem.values, &problem.token_rewards].into_iter().flatten() {
             let line = &mut self.compressed[..at.len];
@@ -191,6 +202,11 @@ impl Worker<'_> {
                 let (nan, infinite) = signal::count_bad(line, &scope);
                 self.report.nonfinite_values += nan + infinite;
             }
+            found.add(&own);
+        }
+        if let Some(logps) = &problem.behavior {
+            let (bad, own) = self.bad_logps(&at, &scope, logps);
+            self.report.nonfinite_values += if job.counting { bad } else { 0 };
             found.add(&own);
         }
         if let Some(bootstrap) = problem.bootstrap {

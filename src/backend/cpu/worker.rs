@@ -36,6 +36,7 @@ pub struct Worker<'a> {
     pub columns: &'a mut [i64],
     pub live: &'a mut [i64],
     pub edges: &'a mut [u64],
+    pub lines: &'a mut [f64],
     pub report: Report,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
@@ -76,6 +77,7 @@ impl<'a> Job<'a> {
                 columns: memory.part(base + s.columns.offset, s.columns.count),
                 live: memory.part(base + s.live.offset, s.live.count),
                 edges: memory.part(base + s.edges.offset, s.edges.count),
+                lines: memory.part(base + s.lines.offset, s.lines.count),
                 report: Report::default(),
                 missing: 0,
                 found: false,
@@ -141,6 +143,16 @@ impl<'a> Job<'a> {
         unsafe { self.part(self.plan.workspace.whitened, at.slot, at.len) }
     }
 
+    pub unsafe fn kl(&self, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.kl, at.slot, at.len) }
+    }
+
+    pub unsafe fn kl_sum(&self, i: usize) -> &'a mut f32 {
+        // SAFETY: by the caller's word.
+        unsafe { &mut self.part(self.plan.workspace.kl_sums, i, 1)[0] }
+    }
+
     pub unsafe fn path(&self, i: usize) -> &'a mut f32 {
         // SAFETY: by the caller's word.
         unsafe { &mut self.part(self.plan.workspace.paths, i, 1)[0] }
@@ -156,15 +168,14 @@ impl<'a> Job<'a> {
 
     /// Value of per-rollout stream s (0 outcome, 1 format, ...) of rollout i: `None` not given or excluded. NaN and infinity come as they are.
     pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
-        let x = self.problem.rollout_streams[s].as_ref()?.f32(i);
-        if !x.is_nan() {
-            return Some(x);
-        }
-        match self.config().streams[crate::model::config::OUTCOME + s].missing {
-            Missing::Error => Some(x),
-            Missing::Zero => Some(0.0),
-            Missing::Exclude => None,
-        }
+        let stream = self.problem.rollout_streams[s].as_ref()?;
+        let x = match (stream.f32(i).is_nan(), self.config().streams[crate::model::config::OUTCOME + s].missing) {
+            (true, Missing::Exclude) => return None,
+            (true, Missing::Zero) => 0.0,
+            _ => stream.f64(i),
+        };
+        // The outcome less its KL is rounded once.
+        Some(if s == 0 { (x - self.kl_of(i)) as f32 } else { x as f32 })
     }
 
     /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once.
