@@ -149,6 +149,18 @@ impl Config {
     pub fn asks_kl(&self) -> bool {
         self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
     }
+    /// Does credit give a value a token in scope, whatever the chunks are?
+    pub fn credits_tokens(&self) -> bool {
+        self.credit == Credit::Vtrace || (self.credit == Credit::Gae && self.gae_over == GaeOver::Tokens)
+    }
+    /// Do tokens out of scope take part in the scan?
+    pub fn spreads(&self) -> bool {
+        self.scan_mask != ScanMask::Carry && matches!(self.credit, Credit::ReturnToGo | Credit::Gae)
+    }
+    /// Is the KL taken from each token's reward or advantage?
+    pub fn kl_by_token(&self) -> bool {
+        self.asks_kl() && self.kl_place != KlPlace::Outcome
+    }
 }
 
 /// The most that a plan will be given; no zeros left (defaults resolved).
