@@ -146,6 +146,7 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     };
     together(&config)?;
     config.streams.iter().enumerate().try_for_each(|(index, row)| super::estimators::stream(index, row))?;
+    super::estimators::steps(&config)?;
     super::estimators::not_yet(&config)?;
     Ok(config)
 }

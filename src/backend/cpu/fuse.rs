@@ -85,6 +85,14 @@ pub fn add_stream(
     }
 }
 
+/// As `add_stream`, of values standardised before: `steps[j]` is the one of chunk j.
+pub fn add_stepped(values: &[f64], steps: &[u32], weight: f64, first: bool, f: &mut [f64]) {
+    for (f, step) in f.iter_mut().zip(steps) {
+        let s = weight * values[*step as usize];
+        *f = if first { s } else { *f + s };
+    }
+}
+
 /// W: the sum of the weights of the streams given, in the stream table's order.
 pub fn total_weight(c: &Config, process: usize, given: &[bool; 12]) -> f64 {
     let rollout = given.iter().enumerate().filter(|(_, g)| **g).map(|(s, _)| c.streams[OUTCOME + s].weight);
