@@ -98,6 +98,9 @@ def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
     if found.ndim != 1:
         refuse(ERR_SHAPE, f"passrl: groups has {found.ndim} dimensions; it must have 1, a key a rollout")
     index = np.empty(len(found), dtype=np.int64)
+    if found.size == 0:
+        # An empty list has no type of its own.
+        return index, []
     if found.dtype.kind in "iub":
         numbers = np.ascontiguousarray(found).astype(np.int64, copy=False)
         count = ctypes.c_int64()
@@ -308,6 +311,10 @@ class Batch:
             self._put("groups", a.groups, "int64", "group_index")
             return
         index, self.group_keys = group_index(a.groups)
+        if not self.group_keys:
+            # A number of groups of 0 means "not given" to the library.
+            self.groups, self.struct.group_size = 0, 1
+            return
         like = self._like
         self._put("groups", index, "int64", "group_index")
         self._like = like if like is not None else (a.groups if arrays.is_array(a.groups) else None)

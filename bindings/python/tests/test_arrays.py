@@ -151,3 +151,4 @@ def test_empty_batches() -> None:
     assert shaped.advantages.shape == (0,) and shaped.chunk_offsets.tolist() == [0]
     shaped = passrl.shape(signal=np.zeros(0, np.float32), lengths=[0, 0], group_size=2)
     assert shaped.num_chunks.tolist() == [0, 0]
+    assert passrl.shape(signal=np.zeros(0, np.float32), lengths=[], groups=[]).group_keys == []
