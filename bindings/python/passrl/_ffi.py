@@ -216,6 +216,14 @@ def function(name: str) -> Any:
     return _functions[name]
 
 
+def bare(name: str) -> Any:
+    """The raw function `passrl_<name>`, a status, for arguments that are ctypes objects already: nothing is converted or checked on the way."""
+    # Indexing gives a new function object; `function` keeps its argument types.
+    found = _library["passrl_" + name]
+    found.restype = c_int32
+    return found
+
+
 def last_error() -> str:
     """The sentence of this thread's last call that did not return 0."""
     return str(_functions["last_error"]().decode())

@@ -22,8 +22,8 @@ _NAMES: dict[int, str] = {number: name for name, number in _NUMPY.items()}
 _SHORT: dict[str, str] = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
                           "double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
 
-_new_capsule = ctypes.pythonapi.PyCapsule_GetPointer
-_new_capsule.restype, _new_capsule.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _is_capsule = ctypes.pythonapi.PyCapsule_IsValid
 _is_capsule.restype, _is_capsule.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
 # DLManagedTensor begins with the DLTensor; DLManagedTensorVersioned has version (8), context (8), deleter (8) and flags (8) before it.
@@ -130,11 +130,14 @@ def _from_capsule(value: Any, name: str) -> Array:
     view = _ffi.View()
     writable = True
     if _is_capsule(capsule, b"dltensor_versioned"):
-        base = _new_capsule(capsule, b"dltensor_versioned")
+        base = _capsule_pointer(capsule, b"dltensor_versioned")
+        major, minor = (ctypes.c_uint32 * 2).from_address(base)
+        if major != 1:
+            refuse(ERR_VALUE, f"passrl: {name} gives a DLPack capsule of version {major}.{minor}; 1.x is known")
         writable = not ctypes.c_uint64.from_address(base + _VERSIONED_FLAGS).value & _READ_ONLY
         tensor = base + _VERSIONED_TENSOR
     else:
-        tensor = _new_capsule(capsule, b"dltensor")
+        tensor = _capsule_pointer(capsule, b"dltensor")
     try:
         _ffi.call("view_from_dlpack", tensor, ctypes.byref(view))
     except Exception as fault:
@@ -216,7 +219,7 @@ def output(value: Any, name: str) -> Array:
         refuse(ERR_VALUE, f"passrl: {name} is a jax array, and those are immutable; leave {name} out for a new one, or give NumPy memory")
     found = array(value, name)
     if not found.writable:
-        refuse(ERR_VALUE, f"passrl: {name} is a read-only {framework(value)} array; give memory that may be written")
+        refuse(ERR_VALUE, f"passrl: {name} is a read-only {type(value).__name__}; give memory that may be written")
     return found
 
 

@@ -233,15 +233,17 @@ class Call:
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
         self._workspace = plan.workspace()
         weakref.finalize(self, plan.release, self._workspace)
-        workspace = arrays.address(self._workspace), plan.workspace_bytes
+        # ctypes objects, made once: a call converts nothing.
+        self.workspace_arguments = ctypes.c_void_p(arrays.address(self._workspace)), ctypes.c_size_t(plan.workspace_bytes)
+        tail = *self.workspace_arguments, ctypes.c_void_p(stream_pointer(stream))
         structs = byref(batch.struct), byref(self.sinks.struct)
-        address = stream_pointer(stream)
         if buffer is None:
-            self._function = _ffi.function("plan_run")
-            self._arguments: tuple[Any, ...] = (plan.handle, *structs, *workspace, address)
+            self._function = _ffi.bare("plan_run")
+            self._arguments: tuple[Any, ...] = (plan.handle, *structs, *tail)
         else:
-            self._function = _ffi.function("plan_apply")
-            self._arguments = (plan.handle, structs[0], arrays.address(buffer), buffer.nbytes, structs[1], *workspace, address)
+            self._function = _ffi.bare("plan_apply")
+            kept = ctypes.c_void_p(arrays.address(buffer)), ctypes.c_size_t(buffer.nbytes)
+            self._arguments = (plan.handle, structs[0], *kept, structs[1], *tail)
             self._buffer = buffer
         self.shaped = Shaped(
             0, self.sinks.native, self.sinks.given, self.sinks.host, self.sinks.report, batch.token_offsets, batch.stream_names, batch.group_keys, batch.maker)

@@ -166,7 +166,7 @@ def test_read_only_memory_is_no_output() -> None:
     frozen.flags.writeable = False
     for call in (lambda: passrl.shape(signal=SIGNAL, out=frozen, **REST), lambda: passrl.shape(signal=SIGNAL, returns=frozen, **REST),
                  lambda: passrl.opd_signal(SIGNAL, SIGNAL, lengths=[7], out=frozen), lambda: passrl.gae(SIGNAL, SIGNAL, lengths=[7], returns=frozen)):
-        with pytest.raises(passrl.ArgumentError, match="is a read-only numpy array"):
+        with pytest.raises(passrl.ArgumentError, match="is a read-only ndarray"):
             call()
     assert not frozen.any()
 
