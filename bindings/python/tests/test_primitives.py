@@ -144,6 +144,17 @@ def test_chunks_of_scored_steps() -> None:
     assert passrl.chunk(steps=steps, lengths=[4, 2], merge_equal_steps=True).ends.tolist() == [3, 4, 2]
 
 
+def test_findings_of_chunks() -> None:
+    signal = np.float32([1, 1, np.nan, 2])
+    with pytest.warns(passrl.FindingWarning, match=r"batch.signal\[0\] is NaN .* at token 2 of rollout 0") as told:
+        assert passrl.chunk(signal, lengths=[4]).ends.tolist() == [2, 3, 4]
+    assert told[0].filename == __file__
+    assert passrl.chunk(signal, lengths=[4], missing="zero").ends.tolist() == [2, 3, 4]
+    assert passrl.chunk(signal, lengths=[4], missing="exclude", bridge_scope_gaps=True).ends.tolist() == [2, 4]
+    with pytest.warns(passrl.FindingWarning, match="do not fit"):
+        assert passrl.chunk(steps=passrl.Steps([0, 2], [3, 2], [1.0, 2.0]), lengths=[4]).num_chunks.tolist() == [0]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_bits_of_shape(layout: str) -> None:
     place = Place(layout)

@@ -148,6 +148,10 @@ def test_jax_arrays_are_never_written() -> None:
     out, returns = np.empty(7, np.float32), np.empty(7, np.float32)
     shaped = passrl.shape(signal=jax.numpy.asarray(SIGNAL), out=out, returns=returns, **REST)
     assert shaped.advantages is out and shaped.returns is returns
+    shaped = passrl.shape(signal=jax.numpy.asarray(SIGNAL), returns=returns, **REST)
+    assert isinstance(shaped.advantages, jax.Array) and shaped.returns is returns
+    advantages, again = passrl.gae(jax.numpy.asarray(SIGNAL), jax.numpy.asarray(SIGNAL), lengths=[7], returns=returns)
+    assert isinstance(advantages, jax.Array) and again is returns
 
 
 def test_jax_copies_unaligned_memory() -> None:
