@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..batch import Batch, group_index
-from ..config import STREAM_NAMES, Config
+from ..config import STREAM_FIELDS, Config
 from ..errors import ERR_CONFLICT, refuse
 from ..partials import Partials
 from ..plan import Plan, arguments_of
@@ -102,15 +102,15 @@ class Shaper:
 
 
 def differences(config: Config) -> list[tuple[str, str, str]]:
-    """Fields that differ from the defaults: name, value, default."""
-    from ..config import STREAM_FIELDS
-
+    """Fields that differ from the defaults: name, value, default; one of the stream table as `outcome.ddof`, or `ddof (all streams)`."""
     plain = Config("pass")
     found = [(name, str(value), str(getattr(plain, name))) for name, value in config if value != getattr(plain, name)]
-    ours, theirs = config.streams, plain.streams
-    for name in STREAM_NAMES:
-        for field in STREAM_FIELDS:
-            value, default = getattr(ours[name], field), getattr(theirs[name], field)
-            if value != default:
-                found.append((f"{name}.{field}", str(value), str(default)))
+    for field in STREAM_FIELDS:
+        values = {name: getattr(row, field) for name, row in config.streams.items()}
+        defaults = {name: getattr(row, field) for name, row in plain.streams.items()}
+        if len(set(values.values())) == len(set(defaults.values())) == 1:
+            values, defaults = ({f"{field} (all streams)": one["outcome"]} for one in (values, defaults))
+        else:
+            values, defaults = ({f"{name}.{field}": value for name, value in one.items()} for one in (values, defaults))
+        found += [(name, str(value), str(defaults[name])) for name, value in values.items() if value != defaults[name]]
     return found
