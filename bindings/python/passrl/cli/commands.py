@@ -230,10 +230,11 @@ def describe_command(file: str | None, preset: str, settings: tuple[str, ...], k
         size = -(-count // most["groups"])
         elements = min(size * longest, (1 << 17) - 1) if config.kind == "prm" else size * longest
         most |= {"group_rollouts": size, "group_elements": elements}
+    plan = Plan(config, threads=threads, **most)
     source = next((one.source for one in all_presets() if one == preset), "")
     click.echo(f"preset {preset}: {source}")
     changed = differences(config)
     click.echo("fields that differ from the defaults:" if changed else "all fields are the defaults")
     for name, value, default in changed:
         click.echo(f"  {name} = {value} (default {default})")
-    click.echo(str(Plan(config, threads=threads, **most)).rstrip())
+    click.echo(str(plan).rstrip())
