@@ -143,6 +143,12 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
         ("in_stats", p.in_stats, false),
         ("absent", p.absent, false),
         ("bootstrap", p.bootstrap, false),
+        ("baselines", p.baselines, false),
+        ("rollout_lam", p.rollout_lam, false),
+        ("logp_policy", p.reference.or(p.behavior).map(|r| r.0), true),
+        ("logp_reference", p.reference.map(|r| r.1), false),
+        ("logp_behavior", p.behavior.map(|r| r.1), false),
+        ("step_group", p.step_group, false),
     ]
     .into_iter()
     .chain(rollout_streams)

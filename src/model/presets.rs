@@ -70,6 +70,10 @@ fn fields() -> Config {
         loo_unit: LooUnit::Element,
         singleton: Singleton::Zero,
         missing: Missing::Error,
+        place: Place::Every,
+        zero_variance: ZeroVariance::Zero,
+        clip_value: f64::INFINITY,
+        clip_standardized: f64::INFINITY,
     };
     Config {
         num_process: 1,
@@ -100,5 +104,20 @@ fn fields() -> Config {
         whiten_epsilon: 1e-8,
         clip: f64::INFINITY,
         streams: [stream; MAX_STREAMS],
+        kl_in_reward: KlInReward::None,
+        kl_place: KlPlace::Outcome,
+        scan_mask: ScanMask::Carry,
+        gae_over: GaeOver::Tokens,
+        divide_by: DivideBy::Count,
+        step_sets: StepSets::Group,
+        step_value: StepValue::Score,
+        kl_coef: 0.0,
+        kl_log_ratio_clamp: f64::INFINITY,
+        kl_clamp: f64::INFINITY,
+        lam_returns: -1.0,
+        lam_length_alpha: 0.0,
+        step_gamma: 1.0,
+        rho_clip: 1.0,
+        c_clip: 1.0,
     }
 }

@@ -1,8 +1,8 @@
 //! Credit: chunk values to advantages, by return-to-go and Divide-Length (eq. 7), broadcast, or GAE.
 use super::expand::Chunks;
-use super::fuse::Terms;
 use super::returns;
 use super::scope::Scope;
+use super::terms::Terms;
 use super::worker::Worker;
 use crate::model::batch::Extent;
 use crate::model::config::*;
@@ -17,8 +17,9 @@ impl Worker<'_> {
         let apart = c.divide_scope == DivideScope::Process && c.fusion == Fusion::Advantage;
         let (f, d, v) = (&mut self.f[..k], &mut self.d[..k], &mut self.v[..k]);
         if let (true, Some(gated)) = (apart, terms.gated) {
-            v.fill(gated);
-            return d.fill(gated);
+            // A place other than every is refused with `divide_scope = process`.
+            v.fill(gated.every);
+            return d.fill(gated.every);
         }
         if apart {
             // f holds process + terms, the chunk values; `fuse` has left the process part in d.

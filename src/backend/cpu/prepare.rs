@@ -259,6 +259,7 @@ impl Worker<'_> {
                 detector.run_list(&scope, &list, uniform, &u, &at_step, &mut chunks);
             }
             Chunk::Step if list.count > 0 => chunk::by_step(&scope, &list, at_step, &mut chunks),
+            Chunk::Segment => chunk::segments(&scope, at_token, &mut chunks),
             Chunk::Token => chunk::every_token(&scope, at_token, &mut chunks),
             Chunk::Given => {
                 if let Some(marks) = &problem.chunk_marks {
@@ -307,7 +308,7 @@ impl Worker<'_> {
         let (mut given, mut there) = (false, false);
         for s in 0..job.problem.rollout_streams.len() {
             given |= job.problem.rollout_streams[s].is_some();
-            there |= job.rollout_value(s, i).is_some();
+            there |= job.own_value(s, i).is_some();
         }
         if given && !there {
             kept.flags |= flags::ROLLOUT_NO_STREAM;

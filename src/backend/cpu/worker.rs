@@ -3,12 +3,13 @@ use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
 use crate::model::batch::{Extent, Problem};
-use crate::model::config::{Config, Missing};
+use crate::model::config::Config;
 use crate::model::context::Memory;
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
+use crate::plan::partials::BatchState;
 use crate::plan::workspace::{Part, Rollout};
 
 /// What all threads of a call share. Arrays of the workspace are handed out by rollout; a rollout is worked on by one thread at a time.
@@ -21,6 +22,8 @@ pub struct Job<'a> {
     pub memory: Memory,
     /// Findings and counts go to the report (a call's first pass over its data).
     pub counting: bool,
+    /// Sets of the whole batch, once they are known.
+    pub batch: Option<&'a BatchState>,
 }
 
 pub struct Worker<'a> {
@@ -152,19 +155,6 @@ impl<'a> Job<'a> {
         // SAFETY: read only, by the thread that has the rollout.
         let bits: &[u64] = if count == end - first { &[] } else { unsafe { self.scope_bits(i, at) } };
         Scope::kept(first, end, count, bits)
-    }
-
-    /// Value of per-rollout stream s (0 outcome, 1 format, ...) of rollout i: `None` not given or excluded. NaN and infinity come as they are.
-    pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
-        let x = self.problem.rollout_streams[s].as_ref()?.f32(i);
-        if !x.is_nan() {
-            return Some(x);
-        }
-        match self.config().streams[crate::model::config::OUTCOME + s].missing {
-            Missing::Error => Some(x),
-            Missing::Zero => Some(0.0),
-            Missing::Exclude => None,
-        }
     }
 
     /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once.
