@@ -51,7 +51,7 @@ class Work:
         """The batches in the file's order. Errors: `BadLine`, `Refused`, `passrl.Error`."""
         passes = max(shaper.passes for shaper in self.shapers.values())
         if passes and self.source.once:
-            raise Refused("whiten takes the statistics of all tokens first, so the file is read three times and standard input cannot be; "
+            raise Refused(f"the configuration takes statistics of all groups first, so the file is read {passes + 1} times and standard input cannot be; "
                           "give a file, or --whole-file to hold all of it in memory")
         for number in range(passes):
             for rollouts in batches(self.source, self.budget, label=f"reading, pass {number + 1} of {passes + 1}"):
@@ -63,7 +63,7 @@ class Work:
             if self.choice is not None:
                 if self.budget is None:
                     # The picture's group is a part, and takes the statistics of all.
-                    for number in (0, 1):
+                    for number in range(max(shaper.looks for shaper in self.shapers.values())):
                         for shaper in self.shapers.values():
                             shaper.look(number, rollouts)
                 self.choice.add(rollouts, shapen.runs, shapen.rows)
