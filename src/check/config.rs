@@ -147,18 +147,13 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     together(&config)?;
     config.streams.iter().enumerate().try_for_each(|(index, row)| super::estimators::stream(index, row))?;
     super::estimators::together(&config)?;
+    super::estimators::credit(&config)?;
     super::estimators::not_yet(&config)?;
     Ok(config)
 }
 
 /// Settings that exclude each other.
 fn together(c: &Config) -> Result<()> {
-    if c.credit == Credit::Gae && c.k != 0.0 {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.k is {:?}; GAE's advantages are not divided, set k = 0", c.k);
-    }
-    if c.credit == Credit::Gae && c.divide_scope == DivideScope::Process {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.divide_scope is process; GAE's advantages are not divided, set divide_scope = all");
-    }
     if c.fusion != Fusion::Advantage {
         let name = c.fusion.name();
         if c.fusion != Fusion::RewardSum && (c.num_process != 1 || c.num_extra != 0) {

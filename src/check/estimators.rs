@@ -76,6 +76,49 @@ pub(super) fn early_flags(c: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Credit: what its settings need of one another.
+pub(super) fn credit(c: &Config) -> Result<()> {
+    let critic = matches!(c.credit, Credit::Gae | Credit::Vtrace);
+    let scans = critic || c.credit == Credit::ReturnToGo;
+    let name = c.credit.name();
+    if critic && c.divide_by != DivideBy::Count {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is {name} and config.divide_by is {}; its advantages are not divided, set divide_by = count", c.divide_by.name());
+    }
+    if critic && c.k != 0.0 {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is {name} and config.k is {:?}; its advantages are not divided, set k = 0", c.k);
+    }
+    if critic && c.divide_scope == DivideScope::Process {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is {name} and config.divide_scope is process; its advantages are not divided, set divide_scope = all");
+    }
+    if c.divide_by == DivideBy::DiscountedCount && c.k != 1.0 {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.divide_by is discounted_count and config.k is {:?}; the count has no exponent, set k = 1", c.k);
+    }
+    let over_chunks = c.credit == Credit::Gae && c.gae_over == GaeOver::Chunks;
+    if scans && c.scan_mask != ScanMask::Carry {
+        let mask = c.scan_mask.name();
+        if c.credit == Credit::Vtrace || over_chunks {
+            let what = if over_chunks { "gae_over is chunks" } else { "credit is vtrace" };
+            return refuse!(PASSRL_ERR_CONFLICT, "config.scan_mask is {mask} and config.{what}; only gae over tokens and return_to_go pass tokens out of scope, set scan_mask = carry");
+        }
+        if c.credit == Credit::ReturnToGo && (c.chunk != Chunk::Token || c.k != 0.0) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.scan_mask is {mask} with chunk = {} and k = {:?}; positions are tokens then and returns are not divided: set chunk = token and k = 0",
+                c.chunk.name(), c.k
+            );
+        }
+    }
+    if c.kl_by_token() && (over_chunks || (c.chunk != Chunk::Token && !critic)) {
+        let over = if over_chunks { "gae over chunks" } else { name };
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "config.kl_place is {} with credit = {over} and chunk = {}; the KL has a value a token: set chunk = token, gae over tokens, or kl_place = outcome",
+            c.kl_place.name(), c.chunk.name()
+        );
+    }
+    Ok(())
+}
+
 /// A row for the primitive, which knows a group's own values and nothing else.
 pub(super) fn own_set(s: &Stream) -> Result<()> {
     let served = matches!(s.center, Center::None | Center::Group | Center::LeaveOneOut)
@@ -102,20 +145,11 @@ pub(super) fn not_yet(c: &Config) -> Result<()> {
         }
     }
     let sets = [(c.pool == Pool::Rollouts, "pool = rollouts")];
-    let credit = [
-        (c.kl_in_reward != KlInReward::None, "kl_in_reward"),
-        (c.scan_mask != ScanMask::Carry, "scan_mask other than carry"),
-        (c.gae_over != GaeOver::Tokens, "gae_over = chunks"),
-        (c.lam_returns != -1.0, "lam_returns"),
-        (c.lam_length_alpha != 0.0, "lam_length_alpha"),
-        (c.divide_by != DivideBy::Count, "divide_by = discounted_count"),
-        (c.credit == Credit::Vtrace, "credit = vtrace"),
-    ];
     let steps = [
         (c.step_sets != StepSets::Group, "step_sets = step_group"),
         (c.step_value != StepValue::Score, "step_value = return_to_go"),
     ];
-    for (asked, what) in sets.into_iter().chain(credit).chain(steps) {
+    for (asked, what) in sets.into_iter().chain(steps) {
         if asked {
             return refuse!(PASSRL_ERR_NOT_YET, "config asks for {what}, which this version does not serve yet");
         }

@@ -144,6 +144,25 @@ pub struct Config {
     pub c_clip: f64,
 }
 
+impl Config {
+    /// Is a divergence taken from the reward? Presets name its kind, the run its coefficient.
+    pub fn asks_kl(&self) -> bool {
+        self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
+    }
+    /// Does credit give a value a token in scope, whatever the chunks are?
+    pub fn credits_tokens(&self) -> bool {
+        self.credit == Credit::Vtrace || (self.credit == Credit::Gae && self.gae_over == GaeOver::Tokens)
+    }
+    /// Do tokens out of scope take part in the scan?
+    pub fn spreads(&self) -> bool {
+        self.scan_mask != ScanMask::Carry && matches!(self.credit, Credit::ReturnToGo | Credit::Gae)
+    }
+    /// Is the KL taken from each token's reward or advantage?
+    pub fn kl_by_token(&self) -> bool {
+        self.asks_kl() && self.kl_place != KlPlace::Outcome
+    }
+}
+
 /// The most that a plan will be given; no zeros left (defaults resolved).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {

@@ -7,7 +7,7 @@ use crate::error::{RESOURCE, Result};
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::numerics::simd::Simd;
-use crate::numerics::table::{decay_powers, power_table};
+use crate::numerics::table::{decay_powers, discounted_count_table, power_table};
 use crate::refuse;
 use partials::Partials;
 use workspace::Workspace;
@@ -72,7 +72,7 @@ pub struct Plan {
     pub slots: Slots,
     pub workspace: Workspace,
     pub partials: Partials,
-    /// n^-k for n = rollout_tokens down to 1: chunk j of K reads entry `rollout_tokens - K + j`.
+    /// What G is multiplied by, n^-k or 1 / (1 + gamma + ... + gamma^(n-1)), for n = rollout_tokens down to 1: chunk j of K reads entry `rollout_tokens - K + j`.
     pub divisors: Vec<f64>,
     /// Powers of the scan's coefficient: gamma, or gamma * lam for gae.
     pub decay: [f64; 33],
@@ -95,7 +95,10 @@ impl Plan {
                     (limits.rollout_tokens + 1) * 8
                 );
             }
-            let mut table = power_table(config.k, limits.rollout_tokens + 1);
+            let mut table = match config.divide_by {
+                DivideBy::Count => power_table(config.k, limits.rollout_tokens + 1),
+                DivideBy::DiscountedCount => discounted_count_table(config.gamma, limits.rollout_tokens + 1),
+            };
             table.drain(..1);
             table.reverse();
             table
@@ -144,8 +147,8 @@ impl Plan {
         }
         line(format!("3. fuse: {}", c.fusion.name()));
         line(format!("4. chunk: {}, eta {:e}, {}", c.chunk.name(), c.eta, c.boundary_rule.name()));
-        line(format!("5. returns: {}, gamma {}, lam {}", c.credit.name(), c.gamma, c.lam));
-        line(format!("6. divide: k {}, {}", c.k, c.divide_scope.name()));
+        line(format!("5. returns: {}, gamma {}, lam {}, scan_mask {}, kl_in_reward {}", c.credit.name(), c.gamma, c.lam, c.scan_mask.name(), c.kl_in_reward.name()));
+        line(format!("6. divide: k {}, {}, by {}", c.k, c.divide_scope.name(), c.divide_by.name()));
         line(format!("7. post: temperature {}, whiten {}, clip {}", c.temperature, c.whiten.name(), c.clip));
         line(format!("workspace: {} bytes (touched as far as the data reaches)", self.workspace.bytes));
         line(format!("partials: {} bytes, {} phases", p.bytes, p.phases));

@@ -1,6 +1,6 @@
 //! The workspace: one function counts and carves. Offsets only; the plan survives a moved workspace.
 use super::Slots;
-use crate::model::config::{ChunkValue, Config, Kind, Limits, Whiten};
+use crate::model::config::{ChunkValue, Config, Credit, Kind, KlInReward, Limits, Whiten};
 
 /// `count` elements from byte `offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub struct Workspace {
     pub values: Part,
     pub token_values: Part,
     pub whitened: Part,
+    /// KL of the tokens, or a sum a rollout: which, `kl_place` says.
+    pub kl: Part,
+    pub kl_sums: Part,
     /// Path scores, where whitening is over rollouts.
     pub paths: Part,
     /// One scratch a thread.
@@ -82,6 +85,8 @@ pub struct Scratch {
     pub columns: Part,
     pub live: Part,
     pub edges: Part,
+    /// Lines of a scan beside f, d and v.
+    pub lines: Part,
 }
 
 pub(super) struct Carver(usize);
@@ -118,6 +123,9 @@ impl Workspace {
         let token_values = c.take::<f32>(if_(prm && config.chunk_value == ChunkValue::Mean, slots.lists * n));
         let whitened = c.take::<f32>(if_(config.whiten != Whiten::None, n));
         let paths = c.take::<f32>(if_(config.whiten != Whiten::None, r));
+        let kl_asked = config.kl_in_reward != KlInReward::None;
+        let kl_tokens = c.take::<f32>(if_(config.kl_by_token(), n));
+        let kl_sums = c.take::<f32>(if_(kl_asked && !config.kl_by_token(), r));
         let mut s = Carver(0);
         let kl = config.kind == Kind::Kl;
         let scratch = Scratch {
@@ -132,6 +140,7 @@ impl Workspace {
             columns: s.take::<i64>(if_(kl, t + 2)),
             live: s.take::<i64>(if_(kl, t + 2)),
             edges: s.take::<u64>(if_(kl, t / 64 + 2)),
+            lines: s.take::<f64>(if_(config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace, t + 32)),
         };
         let thread_bytes = s.0;
         let threads = c.take::<u8>(thread_bytes * threads);
@@ -147,6 +156,8 @@ impl Workspace {
             values,
             token_values,
             whitened,
+            kl: kl_tokens,
+            kl_sums,
             paths,
             threads,
             thread_bytes,

@@ -9,7 +9,7 @@ mod slices;
 pub use arrays::Floats;
 pub use library::{Library, Plan, library};
 #[allow(unused_imports)]
-pub use slices::{Sliced, in_slices};
+pub use slices::{Outputs, Sliced, in_slices};
 
 use crate::oracle::{self, Batch, Config, LogProbs, Rollout};
 use arrays::{Arena, Layout};

@@ -1,6 +1,7 @@
 //! Group statistics of every stream (numerics contract 5.3) and the standardisation that they give (pass.md 2.2).
 use super::members::Members;
 use super::rollout_streams;
+use super::scope::Scope;
 use super::signal;
 use super::worker::Worker;
 use crate::model::flags;
@@ -15,7 +16,7 @@ impl Worker<'_> {
     /// Maxima of the group's members in this batch.
     pub fn extremes(&mut self, members: Members, group: usize, to: &mut GroupState) {
         let job = self.job;
-        let (problem, c, slots) = (job.problem, job.config(), &job.plan.slots);
+        let (problem, slots) = (job.problem, &job.plan.slots);
         for i in members.iter() {
             let mut kept = job.rollout(i);
             if kept.flags & flags::ROLLOUT_ABSENT != 0 {
@@ -48,7 +49,13 @@ impl Worker<'_> {
                     }
                 }
             }
-            if c.credit == Credit::Gae && !kept.flags & flags::ROLLOUT_NO_SCOPE != 0 {
+            if kept.flags & flags::ROLLOUT_NO_SCOPE == 0 {
+                let mut bad = 0;
+                self.gap_extremes(i, &kept, |worker, list, key| {
+                    bad |= flags::ROLLOUT_NONFINITE;
+                    worker.poison(list, key, i, group, to);
+                });
+                kept.flags |= bad;
                 let found = self.credit_extremes(i, &kept);
                 if found.is_bad() {
                     kept.flags |= flags::ROLLOUT_NONFINITE;
@@ -211,12 +218,16 @@ impl Worker<'_> {
         to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
     }
 
-    /// gae: values, token rewards and bootstrap are read as they are; a bad one is a finding.
+    /// Values, token rewards, bootstrap and the log-probabilities of V-trace are read as they are; a bad one is a finding.
     fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
         let job = self.job;
         let problem = job.problem;
         let at = problem.extent(i);
-        let scope = job.kept_scope(i, kept, &at);
+        let mut scope = job.kept_scope(i, kept, &at);
+        if job.config().spreads() && job.config().scan_mask == ScanMask::None {
+            // Tokens out of scope take part.
+            scope = Scope::span(scope.first, at.len);
+        }
         let mut found = Extremes::EMPTY;
         for array in [&problem.values, &problem.token_rewards].into_iter().flatten() {
             let line = &mut self.compressed[..at.len];
@@ -227,6 +238,11 @@ impl Worker<'_> {
                 let (nan, infinite) = signal::count_bad(line, &scope);
                 self.report.nonfinite_values += nan + infinite;
             }
+            found.add(&own);
+        }
+        if let Some(logps) = &problem.behavior {
+            let (bad, own) = self.bad_logps(&at, &scope, logps);
+            self.report.nonfinite_values += if job.counting { bad } else { 0 };
             found.add(&own);
         }
         if let Some(bootstrap) = problem.bootstrap {

@@ -5,12 +5,12 @@ use crate::model::config::*;
 /// Per-rollout streams: outcome, format, further ones.
 pub const COUNT: usize = MAX_EXTRA + 2;
 
-/// x limited to [-c, c]; NaN and infinity stay what they are, so that they are found.
-fn limited(x: f32, clip: f64) -> f32 {
-    if clip == f64::INFINITY || !x.is_finite() {
+/// x limited to [-c, c]; NaN and what is infinite in f32 stay what they are, so that they are found.
+fn limited(x: f64, clip: f64) -> f64 {
+    if clip == f64::INFINITY || !(x as f32).is_finite() {
         return x;
     }
-    let c = clip.min(f32::MAX as f64) as f32;
+    let c = clip.min(f32::MAX as f64) as f32 as f64;
     x.clamp(-c, c)
 }
 
@@ -25,16 +25,21 @@ impl Job<'_> {
         if self.sums_rewards() { s == 0 && given.iter().any(Option::is_some) } else { given[s].is_some() }
     }
 
-    /// Value of stream s alone: `None` not given or excluded. NaN and infinity come as they are.
+    /// Value of stream s alone: `None` not given or excluded. NaN and infinity come as they are. The outcome is less its KL.
     pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
-        let x = self.problem.rollout_streams[s].as_ref()?.f32(i);
+        let stream = self.problem.rollout_streams[s].as_ref()?;
         let row = &self.config().streams[OUTCOME + s];
-        match (x.is_nan(), row.missing) {
-            (true, Missing::Zero) => Some(0.0),
-            (true, Missing::Exclude) => None,
-            // Of a sum the sum is limited.
-            _ => Some(if self.sums_rewards() && s == 0 { x } else { limited(x, row.clip_value) }),
+        let x = match (stream.f32(i).is_nan(), row.missing) {
+            (true, Missing::Exclude) => return None,
+            (true, Missing::Zero) => 0.0,
+            _ => stream.f64(i),
+        };
+        // Of a sum the sum is limited, and loses the KL.
+        if self.sums_rewards() && s == 0 {
+            return Some(x as f32);
         }
+        let x = limited(x, row.clip_value);
+        Some(if s == 0 { (x - self.kl_of(i)) as f32 } else { x as f32 })
     }
 
     /// Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.
@@ -49,7 +54,7 @@ impl Job<'_> {
         let terms = (0..COUNT).filter_map(|s| Some(c.streams[OUTCOME + s].weight * self.own_value(s, i)? as f64));
         let sum = terms.reduce(|a, b| a + b)?;
         let clip = c.streams[OUTCOME].clip_value;
-        Some(if sum.is_finite() { sum.clamp(-clip, clip) as f32 } else { sum as f32 })
+        Some((limited(sum, clip) - self.kl_of(i)) as f32)
     }
 
     /// Weight of stream s in the fusion.

@@ -73,11 +73,11 @@ impl Worker<'_> {
             kept.flags |= if kept.flags & flags::ROLLOUT_ABSENT == 0 { flags::ROLLOUT_IN_BAD_GROUP } else { 0 };
         }
         let mut path = 0.0;
-        let gae = c.credit == Credit::Gae;
-        // Values a chunk: a in f, results in d. For gae the results are values a token.
+        let by_token = c.credits_tokens();
+        // Values a chunk: a in f, results in d. Of gae over tokens the results are values a token.
         if zeroed {
             self.f[..k].fill(0.0);
-            let n = if gae { kept.count as usize } else { k };
+            let n = if by_token { kept.count as usize } else { k };
             self.d[..n].fill(0.0);
             self.v[..n].fill(0.0);
         } else {
@@ -90,14 +90,21 @@ impl Worker<'_> {
                 }
                 return;
             }
-            self.fuse(i, &at, &scope, &kept, group, &terms);
-            if gae {
-                self.gae(i, &at, &scope, &kept);
-            } else {
-                self.credit(&kept, &terms);
+            if c.spreads() {
+                self.gap_rewards(i, &at, &scope, &kept, group, &terms);
             }
-            if (if gae { kept.count as usize } else { k }) > 0 {
+            self.fuse(i, &at, &scope, &kept, group, &terms);
+            match (c.credit, c.gae_over) {
+                (Credit::Gae, GaeOver::Tokens) => self.gae(i, &at, &scope, &kept),
+                (Credit::Gae, GaeOver::Chunks) => self.gae_over_chunks(i, &at, &scope, &kept),
+                (Credit::Vtrace, _) => self.vtrace(i, &at, &scope, &kept),
+                _ => self.credit(&at, &scope, &kept, &terms),
+            }
+            if (if by_token { kept.count as usize } else { k }) > 0 {
                 path = self.d[0];
+            }
+            if problem.reference.is_some() && c.kl_place == KlPlace::Advantage {
+                Self::take_kl(job, &at, &scope, false, self.d);
             }
         }
         // SAFETY: the rollout is this thread's.
@@ -106,7 +113,7 @@ impl Worker<'_> {
         let last: &[u32] = unsafe { job.last(&at) };
         let every = kept.state & state::EVERY_TOKEN != 0;
         let chunks = if every { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
-        let lines = if gae { Chunks::EveryToken } else { chunks };
+        let lines = if by_token { Chunks::EveryToken } else { chunks };
         let n = if matches!(lines, Chunks::EveryToken) { kept.count as usize } else { k };
         if c.temperature != 1.0 {
             self.d[..n].iter_mut().for_each(|d| *d /= c.temperature);
@@ -126,7 +133,7 @@ impl Worker<'_> {
             Sink::Write(whitening) => whitening,
         };
         if let Some(outputs) = job.outputs {
-            self.side_outputs(i, &at, &scope, &kept, chunks, path, gae, outputs);
+            self.side_outputs(i, &at, &scope, &kept, chunks, path, by_token, outputs);
             if let Sink::Write(_) = sink {
                 self.finish(&at, &scope, lines, n, whitening.filter(|_| !zeroed), &outputs.advantages);
             }
@@ -143,6 +150,9 @@ impl Worker<'_> {
         let outputs = job.outputs?;
         let plain = c.kind == Kind::Kl
             && c.credit == Credit::ReturnToGo
+            && !c.spreads()
+            && !c.kl_by_token()
+            && problem.token_rewards.is_none()
             && c.divide_scope == DivideScope::All
             && c.fusion == Fusion::Advantage
             && c.chunk_value == ChunkValue::Last

@@ -74,8 +74,8 @@ impl Standard {
         let one = if stream.center == Center::LengthWeighted { extremes.all_equal() && sums.at_max == 1 } else { sums.n == 1 };
         let single = match (stream.center, stream.scale) {
             (Center::Group | Center::LeaveOneOut | Center::LengthWeighted | Center::RunnerUp, _) => one,
-            (Center::Batch, _) | (_, Scale::Batch | Scale::NonzeroShare) => whole.sums.n == 1,
-            (_, Scale::Group | Scale::LeaveOneOut | Scale::Mean) => one,
+            (Center::Batch, _) | (_, Scale::Batch) => whole.sums.n == 1,
+            (_, Scale::Group | Scale::LeaveOneOut) => one,
             _ => false,
         };
         let flat = match stream.scale {
@@ -98,7 +98,7 @@ impl Standard {
                 _ => 0.0,
             };
         }
-        if set == Set::Proper {
+        if set == Set::Proper || (set == Set::Single && stream.asks_batch() && !flat) {
             let deviation = |sums: &Sums, grid: &Grid| inverse(sums.variance_units(grid, stream.ddof), grid.down, stream.epsilon, stream.epsilon_mode);
             inv = match stream.scale {
                 Scale::Group => deviation(sums, &grid),
@@ -126,7 +126,12 @@ impl Standard {
     }
 
     fn singleton(&self) -> Apply {
-        if self.stream.singleton == Singleton::Passthrough { Apply::Raw } else { Apply::Zero }
+        match self.stream.singleton {
+            // Nothing is subtracted; a scale of the batch's is a scale all the same.
+            Singleton::Passthrough if self.stream.asks_batch() && self.stream.center != Center::Batch => Apply::Affine { mean: 0.0, inv: self.inv },
+            Singleton::Passthrough => Apply::Raw,
+            _ => Apply::Zero,
+        }
     }
 
     /// For a rollout: `own`, its elements' sums (asked for only where they are left out); `counts`: it is in the set.

@@ -23,6 +23,8 @@ pub struct Terms {
     every: ([f64; rollout_streams::COUNT], usize),
     /// Of the last chunk: those of every chunk, and those placed there.
     last: ([f64; rollout_streams::COUNT], usize),
+    /// Of the extent's last token where it is out of scope (`place = end`).
+    pub beyond: Option<f64>,
     /// Does the last chunk differ from the others?
     pub placed: bool,
     /// The format is wrong: F is this, whatever the other streams say.
@@ -40,6 +42,8 @@ impl Terms {
         }
         if place != Place::End || at_end {
             add(&mut self.last);
+        } else {
+            self.beyond = Some(self.beyond.map_or(term, |b| b + term));
         }
         self.placed |= place != Place::Every;
     }
@@ -67,6 +71,7 @@ impl Worker<'_> {
         }
         let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
         let at_end = scope.end == at.len;
+        let mut violation = 0.0;
         for s in (0..rollout_streams::COUNT).filter(|s| job.has_stream(*s)) {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);
             let standard = match (row.center, job.baseline(i)) {
@@ -86,9 +91,14 @@ impl Worker<'_> {
             terms.push(job.stream_weight(s) * r, row.place, at_end);
             if gate && s == 1 {
                 let f = group.weight * r;
-                let last = if row.place == Place::End && !at_end { 0.0 } else { f };
-                terms.gated = Some(Gated { every: if row.place == Place::Every { f } else { 0.0 }, last });
+                violation = f;
+                let outside = row.place == Place::End && !at_end;
+                terms.gated = Some(Gated { every: if row.place == Place::Every { f } else { 0.0 }, last: if outside { 0.0 } else { f } });
             }
+        }
+        if terms.gated.is_some() {
+            let outside = c.streams[FORMAT].place == Place::End && !at_end;
+            terms.beyond = outside.then_some(violation);
         }
         terms
     }

@@ -39,6 +39,7 @@ pub struct Worker<'a> {
     pub columns: &'a mut [i64],
     pub live: &'a mut [i64],
     pub edges: &'a mut [u64],
+    pub lines: &'a mut [f64],
     pub report: Report,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
@@ -79,6 +80,7 @@ impl<'a> Job<'a> {
                 columns: memory.part(base + s.columns.offset, s.columns.count),
                 live: memory.part(base + s.live.offset, s.live.count),
                 edges: memory.part(base + s.edges.offset, s.edges.count),
+                lines: memory.part(base + s.lines.offset, s.lines.count),
                 report: Report::default(),
                 missing: 0,
                 found: false,
@@ -142,6 +144,16 @@ impl<'a> Job<'a> {
     pub unsafe fn whitened(&self, at: &Extent) -> &'a mut [f32] {
         // SAFETY: by the caller's word.
         unsafe { self.part(self.plan.workspace.whitened, at.slot, at.len) }
+    }
+
+    pub unsafe fn kl(&self, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.kl, at.slot, at.len) }
+    }
+
+    pub unsafe fn kl_sum(&self, i: usize) -> &'a mut f32 {
+        // SAFETY: by the caller's word.
+        unsafe { &mut self.part(self.plan.workspace.kl_sums, i, 1)[0] }
     }
 
     pub unsafe fn path(&self, i: usize) -> &'a mut f32 {
