@@ -27,7 +27,13 @@ def test_presets() -> None:
     assert done.returncode == 0 and done.stderr == "", done.stderr
     for preset in passrl.presets():
         assert preset in done.stdout
-    assert "2606.29296" in done.stdout and "fusion = reward_shaping" in done.stdout
+    assert "2606.29296" in done.stdout
+    done = command("presets", "grpo_process")
+    assert done.exit_code == 0 and "2606.29296" in done.output and "  fusion = reward_shaping (default advantage)\n" in done.output, done.output
+    told = command("presets", "grpo").output
+    assert "grpo_pooled" in told and "grpo_process" in told and "pass " not in told
+    done = command("presets", "grpo_proces_")
+    assert done.exit_code == 2 and 'preset "grpo_proces_" is unknown; nearest: grpo_process' in done.output
 
 
 def test_shape(tmp_path: Path) -> None:
@@ -178,9 +184,18 @@ def test_a_picture_of_a_part_takes_the_statistics_of_all(tmp_path: Path, monkeyp
         assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
         drawn = seen.pop()
         assert drawn.rollouts.group == [4] * 6 and drawn.runs[-1].name == "pass"
-        assert ["".join(tokens) for tokens in drawn.rollouts.tokens] == ["".join(row["tokens"]) for row in sample_rows() if row["group"] == 4]
         own = drawn.runs[-1].shaped.advantages
         assert own.tobytes() == wanted[begin : begin + len(own)].tobytes() and np.count_nonzero(own)
+
+
+def test_tokens_are_kept_where_asked_for() -> None:
+    from passrl.cli.stream import read
+
+    found = read(SAMPLE, text=True)
+    assert found.tokens == [row["tokens"] for row in sample_rows()] and read(SAMPLE).tokens is None
+    rows = np.array([7, 100, 3])
+    assert found.take(rows).tokens == [sample_rows()[i]["tokens"] for i in rows]
+    assert found.line is not None and found.take(rows).line.tolist() == [8, 101, 4]  # type: ignore[union-attr]
 
 
 def test_parquet_without_pyarrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

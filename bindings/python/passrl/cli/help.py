@@ -68,6 +68,11 @@ Examples:
 
 PRESETS = """
 \b
+Examples:
+  passrl presets
+  passrl presets verl
+  passrl presets grpo_process
+\b
 Use one by its name, and change any field:
   passrl shape rollouts.jsonl --preset grpo_process --set k=0.7
 """
