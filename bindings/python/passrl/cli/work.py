@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass
 class Shapen:
-    """A batch under every configuration."""
+    """A batch under every configuration; the rest is made where it is asked for."""
 
     rollouts: Rollouts
     runs: list[Run]
-    rows: list[GroupRow]
-    scope: NDArray[np.bool_]
+
+    @cached_property
+    def scope(self) -> NDArray[np.bool_]:
+        """Tokens in scope, `[N]`."""
+        return self.rollouts.scope()
+
+    @cached_property
+    def rows(self) -> list[GroupRow]:
+        """The batch's groups."""
+        return groups(self.rollouts, self.runs[-1], group_index(self.rollouts.group)[0], self.scope)
 
 
 class Work:
@@ -81,9 +90,7 @@ class Work:
                 self.notes.append(f"{name} is not shown: {fault}")
             # What fits one batch fits all: after the first nothing is left out.
             self._beside.discard(name)
-        index, _ = group_index(rollouts.group)
-        scope = rollouts.scope()
-        return Shapen(rollouts, runs, groups(rollouts, runs[-1], index, scope), scope)
+        return Shapen(rollouts, runs)
 
     def picture(self, path: Path, part: Path) -> str:
         """Draws the chosen group to `part`, and says so of `path`. Call it after the last batch."""
