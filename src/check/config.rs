@@ -148,6 +148,7 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     config.streams.iter().enumerate().try_for_each(|(index, row)| super::estimators::stream(index, row))?;
     super::estimators::together(&config)?;
     super::estimators::credit(&config)?;
+    super::estimators::steps(&config)?;
     super::estimators::not_yet(&config)?;
     Ok(config)
 }

@@ -59,3 +59,11 @@ pub fn add_stream(
         }
     }
 }
+
+/// As `add_stream`, of values standardised before: `steps[j]` is the one of chunk j.
+pub fn add_stepped(values: &[f64], steps: &[u32], weight: f64, first: bool, f: &mut [f64]) {
+    for (f, step) in f.iter_mut().zip(steps) {
+        let s = weight * values[*step as usize];
+        *f = if first { s } else { *f + s };
+    }
+}

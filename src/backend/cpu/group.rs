@@ -128,6 +128,9 @@ impl Worker<'_> {
             }
             edges = Some(found);
         }
+        if job.problem.step_group.is_some() && !bad {
+            self.step_sets(g, members);
+        }
         let weight = terms::total_weight(config, job.problem.num_process, &given);
         let group = Group { state, standards, bad, weight, edges };
         members.iter().for_each(|i| self.shape(i, &group, sink));

@@ -2,7 +2,7 @@
 use super::members::Members;
 use super::rollout_streams;
 use super::scope::Scope;
-use super::signal;
+use super::{signal, steps};
 use super::worker::Worker;
 use crate::model::flags;
 use crate::model::batch::Process;
@@ -188,6 +188,35 @@ impl Worker<'_> {
 
     /// Calls `each(values, weights, first token)` for the runs of a rollout's elements.
     pub fn each_run(&mut self, i: usize, kept: &Rollout, list: usize, mut each: impl FnMut(&[f32], Option<&[u32]>, usize)) {
+        if self.job.config().pool != Pool::Rollouts {
+            return self.each_value_run(i, kept, list, each);
+        }
+        if let Some(mean) = self.rollout_mean(i, kept, list) {
+            each(&[mean], None, kept.first as usize);
+        }
+    }
+
+    /// `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. `None`: it has none.
+    fn rollout_mean(&mut self, i: usize, kept: &Rollout, list: usize) -> Option<f32> {
+        let skip = self.skips_nan(list);
+        let mut own = Extremes::EMPTY;
+        self.each_value_run(i, kept, list, |run, _, _| run.iter().filter(|x| !skip || !x.is_nan()).for_each(|x| own.push(*x)));
+        if own.is_bad() {
+            return Some(if own.absmax >= exact::NAN { f32::NAN } else { f32::INFINITY });
+        }
+        let grid = Grid::new(steps::sum_bits(kept.elements as usize), own.absmax);
+        let (mut q, mut n) = (0i64, 0i64);
+        self.each_value_run(i, kept, list, |run, _, _| {
+            for x in run.iter().filter(|x| !skip || !x.is_nan()) {
+                q += grid.quantize(*x);
+                n += 1;
+            }
+        });
+        (n > 0).then(|| ((q as f64 / n as f64) * grid.down) as f32)
+    }
+
+    /// As `each_run`, of the values that steps and tokens have, whatever the elements are.
+    fn each_value_run(&mut self, i: usize, kept: &Rollout, list: usize, mut each: impl FnMut(&[f32], Option<&[u32]>, usize)) {
         let job = self.job;
         let at = job.problem.extent(i);
         if job.config().kind != Kind::Kl {

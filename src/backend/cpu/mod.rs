@@ -22,6 +22,7 @@ mod scope;
 mod shape;
 mod signal;
 mod standard;
+mod step_sets;
 mod steps;
 mod terms;
 mod tile;
@@ -38,7 +39,7 @@ use crate::numerics::exact::{Extremes, Sums};
 use crate::numerics::fpmode::with_default_mode;
 use crate::plan::Plan;
 use crate::plan::partials::BatchState;
-use members::{members, sort};
+use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
 use std::sync::Mutex;
@@ -82,6 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
     let job = Job { plan, problem, outputs, memory, counting, batch: None };
     sort(&job);
+    step_starts(&job);
     Crew { pool, threads: threads.min(plan.threads), job }
 }
 

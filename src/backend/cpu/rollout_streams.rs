@@ -25,8 +25,8 @@ impl Job<'_> {
         if self.sums_rewards() { s == 0 && given.iter().any(Option::is_some) } else { given[s].is_some() }
     }
 
-    /// Value of stream s alone: `None` not given or excluded. NaN and infinity come as they are. The outcome is less its KL.
-    pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
+    /// Value of stream s alone, after `missing` and its limit: `None` not given or excluded. NaN and infinity come as they are.
+    fn limited_value(&self, s: usize, i: usize) -> Option<f64> {
         let stream = self.problem.rollout_streams[s].as_ref()?;
         let row = &self.config().streams[OUTCOME + s];
         let x = match (stream.f32(i).is_nan(), row.missing) {
@@ -34,12 +34,20 @@ impl Job<'_> {
             (true, Missing::Zero) => 0.0,
             _ => stream.f64(i),
         };
-        // Of a sum the sum is limited, and loses the KL.
-        if self.sums_rewards() && s == 0 {
-            return Some(x as f32);
-        }
-        let x = limited(x, row.clip_value);
-        Some(if s == 0 { (x - self.kl_of(i)) as f32 } else { x as f32 })
+        // Of a sum the sum is limited.
+        Some(if self.sums_rewards() && s == 0 { x } else { limited(x, row.clip_value) })
+    }
+
+    /// The same, rounded to f32; the outcome is less its KL (a sum loses it as a whole).
+    pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
+        let x = self.limited_value(s, i)?;
+        Some(if s == 0 && !self.sums_rewards() { (x - self.kl_of(i)) as f32 } else { x as f32 })
+    }
+
+    /// What steps without scores have come to: the outcome, where there is one to take.
+    pub fn returned_outcome(&self, i: usize) -> f32 {
+        // A bad outcome is a finding of its own stream.
+        self.limited_value(0, i).map(|x| x as f32).filter(|x| x.is_finite()).unwrap_or(0.0)
     }
 
     /// Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.

@@ -158,6 +158,7 @@ impl Worker<'_> {
             && c.chunk_value == ChunkValue::Last
             && c.temperature == 1.0
             && c.clip == f64::INFINITY
+            && c.pool != Pool::Rollouts
             && c.streams[0].missing != Missing::Zero
             && problem.num_process == 1
             && job.simd() == crate::numerics::simd::Simd::Avx2
@@ -275,6 +276,13 @@ impl Worker<'_> {
                 let slot = if plan.slots.joint { 1 } else { p };
                 let list = if plan.slots.shaped { 1 } else { p };
                 let standard = &group.standards[slot];
+                if problem.step_group.is_some() {
+                    // SAFETY: the rollout's own lists.
+                    let (values, steps) = unsafe { (job.stepped(p, at.slot, kept.elements as usize), job.chunk_steps(at)) };
+                    fuse::add_stepped(values, &steps[..k], c.streams[p].weight, first, &mut self.f[..k]);
+                    first = false;
+                    continue;
+                }
                 let mut lost = 0;
                 let apply = standard.resolve(counts, || self.own_sums(i, kept, slot, group.state), &mut lost);
                 // The joint set's result is not weighted again: R carries the weights (reward_shaping).

@@ -198,6 +198,8 @@ impl Standard {
         let q = (x as f64 * self.grid.up).round_ties_even();
         let n = self.sums.n - 1;
         let mean = match s.center {
+            // A set of zeros has no grid for a value that is none of its elements.
+            Center::LeaveOneOut if self.grid.up == 0.0 => -(x as f64) / n as f64,
             Center::LeaveOneOut => ((self.sums.q as i128 - q as i128) as f64 / n as f64) * self.grid.down,
             _ => self.mean,
         };
@@ -230,6 +232,7 @@ impl Standard {
     fn leave_out_mean(&self, x: f64, lost: &mut i64) -> f64 {
         let n = self.sums.n - 1;
         let mean = match self.stream.center {
+            Center::LeaveOneOut if self.grid.up == 0.0 => -x / n as f64,
             Center::LeaveOneOut => ((self.sums.q as f64 - x * self.grid.up) / n as f64) * self.grid.down,
             _ => self.mean,
         };

@@ -10,7 +10,7 @@ use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
 use crate::plan::partials::BatchState;
-use crate::plan::workspace::{Part, Rollout};
+use crate::plan::workspace::{KeyedStep, Part, Rollout};
 
 /// What all threads of a call share. Arrays of the workspace are handed out by rollout; a rollout is worked on by one thread at a time.
 #[derive(Clone, Copy)]
@@ -139,6 +139,37 @@ impl<'a> Job<'a> {
     pub unsafe fn token_values(&self, list: usize, at: &Extent) -> &'a mut [f32] {
         // SAFETY: by the caller's word.
         unsafe { self.part(self.plan.workspace.token_values, list * self.plan.limits.tokens + at.slot, at.len) }
+    }
+
+    pub unsafe fn step_keys(&self, at: &Extent) -> &'a mut [i64] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.step_keys, at.slot, at.len) }
+    }
+
+    pub unsafe fn chunk_steps(&self, at: &Extent) -> &'a mut [u32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.chunk_steps, at.slot, at.len) }
+    }
+
+    /// Standardised elements of a list, from slot `slot` on.
+    pub unsafe fn stepped(&self, list: usize, slot: usize, count: usize) -> &'a mut [f64] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.stepped, list * self.plan.limits.tokens + slot, count) }
+    }
+
+    /// The element of a list at slot `slot`, whichever rollout has it.
+    pub unsafe fn element(&self, list: usize, slot: usize) -> f32 {
+        // SAFETY: by the caller's word.
+        unsafe { self.part::<f32>(self.plan.workspace.elements, list * self.plan.limits.tokens + slot, 1)[0] }
+    }
+
+    /// Room for the steps of group g.
+    pub unsafe fn keyed(&self, g: usize) -> &'a mut [KeyedStep] {
+        // SAFETY: read only, written before the threads began; then by the caller's word.
+        unsafe {
+            let starts = self.part::<u64>(self.plan.workspace.keyed_starts, g, 2);
+            self.part(self.plan.workspace.keyed, starts[0] as usize, (starts[1] - starts[0]) as usize)
+        }
     }
 
     pub unsafe fn whitened(&self, at: &Extent) -> &'a mut [f32] {
