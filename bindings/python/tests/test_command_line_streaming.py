@@ -160,8 +160,9 @@ def test_nothing_is_half_written(tmp_path: Path) -> None:
     assert done.exit_code == 2 and list(tmp_path.iterdir()) == [bad], list(tmp_path.iterdir())
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    """SIGINT while the command waits for more of its input: by then batches have been written to the partial file."""
+@pytest.mark.parametrize(("sent", "status", "word"), [(signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"terminated")])
+def test_an_interruption_leaves_nothing(tmp_path: Path, sent: signal.Signals, status: int, word: bytes) -> None:
+    """A signal while the command waits for more of its input: by then batches have been written to the partial file."""
     out = tmp_path / "a.npz"
     arguments = [sys.executable, "-m", "passrl", "shape", "-", "--batch-tokens", "200", "--out", str(out), "--quiet"]
     running = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -175,10 +176,10 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     while not gathered() and time.monotonic() < until and running.poll() is None:
         time.sleep(0.02)
     partial = gathered()
-    running.send_signal(signal.SIGINT)
+    running.send_signal(sent)
     told = running.communicate(timeout=60)
     assert partial > 0, told
-    assert running.returncode == 130 and told == (b"", b"passrl: interrupted; nothing was written\n")
+    assert running.returncode == status and told == (b"", b"passrl: %s; nothing was written\n" % word)
     assert list(tmp_path.iterdir()) == []
 
 
