@@ -1,6 +1,9 @@
 //! Settings of the estimators: what goes together, and what this version does not serve yet.
+use super::view::{self, Want};
 use crate::abi::status::*;
+use crate::abi::types::passrl_batch;
 use crate::error::Result;
+use crate::model::array::Array;
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::refuse;
@@ -17,18 +20,101 @@ pub(super) fn stream(index: usize, s: &Stream) -> Result<()> {
         if s.place != Place::Every {
             return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.place is {}; it is for per-rollout streams: set every", s.place.name());
         }
-        if matches!(s.center, Center::LengthWeighted | Center::Given | Center::RunnerUp) {
+        if matches!(s.center, Center::LengthWeighted | Center::RunnerUp) {
             return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is {}; it is for per-rollout streams", s.center.name());
         }
         if matches!(s.scale, Scale::NonzeroShare | Scale::Mean) {
             return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.scale is {}; it is for per-rollout streams", s.scale.name());
         }
     }
-    if s.center == Center::Given && index != OUTCOME {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is given; baselines are of the outcome alone");
+    if s.center == Center::RunnerUp && s.scale == Scale::LeaveOneOut {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is runner_up and scale leave_one_out; nothing is left out of a runner-up: set another scale");
     }
     if s.center == Center::LengthWeighted && s.scale != Scale::None {
         return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is length_weighted and scale {}; set scale = none", s.scale.name());
+    }
+    Ok(())
+}
+
+/// Settings that exclude each other.
+pub(super) fn together(c: &Config) -> Result<()> {
+    let joint = matches!(c.fusion, Fusion::RewardShaping | Fusion::Pooled);
+    for (index, s) in c.streams.iter().enumerate() {
+        let name = stream_name(index);
+        if joint && (s.place != Place::Every || s.clip_standardized < f64::INFINITY) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.fusion is {} and config.{name} has place {} and clip_standardized {:?}; no stream has a term of its own there: set every and inf",
+                c.fusion.name(), s.place.name(), s.clip_standardized
+            );
+        }
+        if joint && (s.asks_batch() || s.center == Center::Given || s.scale == Scale::Given) {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {} and config.{name} asks for the batch's or given statistics; its one set is the group's", c.fusion.name());
+        }
+        if c.divide_scope == DivideScope::Process && s.place != Place::Every {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.divide_scope is process and config.{name}.place is {}; set place = every", s.place.name());
+        }
+        let averages = index == 0 && c.kind == Kind::Kl && c.chunk == Chunk::ByValue && c.average_over == AverageOver::Group;
+        if averages && s.center == Center::Batch {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.kind is kl with chunk = by_value, average_over = group and {name}.center = batch; use average_over = live");
+        }
+    }
+    Ok(())
+}
+
+/// A configuration for `passrl_group_flags`, which sees the per-rollout streams alone.
+pub(super) fn early_flags(c: &Config) -> Result<()> {
+    for (index, s) in c.streams.iter().enumerate().skip(OUTCOME) {
+        if s.center == Center::LengthWeighted || s.clip_value < f64::INFINITY {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.{} has center {} and clip_value {:?}; flags alone are of the values as they are: set another center and inf",
+                stream_name(index), s.center.name(), s.clip_value
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Credit: what its settings need of one another.
+pub(super) fn credit(c: &Config) -> Result<()> {
+    let critic = matches!(c.credit, Credit::Gae | Credit::Vtrace);
+    let scans = critic || c.credit == Credit::ReturnToGo;
+    let name = c.credit.name();
+    if critic && c.divide_by != DivideBy::Count {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is {name} and config.divide_by is {}; its advantages are not divided, set divide_by = count", c.divide_by.name());
+    }
+    if critic && c.k != 0.0 {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is {name} and config.k is {:?}; its advantages are not divided, set k = 0", c.k);
+    }
+    if critic && c.divide_scope == DivideScope::Process {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is {name} and config.divide_scope is process; its advantages are not divided, set divide_scope = all");
+    }
+    if c.divide_by == DivideBy::DiscountedCount && c.k != 1.0 {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.divide_by is discounted_count and config.k is {:?}; the count has no exponent, set k = 1", c.k);
+    }
+    let over_chunks = c.credit == Credit::Gae && c.gae_over == GaeOver::Chunks;
+    if scans && c.scan_mask != ScanMask::Carry {
+        let mask = c.scan_mask.name();
+        if c.credit == Credit::Vtrace || over_chunks {
+            let what = if over_chunks { "gae_over is chunks" } else { "credit is vtrace" };
+            return refuse!(PASSRL_ERR_CONFLICT, "config.scan_mask is {mask} and config.{what}; only gae over tokens and return_to_go pass tokens out of scope, set scan_mask = carry");
+        }
+        if c.credit == Credit::ReturnToGo && (c.chunk != Chunk::Token || c.k != 0.0) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.scan_mask is {mask} with chunk = {} and k = {:?}; positions are tokens then and returns are not divided: set chunk = token and k = 0",
+                c.chunk.name(), c.k
+            );
+        }
+    }
+    if c.kl_by_token() && (over_chunks || (c.chunk != Chunk::Token && !critic)) {
+        let over = if over_chunks { "gae over chunks" } else { name };
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "config.kl_place is {} with credit = {over} and chunk = {}; the KL has a value a token: set chunk = token, gae over tokens, or kl_place = outcome",
+            c.kl_place.name(), c.chunk.name()
+        );
     }
     Ok(())
 }
@@ -115,34 +201,29 @@ pub fn in_pieces(c: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Is the setting other than the default, and not served yet?
-pub(super) fn not_yet(c: &Config) -> Result<()> {
-    for (index, s) in c.streams.iter().enumerate() {
-        let sets = matches!(s.center, Center::Batch | Center::LengthWeighted | Center::Given | Center::RunnerUp)
-            || matches!(s.scale, Scale::Batch | Scale::Given | Scale::NonzeroShare | Scale::Mean)
-            || s.zero_variance != ZeroVariance::Zero
-            || s.clip_value < f64::INFINITY
-            || s.clip_standardized < f64::INFINITY
-            || s.place != Place::Every;
-        if sets {
-            return refuse!(PASSRL_ERR_NOT_YET, "config.{} asks for center {}, scale {}, place {}, zero_variance {} or a clip that this version does not serve",
-                stream_name(index), s.center.name(), s.scale.name(), s.place.name(), s.zero_variance.name());
+/// The caller's statistics, `[G, 16]`, where a row that is there asks for them.
+///
+/// # Safety
+/// The batch's views are NULL or `passrl_view`s.
+pub(super) unsafe fn given(b: &passrl_batch, config: &Config, groups: usize, baselines: bool, there: impl Fn(usize) -> bool) -> Result<(Option<Array>, Option<Array>)> {
+    let want = Want::Grid(groups, MAX_STREAMS);
+    // SAFETY: by the contract.
+    let (means, stds) = unsafe {
+        (view::optional(b.stats_mean, "batch.stats_mean", view::WIDE, want)?, view::optional(b.stats_std, "batch.stats_std", view::WIDE, want)?)
+    };
+    let (mut centers, mut scales) = (false, false);
+    for index in (0..MAX_STREAMS).filter(|index| there(*index)) {
+        let (name, s) = (stream_name(index), &config.streams[index]);
+        let by_baselines = index == OUTCOME && baselines;
+        centers |= s.center == Center::Given && !by_baselines;
+        scales |= s.scale == Scale::Given;
+        if s.center == Center::Given && !by_baselines && means.is_none() && groups > 0 {
+            let wanted = if index == OUTCOME { "baselines, one a rollout, or stats_mean, one a group" } else { "stats_mean, one a group" };
+            return refuse!(PASSRL_ERR_NULL, "batch.stats_mean is NULL; config.{name}.center = given needs {wanted}");
+        }
+        if s.scale == Scale::Given && stds.is_none() && groups > 0 {
+            return refuse!(PASSRL_ERR_NULL, "batch.stats_std is NULL; config.{name}.scale = given needs a standard deviation a group");
         }
     }
-    let sets = [(c.fusion == Fusion::RewardSum, "fusion = reward_sum")];
-    let credit = [
-        (c.kl_in_reward != KlInReward::None, "kl_in_reward"),
-        (c.scan_mask != ScanMask::Carry, "scan_mask other than carry"),
-        (c.gae_over != GaeOver::Tokens, "gae_over = chunks"),
-        (c.lam_returns != -1.0, "lam_returns"),
-        (c.lam_length_alpha != 0.0, "lam_length_alpha"),
-        (c.divide_by != DivideBy::Count, "divide_by = discounted_count"),
-        (c.credit == Credit::Vtrace, "credit = vtrace"),
-    ];
-    for (asked, what) in sets.into_iter().chain(credit) {
-        if asked {
-            return refuse!(PASSRL_ERR_NOT_YET, "config asks for {what}, which this version does not serve yet");
-        }
-    }
-    Ok(())
+    Ok((means.filter(|_| centers), stds.filter(|_| scales)))
 }

@@ -137,6 +137,8 @@ pub unsafe fn call<const I: usize, const O: usize>(
         values: None,
         token_rewards: None,
         baselines: None,
+        stats_mean: None,
+        stats_std: None,
         rollout_lam: None,
         reference: None,
         behavior: None,
@@ -410,7 +412,7 @@ pub fn apart_fusion(c: &Config) -> Result<()> {
             "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage"
         );
     }
-    Ok(())
+    super::estimators::early_flags(c)
 }
 
 /// Whitening's sums are exact below 2^33 tokens.

@@ -1,6 +1,6 @@
 //! The workspace: one function counts and carves. Offsets only; the plan survives a moved workspace.
 use super::Slots;
-use crate::model::config::{ChunkValue, Config, Kind, Limits, StepSets, Whiten};
+use crate::model::config::{ChunkValue, Config, Credit, Kind, Limits, StepSets, Whiten};
 
 /// `count` elements from byte `offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +76,9 @@ pub struct Workspace {
     pub keyed: Part,
     pub keyed_starts: Part,
     pub whitened: Part,
+    /// KL of the tokens, or a sum a rollout: which, `kl_place` says.
+    pub kl: Part,
+    pub kl_sums: Part,
     /// Path scores, where whitening is over rollouts.
     pub paths: Part,
     /// One scratch a thread.
@@ -98,6 +101,8 @@ pub struct Scratch {
     pub columns: Part,
     pub live: Part,
     pub edges: Part,
+    /// Lines of a scan beside f, d and v.
+    pub lines: Part,
 }
 
 pub(super) struct Carver(usize);
@@ -140,6 +145,9 @@ impl Workspace {
         let keyed_starts = c.take::<u64>(if_(keyed_sets, limits.groups + 1));
         let whitened = c.take::<f32>(if_(config.whiten != Whiten::None, n));
         let paths = c.take::<f32>(if_(config.whiten != Whiten::None, r));
+        let kl_asked = config.asks_kl();
+        let kl_tokens = c.take::<f32>(if_(config.kl_by_token(), n));
+        let kl_sums = c.take::<f32>(if_(kl_asked && !config.kl_by_token(), r));
         let mut s = Carver(0);
         let kl = config.kind == Kind::Kl;
         let scratch = Scratch {
@@ -154,6 +162,7 @@ impl Workspace {
             columns: s.take::<i64>(if_(kl, t + 2)),
             live: s.take::<i64>(if_(kl, t + 2)),
             edges: s.take::<u64>(if_(kl, t / 64 + 2)),
+            lines: s.take::<f64>(if_(config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace, t + 32)),
         };
         let thread_bytes = s.0;
         let threads = c.take::<u8>(thread_bytes * threads);
@@ -174,6 +183,8 @@ impl Workspace {
             keyed,
             keyed_starts,
             whitened,
+            kl: kl_tokens,
+            kl_sums,
             paths,
             threads,
             thread_bytes,

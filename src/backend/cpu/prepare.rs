@@ -34,6 +34,7 @@ impl Worker<'_> {
         if problem.absent.is_some_and(|a| a.flag(i)) {
             kept.flags |= flags::ROLLOUT_ABSENT | flags::ROLLOUT_NO_SCOPE;
             kept.state |= state::ZEROED | state::OUT_OF_STATS;
+            self.keep_kl(i, &at, &Scope::span(0, 0), &mut kept);
             // SAFETY: the rollout is this thread's; likewise below.
             return unsafe { job.keep(i, kept) };
         }
@@ -96,6 +97,7 @@ impl Worker<'_> {
         if scope.is_empty() {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
+        self.keep_kl(i, &at, &scope, &mut kept);
         self.without_stream(i, &mut kept);
         // SAFETY: the rollout is this thread's.
         unsafe { job.keep(i, kept) }
@@ -323,7 +325,7 @@ impl Worker<'_> {
         let (mut given, mut there) = (false, false);
         for s in 0..job.problem.rollout_streams.len() {
             given |= job.problem.rollout_streams[s].is_some();
-            there |= job.rollout_value(s, i).is_some();
+            there |= job.own_value(s, i).is_some();
         }
         if given && !there {
             kept.flags |= flags::ROLLOUT_NO_STREAM;
