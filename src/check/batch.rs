@@ -183,7 +183,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
                 (_, None) => refuse!(PASSRL_ERR_NULL, "{name} is NULL; config.{field} needs it beside batch.logp_policy"),
             }
         };
-        let reference = against(b.logp_reference, "batch.logp_reference", config.kl_in_reward != KlInReward::None, "kl_in_reward")?;
+        let reference = against(b.logp_reference, "batch.logp_reference", config.asks_kl(), "kl_in_reward")?;
         let behavior = against(b.logp_behavior, "batch.logp_behavior", config.credit == Credit::Vtrace, "credit = vtrace")?;
         if reference.is_some() && !config.kl_by_token() && rollout_streams[0].is_none() {
             return refuse!(PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it: give one (zeros will do), or set kl_place = reward");
@@ -294,6 +294,23 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
     let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null();
     let logps = policy || !b.logp_teacher.is_null() || !b.logp_base.is_null();
     let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
+    if config.step_value == StepValue::ReturnToGo {
+        if steps.is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps, as offsets and ends");
+        }
+        if signals > 0 {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "batch.signal[0] is given and config.step_value is return_to_go, which sums scores of steps: give step_scores, or an outcome alone, or set step_value = score"
+            );
+        }
+        if sources == 0 {
+            if b.outcome.is_null() {
+                return refuse!(PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go sums scores of steps, or takes the outcome back: give one");
+            }
+            return Ok((Process::Returns, 1));
+        }
+    }
     if sources != 1 {
         return refuse!(
             if sources == 0 { PASSRL_ERR_NULL } else { PASSRL_ERR_CONFLICT },

@@ -24,15 +24,26 @@ pub struct Slots {
     /// Lists of process values: one a stream; with `shaped` (fusion `reward_shaping`) also list 1, R.
     pub lists: usize,
     pub shaped: bool,
+    /// Slots (bits) that have a set of the whole batch.
+    pub batch: u32,
+    /// Slots (bits) that need the second largest value.
+    pub runner_up: u32,
 }
 
 impl Slots {
     fn new(config: &Config) -> Slots {
-        let joint = config.fusion != Fusion::Advantage;
+        let joint = matches!(config.fusion, Fusion::RewardShaping | Fusion::Pooled);
         let shaped = config.fusion == Fusion::RewardShaping;
         let process = config.num_process;
         let sets = process + usize::from(joint);
-        Slots { count: sets + 2 + config.num_extra, process, sets, joint, lists: process + usize::from(shaped), shaped }
+        let count = sets + 2 + config.num_extra;
+        let mut slots = Slots { count, process, sets, joint, lists: process + usize::from(shaped), shaped, batch: 0, runner_up: 0 };
+        for slot in 0..count {
+            let row = &config.streams[slots.row(slot)];
+            slots.batch |= u32::from(row.asks_batch()) << slot;
+            slots.runner_up |= u32::from(row.center == Center::RunnerUp) << slot;
+        }
+        slots
     }
 
     /// Slot of a per-rollout stream: 0 outcome, 1 format, 2.. further.
@@ -109,7 +120,8 @@ impl Plan {
     /// Bits of the grid of a slot's set.
     pub fn bits(&self, slot: usize) -> i32 {
         use crate::numerics::exact::{ROLLOUT_BITS, STEP_BITS};
-        let narrow = slot < self.slots.sets && self.config.streams[self.slots.row(slot)].scale != Scale::LeaveOneOut;
+        let row = &self.config.streams[self.slots.row(slot)];
+        let narrow = row.center == Center::LengthWeighted || slot < self.slots.sets && row.scale != Scale::LeaveOneOut;
         if narrow { STEP_BITS } else { ROLLOUT_BITS }
     }
 

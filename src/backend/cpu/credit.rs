@@ -1,7 +1,7 @@
 //! Credit: chunk values to advantages, by return-to-go and Divide-Length (eq. 7) or broadcast. GAE is in `gae`, V-trace in `vtrace`.
-use super::fuse::Terms;
 use super::returns;
 use super::scope::Scope;
+use super::terms::Terms;
 use super::worker::Worker;
 use crate::model::batch::Extent;
 use crate::model::config::*;
@@ -56,7 +56,8 @@ impl Worker<'_> {
             returns::divide(simd, v, divisors, d);
         }
         if apart {
-            let sum = terms.gated.unwrap_or_else(|| terms.sum());
+            // A place other than every is refused with `divide_scope = process`.
+            let sum = terms.gated.map_or_else(|| terms.sum(), |gated| gated.every);
             d.iter_mut().for_each(|d| *d += sum);
             v.iter_mut().for_each(|g| *g += sum);
         }

@@ -1,7 +1,7 @@
 //! `scan_mask` other than carry: what tokens out of scope bring to the scan.
-use super::fuse::Terms;
 use super::scope::Scope;
 use super::shape::Group;
+use super::terms::Terms;
 use super::worker::Worker;
 use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
@@ -52,6 +52,10 @@ impl Worker<'_> {
         if let (Some(array), ScanMask::None, Credit::ReturnToGo) = (&problem.token_rewards, c.scan_mask, c.credit) {
             let row = at.of(array);
             scope.gaps(first, at.len, |a, b| (a..b).for_each(|t| lines[t - first] += row.f32(t) as f64));
+        }
+        if let (Some(beyond), ScanMask::None) = (terms.beyond, c.scan_mask) {
+            // `place = end` means the extent's last token, in scope or not.
+            lines[at.len - first - 1] += beyond;
         }
         self.lines = lines;
     }

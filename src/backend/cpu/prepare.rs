@@ -158,7 +158,7 @@ impl Worker<'_> {
         let stride = plan.limits.rollout_tokens + 16;
         // Signals of every stream into this thread's scratch; `lines` are where they lie.
         let mut lines: [&[f32]; MAX_PROCESS] = [&[]; MAX_PROCESS];
-        if form != Form::Stepless && !matches!(problem.process, Process::Scores(_) | Process::None) {
+        if form != Form::Stepless && !matches!(problem.process, Process::Scores(_) | Process::Returns | Process::None) {
             let mut rest = &mut *self.signal;
             for (p, line) in lines.iter_mut().enumerate().take(streams) {
                 let (to, others) = rest.split_at_mut(stride);
@@ -219,6 +219,16 @@ impl Worker<'_> {
             self.report.missing_values += sparse_steps(at, &lines, bits, in_bits, &mut list, job, kept);
         } else if form != Form::Stepless || problem.steps.is_some() {
             self.report.missing_values += csr_steps(i, at, form, &lines, bits, in_bits, &mut list, job, kept);
+            if c.step_value == StepValue::ReturnToGo {
+                let count = list.count;
+                if let (Process::Returns, Some(last)) = (&problem.process, count.checked_sub(1)) {
+                    list.set(0, last, job.returned_outcome(i));
+                }
+                for p in 0..streams {
+                    let from = p * list.stride;
+                    steps::returns_to_go(&mut list.value[from..from + count], c.step_gamma);
+                }
+            }
         }
         let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
         let scored = form != Form::Stepless && list.count > 0;
@@ -272,6 +282,11 @@ impl Worker<'_> {
             _ => chunk::whole(&scope, at_token, &mut chunks),
         }
         kept.chunks = chunks.count as u32;
+        if problem.step_group.is_some() && scored {
+            // SAFETY: the rollout's own lists.
+            let to = unsafe { job.chunk_steps(at) };
+            to.iter_mut().zip(&chunks.last[..chunks.count]).for_each(|(step, last)| *step = cursor.step(*last as usize) as u32);
+        }
         if plan.workspace.token_values.count > 0 && scored {
             for p in 0..streams {
                 // SAFETY: the rollout's own list.
@@ -310,7 +325,7 @@ impl Worker<'_> {
         let (mut given, mut there) = (false, false);
         for s in 0..job.problem.rollout_streams.len() {
             given |= job.problem.rollout_streams[s].is_some();
-            there |= job.rollout_value(s, i).is_some();
+            there |= job.own_value(s, i).is_some();
         }
         if given && !there {
             kept.flags |= flags::ROLLOUT_NO_STREAM;
@@ -350,6 +365,7 @@ fn csr_steps(
         for p in 0..streams {
             let mut x = match (scores, form) {
                 (true, _) => steps::score(problem, p, number),
+                _ if matches!(problem.process, Process::Returns) => 0.0,
                 (false, Form::DenseWithEnds) => lines[p][last],
                 _ => steps::exact_sum(lines[p], &scope, a, b),
             };
@@ -376,6 +392,10 @@ fn csr_steps(
             continue;
         }
         let j = list.push(a, b);
+        if let Some(keys) = &problem.step_group {
+            // SAFETY: the rollout's own list.
+            unsafe { job.step_keys(at)[j] = keys.int(number) };
+        }
         for (p, x) in values.iter().enumerate().take(streams) {
             list.set(p, j, *x);
         }
