@@ -25,6 +25,11 @@ pub fn kl(w: &World, i: usize, t: usize) -> f64 {
     (kl.clamp(-c.kl_clamp, c.kl_clamp) as f32) as f64
 }
 
+/// Sum over the tokens in scope, rounded to f32.
+pub fn kl_sum(w: &World, i: usize) -> f32 {
+    (0..w.batch.rollouts[i].len).filter(|t| w.scope(i, *t)).map(|t| kl(w, i, t)).sum::<f64>() as f32
+}
+
 /// What rollout i gets, before whitening and clip (temperature 1).
 pub fn expected(w: &World, got: &Got, i: usize) -> Expected {
     let (c, r) = (&w.config, &w.batch.rollouts[i]);
