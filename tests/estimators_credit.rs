@@ -283,7 +283,8 @@ fn vtrace() {
     let mut w = World::new(52);
     w.gives_behavior = true;
     (w.config.credit, w.config.rho_clip, w.config.c_clip) = (PASSRL_CREDIT_VTRACE, f64::INFINITY, f64::INFINITY);
-    w.extra.iter_mut().for_each(|e| e.behavior.iter_mut().for_each(|b| *b -= 1e4));
+    // And a ratio of 0 now and then, which an infinity before it would make NaN.
+    w.extra.iter_mut().for_each(|e| e.behavior.iter_mut().enumerate().for_each(|(t, b)| *b += if t % 30 == 7 { 1e4 } else { -1e4 }));
     let got = w.run(&How::default());
     assert_eq!(got.status, 0);
     assert!(got.advantages.iter().chain(&got.returns).flatten().all(|a| a.is_finite()));
