@@ -288,6 +288,12 @@ fn vtrace() {
     let got = w.run(&How::default());
     assert_eq!(got.status, 0);
     assert!(got.advantages.iter().chain(&got.returns).flatten().all(|a| a.is_finite()));
+    // At a ratio of 0 the target is the value, whatever came after. (A NaN would be stored as 0.)
+    for (i, r) in w.batch.rollouts.iter().enumerate() {
+        for t in (7..r.len).step_by(30).filter(|t| w.scope(i, *t)) {
+            assert_eq!(got.returns[i][t], r.values.as_ref().expect("values")[t] as f64, "rollout {i} token {t}");
+        }
+    }
 }
 
 /// w_out r_out + w_fmt r_fmt.
