@@ -123,7 +123,7 @@ impl Api {
             "batch.in_stats" => w.batch.in_stats; "batch.absent" => w.batch.absent; "batch.baselines" => w.batch.baselines;
             "batch.bootstrap" => w.batch.bootstrap; "batch.signal[0]" => w.batch.signal[0]; "batch.signal[1]" => w.batch.signal[1];
             "batch.signal[2]" => w.batch.signal[2]; "batch.logp_policy" => w.batch.logp_policy; "batch.logp_teacher" => w.batch.logp_teacher;
-            "batch.logp_base" => w.batch.logp_base; "batch.logp_reference" => w.batch.logp_reference; "batch.values" => w.batch.values;
+            "batch.logp_base" => w.batch.logp_base; "batch.logp_reference" => w.batch.logp_reference; "batch.values" => w.batch.values; "batch.logp_behavior" => w.batch.logp_behavior; "batch.rollout_lam" => w.batch.rollout_lam;
             "batch.token_rewards" => w.batch.token_rewards; "batch.chunk_ends" => w.batch.chunk_ends;
             "batch.step_offsets" => w.batch.step_offsets; "batch.step_ends" => w.batch.step_ends; "batch.step_begins" => w.batch.step_begins;
             "batch.step_scores" => w.batch.step_scores; "batch.step_marks" => w.batch.step_marks; "batch.step_group" => w.batch.step_group;

@@ -136,6 +136,16 @@ pub fn cases() -> Vec<Case> {
         ("returns_of_a_signal", Run, PASSRL_ERR_CONFLICT, "batch.signal[0] is given and config.step_value is return_to_go", |w| { w.returns(); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
         ("returns_of_nothing", Run, PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go", |w| { w.returns(); w.drop(&["batch.outcome"]) }),
         ("steps_without_scores", Run, PASSRL_ERR_NULL, "config.kind is prm and 0 of batch.signal", |w| { w.returns(); w.config.step_value = PASSRL_STEP_VALUE_SCORE }),
+        // Credit.
+        ("reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_reference is NULL; config.kl_in_reward needs it beside batch.logp_policy", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_behavior", PASSRL_F32, &[-1.0; 24]) }),
+        ("policy_of_reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_policy is NULL; config.kl_in_reward needs it beside batch.logp_reference", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]) }),
+        ("behavior_missing", Run, PASSRL_ERR_NULL, "batch.logp_behavior is NULL; config.credit = vtrace needs it", |w| { w.gae(); w.config.credit = PASSRL_CREDIT_VTRACE; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]) }),
+        ("vtrace_without_values", Run, PASSRL_ERR_NULL, "batch.values is NULL; config.credit = vtrace needs a value a token", |w| { w.config.credit = PASSRL_CREDIT_VTRACE; w.config.k = 0.0 }),
+        ("reference_type", Run, PASSRL_ERR_DTYPE, "batch.logp_reference has dtype i32", |w| w.ints("batch.logp_reference", PASSRL_I32, &[0; 24])),
+        ("reference_short", Run, PASSRL_ERR_SHAPE, "batch.logp_reference has 23 elements; it must have 24", |w| w.floats("batch.logp_reference", PASSRL_F64, &[0.0; 23])),
+        ("kl_of_no_outcome", Run, PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K1; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]); w.drop(&["batch.outcome"]) }),
+        ("rollout_lam_short", Run, PASSRL_ERR_SHAPE, "batch.rollout_lam has 1 elements; it must have 6", |w| { w.gae(); w.floats("batch.rollout_lam", PASSRL_F64, &[0.5]) }),
+        ("token_rewards_and_gae_over_chunks", Run, PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks", |w| { w.gae(); w.config.gae_over = PASSRL_GAE_CHUNKS; w.floats("batch.token_rewards", PASSRL_F32, &[0.0; 24]) }),
         // Declared, not served.
         ("piece_rollout_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_rollout", PASSRL_I32, &[0; 6])),
         ("piece_begin_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_begin", PASSRL_I32, &[0; 6])),
