@@ -353,6 +353,7 @@ fn kl_edges_on_integers_are_those_of_the_plain_average() {
                     Center::None => v,
                     Center::Group => v - sum / n,
                     Center::LeaveOneOut => v - (sum - v) / (n - 1.0),
+                    other => panic!("{other:?}"),
                 };
                 match row.scale {
                     Scale::Group => centered / (std + 1e-6),
