@@ -160,15 +160,14 @@ pub fn credit(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], fu
 
 /// G[i,j] by the plain recursion, or a_j itself. Where chunks are tokens the recursion is over tokens, with what is theirs.
 fn to_go(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], a: &[f64], fused: &Fused) -> Vec<f64> {
-    let gamma = if cfg.credit == Credit::ReturnToGo { cfg.gamma } else { 0.0 };
-    if cfg.chunk == Chunk::Token && l.steps_fit {
+    let scanned = cfg.credit == Credit::ReturnToGo;
+    if cfg.chunk == Chunk::Token {
         let w = walk(cfg, r, l, chunks, a, fused);
-        let g = w.back(|i, next, _| w.rewards[i] + gamma * next);
-        return w.of_tokens(&g);
+        return w.of_tokens(&if scanned { w.back(|i, next, _| w.rewards[i] + cfg.gamma * next) } else { w.rewards.clone() });
     }
     let mut g = a.to_vec();
-    for j in (0..a.len().saturating_sub(1)).rev() {
-        g[j] = a[j] + gamma * g[j + 1];
+    for j in (0..a.len().saturating_sub(1)).rev().filter(|_| scanned) {
+        g[j] = a[j] + cfg.gamma * g[j + 1];
     }
     g
 }
