@@ -166,6 +166,9 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         if gae && values.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = {} needs a value a token", config.credit.name());
         }
+        if token_rewards.is_some() && config.credit == Credit::Gae && config.gae_over == GaeOver::Chunks {
+            return refuse!(PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks, whose rewards are the chunks' values: leave token_rewards NULL, or set gae_over = tokens");
+        }
         let baselines = line(b.baselines, "batch.baselines", view::FLOATS)?.filter(|_| config.streams[OUTCOME].center == Center::Given);
         if config.streams[OUTCOME].center == Center::Given && baselines.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.baselines is NULL; outcome.center = given needs a baseline a rollout");
@@ -180,8 +183,20 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
                 (_, None) => refuse!(PASSRL_ERR_NULL, "{name} is NULL; config.{field} needs it beside batch.logp_policy"),
             }
         };
-        let reference = against(b.logp_reference, "batch.logp_reference", config.kl_in_reward != KlInReward::None, "kl_in_reward")?;
+        let reference = against(b.logp_reference, "batch.logp_reference", config.asks_kl(), "kl_in_reward")?;
         let behavior = against(b.logp_behavior, "batch.logp_behavior", config.credit == Credit::Vtrace, "credit = vtrace")?;
+        if reference.is_some() && !config.kl_by_token() && rollout_streams[0].is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it: give one (zeros will do), or set kl_place = reward");
+        }
+        let absent = line(b.absent, "batch.absent", view::MASKS)?;
+        let rollout_lam = line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae);
+        if let Some(given) = &rollout_lam {
+            // A placeholder's number is not read.
+            let out = |i: &usize| !(0.0..=1.0).contains(&given.f32(*i)) && !absent.is_some_and(|a| a.flag(*i));
+            if let Some(i) = (0..rollouts).find(out) {
+                return refuse!(PASSRL_ERR_VALUE, "batch.rollout_lam[{i}] is {:?}; it must be from 0.0 to 1.0", given.f32(i));
+            }
+        }
         let step_group = step_group(b, config, &steps)?;
         let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
         if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
@@ -197,7 +212,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             rollout_streams,
             format_ok,
             in_stats: line(b.in_stats, "batch.in_stats", view::MASKS)?,
-            absent: line(b.absent, "batch.absent", view::MASKS)?,
+            absent,
             bootstrap: line(b.bootstrap, "batch.bootstrap", view::FLOATS)?.filter(|_| gae),
             process,
             num_process,
@@ -209,7 +224,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             values,
             token_rewards,
             baselines,
-            rollout_lam: line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae),
+            rollout_lam,
             reference,
             behavior,
             step_group,
@@ -279,6 +294,23 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
     let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null();
     let logps = policy || !b.logp_teacher.is_null() || !b.logp_base.is_null();
     let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
+    if config.step_value == StepValue::ReturnToGo {
+        if steps.is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps, as offsets and ends");
+        }
+        if signals > 0 {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "batch.signal[0] is given and config.step_value is return_to_go, which sums scores of steps: give step_scores, or an outcome alone, or set step_value = score"
+            );
+        }
+        if sources == 0 {
+            if b.outcome.is_null() {
+                return refuse!(PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go sums scores of steps, or takes the outcome back: give one");
+            }
+            return Ok((Process::Returns, 1));
+        }
+    }
     if sources != 1 {
         return refuse!(
             if sources == 0 { PASSRL_ERR_NULL } else { PASSRL_ERR_CONFLICT },

@@ -146,21 +146,18 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     };
     together(&config)?;
     config.streams.iter().enumerate().try_for_each(|(index, row)| super::estimators::stream(index, row))?;
+    super::estimators::together(&config)?;
+    super::estimators::credit(&config)?;
+    super::estimators::steps(&config)?;
     super::estimators::not_yet(&config)?;
     Ok(config)
 }
 
 /// Settings that exclude each other.
 fn together(c: &Config) -> Result<()> {
-    if c.credit == Credit::Gae && c.k != 0.0 {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.k is {:?}; GAE's advantages are not divided, set k = 0", c.k);
-    }
-    if c.credit == Credit::Gae && c.divide_scope == DivideScope::Process {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.divide_scope is process; GAE's advantages are not divided, set divide_scope = all");
-    }
     if c.fusion != Fusion::Advantage {
         let name = c.fusion.name();
-        if c.num_process != 1 || c.num_extra != 0 {
+        if c.fusion != Fusion::RewardSum && (c.num_process != 1 || c.num_extra != 0) {
             return refuse!(
                 PASSRL_ERR_CONFLICT,
                 "config.fusion is {name} with num_process = {} and num_extra = {}; it knows one process stream, outcome and format: set 1 and 0",
@@ -226,7 +223,7 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
             limits.group_rollouts
         );
     }
-    if limits.group_elements >= TOKENS || (config.whiten != Whiten::None && limits.tokens >= TOKENS) {
+    if limits.group_elements >= TOKENS || ((config.whiten != Whiten::None || config.streams.iter().any(Stream::asks_batch)) && limits.tokens >= TOKENS) {
         return refuse!(
             PASSRL_ERR_LIMIT,
             "limits.group_elements is {} and limits.tokens {}; exact sums allow fewer than {TOKENS} elements in a set",

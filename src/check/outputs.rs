@@ -112,7 +112,7 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
     };
     let (mut signal, mut logp, mut scores) = ([None; 4], [None; 3], None);
     match p.process {
-        Process::None => (),
+        Process::None | Process::Returns => (),
         Process::Signal(arrays) => signal = arrays,
         Process::LogProbs { policy, teacher, base } => logp = [Some(policy), Some(teacher), base],
         Process::Scores(a) => scores = Some(a),

@@ -410,7 +410,7 @@ pub fn apart_fusion(c: &Config) -> Result<()> {
             "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage"
         );
     }
-    Ok(())
+    super::estimators::early_flags(c)
 }
 
 /// Whitening's sums are exact below 2^33 tokens.

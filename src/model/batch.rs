@@ -27,6 +27,8 @@ pub enum Process {
     LogProbs { policy: Array, teacher: Array, base: Option<Array> },
     /// CSR scores, `[S]` or `[P, S]`.
     Scores(Array),
+    /// CSR steps without scores: the outcome on the last (`step_value = return_to_go`).
+    Returns,
 }
 
 /// CSR steps.

@@ -79,19 +79,21 @@ pub struct Stream {
 impl Stream {
     /// Is a standard deviation divided by (so that equal values give 0)?
     pub fn has_std(&self) -> bool {
-        matches!(self.scale, Scale::Group | Scale::LeaveOneOut)
+        matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::Batch)
+    }
+    /// Is a set of the whole batch asked for?
+    pub fn asks_batch(&self) -> bool {
+        self.center == Center::Batch || matches!(self.scale, Scale::Batch | Scale::NonzeroShare)
+    }
+    /// Is a set of the group asked for? (`none` as well: an empty one gives 0.)
+    pub fn asks_group(&self) -> bool {
+        matches!(self.center, Center::Group | Center::LeaveOneOut | Center::LengthWeighted | Center::RunnerUp)
+            || matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::AbsMax | Scale::Mean)
+            || (self.center == Center::None && self.scale == Scale::None)
     }
     /// Is the element itself left out of a statistic?
     pub fn leaves_out(&self) -> bool {
         self.center == Center::LeaveOneOut || self.scale == Scale::LeaveOneOut
-    }
-    /// Operators without a singleton rule: `none` and `abs_max`.
-    pub fn ignores_singleton(&self) -> bool {
-        self.center == Center::None && matches!(self.scale, Scale::None | Scale::AbsMax)
-    }
-    /// Does standardising need sums at all (beside the maximum)?
-    pub fn needs_sums(&self) -> bool {
-        !self.ignores_singleton()
     }
 }
 
@@ -140,6 +142,25 @@ pub struct Config {
     pub step_gamma: f64,
     pub rho_clip: f64,
     pub c_clip: f64,
+}
+
+impl Config {
+    /// Is a divergence taken from the reward? Presets name its kind, the run its coefficient.
+    pub fn asks_kl(&self) -> bool {
+        self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
+    }
+    /// Does credit give a value a token in scope, whatever the chunks are?
+    pub fn credits_tokens(&self) -> bool {
+        self.credit == Credit::Vtrace || (self.credit == Credit::Gae && self.gae_over == GaeOver::Tokens)
+    }
+    /// Do tokens out of scope take part in the scan?
+    pub fn spreads(&self) -> bool {
+        self.scan_mask != ScanMask::Carry && matches!(self.credit, Credit::ReturnToGo | Credit::Gae)
+    }
+    /// Is the KL taken from each token's reward or advantage?
+    pub fn kl_by_token(&self) -> bool {
+        self.asks_kl() && self.kl_place != KlPlace::Outcome
+    }
 }
 
 /// The most that a plan will be given; no zeros left (defaults resolved).

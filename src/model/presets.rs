@@ -1,4 +1,6 @@
 //! The table of presets: the one place where an algorithm has a name. A preset only fills fields; a released preset's fields never change.
+mod table;
+
 use super::config::*;
 use std::ffi::CStr;
 
@@ -17,37 +19,10 @@ impl Preset {
     }
 }
 
-pub const DEFAULT: &Preset = &PRESETS[0];
+pub const DEFAULT: &Preset = &table::PRESETS[0];
 
-pub static PRESETS: [Preset; 3] = [
-    Preset {
-        name: c"pass",
-        source: c"arXiv 2606.29296, Algorithms 1-3, eqs. 4, 6, 7: Advantage Fusion, Chunk-by-Value, Divide-Length (k = 0.7)",
-        fill: |_| (),
-    },
-    Preset {
-        name: c"grpo_process",
-        source: c"arXiv 2606.29296, eqs. 1-3: process-supervised GRPO; process reward alone, a chunk a step, cumulative",
-        fill: |c| {
-            // Process only, ungated: reward shaping with weights 1, 0, 0 is the raw process reward, so a batch that carries outcome, format
-            // and indicator can be given to this preset as it is.
-            c.fusion = Fusion::RewardShaping;
-            c.chunk = Chunk::Step;
-            c.k = 0.0;
-            c.streams[OUTCOME].weight = 0.0;
-            c.streams[FORMAT].weight = 0.0;
-        },
-    },
-    Preset {
-        name: c"grpo_pooled",
-        source: c"arXiv 2606.29296, section 4.1: baseline that pools step, outcome and format rewards in one set",
-        fill: |c| {
-            c.fusion = Fusion::Pooled;
-            c.chunk = Chunk::Step;
-            c.k = 0.0;
-        },
-    },
-];
+/// Every preset, in the order of `passrl_preset_name`.
+pub static PRESETS: &[Preset] = table::PRESETS;
 
 /// Name of a row of the stream table.
 pub fn stream_name(index: usize) -> &'static str {

@@ -47,7 +47,7 @@ pub fn cases() -> Vec<Case> {
         ("weight_minus_inf", Plan, PASSRL_ERR_VALUE, "(format).weight is -inf", |w| w.config.streams[5].weight = -INF),
         ("epsilon_negative", Plan, PASSRL_ERR_VALUE, "(process_0).epsilon is -1e-6; it must be from 0.0", |w| w.config.streams[0].epsilon = -1e-6),
         ("epsilon_nan", Plan, PASSRL_ERR_VALUE, "(outcome).epsilon is NaN", |w| w.config.streams[4].epsilon = NAN),
-        ("scale_given_not_yet", Plan, PASSRL_ERR_NOT_YET, "scale given", |w| w.config.streams[0].scale = PASSRL_SCALE_GIVEN),
+        ("scale_given_not_yet", Plan, PASSRL_ERR_NOT_YET, "process_0.scale is given", |w| w.config.streams[0].scale = PASSRL_SCALE_GIVEN),
         ("compat_not_yet", Plan, PASSRL_ERR_NOT_YET, "config.compat is 1", |w| w.config.compat = 1),
         ("collective_not_yet", Plan, PASSRL_ERR_NOT_YET, "collective is given", |w| w.collective = true),
         // Numbers out of range.
