@@ -58,6 +58,9 @@ pub fn random_estimators(seed: u64) -> Case {
     rows(&mut rng, &spec, joint, &mut cfg);
     rewards_and_scans(&mut rng, &spec, scan_mask, &mut cfg);
     steps(&mut rng, &spec, &mut cfg);
+    if cfg.gae_over == GaeOver::Chunks {
+        batch.rollouts.iter_mut().for_each(|r| r.token_rewards = None);
+    }
     disturb(&mut rng, &mut cfg, &mut batch);
     if rng.chance(0.1) {
         disturb_inputs(&mut rng, &mut batch);
@@ -152,7 +155,7 @@ fn rewards_and_scans(rng: &mut Rng, spec: &Spec, scan_mask: ScanMask, cfg: &mut 
 
 fn steps(rng: &mut Rng, spec: &Spec, cfg: &mut Config) {
     let csr = spec.input == Input::Csr;
-    if spec.unscored || (csr && rng.chance(0.3)) {
+    if spec.unscored || (csr && rng.chance(0.5)) {
         (cfg.step_value, cfg.step_gamma) = (StepValue::ReturnToGo, rng.pick(&[1.0, 0.9, 0.0]));
     }
     if spec.step_group && cfg.fusion == Fusion::Advantage {
@@ -166,7 +169,7 @@ fn steps(rng: &mut Rng, spec: &Spec, cfg: &mut Config) {
                 s.singleton = Singleton::Zero;
             }
         }
-    } else if cfg.fusion == Fusion::Advantage && rng.chance(0.25) && !(cfg.kind == Kind::Kl && cfg.chunk == Chunk::ByValue) {
+    } else if cfg.fusion == Fusion::Advantage && rng.chance(0.35) && !(cfg.kind == Kind::Kl && cfg.chunk == Chunk::ByValue) {
         cfg.pool = Pool::Rollouts;
         for s in cfg.process.iter_mut().filter(|s| s.scale == Scale::LeaveOneOut) {
             s.loo_unit = LooUnit::Rollout;

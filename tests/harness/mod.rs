@@ -180,26 +180,33 @@ fn any<T>(batch: &Batch, of: impl Fn(&Rollout) -> Option<T>) -> bool {
 
 /// Does the library serve the configuration? (The oracle has no limit of streams, and ignores a `divide_scope` that the library refuses.)
 pub fn served(cfg: &Config) -> bool {
+    fits(cfg) && !not_yet(cfg)
+}
+
+fn fits(cfg: &Config) -> bool {
     let apart = cfg.divide_scope == oracle::DivideScope::Process;
     let nothing_to_part = cfg.fusion != oracle::Fusion::Advantage || cfg.has_values();
-    cfg.others.len() <= PASSRL_MAX_EXTRA && !(apart && nothing_to_part) && !not_yet(cfg)
+    cfg.others.len() <= PASSRL_MAX_EXTRA && !(apart && nothing_to_part)
 }
 
 /// Does the library say of a setting that a later version will serve it?
 pub fn not_yet(cfg: &Config) -> bool {
     let (library, how) = (library(), How::default());
+    if !fits(cfg) {
+        return false;
+    }
     let plan = library.plan(&config(library, cfg), &limits(&Batch::default(), &how), &how);
     plan.is_err_and(|(status, _)| status == passrl::abi::status::PASSRL_ERR_NOT_YET)
 }
 
 /// The cases that the library serves; names on one line those that it will serve later, so that no test passes over them in silence.
 pub fn serve(cases: Vec<Case>) -> Vec<Case> {
-    let (later, now): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(|c| not_yet(&c.cfg));
+    let (later, now): (Vec<Case>, Vec<Case>) = cases.into_iter().filter(|c| fits(&c.cfg)).partition(|c| not_yet(&c.cfg));
     if !later.is_empty() {
         let names: Vec<&str> = later.iter().map(|c| c.name).collect();
         println!("SKIPPED: settings not served yet, {} cases: {}", names.len(), names.join(" "));
     }
-    now.into_iter().filter(|c| served(&c.cfg)).collect()
+    now
 }
 
 /// Which inputs some rollout has: which the batch gives.
@@ -232,7 +239,8 @@ pub fn forms(rollouts: &[Rollout]) -> Vec<bool> {
 /// Puts a batch into memory. Slots that no rollout has, and values that a case leaves out, are NaN or -1: nothing may read them.
 pub fn place<'b>(cfg: &Config, batch: &'b Batch, how: &How) -> Placed<'b> {
     let layout = Layout::of(batch, how);
-    let mut arena = Arena { other_floats: how.other_floats, ..Arena::default() };
+    let mut arena = Arena::default();
+    arena.other_floats = how.other_floats;
     let mut b: passrl_batch = library().initial();
     let rollouts = &batch.rollouts;
     b.num_rollouts = rollouts.len() as i64;

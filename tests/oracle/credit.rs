@@ -54,7 +54,7 @@ fn walk(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], a: &[f64
         };
         values[t] = r.values.as_ref().filter(|_| cfg.has_values()).map_or(0.0, |v| v[t] as f64);
     }
-    if cfg.kl_in_reward != KlInReward::None && cfg.kl_place == KlPlace::Reward {
+    if cfg.takes_kl() && cfg.kl_place == KlPlace::Reward {
         l.toks.iter().zip(&l.kl).for_each(|(&t, kl)| rewards[t] -= cfg.kl_coef * *kl as f64);
     }
     let carry = cfg.scan_mask == ScanMask::Carry;
@@ -152,7 +152,7 @@ pub fn credit(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], fu
             out
         }
     };
-    if cfg.kl_in_reward != KlInReward::None && cfg.kl_place == KlPlace::Advantage {
+    if cfg.takes_kl() && cfg.kl_place == KlPlace::Advantage {
         out.advantages.iter_mut().zip(&l.kl).for_each(|(a, kl)| *a -= cfg.kl_coef * *kl as f64);
     }
     out

@@ -338,6 +338,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A coefficient of 0 asks for nothing (rule 58).
+    pub fn takes_kl(&self) -> bool {
+        self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
+    }
+
     /// GAE or V-trace: a scan that needs values.
     pub fn has_values(&self) -> bool {
         matches!(self.credit, Credit::Gae | Credit::Vtrace)

@@ -21,7 +21,7 @@ pub fn clip_values(cfg: &Config, rows: &mut [Option<f32>]) {
 /// Everything that needs the tokens in scope.
 pub fn load(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut bool, report: &mut Report) {
     read_scanned(cfg, form, r, l, bad, report);
-    if cfg.kl_in_reward != KlInReward::None {
+    if cfg.takes_kl() {
         let reference = r.logp_reference.as_ref().expect("KL in the reward needs a reference");
         let policy = r.policy();
         l.kl = l.toks.iter().map(|&t| admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap()).collect();

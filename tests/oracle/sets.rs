@@ -193,6 +193,11 @@ impl<'a> Operator<'a> {
         center || scale
     }
 
+    /// Rule 52.
+    fn share(&self) -> f64 {
+        self.batch.stats.n as f64 / self.batch.nonzero.max(1) as f64
+    }
+
     pub fn apply(&self, x: f64) -> f64 {
         self.standardized(x).clamp(-self.cfg.clip_standardized, self.cfg.clip_standardized)
     }
@@ -207,7 +212,14 @@ impl<'a> Operator<'a> {
             None => all.n.saturating_sub(1),
         };
         if singleton_count(cfg, self.set, &self.batch) == Some(1) || (is_loo(cfg) && left == 0) {
-            return if cfg.singleton == Singleton::Passthrough { x } else { 0.0 };
+            return match (cfg.singleton, cfg.scale) {
+                (Singleton::Passthrough, Scale::Batch) if self.batch.stats.max != self.batch.stats.min => {
+                    x * inverse(self.batch.stats.var, cfg.epsilon, cfg.epsilon_mode)
+                }
+                (Singleton::Passthrough, Scale::NonzeroShare) => x * self.share(),
+                (Singleton::Passthrough, _) => x,
+                _ => 0.0,
+            };
         }
         let others = if is_loo(cfg) { self.fixed.unwrap_or_else(|| self.others_of(x)) } else { Stats::default() };
         let from_center = match cfg.center {
@@ -239,7 +251,7 @@ impl<'a> Operator<'a> {
             Scale::Batch => divided_by_std(&self.batch.stats),
             Scale::AbsMax if all.absmax == 0.0 => 0.0,
             Scale::AbsMax => from_center / all.absmax,
-            Scale::NonzeroShare => from_center * self.batch.stats.n as f64 / self.batch.nonzero.max(1) as f64,
+            Scale::NonzeroShare => from_center * self.share(),
             Scale::Mean if all.max == all.min || all.mean + cfg.epsilon == 0.0 => 0.0,
             Scale::Mean => from_center / (all.mean + cfg.epsilon),
         }

@@ -26,9 +26,8 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
         out.bad_steps.push(!l.steps_fit);
     }
     // The KL edges and the detector read the raw signal, so the table of averages is built before a fusion replaces it.
-    let found = out.bad_groups.clone();
-    let signal: Vec<f64> = whole_set(batch, &loaded, &found, |l| l.elements.first().map_or(Vec::new(), |el| el.iter().map(|el| el.0 as f64).collect()));
-    let signal = whole(&signal, cfg.process[0].ddof);
+    let signals = (0..batch.num_groups).flat_map(|g| signal_set(batch, &loaded, g)).filter(|el| !loaded[el.rollout].bad);
+    let signal = whole(&values_of(&signals.collect::<Vec<Element>>()), cfg.process[0].ddof);
     let mut groups: Vec<Group> = (0..batch.num_groups).map(|g| Group { sets: Vec::new(), kl: kl_of(cfg, batch, &loaded, &signal, g) }).collect();
     if cfg.fusion == Fusion::RewardShaping {
         loaded.iter_mut().for_each(|l| reward_shaping(cfg, l));
@@ -37,16 +36,10 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
         group.sets = sets_of(cfg, batch, &loaded, g);
         out.stats.push(cfg.streams().iter().zip(&group.sets).map(|(row, set)| stats_of(row, set)).collect());
     }
-    // A group with a finding in its values has no part in the statistics of the whole batch, as in whitening.
-    let whole_batch: Vec<Whole> = cfg
-        .streams()
-        .iter()
-        .enumerate()
-        .map(|(s, row)| {
-            let sound = groups.iter().zip(&found).filter(|(_, bad)| !**bad);
-            whole(&sound.flat_map(|(group, _)| values_of(&group.sets[s])).collect::<Vec<f64>>(), row.ddof)
-        })
-        .collect();
+    // A rollout with a finding has no part in the statistics of the whole batch (rule 48).
+    let sound = |set: &[Element]| values_of(&set.iter().filter(|el| !loaded[el.rollout].bad).copied().collect::<Vec<Element>>());
+    let whole_of = |s: usize| groups.iter().flat_map(|group| sound(&group.sets[s])).collect::<Vec<f64>>();
+    let whole_batch: Vec<Whole> = cfg.streams().iter().enumerate().map(|(s, row)| whole(&whole_of(s), row.ddof)).collect();
     for (g, group) in groups.iter().enumerate() {
         for (s, row) in cfg.streams().into_iter().enumerate() {
             out.bad_groups[g] |= row.singleton == Singleton::Refuse && meets_singleton(row, &group.sets[s], &whole_batch[s]);
@@ -63,12 +56,6 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
     }
     post(cfg, batch, &loaded, &mut out);
     out
-}
-
-/// Values of all rollouts that are in the sets, of groups without a finding.
-fn whole_set(batch: &Batch, loaded: &[Loaded], bad: &[bool], of: impl Fn(&Loaded) -> Vec<f64>) -> Vec<f64> {
-    let counted = batch.rollouts.iter().zip(loaded).filter(|(r, _)| r.in_stats && !r.absent && !bad[r.group]);
-    counted.flat_map(|(_, l)| of(l)).collect()
 }
 
 /// A stream is given when the batch holds it; its weight is in W and its statistics are taken even at weight 0 (rule 27).
@@ -107,14 +94,15 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
     assert!(cfg.divide_by == DivideBy::Count || cfg.k == 1.0, "discounted_count has k = 1");
     assert!(cfg.pool != Pool::Rollouts || cfg.fusion == Fusion::Advantage);
     let over_tokens = cfg.has_values() && cfg.gae_over == GaeOver::Tokens;
-    let by_token = cfg.kl_in_reward != KlInReward::None && cfg.kl_place != KlPlace::Outcome;
+    let by_token = cfg.takes_kl() && cfg.kl_place != KlPlace::Outcome;
     assert!(!by_token || over_tokens || (cfg.chunk == Chunk::Token && !cfg.has_values()), "KL by token needs tokens");
     if cfg.scan_mask != ScanMask::Carry {
         assert!(over_tokens || (cfg.chunk == Chunk::Token && cfg.k == 0.0 && !cfg.has_values()), "scans over tokens alone");
         assert!(cfg.credit != Credit::Vtrace);
     }
-    assert!(cfg.gae_over == GaeOver::Tokens || cfg.credit == Credit::Gae);
-    let outcome_lost = cfg.kl_in_reward != KlInReward::None && cfg.kl_place == KlPlace::Outcome;
+    let over_chunks = cfg.gae_over == GaeOver::Chunks;
+    assert!(!over_chunks || (cfg.credit == Credit::Gae && batch.rollouts.iter().all(|r| r.token_rewards.is_none())), "rewards of chunks");
+    let outcome_lost = cfg.takes_kl() && cfg.kl_place == KlPlace::Outcome;
     let rows = if cfg.fusion == Fusion::RewardSum { &given[p..] } else { &given[p..p + 1] };
     assert!(!outcome_lost || rows.contains(&true) || batch.rollouts.is_empty(), "KL in the outcome needs one");
     for row in &cfg.process {
@@ -141,17 +129,14 @@ fn kl_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], whole: &Whole, g: usize
     if cfg.kind != Kind::Kl || cfg.chunk != Chunk::ByValue {
         return None;
     }
-    let mut members = Vec::new();
-    let mut set = Vec::new();
-    for (i, r) in batch.rollouts.iter().enumerate() {
-        if r.group == g && !r.absent {
-            members.push((r, &loaded[i]));
-            if r.in_stats {
-                set.extend(elements_of(i, &loaded[i], 0));
-            }
-        }
-    }
-    Some(kl_table(cfg, &set, whole, &members))
+    let members: Vec<(&Rollout, &Loaded)> = batch.rollouts.iter().zip(loaded).filter(|(r, _)| r.group == g && !r.absent).collect();
+    Some(kl_table(cfg, &signal_set(batch, loaded, g), whole, &members))
+}
+
+/// A group's elements of the first process stream; none where nothing is given.
+fn signal_set(batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Element> {
+    let counted = |i: &usize| batch.rollouts[*i].group == g && batch.rollouts[*i].in_stats && !loaded[*i].elements.is_empty();
+    (0..loaded.len()).filter(counted).flat_map(|i| elements_of(i, &loaded[i], 0)).collect()
 }
 
 fn elements_of(i: usize, l: &Loaded, p: usize) -> impl Iterator<Item = Element> {
@@ -184,7 +169,10 @@ fn sets_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Vec<
 }
 
 fn stats_of(row: &StreamCfg, set: &[Element]) -> StreamStats {
-    let s = stats(&values_of(set), row.ddof);
+    // Under `length_weighted` a rollout counts as often as it has tokens in scope.
+    let times = |el: &Element| if row.center == Center::LengthWeighted { el.tokens } else { 1 };
+    let values: Vec<f64> = set.iter().flat_map(|el| std::iter::repeat_n(el.x as f64, times(el))).collect();
+    let s = stats(&values, row.ddof);
     StreamStats { count: s.n as u64, mean: s.mean, std: s.var.sqrt(), absmax: s.absmax }
 }
 
