@@ -170,9 +170,11 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             return refuse!(PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks, whose rewards are the chunks' values: leave token_rewards NULL, or set gae_over = tokens");
         }
         let baselines = line(b.baselines, "batch.baselines", view::FLOATS)?.filter(|_| config.streams[OUTCOME].center == Center::Given);
-        if config.streams[OUTCOME].center == Center::Given && baselines.is_none() && rollouts > 0 {
-            return refuse!(PASSRL_ERR_NULL, "batch.baselines is NULL; outcome.center = given needs a baseline a rollout");
-        }
+        let (stats_mean, stats_std) = super::estimators::given(b, config, groups, baselines.is_some(), |row| match row.checked_sub(OUTCOME) {
+            None => row < num_process,
+            Some(s) if config.fusion == Fusion::RewardSum => s == 0 && rollout_streams.iter().any(Option::is_some),
+            Some(s) => rollout_streams.get(s).is_some_and(|x| x.is_some()),
+        })?;
         let policy = tokens.optional(b.logp_policy, "batch.logp_policy", view::FLOATS)?;
         let against = |other, name: &str, asked: bool, field: &str| {
             let other = tokens.optional(other, name, view::FLOATS)?.filter(|_| asked);
@@ -224,6 +226,8 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             values,
             token_rewards,
             baselines,
+            stats_mean,
+            stats_std,
             rollout_lam,
             reference,
             behavior,

@@ -75,6 +75,7 @@ class Batch(ctypes.Structure):
             "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values", "token_rewards", "chunk_ends", "step_offsets",
             "step_ends", "step_begins", "step_scores", "step_marks", "step_group", "piece_rollout", "piece_begin")],
         ("stats_in", c_void_p), ("stats_in_bytes", c_size_t), ("rollout_lam", ViewP), ("logp_behavior", ViewP),
+        ("stats_mean", ViewP), ("stats_std", ViewP),
     ]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from . import _ffi, arrays
 from .arrays import Array, Maker
+from .config import STREAM_NAMES
 from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
 
 
@@ -63,6 +64,8 @@ class Arguments:
     rollout_lam: Any = None
     in_stats: Any = None
     absent: Any = None
+    stats_mean: Any = None
+    stats_std: Any = None
     stats_in: Any = None
 
     def signals(self) -> list[Any]:
@@ -156,6 +159,8 @@ class Batch:
         for index, (name, value, _) in enumerate(extra):
             self.struct.extra[index] = self._view(arrays.array(value, f"streams[{name!r}]"))
         self._groups(arguments, dense, groups)
+        for name in ("stats_mean", "stats_std"):
+            self._statistics(name, getattr(arguments, name))
         if arguments.stats_in is not None:
             self._stats_in(arguments.stats_in)
         self.maker = Maker(self._like)
@@ -296,6 +301,24 @@ class Batch:
         self._put("groups", index, "int64", "group_index")
         self._like = like if like is not None else (a.groups if arrays.is_array(a.groups) else None)
         self.groups = self.struct.num_groups = len(self.group_keys)
+
+    def _statistics(self, name: str, value: Any) -> None:
+        """`[G, 16]`, as `Shaped.stats` holds them, or `{stream: a number or [G]}` with the stream table's names."""
+        if value is None:
+            return
+        if isinstance(value, Mapping):
+            table = np.zeros((max(self.groups, 1), _ffi.MAX_STREAMS))
+            for stream, numbers in value.items():
+                known = [*STREAM_NAMES, *self.stream_names]
+                if stream not in known:
+                    refuse(ERR_VALUE, f"passrl: {name} has the stream {stream!r}; it is one of {', '.join(known)}")
+                row = STREAM_NAMES.index(stream) if stream in STREAM_NAMES else _ffi.STREAM_EXTRA + self.stream_names.index(stream)
+                column = np.asarray(arrays.host(numbers, f"{name}[{stream!r}]") if arrays.is_array(numbers) else numbers, dtype=np.float64)
+                if column.shape not in ((), (len(table),)):
+                    refuse(ERR_SHAPE, f"passrl: {name}[{stream!r}] has shape {list(column.shape)}; it is a number or [{len(table)}], one a group")
+                table[:, row] = column
+            value = table[: self.groups]
+        self._put(name, value, "float64")
 
     def _stats_in(self, value: Any) -> None:
         memory = np.frombuffer(value, dtype=np.uint8) if isinstance(value, (bytes, bytearray, memoryview)) else arrays.host(value, "stats_in")

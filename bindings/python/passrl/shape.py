@@ -111,6 +111,8 @@ def shape(
     rollout_lam: Any = None,
     in_stats: Any = None,
     absent: Any = None,
+    stats_mean: Any = None,
+    stats_std: Any = None,
     stats_in: Any = None,
     out: Any = None,
     dtype: Any = None,
@@ -144,7 +146,8 @@ def shape(
 
     Per rollout `[R]`: outcome, format (rewards), format_ok (indicator), in_stats (0: in no set), absent (placeholder), streams:
     `{"name": array}` or `{"name": (array, weight)}`. GAE: values, token_rewards (token-shaped), bootstrap, rollout_lam
-    `[R]`. `center="given"`: baselines `[R]`. `kl_in_reward`: logp_policy, logp_reference; `credit="vtrace"`: logp_policy, logp_behavior.
+    `[R]`. `center="given"`: baselines `[R]`, or stats_mean; `scale="given"`: stats_std:
+    `{"outcome": 0.4}`, `{"outcome": [G]}` or `[G, 16]`. `kl_in_reward`: logp_policy, logp_reference; `credit="vtrace"`: logp_policy, logp_behavior.
 
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
@@ -160,7 +163,7 @@ def shape(
         logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, cu_seqlens=cu_seqlens, lengths=lengths,
         pad_side=pad_side, mask=mask, groups=groups, group_size=group_size, group_offsets=group_offsets, outcome=outcome, format=format,
         format_ok=format_ok, streams=streams, values=values, token_rewards=token_rewards, bootstrap=bootstrap, baselines=baselines,
-        rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_in=stats_in,
+        rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_mean=stats_mean, stats_std=stats_std, stats_in=stats_in,
     )
     config = _configured(preset, fields, a)
     batch = Batch(a, out=out, dense=True)
