@@ -21,15 +21,10 @@ fn ulp(output: Floats) -> f64 {
     }
 }
 
-/// Are statistics of the whole batch in the advantages? Then its largest is the measure.
-fn whole_batch(cfg: &Config) -> bool {
-    use oracle::{Center, Scale, Whiten};
-    cfg.whiten != Whiten::None || cfg.streams().iter().any(|s| s.center == Center::Batch || matches!(s.scale, Scale::Batch | Scale::NonzeroShare))
-}
-
 fn largest(cfg: &Config, batch: &Batch, wanted: &Output, group: usize) -> f64 {
     let of = |i: usize| wanted.rollouts[i].advantages.iter().fold(0.0f64, |m, a| m.max(a.abs()));
-    let all = whole_batch(cfg);
+    // Statistics of the whole batch are in the advantages: its largest is the measure.
+    let all = cfg.is_of_the_batch();
     (0..batch.rollouts.len()).filter(|i| all || batch.rollouts[*i].group == group).map(of).fold(0.0, f64::max)
 }
 
@@ -50,7 +45,7 @@ fn differences(cfg: &Config, batch: &Batch, got: &Got, wanted: &Output, output: 
             }
         }
         // Returns, path scores and chunk values: by the largest of the group, as advantages are.
-        let group = (0..batch.rollouts.len()).filter(|j| whole_batch(cfg) || batch.rollouts[*j].group == r.group).map(|j| &wanted.rollouts[j]);
+        let group = (0..batch.rollouts.len()).filter(|j| cfg.is_of_the_batch() || batch.rollouts[*j].group == r.group).map(|j| &wanted.rollouts[j]);
         let all = group.flat_map(|w| w.returns.iter().chain(&w.chunk_values).chain([&w.path_score]));
         let deepest = all.fold(0.0f64, |m, x| m.max(x.abs()));
         for t in 0..r.len {
@@ -134,6 +129,13 @@ fn every_case_is_the_oracle_packed_and_padded() {
     assert!(failures.is_empty(), "{} failures of {} cases:\n{}", failures.len(), table.len(), failures.join("\n"));
 }
 
+/// What is not the default in a configuration, on one line.
+fn settings(cfg: &Config) -> String {
+    let lines = |c: &Config| format!("{c:#?}").lines().map(|l| l.trim().to_string()).collect::<Vec<_>>();
+    let usual = lines(&Config::default());
+    lines(cfg).into_iter().filter(|l| l.contains(':') && !usual.contains(l)).collect::<Vec<_>>().join(" ")
+}
+
 fn hold_random(of: fn(u64) -> cases::Case, least: usize) {
     let mut failures = Vec::new();
     let (mut ran, mut later) = (0, 0);
@@ -143,7 +145,11 @@ fn hold_random(of: fn(u64) -> cases::Case, least: usize) {
             later += 1;
         } else if served(&case.cfg) {
             ran += 1;
-            failures.extend(check(&format!("{} seed {seed}", case.name), &case.cfg, &case.batch, &How::default()));
+            let found = check(&format!("{} seed {seed}", case.name), &case.cfg, &case.batch, &How::default());
+            if !found.is_empty() {
+                failures.push(settings(&case.cfg));
+            }
+            failures.extend(found);
         }
     }
     if later > 0 {

@@ -321,13 +321,25 @@ fn scan_values() -> Vec<Case> {
         }),
         case("scan_none_value_bad_behind_the_mask", valued(Nothing), move |c, b| {
             gae(c, ScanMask::None);
-            gap(b, true, false, false);
-            b.rollouts.iter_mut().find(|r| r.len > 8).unwrap().values.as_mut().unwrap()[0] = f32::NAN;
+            gap(b, true, true, false);
+            let r = b.rollouts.iter_mut().find(|r| r.len > 8).unwrap();
+            let middle = r.len / 2;
+            r.values.as_mut().unwrap()[middle] = f32::NAN;
+        }),
+        case("scan_none_bad_before_the_first_token", Spec { token_rewards: true, ..valued(Nothing) }, move |c, b| {
+            gae(c, ScanMask::None);
+            gap(b, true, true, false);
+            for r in b.rollouts.iter_mut().filter(|r| r.len > 8) {
+                r.values.as_mut().unwrap()[0] = f32::NAN;
+                r.token_rewards.as_mut().unwrap()[0] = f32::INFINITY;
+            }
         }),
         case("scan_none_token_reward_bad_behind_the_mask", Spec { token_rewards: true, ..rewards() }, move |c, b| {
             token(c, ScanMask::None);
-            gap(b, true, false, false);
-            b.rollouts.iter_mut().find(|r| r.len > 8).unwrap().token_rewards.as_mut().unwrap()[0] = f32::INFINITY;
+            gap(b, false, false, true);
+            let r = b.rollouts.iter_mut().find(|r| r.len > 8).unwrap();
+            let last = r.len - 1;
+            r.token_rewards.as_mut().unwrap()[last] = f32::INFINITY;
         }),
         case("scan_none_no_scope_is_not_read", valued(Nothing), move |c, b| {
             gae(c, ScanMask::None);
@@ -434,6 +446,10 @@ fn lambdas() -> Vec<Case> {
         case("lam_rollout_nan", lams(), |c, b| {
             as_gae(c);
             b.rollouts[2].lam = Some(f32::NAN);
+        }),
+        case("lam_rollout_out_of_range", lams(), |c, b| {
+            as_gae(c);
+            (b.rollouts[2].lam, b.rollouts[5].lam) = (Some(1.5), Some(-0.1));
         }),
         case("lam_rollout_nan_without_scope", lams(), |c, b| {
             as_gae(c);

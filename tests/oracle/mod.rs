@@ -343,6 +343,12 @@ impl Config {
         self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
     }
 
+    /// Does a rollout's advantage depend on other groups?
+    pub fn is_of_the_batch(&self) -> bool {
+        let of_batch = |s: &StreamCfg| s.center == Center::Batch || matches!(s.scale, Scale::Batch | Scale::NonzeroShare);
+        self.whiten != Whiten::None || self.streams().into_iter().any(of_batch)
+    }
+
     /// GAE or V-trace: a scan that needs values.
     pub fn has_values(&self) -> bool {
         matches!(self.credit, Credit::Gae | Credit::Vtrace)

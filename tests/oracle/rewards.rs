@@ -26,7 +26,7 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut boo
         let policy = r.policy();
         l.kl = l.toks.iter().map(|&t| admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap()).collect();
     }
-    let taken = if cfg.kl_place == KlPlace::Outcome && !l.kl.is_empty() { cfg.kl_coef * exact_sum(&l.kl) } else { 0.0 };
+    let taken = if cfg.kl_place == KlPlace::Outcome && !l.kl.is_empty() { cfg.kl_coef * exact_sum(&l.kl) as f32 as f64 } else { 0.0 };
     let reward = match cfg.fusion {
         Fusion::RewardSum => sum_of_rows(cfg, l),
         _ => l.rows[0].map(|x| x as f64),
@@ -74,7 +74,8 @@ fn read_scanned(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut
     }
     let mut read = |v: f32| admit(v, Missing::Error, bad, report).unwrap();
     let all = cfg.scan_mask == ScanMask::None && cfg.credit != Credit::Broadcast;
-    let slots: Vec<usize> = if all { (0..r.len).collect() } else { l.toks.clone() };
+    // What comes before the first token in scope reaches nothing: it is not read.
+    let slots: Vec<usize> = if all { (l.toks[0]..r.len).collect() } else { l.toks.clone() };
     if cfg.has_values() {
         let values = r.values.as_ref().expect("gae and vtrace need values");
         slots.iter().for_each(|&t| _ = read(values[t]));
@@ -95,21 +96,26 @@ fn read_scanned(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut
         l.lam = (1.0 - 1.0 / (cfg.lam_length_alpha * l.toks.len() as f64)).max(0.0);
     }
     if let (Credit::Gae, Some(lam)) = (cfg.credit, r.lam) {
-        l.lam = read(lam) as f64;
+        // Outside 0 to 1 it is a finding, as a NaN is.
+        l.lam = read(if (0.0..=1.0).contains(&lam) { lam } else { f32::NAN }) as f64;
     }
     // Rule 59: a value a token, in chunks of a token, scanned: tokens out of scope have their own process rewards.
     let a_token = matches!(form, Form::PerToken | Form::Dense | Form::DenseWithEnds);
     let replaced = cfg.has_values() && r.token_rewards.is_some();
     if all && a_token && !l.stepless && cfg.chunk == Chunk::Token && !replaced {
         let mut value = |p: usize, t: usize| {
-            if l.toks.contains(&t) || l.dropped.contains(&t) {
+            if t < l.toks[0] || l.toks.contains(&t) || l.dropped.contains(&t) {
                 return None;
             }
             let raw = match &r.logp {
                 Some(logp) => opd(cfg, logp, t),
                 None => r.signal[p][t],
             };
-            admit(raw, cfg.process[p].missing, bad, report)
+            // The report counts missing values in scope alone.
+            if raw.is_nan() && cfg.process[p].missing != Missing::Error {
+                return (cfg.process[p].missing == Missing::Zero).then_some(0.0);
+            }
+            admit(raw, Missing::Error, bad, report)
         };
         l.beyond = (0..cfg.process.len()).map(|p| (0..r.len).map(|t| value(p, t)).collect()).collect();
     }

@@ -97,10 +97,7 @@ fn singleton_count(cfg: &StreamCfg, set: &[Element], batch: &Whole) -> Option<us
 /// Is the singleton rule met somewhere in this set? (rule 26, for `singleton = refuse`)
 pub fn meets_singleton(cfg: &StreamCfg, set: &[Element], batch: &Whole) -> bool {
     let Some(count) = singleton_count(cfg, set, batch) else { return false };
-    if set.is_empty() {
-        return false;
-    }
-    let one_rollout = set.iter().all(|el| el.rollout == set[0].rollout);
+    let one_rollout = !set.is_empty() && set.iter().all(|el| el.rollout == set[0].rollout);
     count == 1 || (is_loo(cfg) && cfg.loo_unit == LooUnit::Rollout && one_rollout)
 }
 
