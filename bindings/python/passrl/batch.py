@@ -105,6 +105,9 @@ def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
     if found.ndim != 1:
         refuse(ERR_SHAPE, f"passrl: groups has {found.ndim} dimensions; it must have 1, a key a rollout")
     index = np.empty(len(found), dtype=np.int64)
+    if found.size == 0:
+        # An empty list has no type of its own.
+        return index, []
     if found.dtype.kind in "iub":
         numbers = np.ascontiguousarray(found).astype(np.int64, copy=False)
         count = ctypes.c_int64()
@@ -138,17 +141,33 @@ def _step_ends(value: Any) -> Steps:
 
 
 class Batch:
-    """The ABI's batch with what keeps its memory alive."""
+    """The ABI's batch with what keeps its memory alive.
 
-    def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0) -> None:
+    out: memory for the result. dense: `groups` are keys of any kind, to be made dense. groups: their number where they are dense already.
+    views: arrays that are arguments of a primitive rather than fields of the batch, token-shaped where `rollouts` is None: kept by name.
+    rollouts: R of a batch without tokens.
+    """
+
+    token_shape: tuple[int, ...]
+    token_offsets: NDArray[np.int64]
+    extents: NDArray[np.int64]
+
+    def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0, views: Mapping[str, Any] | None = None,
+                 rollouts: int | None = None) -> None:
         self.struct = _ffi.made(_ffi.Batch, "batch")
         self.keep: list[Any] = []
         self.group_keys: list[Any] | None = None
         self._token_arrays: list[Array] = []
         self._like: Any = None
         self.out = None if out is None else self._out(out)
-        self._tokens(arguments)
-        self._extents(arguments)
+        self.views = {name: arrays.array(value, name) for name, value in (views or {}).items()}
+        self.pointers = {name: self._view(found) for name, found in self.views.items()}
+        if rollouts is None:
+            self._token_arrays.extend(self.views.values())
+            self._tokens(arguments)
+            self._extents(arguments)
+        else:
+            self._without_tokens(rollouts)
         self._steps(arguments)
         for name, listed in _ROLLOUTS.items():
             self._put(name, getattr(arguments, name), listed)
@@ -180,11 +199,15 @@ class Batch:
         return found
 
     def _out(self, out: Any) -> Array:
-        found = arrays.array(out, "out") if arrays.is_array(out) else refuse(ERR_VALUE, "passrl: out is no array; it must be memory to write to")
-        if not found.writable:
-            refuse(ERR_VALUE, f"passrl: out is a read-only {arrays.framework(out)} array; give memory that may be written")
+        found = arrays.output(out, "out")
         self._like = found.source
         return found
+
+    def _without_tokens(self, rollouts: int) -> None:
+        self.rollouts = self.struct.num_rollouts = rollouts
+        self.longest = self.slots = self.num_signals = 0
+        self.extents, self.token_offsets = np.zeros(rollouts, dtype=np.int64), np.zeros(rollouts, dtype=np.int64)
+        self.token_shape = (0,)
 
     def _tokens(self, a: Arguments) -> None:
         signals = [arrays.array(one, "signal", "float32") for one in a.signals()]
@@ -213,11 +236,11 @@ class Batch:
             self._put("cu_seqlens", a.cu_seqlens, "int64")
             self._put("lengths", a.lengths, "int64")
             self.rollouts = shape[0]
-            self.token_shape: tuple[int, ...] = shape
+            self.token_shape = shape
             self.struct.row_tokens = shape[1]
             self.longest, self.slots = shape[1], shape[0] * shape[1]
-            self.token_offsets: NDArray[np.int64] = np.arange(self.rollouts, dtype=np.int64) * shape[1]
-            self.extents: NDArray[np.int64] = np.full(self.rollouts, shape[1], dtype=np.int64)
+            self.token_offsets = np.arange(self.rollouts, dtype=np.int64) * shape[1]
+            self.extents = np.full(self.rollouts, shape[1], dtype=np.int64)
         else:
             cu = self._packed(a)
             self.rollouts = len(cu) - 1
@@ -297,6 +320,10 @@ class Batch:
             self._put("groups", a.groups, "int64", "group_index")
             return
         index, self.group_keys = group_index(a.groups)
+        if not self.group_keys:
+            # A number of groups of 0 means "not given" to the library.
+            self.groups, self.struct.group_size = 0, 1
+            return
         like = self._like
         self._put("groups", index, "int64", "group_index")
         self._like = like if like is not None else (a.groups if arrays.is_array(a.groups) else None)

@@ -40,7 +40,8 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
     return config
 
 
-def _fitted(config: Config, batch: Batch, a: Arguments) -> None:
+def fitted(config: Config, batch: Batch, a: Arguments) -> None:
+    """Makes room in the configuration for the batch's process streams and further streams, named and weighted as the caller says."""
     extra = a.extra()
     if batch.process_streams > config.num_process and "num_process" not in config.told:
         config.set("num_process", batch.process_streams)
@@ -167,6 +168,6 @@ def shape(
     )
     config = _configured(preset, fields, a)
     batch = Batch(a, out=out, dense=True)
-    _fitted(config, batch, a)
+    fitted(config, batch, a)
     plan = _plan(config, batch, backend, threads)
-    return Call(plan, batch, dtype, returns, None, stream)()
+    return Call(plan, batch, dtype, returns, None, stream).once()
