@@ -10,6 +10,7 @@ mod random;
 mod random_estimators;
 mod sets;
 mod steps;
+mod terms;
 mod worked;
 
 use crate::oracle::{Batch, Config};
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
     table.extend(hostile::cases());
     table.extend(worked_examples().into_iter().map(|w| w.case));
     table.extend(sets::cases());
+    table.extend(terms::cases());
     table.extend(credit::cases());
     table.extend(steps::cases());
     table
