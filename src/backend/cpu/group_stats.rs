@@ -348,8 +348,9 @@ impl Worker<'_> {
 
     fn one_sum(&self, x: f32, slot: usize, of: &GroupState, to: &mut Sums) {
         let extremes = &of.extremes[slot];
-        if extremes.is_bad() {
-            return; // a set with findings has no grid, and its group no use for sums
+        // A set with findings has no grid, and its group no use for sums; of a sum of rewards the finding is in the set of a term.
+        if extremes.is_bad() || !x.is_finite() {
+            return;
         }
         exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], None, extremes, to);
     }
@@ -357,7 +358,7 @@ impl Worker<'_> {
     /// A rollout's value as often as it has tokens in scope; the counts at the extremes are of rollouts.
     fn length_weighted_sum(&self, x: f32, slot: usize, tokens: u32, of: &GroupState, to: &mut Sums) {
         let extremes = &of.extremes[slot];
-        if extremes.is_bad() || tokens == 0 {
+        if extremes.is_bad() || !x.is_finite() || tokens == 0 {
             return;
         }
         let grid = Grid::new(self.job.plan.bits(slot), extremes.absmax);

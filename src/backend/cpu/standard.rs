@@ -187,6 +187,8 @@ impl Standard {
             }
         }
         if s.center == Center::RunnerUp {
+            // A maximum of the set is above 0 here: a flat set has been answered.
+            let inv = if s.scale == Scale::AbsMax { 1.0 / self.extremes.absmax_value() as f64 } else { inv };
             return Apply::Best { second: self.second, inv };
         }
         if s.scale == Scale::AbsMax { Apply::Divide { mean, max: self.extremes.absmax_value() as f64 } } else { Apply::Affine { mean, inv } }
