@@ -108,13 +108,13 @@ impl World {
         let of = |line: fn(&Extra) -> &Vec<f64>| move |i: usize, t: usize| Some(line(&self.extra[rows[i]])[t]);
         let (arena, b) = (&mut placed.arena, &mut placed.batch);
         if self.gives_reference || self.gives_behavior {
-            b.logp_policy = arena.token_f64(&layout, of(|e| &e.policy));
+            b.logp_policy = arena.token_f64(&layout, how, of(|e| &e.policy));
         }
         if self.gives_reference {
-            b.logp_reference = arena.token_f64(&layout, of(|e| &e.reference));
+            b.logp_reference = arena.token_f64(&layout, how, of(|e| &e.reference));
         }
         if self.gives_behavior {
-            b.logp_behavior = arena.token_f64(&layout, of(|e| &e.behavior));
+            b.logp_behavior = arena.token_f64(&layout, how, of(|e| &e.behavior));
         }
         if self.gives_lam {
             b.rollout_lam = arena.line(&rows.iter().map(|i| self.extra[*i].lam).collect::<Vec<_>>());
