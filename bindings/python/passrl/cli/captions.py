@@ -70,12 +70,13 @@ def shifted(rollouts: Rollouts, shaped: Mapping[str, Shaped]) -> NDArray[np.bool
         return None
     owner = np.repeat(np.arange(len(rollouts)), np.diff(rollouts.step_offsets))
     at = rollouts.cu_seqlens[owner] + step_begins(rollouts)
-    own, stats, group = np.asarray(shaped[PROCESS].advantages, dtype=np.float64)[at], shaped[PASS].stats or {}, group_index(rollouts.group)[0]
+    own, stats, group = np.asarray(shaped[PROCESS].advantages, dtype=np.float64)[at], shaped[PASS].stats, group_index(rollouts.group)[0]
     for name, values in (("outcome", rollouts.outcome), ("format", rollouts.format)):
-        if values is not None and name in stats:
+        if values is not None and stats is not None and name in stats:
             std = stats[name].std[group]
             own += np.where(std > 0, (values - stats[name].mean[group]) / np.where(std > 0, std, 1.0), 0.0)[owner]
-    return own * np.asarray(shaped[POOLED].advantages, dtype=np.float64)[at] < 0
+    turned: NDArray[np.bool_] = own * np.asarray(shaped[POOLED].advantages, dtype=np.float64)[at] < 0
+    return turned
 
 
 def _contamination(made: Notes, rollouts: Rollouts, shaped: Mapping[str, Shaped], rows: NDArray[np.int64]) -> None:

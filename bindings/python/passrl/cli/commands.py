@@ -57,13 +57,16 @@ def presets_command() -> None:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the configuration, as k=0.5 or outcome.ddof=0. Repeatable.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write advantages and chunks to this .npz.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw one group to this picture.")
+@click.option("--distributions", type=click.Path(dir_okay=False, path_type=Path), help="Draw the whole batch's advantages to this picture: streams, places, lengths.")
+@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write this HTML page: every rollout, each token's terms on pointing at it.")
 @click.option("--group", "chosen", help="The group to draw (default: the most legible, which is told).")
 @click.option("--threads", default=0, show_default=True, help="Threads; 0 lets the library choose. Results do not depend on it.")
-def shape_command(file: Path, preset: str, settings: tuple[str, ...], out: Path | None, plot: Path | None, chosen: str | None, threads: int) -> None:
+def shape_command(file: Path, preset: str, settings: tuple[str, ...], out: Path | None, plot: Path | None, distributions: Path | None,
+                  page: Path | None, chosen: str | None, threads: int) -> None:
     """Shapes the rollouts of FILE: one JSON object a line with group, sample, len, step_end (exclusive), step_score and optionally
     step_begin (tokens between steps are out of scope), outcome, format, format_ok; or signal, a value a token, instead of step_score."""
     try:
-        _shape(file, preset, settings, out, plot, chosen, threads)
+        _shape(file, preset, settings, out, plot, chosen, threads, distributions, page)
     except (BadLine, Error) as fault:
         _fail(str(fault))
     except OSError as fault:
@@ -100,7 +103,10 @@ def _batch(rollouts: Rollouts) -> dict[str, Any]:
     return batch
 
 
-def _shape(file: Path, preset: str, settings: tuple[str, ...], out: Path | None, plot: Path | None, chosen: str | None, threads: int) -> None:
+def _shape(
+    file: Path, preset: str, settings: tuple[str, ...], out: Path | None, plot: Path | None, chosen: str | None, threads: int,
+    distributions: Path | None, page: Path | None,
+) -> None:
     config = Config(preset, **_settings(settings))
     rollouts = _read(file)
     if rollouts.step_score is None and rollouts.signal is None and "kind" not in config.told:
@@ -122,7 +128,32 @@ def _shape(file: Path, preset: str, settings: tuple[str, ...], out: Path | None,
         _write(out, rollouts, run)
         console.print(f"advantages: {out}", highlight=False)
     if plot is not None:
-        _draw(console, plot, rollouts, runs, rows, scope, chosen)
+        _draw(console, plot, rollouts, runs, rows, chosen)
+    if distributions is not None or page is not None:
+        _explain(console, distributions, page, rollouts, run, config, batch, threads)
+
+
+def _explain(
+    console: Console, distributions: Path | None, page: Path | None, rollouts: Rollouts, run: table.Run, config: Config, batch: dict[str, Any], threads: int,
+) -> None:
+    from . import distributions as panels, page as pages
+    from .terms import explain
+
+    terms = explain(config, batch, run.shaped, rollouts.scope(), threads)
+    for path in (distributions, page):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if distributions is not None:
+            panels.plot(distributions, rollouts, run.name, run.shaped, terms)
+            console.print(f"distributions: {distributions}", highlight=False)
+        if page is not None:
+            said = pages.write(page, rollouts, run.name, config, run.shaped, terms)
+            console.print(f"page: {page}. {said}".rstrip(". "), highlight=False)
+    except ModuleNotFoundError as fault:
+        _fail(f"--distributions needs {fault.name}; install it with: pip install 'passrl[cli]'")
+    except pages.TooLarge as fault:
+        _fail(f"--page: {fault}")
 
 
 def _write(out: Path, rollouts: Rollouts, run: table.Run) -> None:
@@ -135,7 +166,7 @@ def _write(out: Path, rollouts: Rollouts, run: table.Run) -> None:
             chunk_values=shaped.chunk_values)
 
 
-def _draw(console: Console, plot: Path, rollouts: Rollouts, runs: list[table.Run], rows: list[table.GroupRow], scope: Any, chosen: str | None) -> None:
+def _draw(console: Console, plot: Path, rollouts: Rollouts, runs: list[table.Run], rows: list[table.GroupRow], chosen: str | None) -> None:
     steps = np.diff(rollouts.step_offsets) if rollouts.step_offsets is not None else runs[-1].shaped.num_chunks
     if chosen is None:
         row, why = table.legible(rollouts, runs, rows, steps)
@@ -146,10 +177,10 @@ def _draw(console: Console, plot: Path, rollouts: Rollouts, runs: list[table.Run
             _fail(f"--group {chosen}: the file has no such group; its {len(rows)} groups are {keys}{', ...' if len(rows) > 5 else ''}")
         row, why = named[0], "as asked"
     try:
-        from .picture import draw
+        from .picture import compare
 
         plot.parent.mkdir(parents=True, exist_ok=True)
-        draw(plot, rollouts, runs, row, scope)
+        compare(plot, rollouts, {runs[-1].name: runs[-1].shaped}, row.key)
     except ModuleNotFoundError as fault:
         _fail(f"--plot needs {fault.name}; install it with: pip install 'passrl[cli]'")
     console.print(f"picture of group {row.key} ({why}): {plot}", highlight=False)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batch import group_index
-from ..results import GroupFlag, RolloutFlag, Shaped
+from ..results import GroupFlag, Shaped
 from .rollouts import Rollouts
 from .terms import Terms
 
@@ -18,6 +18,7 @@ POSITIONS = 20
 # Remaining chunks have a bin each up to here; from here on bins double.
 SINGLE_BINS = 12
 COLOURS = {"process": "#3b6fb6", "outcome": "#c8622d", "format": "#4a9a63"}
+LEGEND: dict[str, Any] = {"fontsize": 9.5, "loc": "best", "framealpha": 0.8, "edgecolor": "none"}
 OTHERS = ("#8a5aa8", "#b58a1b", "#5b8f9c", "#a34a6b", "#6b6b6b")
 
 
@@ -162,7 +163,7 @@ def _streams(axes: Any, batch: Batch, terms: Terms) -> None:
     axes.set_ylim(len(batch.spread) - 0.5, -0.6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("term of F (mark: median; box: 25–75%; line: 5–95% of tokens)")
+    axes.set_xlabel("term of F (mark median, box 25–75%, line 5–95%)")
 
 
 def _band(axes: Any, bands: Bands, x: NDArray[Any], shade: str) -> None:
@@ -179,7 +180,7 @@ def _place(axes: Any, batch: Batch) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the rollout's tokens in scope")
     axes.set_ylabel("A")
-    axes.legend(frameon=False, fontsize=9.5, loc="best")
+    axes.legend(**LEGEND)
 
 
 def _remaining(axes: Any, batch: Batch) -> None:
@@ -188,11 +189,25 @@ def _remaining(axes: Any, batch: Batch) -> None:
     _band(axes, batch.residual, x, "#33658a")
     for i, quantile in enumerate((0, -1)):
         axes.plot(x, batch.undivided.values[quantile], color="#b23a48", linewidth=1.3, linestyle="--", label=None if i else "G, not divided: 5–95%")
-    axes.set_xticks(x, batch.residual.bins, rotation=0 if len(x) <= 14 else 60)
+    axes.set_xticks(x, batch.residual.bins, rotation=0 if len(x) <= SINGLE_BINS else 60)
     axes.invert_xaxis()
     axes.set_xlabel("chunks from this one to the last (1: the last chunk)")
     axes.set_ylabel("A")
-    axes.legend(frameon=False, fontsize=9.5, loc="best")
+    axes.legend(**LEGEND)
+
+
+def _parts(rollouts: Rollouts) -> list[tuple[str, NDArray[np.bool_], str]]:
+    """Rollouts of wrong format, of low and of high outcome: name, which `[R]`, colour."""
+    wrong = np.zeros(len(rollouts), np.bool_) if rollouts.format_ok is None else ~rollouts.format_ok
+    parts = [("format wrong", wrong, "#b00020")]
+    if rollouts.outcome is None:
+        return parts + [("all others", ~wrong, "#33658a")]
+    values = np.unique(rollouts.outcome[~np.isnan(rollouts.outcome)])
+    # Of many outcomes the mean parts better from worse.
+    middle = float(np.nanmean(rollouts.outcome)) if len(values) else 0.0
+    names = [f"outcome {value:g}" for value in values] if len(values) == 2 else [f"outcome ≤ mean {middle:.2g}", f"outcome > mean {middle:.2g}"]
+    above = rollouts.outcome > middle
+    return parts + [(names[0], ~wrong & ~above, "#e08a2e"), (names[1], ~wrong & above, "#33658a")]
 
 
 def _advantages(axes: Any, rollouts: Rollouts, terms: Terms) -> None:
@@ -200,22 +215,11 @@ def _advantages(axes: Any, rollouts: Rollouts, terms: Terms) -> None:
     inside = terms.chunk >= 0
     rollout = np.repeat(np.arange(len(rollouts)), np.diff(rollouts.cu_seqlens))[inside]
     a = terms.advantages[inside]
-    wrong = np.zeros(len(rollouts), np.bool_) if rollouts.format_ok is None else ~rollouts.format_ok
-    parts = [("format wrong", wrong[rollout], "#b00020")]
-    if rollouts.outcome is None:
-        parts.append(("all others", ~wrong[rollout], "#33658a"))
-    else:
-        # Of many outcomes the mean parts better from worse.
-        middle = float(np.nanmean(rollouts.outcome)) if len(rollouts) else 0.0
-        values = np.unique(rollouts.outcome[~np.isnan(rollouts.outcome)])
-        names = [f"outcome {value:g}" for value in values] if len(values) == 2 else [f"outcome ≤ mean {middle:.2g}", f"outcome > mean {middle:.2g}"]
-        above = (rollouts.outcome > middle)[rollout]
-        parts += [(names[0], ~wrong[rollout] & ~above, "#d98c4a"), (names[-1], ~wrong[rollout] & above, "#33658a")]
-    parts = [part for part in parts if part[1].any()]
+    parts = [(name, which[rollout], shade) for name, which, shade in _parts(rollouts) if which[rollout].any()]
     if parts:
-        axes.hist([a[chosen] for _, chosen, _ in parts], bins=50, stacked=True, color=[shade for *_, shade in parts], label=[label for label, *_ in parts])
-        axes.legend(frameon=False, fontsize=9.5, loc="best")
-    axes.axvline(0, color="#999999", linewidth=0.8)
+        axes.hist([a[which] for _, which, _ in parts], bins=50, stacked=True, color=[shade for *_, shade in parts], label=[name for name, *_ in parts])
+        axes.legend(**LEGEND)
+    axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
     axes.set_xlabel("A")
     axes.set_ylabel("tokens")
 
@@ -230,6 +234,7 @@ def _bars(axes: Any, batch: Batch) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("groups")
 
 
@@ -239,14 +244,12 @@ def _scores(axes: Any, rollouts: Rollouts, shaped: Shaped, terms: Terms) -> None
         if len(terms.chunk) else np.zeros(len(rollouts), np.int64)
     lengths[np.diff(rollouts.cu_seqlens) == 0] = 0
     scores = np.asarray(shaped.path_scores)
-    wrong = np.asarray(shaped.rollout_flags) & RolloutFlag.FORMAT_VIOLATING != 0
-    shown = axes.scatter(lengths[~wrong], scores[~wrong], c=None if rollouts.outcome is None else rollouts.outcome[~wrong], cmap="cividis", s=22, alpha=0.75,
-                         linewidths=0)
-    if wrong.any():
-        axes.scatter(lengths[wrong], scores[wrong], marker="x", color="#b00020", s=26, linewidths=1.3, label="format wrong")
-        axes.legend(frameon=False, fontsize=9.5, loc="best")
-    if rollouts.outcome is not None and (~wrong).any():
-        axes.figure.colorbar(shown, ax=axes, pad=0.01, aspect=30).set_label("outcome")
+    for name, which, shade in _parts(rollouts):
+        if which.any():
+            cross = name == "format wrong"
+            axes.scatter(lengths[which], scores[which], color=shade, marker="x" if cross else "o", s=26 if cross else 22, alpha=1 if cross else 0.7,
+                         linewidths=1.3 if cross else 0, label=name)
+    axes.legend(**LEGEND)
     if len(lengths) and lengths.max() > 30 * max(int(np.median(lengths)), 1):
         axes.set_xscale("symlog", linthresh=10)
     axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ..batch import group_index
 from ..results import Shaped
-from . import captions, table
+from . import captions
 from .rollouts import Rollouts
 
 # Rows of all panels together, rows of a panel and chunk marks of a row beyond which a picture is only noise.
 MOST_ROWS, MOST_ROWS_A_PANEL, MOST_MARKS = 48, 16, 120
+# Groups that are looked at for the most legible one; of more the first is drawn.
+MOST_JUDGED = 10_000
 WIDTH, DPI = 12.5, 128
 # Room beside the rows for the path score and before them for a mark, in parts of the longest row.
 BESIDE, LEFT = 0.085, 0.025
@@ -108,6 +110,7 @@ def draw(rollouts: Rollouts, shaped: Mapping[str, Shaped], group: int | str | No
     bar.set_ticks([norm.vmax * part for part in (-1, -0.5, -0.2, -0.05, 0, 0.05, 0.2, 0.5, 1)])
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.2g}" if value else "0")
     bar.ax.minorticks_off()
+    bar.ax.tick_params(labelsize=9)
     _legend(figure, rows, notes)
     return figure
 
@@ -119,17 +122,24 @@ def choose(rollouts: Rollouts, shaped: Mapping[str, Shaped], group: int | str | 
         if len(found) == 0:
             raise KeyError(f"group {group} is not in the rollouts")
         return rollouts.group[found[0]], found
-    runs = [table.Run(name, one) for name, one in shaped.items()]
-    steps = np.diff(rollouts.step_offsets) if rollouts.step_offsets is not None else runs[-1].shaped.num_chunks
-    index = group_index(rollouts.group)[0]
-    rows = table.groups(rollouts, runs[-1], index, rollouts.scope())
+    index, keys = group_index(rollouts.group)
+    points = np.array([_legible(rollouts, np.flatnonzero(index == number)) for number in range(len(keys))]) if len(keys) < MOST_JUDGED else np.zeros(len(keys))
     turned = captions.shifted(rollouts, shaped)
     if turned is not None and rollouts.step_offsets is not None:
-        # A comparison of the paper's presets wants a group in which something can be seen.
-        seen = np.bincount(np.repeat(index, steps)[turned], minlength=len(rows))
-        rows = [row for row in rows if seen[row.number] and len(row.rows) <= 10] or rows
-    best = table.legible(rollouts, runs, rows, steps)[0]
-    return best.key, best.rows
+        # A comparison of the paper's presets wants a group in which the first trouble can be seen.
+        points += 4.0 * (np.bincount(np.repeat(index, np.diff(rollouts.step_offsets))[turned], minlength=len(keys)) > 0)
+    return keys[int(np.argmax(points))], np.flatnonzero(index == int(np.argmax(points)))
+
+
+def _legible(rollouts: Rollouts, rows: NDArray[np.int64]) -> float:
+    """More for a handful of rollouts, mixed outcomes and formats, few steps."""
+    points = 2.0 * (3 <= len(rows) <= 10)
+    for values, weight in ((rollouts.outcome, 3.0), (rollouts.format_ok, 1.5)):
+        points += weight * (values is not None and bool((values[rows] != values[rows[0]]).any()))
+    if rollouts.step_offsets is not None:
+        counts = np.diff(rollouts.step_offsets)[rows]
+        points += 0.5 * min(float(counts.mean()), 4.0) - 0.4 * max(float(counts.max()) - 7.0, 0.0)
+    return points
 
 
 def _short(text: Any, most: int) -> str:
@@ -205,14 +215,14 @@ def _chunks(panel: Any, y: int, row: Row, shaped: Shaped, norm: Any, width: floa
         return
     begin = 0
     for end in ends.tolist():
-        inside = [(max(b, begin), min(e, end)) for b, e, s, _, _ in row.spans if s and b < end and e > begin]
-        for b, e in inside:
+        pieces = [(max(b, begin), min(e, end)) for b, e, s, _, _ in row.spans if s and b < end and e > begin]
+        for b, e in pieces:
             value = float(shaped.advantages[row.tokens][b])
             if e - b > width * 0.045:
                 shade = colormaps[COLOURS](norm(value))
                 dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.5
                 panel.text(row.left(b) + (e - b) / 2, y, f"{value:+.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
-        if inside and end < len(row.scope) and row.scope[end - 1] and row.scope[end]:
+        if pieces and end < len(row.scope) and row.scope[end - 1] and row.scope[end]:
             moves = notes.moves is None or bool(notes.moves[row.tokens][end])
             panel.plot([row.left(end)] * 2, [y - 0.36, y + 0.36], color="black", linewidth=1.1 if moves else 0.8,
                        linestyle="-" if moves else (0, (1, 2)), solid_capstyle="butt", gid="edge" if moves else "still")

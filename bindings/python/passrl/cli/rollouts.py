@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "signal", "outcome", "format", "format_ok")
+KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "signal", "outcome", "format", "format_ok", "tokens")
 _STREAMS = ("outcome", "format", "format_ok")
 # A file is all of one kind: what its first line has, every line has.
 _UNIFORM = ("step_end", "step_begin", "step_score", "signal", *_STREAMS)
@@ -37,6 +37,8 @@ class Rollouts:
     outcome: NDArray[np.float64] | None
     format: NDArray[np.float64] | None
     format_ok: NDArray[np.bool_] | None
+    tokens: list[list[str]] | None = None
+    """Text of each rollout's tokens, where every line has it."""
 
     def __len__(self) -> int:
         return len(self.group)
@@ -106,6 +108,12 @@ class _Line:
             self.fail(f'"{key}" has {len(value)} elements; it must have {count}, {what}')
         return [math.nan if one is None else self.number(f"{key}[{i}]", one) for i, one in enumerate(value)]
 
+    def texts(self, key: str, count: int) -> list[str]:
+        value = self.object[key]
+        if not isinstance(value, list) or len(value) != count or not all(isinstance(one, str) for one in value):
+            self.fail(f'"{key}" is {_say(value)}; it must be a list of {count} texts, one a token')
+        return value  # type: ignore[no-any-return]
+
     def offsets(self, key: str, length: int) -> list[int]:
         value = self.object[key]
         if not isinstance(value, list):
@@ -131,6 +139,7 @@ class _Reader:
         self.first: dict[str, bool] = {}
         self.first_where = ""
         self.seen: dict[int | str, int] = {}
+        self.tokens: list[list[str]] = []
 
     def add(self, line: _Line) -> None:
         self.group.append(line.key("group", line.need("group", "the prompt's number or name")))
@@ -155,6 +164,8 @@ class _Reader:
         for name in _STREAMS:
             if self.first[name]:
                 self.lists[name].append(line.number(name, line.object[name]))
+        if line.has("tokens"):
+            self.tokens.append(line.texts("tokens", length))
 
     def _uniform(self, line: _Line) -> None:
         has = {key: line.has(key) for key in _UNIFORM}
@@ -201,6 +212,7 @@ class _Reader:
             step_end=array("step_end", np.int64), step_begin=array("step_begin", np.int64), step_score=array("step_score", np.float64),
             signal=np.concatenate(self.signal) if self.first.get("signal") else None,
             outcome=array("outcome", np.float64), format=form, format_ok=ok,
+            tokens=self.tokens if len(self.tokens) == len(self.group) else None,
         )
 
 

@@ -51,8 +51,8 @@ def _streams(config: Config, batch: dict[str, Any]) -> dict[str, str]:
     given = Arguments(**batch)
     found = {}
     if config.kind != "none":
-        scores = None if given.steps is None else given.steps.scores
-        several = len(given.signals()) or (int(np.shape(scores)[0]) if np.ndim(scores) == 2 else 1)
+        scores: tuple[int, ...] = () if given.steps is None or given.steps.scores is None else np.shape(given.steps.scores)
+        several = len(given.signals()) or (scores[0] if len(scores) == 2 else 1)
         found = {("process" if several == 1 else f"process {p}"): f"process_{p}" for p in range(several)}
     found |= {name: name for name in ("outcome", "format") if batch.get(name) is not None}
     return found | {name: f"extra_{x}" for x, (name, _, _) in enumerate(given.extra())}
