@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..batch import group_index
 from ..results import GroupFlag, Shaped
+from .picture import plain
 from .rollouts import Rollouts
 from .terms import Terms
 
@@ -132,18 +133,27 @@ def draw(rollouts: Rollouts, name: str, shaped: Shaped, terms: Terms) -> Any:
     figure, axes = pyplot.subplots(2, 3, figsize=(16, 9.4), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     tokens = int((terms.chunk >= 0).sum())
-    figure.suptitle(f"{name.replace('$', chr(92) + '$')}: {batch.groups['all groups']:,} groups, {len(rollouts):,} rollouts, {tokens:,} tokens in scope",
-                    fontsize=15, x=0.012, ha="left")
+    said = ", ".join((counted(batch.groups["all groups"], "group"), counted(len(rollouts), "rollout"), counted(tokens, "token")))
+    figure.suptitle(plain(f"{name}: {said} in scope"), fontsize=15, x=0.012, ha="left")
     _streams(axes[0, 0], batch, terms)
     _place(axes[0, 1], batch)
     _remaining(axes[0, 2], batch)
     _advantages(axes[1, 0], rollouts, terms)
     _bars(axes[1, 1], batch)
     _scores(axes[1, 2], rollouts, shaped, terms)
+    if tokens == 0:
+        for one in axes.flat[:4]:
+            one.set_ylim(-1, 1)
+            one.text(0.5, 0.5, "no token in scope", transform=one.transAxes, ha="center")
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)
         one.title.set_fontsize(12.5)
     return figure
+
+
+def counted(number: int, what: str) -> str:
+    """1 group, 2 groups."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def colour(name: str, place: int) -> str:
@@ -189,6 +199,9 @@ def _remaining(axes: Any, batch: Batch) -> None:
     _band(axes, batch.residual, x, "#33658a")
     for i, quantile in enumerate((0, -1)):
         axes.plot(x, batch.undivided.values[quantile], color="#b23a48", linewidth=1.3, linestyle="--", label=None if i else "G, not divided: 5–95%")
+    largest, widest = (float(np.nanmax(np.abs(bands.values), initial=0.0)) for bands in (batch.residual, batch.undivided))
+    if 0 < 8 * largest < widest:
+        axes.set_yscale("symlog", linthresh=largest)
     axes.set_xticks(x, batch.residual.bins, rotation=0 if len(x) <= SINGLE_BINS else 60)
     axes.invert_xaxis()
     axes.set_xlabel("chunks from this one to the last (1: the last chunk)")

@@ -19,6 +19,7 @@ from ..batch import group_index
 from ..config import Config
 from ..results import Shaped
 from . import distributions, table
+from .distributions import counted
 from .rollouts import Rollouts
 from .terms import Terms
 
@@ -35,7 +36,8 @@ def write(path: Path, rollouts: Rollouts, name: str, config: Config, shaped: Sha
     """Writes the page of a batch under a preset `name`; returns what was left out, in words, or "". Errors: `TooLarge`, OSError."""
     found, said = _cut(_groups(rollouts, name, shaped, terms), len(set(rollouts.group)), most_bytes)
     data = {
-        "title": f"{name}: advantages of {len(set(rollouts.group)):,} groups, {len(rollouts):,} rollouts, {int((terms.chunk >= 0).sum()):,} tokens in scope",
+        "title": f"{name}: advantages of {counted(len(set(rollouts.group)), 'group')}, {counted(len(rollouts), 'rollout')}, "
+                 f"{counted(int((terms.chunk >= 0).sum()), 'token')} in scope",
         "about": f"preset {name}; " + (repr(config).removeprefix("Config(").removesuffix(")") or "every field as in pass"),
         "cut": said,
         "streams": [{"name": stream, "colour": distributions.colour(stream, i)} for i, stream in enumerate(terms.names)],

@@ -17,6 +17,8 @@ from .rollouts import Rollouts
 
 # Rows of all panels together, rows of a panel and chunk marks of a row beyond which a picture is only noise.
 MOST_ROWS, MOST_ROWS_A_PANEL, MOST_MARKS = 48, 16, 120
+# A row whose chunks are narrower than this part of the longest row, on average, has no marks either.
+NARROWEST = 0.004
 # Groups that are looked at for the most legible one; of more the first is drawn.
 MOST_JUDGED = 10_000
 WIDTH, DPI = 12.5, 128
@@ -108,10 +110,10 @@ def draw(rollouts: Rollouts, shaped: Mapping[str, Shaped], group: int | str | No
     bar = figure.colorbar(mappable, ax=panels, shrink=min(0.9, 4.5 / sum(heights[:-1]) + 0.25), pad=0.01, aspect=32, fraction=0.035)
     bar.set_label("advantage A (colour by its square root)")
     bar.set_ticks([norm.vmax * part for part in (-1, -0.5, -0.2, -0.05, 0, 0.05, 0.2, 0.5, 1)])
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.2g}" if value else "0")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}" if value else "0")
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=9)
-    _legend(figure, rows, notes)
+    _legend(figure, panels, notes)
     return figure
 
 
@@ -143,8 +145,14 @@ def _legible(rollouts: Rollouts, rows: NDArray[np.int64]) -> float:
 
 
 def _short(text: Any, most: int) -> str:
-    # A dollar begins mathematics in matplotlib's texts.
-    return textwrap.shorten(str(text), most, placeholder="…").replace("$", r"\$") or str(text)[:most].replace("$", r"\$")
+    """Cut in its middle: names often differ at their ends."""
+    text = str(text)
+    return plain(text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}")
+
+
+def plain(text: str) -> str:
+    """A dollar begins mathematics in matplotlib's texts."""
+    return text.replace("$", r"\$")
 
 
 def _label(rollouts: Rollouts, i: int) -> str:
@@ -211,7 +219,7 @@ def _chunks(panel: Any, y: int, row: Row, shaped: Shaped, norm: Any, width: floa
             panel.add_patch(Rectangle((start, y - 0.36), wide, 0.72, fill=False, edgecolor="black", linewidth=0.7))
     offsets = shaped.chunk_offsets
     ends = np.asarray(shaped.chunk_ends[int(offsets[row.number]) : int(offsets[row.number + 1])], dtype=np.int64)
-    if len(ends) > MOST_MARKS:
+    if len(ends) > MOST_MARKS or row.width < NARROWEST * width * len(ends):
         return
     begin = 0
     for end in ends.tolist():
@@ -240,21 +248,23 @@ def _caption(axes: Any, said: list[str], width: float, widest: int, scope_whole:
     axes.text(tokens + width * 0.008, 0.12, f"{tokens:,} token{'s' if tokens > 1 else ''}" + (
         "" if scope_whole else " in scope; spans out of scope are squeezed, their tokens written on them"), fontsize=9, va="center")
     # The caption begins at the figure's left edge, below the rows' labels.
-    axes.annotate("\n".join(said), xy=(0.01, 0), xycoords=("figure fraction", "axes fraction"), fontsize=9, va="bottom", linespacing=1.5, in_layout=False)
+    axes.annotate(plain("\n".join(said)), xy=(0.01, 0), xycoords=("figure fraction", "axes fraction"), fontsize=9, va="bottom", linespacing=1.5, in_layout=False)
 
 
-def _legend(figure: Any, rows: list[Row], notes: captions.Notes) -> None:
+def _legend(figure: Any, panels: list[Any], notes: captions.Notes) -> None:
+    """What is there to be explained, and no more."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    drawn = {one.get_gid() for panel in panels for one in (*panel.lines, *panel.patches)}
     shown: list[Any] = []
-    if notes.moves is None:
-        shown.append(Line2D([], [], color="black", linewidth=1.1, label="chunk edge"))
-    else:
-        shown.append(Line2D([], [], color="black", linewidth=1.1, label="chunk edge: the signal moves"))
-        shown.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (1, 2)), label="it does not"))
-    if any(not row.scope.all() for row in rows):
+    if "edge" in drawn:
+        shown.append(Line2D([], [], color="black", linewidth=1.1, label="chunk edge" if notes.moves is None else "chunk edge: the signal moves"))
+    if "still" in drawn:
+        shown.append(Line2D([], [], color="black", linewidth=0.8, linestyle=(0, (1, 2)), label="it does not" if "edge" in drawn else "chunk edge: the signal does not move"))
+    if "out" in drawn:
         shown.append(Patch(facecolor="#e4e4e4", edgecolor="#9a9a9a", hatch="//////", linewidth=0, label="out of scope"))
-    if any(notes.flipped.values()):
+    if "flipped" in drawn:
         shown.append(Line2D([], [], color="black", marker="x", linestyle="none", markersize=5, markeredgewidth=1.4, label="sign shifted (①)"))
-    figure.legend(handles=shown, loc="upper right", ncols=len(shown), frameon=False, fontsize=9, borderaxespad=0.1, columnspacing=1.4)
+    if shown:
+        figure.legend(handles=shown, loc="upper right", ncols=len(shown), frameon=False, fontsize=9, borderaxespad=0.1, columnspacing=1.4)
