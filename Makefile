@@ -11,7 +11,7 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test bench clean header library
+.PHONY: help build demo test bench clean header library rollouts
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: ## one table against a copy of the same bytes, recorded in benches/record
 
 header: ## rewrite what is generated and committed: include/passrl.h, docs/third-party-licences.md
 	BLESS=1 $(CARGO) test --locked --test header --test licences
+
+rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_rollouts.jsonl: the same bytes unless the program changed
+	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
 
 clean: ## remove target and .venv
 	rm -rf target $(VENV)

@@ -201,7 +201,7 @@ def _remaining(axes: Any, batch: Batch) -> None:
         axes.plot(x, batch.undivided.values[quantile], color="#b23a48", linewidth=1.3, linestyle="--", label=None if i else "G, not divided: 5–95%")
     largest, widest = (float(np.nanmax(np.abs(bands.values), initial=0.0)) for bands in (batch.residual, batch.undivided))
     if 0 < 8 * largest < widest:
-        axes.set_yscale("symlog", linthresh=largest)
+        axes.set_yscale("symlog", linthresh=largest, linscale=2)
     axes.set_xticks(x, batch.residual.bins, rotation=0 if len(x) <= SINGLE_BINS else 60)
     axes.invert_xaxis()
     axes.set_xlabel("chunks from this one to the last (1: the last chunk)")

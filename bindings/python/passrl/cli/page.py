@@ -32,11 +32,18 @@ class TooLarge(Exception):
     """Not one group fits in a page."""
 
 
-def write(path: Path, rollouts: Rollouts, name: str, config: Config, shaped: Shaped, terms: Terms, most_bytes: int = MOST_BYTES) -> str:
-    """Writes the page of a batch under a preset `name`; returns what was left out, in words, or "". Errors: `TooLarge`, OSError."""
-    found, said = _cut(_groups(rollouts, name, shaped, terms), len(set(rollouts.group)), most_bytes)
+def write(path: Path, rollouts: Rollouts, name: str, config: Config, shaped: Shaped, terms: Terms, most_bytes: int = MOST_BYTES, groups: int = 0) -> str:
+    """Writes the page of a batch under a preset `name`; returns what was left out, in words, or "".
+
+    groups: how many groups there are in all, where the batch is the first of several. Errors: `TooLarge`, OSError.
+    """
+    held = len(set(rollouts.group))
+    found, said = _cut(_groups(rollouts, name, shaped, terms), max(groups, held), most_bytes)
+    if held < groups:
+        said = (said or f"This page holds the first {held:,} of {groups:,} groups.").replace("The overview is of all.", "").strip()
+        said += f" The overview is of the first {held:,}."
     data = {
-        "title": f"{name}: advantages of {counted(len(set(rollouts.group)), 'group')}, {counted(len(rollouts), 'rollout')}, "
+        "title": f"{name}: advantages of {counted(held, 'group')}, {counted(len(rollouts), 'rollout')}, "
                  f"{counted(int((terms.chunk >= 0).sum()), 'token')} in scope",
         "about": f"preset {name}; " + (repr(config).removeprefix("Config(").removesuffix(")") or "every field as in pass"),
         "cut": said,
