@@ -11,7 +11,7 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test bench clean header library rollouts
+.PHONY: help build demo test pictures bench clean header library rollouts
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
+
+pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
+	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
+	@ls -l docs/pictures/*.png
 
 bench: ## one table against a copy of the same bytes, recorded in benches/record
 	@mkdir -p target

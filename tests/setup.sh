@@ -32,6 +32,10 @@ has_libclang() {
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang-[0-9]*.so*' >/dev/null
 }
 
+has_chromium() {
+    command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome
+} >/dev/null
+
 system() {
     local broken=0
     command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
@@ -39,6 +43,7 @@ system() {
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
+    has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true
     return $broken
 }
 
@@ -48,8 +53,11 @@ python() {
         "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || install python3-venv "python3 -m venv" || return 1
         "$PYTHON" -m venv .venv || { echo "setup: python3 -m venv failed; bring it with: sudo apt-get install python3-venv"; return 1; }
     fi
-    .venv/bin/pip install -q --disable-pip-version-check -e 'bindings/python[cli,dev]' && return 0
-    echo "setup: pip could not install bindings/python[cli,dev]; with a network: .venv/bin/pip install -e 'bindings/python[cli,dev]'"
+    local extras=cli,dev
+    # What drives the browser is of use only beside one.
+    has_chromium && extras=cli,dev,page
+    .venv/bin/pip install -q --disable-pip-version-check -e "bindings/python[$extras]" && return 0
+    echo "setup: pip could not install bindings/python[$extras]; with a network: .venv/bin/pip install -e 'bindings/python[$extras]'"
     return 1
 }
 

@@ -28,7 +28,7 @@ class Notes:
 
 def notes(rollouts: Rollouts, shaped: Mapping[str, Shaped], rows: NDArray[np.int64]) -> Notes:
     """Of a group's drawn rollouts `rows` under the presets of `shaped`; without the paper's presets there is nothing to compare them with."""
-    signal = _signal(rollouts)
+    signal = _signal(rollouts, shaped)
     made = Notes([], None if signal is None else np.concatenate([[False], np.diff(signal) != 0]) if len(signal) else np.zeros(0, np.bool_))
     _contamination(made, rollouts, shaped, rows)
     if len(shaped) > 1 and made.moves is not None:
@@ -38,10 +38,19 @@ def notes(rollouts: Rollouts, shaped: Mapping[str, Shaped], rows: NDArray[np.int
     return made
 
 
-def _signal(rollouts: Rollouts) -> NDArray[np.float64] | None:
-    """The process signal at each token, `[N]`; NaN outside the steps."""
-    if rollouts.step_score is None or rollouts.step_end is None or rollouts.step_offsets is None:
+def _scored(rollouts: Rollouts, shaped: Mapping[str, Shaped]) -> bool:
+    """Whether the runs took the steps' scores: a file may have log-probabilities beside them. The elements of their process set say it."""
+    if rollouts.step_score is None:
+        return False
+    sets = [one.stats["process_0"].count.sum() for one in shaped.values() if one.stats is not None and "process_0" in one.stats]
+    return min(sets, default=0) == len(rollouts.step_score)
+
+
+def _signal(rollouts: Rollouts, shaped: Mapping[str, Shaped]) -> NDArray[np.float64] | None:
+    """The process signal at each token, `[N]`; NaN outside the steps. None where it is not the file's own (log-probabilities)."""
+    if not _scored(rollouts, shaped):
         return None if rollouts.signal is None else np.asarray(rollouts.signal, dtype=np.float64)
+    assert rollouts.step_score is not None and rollouts.step_end is not None and rollouts.step_offsets is not None
     start = np.repeat(rollouts.cu_seqlens[:-1], np.diff(rollouts.step_offsets))
     signal = np.full(int(rollouts.cu_seqlens[-1]), np.nan)
     for begin, end, score in zip(start + step_begins(rollouts), start + rollouts.step_end, rollouts.step_score):
@@ -66,8 +75,9 @@ def shifted(rollouts: Rollouts, shaped: Mapping[str, Shaped]) -> NDArray[np.bool
     Those sums are grpo_process, whose steps have their own statistics, plus outcome and format by theirs. None where a preset or the
     steps' scores are not there.
     """
-    if not {POOLED, PROCESS, PASS} <= set(shaped) or rollouts.step_score is None or rollouts.step_offsets is None:
+    if not {POOLED, PROCESS, PASS} <= set(shaped) or not _scored(rollouts, shaped):
         return None
+    assert rollouts.step_offsets is not None
     owner = np.repeat(np.arange(len(rollouts)), np.diff(rollouts.step_offsets))
     at = rollouts.cu_seqlens[owner] + step_begins(rollouts)
     own, stats, group = np.asarray(shaped[PROCESS].advantages, dtype=np.float64)[at], shaped[PASS].stats, group_index(rollouts.group)[0]

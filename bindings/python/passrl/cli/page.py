@@ -21,11 +21,14 @@ from ..results import Shaped
 from . import distributions, table
 from .distributions import counted
 from .rollouts import Rollouts
+from .shaper import differences
 from .terms import Terms
 
 # Bytes of a page's data above which it is cut to whole groups: more makes a browser slow.
 MOST_BYTES = 8 << 20
-DIGITS = 7
+DIGITS = 8
+# Fields of the configuration that are told.
+MOST_FIELDS = 12
 
 
 class TooLarge(Exception):
@@ -42,10 +45,12 @@ def write(path: Path, rollouts: Rollouts, name: str, config: Config, shaped: Sha
     if held < groups:
         said = (said or f"This page holds the first {held:,} of {groups:,} groups.").replace("The overview is of all.", "").strip()
         said += f" The overview is of the first {held:,}."
+    told = differences(config)
     data = {
         "title": f"{name}: advantages of {counted(held, 'group')}, {counted(len(rollouts), 'rollout')}, "
                  f"{counted(int((terms.chunk >= 0).sum()), 'token')} in scope",
-        "about": f"preset {name}; " + (repr(config).removeprefix("Config(").removesuffix(")") or "every field as in pass"),
+        "about": f"preset {name}; " + (", ".join(f"{field} = {value}" for field, value, _ in told[:MOST_FIELDS]) or "every field is the default")
+                 + (f", and {len(told) - MOST_FIELDS} more" if len(told) > MOST_FIELDS else ""),
         "cut": said,
         "streams": [{"name": stream, "colour": distributions.colour(stream, i)} for i, stream in enumerate(terms.names)],
         "k": config.k,
@@ -73,7 +78,7 @@ def _json(value: Any) -> str:
 
 
 def _number(value: float) -> float | None:
-    """Seven digits: what f32 holds; None for what is no number."""
+    """Eight digits: A is f32; None for what is no number."""
     value = float(value)
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
