@@ -23,7 +23,7 @@ MOST_BYTES = 150_000
 
 def save(name: str, png: bytes) -> None:
     """Few colours make a small file."""
-    small = Image.open(io.BytesIO(png)).convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    small = Image.open(io.BytesIO(png)).convert("RGB").quantize(192, dither=Image.Dither.NONE)
     small.save(HERE / name, optimize=True)
     size = (HERE / name).stat().st_size
     if size > MOST_BYTES:

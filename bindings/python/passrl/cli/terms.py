@@ -81,7 +81,8 @@ def _parts(config: Config, batch: dict[str, Any], fused: NDArray[np.float64], th
     counted = [name for name, row in rows.items() if table[row].weight != 0 or (name == "format" and config.fusion == "advantage")]
     if len(counted) == 1:
         return counted, fused[None].copy()
-    if config.fusion == "reward_shaping" or not counted:
+    # Other fusions sum the rewards first.
+    if config.fusion not in ("advantage", "pooled") or not counted:
         return [JOINT], fused[None].copy()
     alone = []
     for name in counted:
