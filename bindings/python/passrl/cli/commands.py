@@ -87,15 +87,29 @@ def commands() -> None:
 
 
 @commands.command("presets", epilog=help.PRESETS)
-def presets_command() -> None:
-    """Lists the presets: where each comes from, and in which fields it differs from the defaults."""
+@click.argument("name", required=False)
+@_answered
+def presets_command(name: str | None) -> None:
+    """Lists the presets and where each comes from; with NAME those that begin with it, or the fields of one."""
+    found = [preset for preset in all_presets() if preset.startswith(name or "")]
+    if name is not None and (name in found or not found):
+        _show_preset(name, Config(name))
+        return
     shown = Table(header_style="bold")
-    for head in ("preset", "source", "differs from the defaults in"):
+    for head in ("preset", "source"):
         shown.add_column(head, overflow="fold")
-    for preset in all_presets():
-        told = "\n".join(f"{name} = {value}" for name, value, _ in differences(preset.config))
-        shown.add_row(escape(preset), escape(preset.source), escape(told) or "-")
+    for preset in found:
+        shown.add_row(escape(preset), escape(preset.source))
     _console().print(shown)
+
+
+def _show_preset(name: str, config: Config) -> None:
+    source = next((one.source for one in all_presets() if one == name), "")
+    click.echo(f"preset {name}: {source}")
+    changed = differences(config)
+    click.echo("fields that differ from the defaults:" if changed else "all fields are the defaults")
+    for field, value, default in changed:
+        click.echo(f"  {field} = {value} (default {default})")
 
 
 def _configured(preset: str, settings: tuple[str, ...], kind: str | None) -> Config:
@@ -237,10 +251,6 @@ def describe_command(file: str | None, preset: str, settings: tuple[str, ...], k
         size = -(-count // most["groups"])
         elements = min(size * longest, (1 << 17) - 1) if config.kind == "prm" else size * longest
         most |= {"group_rollouts": size, "group_elements": elements}
-    source = next((one.source for one in all_presets() if one == preset), "")
-    click.echo(f"preset {preset}: {source}")
-    changed = differences(config)
-    click.echo("fields that differ from the defaults:" if changed else "all fields are the defaults")
-    for name, value, default in changed:
-        click.echo(f"  {name} = {value} (default {default})")
-    click.echo(str(Plan(config, threads=threads, **most)).rstrip())
+    plan = Plan(config, threads=threads, **most)
+    _show_preset(preset, config)
+    click.echo(str(plan).rstrip())

@@ -20,15 +20,16 @@ FILE is .jsonl, .jsonl.gz, or - for standard input; one JSON object a rollout:
   step_begin   offset of each step's first token: tokens between steps (tool output) are out of scope
   outcome, format, format_ok   rewards of the rollout, and whether its format is right (default: format is not 0)
 Instead of step_score: signal, a value a token; or logp_policy and logp_teacher (and logp_base), one a token, which --kind kl
-uses where both are there. tokens, the text of each token, is shown in pictures. Other keys are passed over. Every line has the
+uses where both are there. values and logp_reference, one a token, are read by the presets that ask for them (GAE, KL in the
+reward). tokens, the text of each token, is shown in pictures. Other keys are passed over. Every line has the
 keys of the first; a bad line is refused by its number and nothing is written.
 """
 
 _MEMORY = """
 \b
 Memory: the file is read in batches of whole groups (--batch-tokens), so it may be larger than memory. A group that comes back
-after its batch is refused; sort the file by group, or give --whole-file. With whiten the file is read three times. Batches,
---whole-file and --threads change no bit of the results.
+after its batch is refused; sort the file by group, or give --whole-file. Where statistics of all groups are asked for (whiten,
+center = batch, ...) the file is read several times. Batches, --whole-file and --threads change no bit of the results.
 """
 
 SHAPE = f"""
@@ -66,6 +67,11 @@ Examples:
 """
 
 PRESETS = """
+\b
+Examples:
+  passrl presets
+  passrl presets verl
+  passrl presets grpo_process
 \b
 Use one by its name, and change any field:
   passrl shape rollouts.jsonl --preset grpo_process --set k=0.7

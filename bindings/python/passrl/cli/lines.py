@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "signal", "logp_policy", "logp_teacher", "logp_base", "outcome",
-        "format", "format_ok", "tokens")
+KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "signal", "logp_policy", "logp_teacher", "logp_base",
+        "logp_reference", "values", "outcome", "format", "format_ok", "tokens")
 
 
 class BadLine(Exception):

@@ -221,7 +221,7 @@ class Npz:
 
     def finish(self) -> None:
         order = ("advantages", "cu_seqlens", "group", "sample", "path_scores", "num_chunks", "chunk_offsets", "chunk_ends", "chunk_values")
-        with zipfile.ZipFile(self._part, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(self._part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name in order:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     dtype, length = (self._keys[name].dtype, self._keys[name].count) if name in self._keys else self._lengths[name]

@@ -14,7 +14,7 @@ from .lines import BadLine, Line
 __all__ = ["BadLine", "Reader", "Rollouts"]
 
 _STREAMS = ("outcome", "format", "format_ok")
-_TOKEN_LISTS = ("signal", "logp_policy", "logp_teacher", "logp_base")
+_TOKEN_LISTS = ("signal", "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values")
 # A file is all of one kind: what its first line has, every line has.
 _UNIFORM = ("step_end", "step_begin", "step_score", *_TOKEN_LISTS, *_STREAMS)
 
@@ -49,6 +49,8 @@ class Rollouts:
     logp_policy: NDArray[np.float64] | None = None
     logp_teacher: NDArray[np.float64] | None = None
     logp_base: NDArray[np.float64] | None = None
+    logp_reference: NDArray[np.float64] | None = None
+    values: NDArray[np.float64] | None = None
     tokens: list[list[str]] | None = None
     """Text of each rollout's tokens, where it was asked for."""
     line: NDArray[np.int64] | None = None
@@ -76,23 +78,26 @@ class Rollouts:
         """The kind that the file's signal asks for by itself."""
         if self.step_score is not None or self.signal is not None:
             return "prm"
-        if self.logp_policy is None:
+        if self.logp_teacher is None:
             return "none"
         return "kl" if self.step_end is None else "prm"
 
     def arguments(self, config: Config) -> dict[str, Any]:
         """Batch arguments of `passrl.shape` for a configuration, which picks the process signal. Errors: `BadLine` where the file has none for it."""
         found: dict[str, Any] = {
-            "cu_seqlens": self.cu_seqlens, "groups": self.group, "outcome": self.outcome, "format": self.format, "format_ok": self.format_ok}
+            "cu_seqlens": self.cu_seqlens, "groups": self.group, "outcome": self.outcome, "format": self.format, "format_ok": self.format_ok,
+            "values": self.values, "logp_reference": self.logp_reference}
         scores = self.step_score
         if config.kind == "kl" or (config.kind == "prm" and scores is None and self.signal is None):
             scores = None
-            if self.logp_policy is not None:
+            if self.logp_teacher is not None:
                 found |= {"logp_policy": self.logp_policy, "logp_teacher": self.logp_teacher, "logp_base": self.logp_base}
             elif self.signal is None:
                 wants = '"signal", or "logp_policy" and "logp_teacher"' if config.kind == "kl" else '"step_end" and "step_score", or "signal"'
                 raise BadLine(f"kind is {config.kind} and the file's lines have no signal for it; it needs {wants} in every line")
         if "logp_policy" not in found:
+            if self.logp_reference is not None:
+                found["logp_policy"] = self.logp_policy
             found["signal"] = self.signal if config.kind != "none" else None
         if self.step_end is not None:
             found["steps"] = Steps(self.step_offsets, self.step_end, scores, self.step_begin)
@@ -113,6 +118,7 @@ class Rollouts:
             part(self.step_end, steps), part(self.step_begin, steps), part(self.step_score, steps), part(self.signal, slots),
             part(self.outcome, rows), part(self.format, rows), part(self.format_ok, rows),
             part(self.logp_policy, slots), part(self.logp_teacher, slots), part(self.logp_base, slots),
+            part(self.logp_reference, slots), part(self.values, slots),
             None if self.tokens is None else [self.tokens[i] for i in rows], part(self.line, rows),
         )
 
@@ -188,16 +194,17 @@ class Reader:
 
     def _understand(self, line: Line, has: dict[str, bool]) -> None:
         if has["signal"]:
-            for other in ("step_score", "logp_policy"):
+            for other in ("step_score", "logp_teacher"):
                 if has[other]:
                     line.fail(f'has both "{other}" and "signal"; give one of them')
         if not any(has[key] for key in ("step_score", "signal", "logp_policy", "logp_teacher", "outcome")):
             line.need("step_score", "a list, one a step; or signal, one a token")
         if (has["step_score"] or has["step_begin"]) and not has["step_end"]:
             line.need("step_end", "a list, the exclusive end of each step in tokens")
-        if has["logp_policy"] or has["logp_teacher"] or has["logp_base"]:
+        if any(has[key] for key in ("logp_policy", "logp_teacher", "logp_base", "logp_reference")):
             line.need("logp_policy", "the policy's log-probability of each token")
-            line.need("logp_teacher", "the teacher's log-probability of each token")
+            if not has["logp_reference"] or has["logp_base"]:
+                line.need("logp_teacher", "the teacher's log-probability of each token")
         if has["format_ok"] and not has["format"]:
             line.need("format", "the format reward, which format_ok goes with")
 
@@ -214,6 +221,7 @@ class Reader:
             self._group, self._sample, _cumulative(self._lengths), _cumulative(self._counts) if self._arrays["step_end"] else None,
             joined("step_end"), joined("step_begin"), joined("step_score"), joined("signal"), stream("outcome", np.float64), form,
             form != 0 if ok is None and form is not None else ok, joined("logp_policy"), joined("logp_teacher"), joined("logp_base"),
+            joined("logp_reference"), joined("values"),
             self._tokens if len(self._tokens) == len(self._group) else None, np.array(self._line, dtype=np.int64),
         )
         self._clear()

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from tqdm import tqdm
+
 from .lines import BadLine, Line
 from .rollouts import Reader, Rollouts
 
@@ -32,8 +34,6 @@ class Source:
 
     def lines(self, label: str) -> Iterator[Line]:
         """Lines that are not blank, with a progress bar on the terminal where it takes more than a second."""
-        from tqdm import tqdm
-
         with ExitStack() as stack:
             raw: IO[bytes] = sys.stdin.buffer if self.once else stack.enter_context(open(self.path, "rb"))
             total = None

@@ -34,7 +34,12 @@ class GroupRow:
     rows: NDArray[np.int64]
     tokens: int
     outcome: float | None
-    flags: str
+    shaped: Shaped
+
+    @property
+    def flags(self) -> str:
+        """What is odd about the group, in words."""
+        return _flags(self.shaped, self.number, self.rows)
 
 
 def groups(rollouts: Rollouts, run: Run, index: NDArray[np.int64], scope: NDArray[np.bool_]) -> list[GroupRow]:
@@ -46,7 +51,7 @@ def groups(rollouts: Rollouts, run: Run, index: NDArray[np.int64], scope: NDArra
     found = []
     for number, rows in enumerate(parts):
         outcome = None if rollouts.outcome is None else float(rollouts.outcome[rows].mean())
-        found.append(GroupRow(number, rollouts.group[rows[0]], rows, int(tokens[rows].sum()), outcome, _flags(run.shaped, number, rows)))
+        found.append(GroupRow(number, rollouts.group[rows[0]], rows, int(tokens[rows].sum()), outcome, run.shaped))
     return found
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass
 class Shapen:
-    """A batch under every configuration."""
+    """A batch under every configuration; the rest is made where it is asked for."""
 
     rollouts: Rollouts
     runs: list[Run]
-    rows: list[GroupRow]
-    scope: NDArray[np.bool_]
+
+    @cached_property
+    def scope(self) -> NDArray[np.bool_]:
+        """Tokens in scope, `[N]`."""
+        return self.rollouts.scope()
+
+    @cached_property
+    def rows(self) -> list[GroupRow]:
+        """The batch's groups."""
+        return groups(self.rollouts, self.runs[-1], group_index(self.rollouts.group)[0], self.scope)
 
 
 class Work:
@@ -53,7 +62,7 @@ class Work:
         """The batches in the file's order. Errors: `BadLine`, `Refused`, `passrl.Error`."""
         passes = max(shaper.passes for shaper in self.shapers.values())
         if passes and self.source.once:
-            raise Refused("whiten takes the statistics of all tokens first, so the file is read three times and standard input cannot be; "
+            raise Refused(f"the configuration takes statistics of all groups first, so the file is read {passes + 1} times and standard input cannot be; "
                           "give a file, or --whole-file to hold all of it in memory")
         for number in range(passes):
             for rollouts in batches(self.source, self.budget, label=f"reading, pass {number + 1} of {passes + 1}"):
@@ -65,7 +74,7 @@ class Work:
             if self.choice is not None:
                 if self.budget is None:
                     # The picture's group is a part, and takes the statistics of all.
-                    for number in (0, 1):
+                    for number in range(max(shaper.looks for shaper in self.shapers.values())):
                         for shaper in self.shapers.values():
                             shaper.look(number, rollouts)
                 self.choice.add(rollouts, shapen.runs, shapen.rows)
@@ -83,9 +92,7 @@ class Work:
                 self.notes.append(f"{name} is not shown: {fault}")
             # What fits one batch fits all: after the first nothing is left out.
             self._beside.discard(name)
-        index, _ = group_index(rollouts.group)
-        scope = rollouts.scope()
-        return Shapen(rollouts, runs, groups(rollouts, runs[-1], index, scope), scope)
+        return Shapen(rollouts, runs)
 
     def picture(self, path: Path, part: Path) -> str:
         """Draws the chosen group to `part`, and says so of `path`. Call it after the last batch."""
