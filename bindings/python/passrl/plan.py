@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from ctypes import byref
 from typing import Any
@@ -23,7 +22,11 @@ _LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rol
 _MOST_FREE = os.cpu_count() or 1
 
 _contexts: dict[tuple[int, int, int], Context] = {}
-_lock = threading.Lock()
+
+
+def finally_call(owner: Any, function: Any, argument: Any) -> None:
+    """Calls `function(argument)` when `owner` dies, but not at the interpreter's exit: daemon threads may be in the library then."""
+    weakref.finalize(owner, function, argument).atexit = False
 
 
 class Context:
@@ -35,7 +38,7 @@ class Context:
         handle = ctypes.c_void_p()
         _ffi.call("context_create", byref(options), byref(handle))
         self.handle = handle
-        weakref.finalize(self, _ffi.function("context_destroy"), handle)
+        finally_call(self, _ffi.function("context_destroy"), handle)
 
     def __repr__(self) -> str:
         return _ffi.described("context_describe", self.handle)
@@ -50,10 +53,8 @@ def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.C
     else:
         refuse(ERR_VALUE, f'passrl: backend is {backend!r}; it is "cpu", "cuda" or None (where the arrays are)')
     key = (number, device[1] if number == _ffi.CUDA else 0, int(threads))
-    with _lock:
-        if key not in _contexts:
-            _contexts[key] = Context(*key)
-        return _contexts[key]
+    # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
+    return _contexts.get(key) or _contexts.setdefault(key, Context(*key))
 
 
 def stream_pointer(stream: Any) -> int | None:
@@ -114,7 +115,7 @@ class Plan:
         self._context = context(backend, threads, _device)
         self._handle = ctypes.c_void_p()
         _ffi.call("plan_create", self._context.handle, byref(self.config._raw), byref(limits), None, byref(self._handle))
-        weakref.finalize(self, _ffi.function("plan_destroy"), self._handle)
+        finally_call(self, _ffi.function("plan_destroy"), self._handle)
         needed = ctypes.c_size_t()
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
@@ -222,7 +223,7 @@ class Call:
         groups = batch.groups or (plan.limits["groups"] if batch.struct.group_index else 0)
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
         self._workspace = plan.workspace()
-        weakref.finalize(self, plan.release, self._workspace)
+        finally_call(self, plan.release, self._workspace)
         workspace = arrays.address(self._workspace), plan.workspace_bytes
         structs = byref(batch.struct), byref(self.sinks.struct)
         address = stream_pointer(stream)
