@@ -24,9 +24,15 @@ _MOST_FREE = os.cpu_count() or 1
 _contexts: dict[tuple[int, int, int], Context] = {}
 
 
-def finally_call(owner: Any, function: Any, argument: Any) -> None:
-    """Calls `function(argument)` when `owner` dies, but not at the interpreter's exit: daemon threads may be in the library then."""
-    weakref.finalize(owner, function, argument).atexit = False
+def _finally(owner: Any, end: Any, *arguments: Any) -> None:
+    # Not at the interpreter's exit: daemon threads may be inside the library then.
+    weakref.finalize(owner, end, *arguments).atexit = False
+
+
+def _destroy(function: Any, handle: ctypes.c_void_p) -> None:
+    function(handle)
+    # In a cycle of garbage a `__del__` may use it after this: the library refuses NULL.
+    handle.value = None
 
 
 class Context:
@@ -38,7 +44,7 @@ class Context:
         handle = ctypes.c_void_p()
         _ffi.call("context_create", byref(options), byref(handle))
         self.handle = handle
-        finally_call(self, _ffi.function("context_destroy"), handle)
+        _finally(self, _destroy, _ffi.function("context_destroy"), handle)
 
     def __repr__(self) -> str:
         return _ffi.described("context_describe", self.handle)
@@ -115,7 +121,7 @@ class Plan:
         self._context = context(backend, threads, _device)
         self._handle = ctypes.c_void_p()
         _ffi.call("plan_create", self._context.handle, byref(self.config._raw), byref(limits), None, byref(self._handle))
-        finally_call(self, _ffi.function("plan_destroy"), self._handle)
+        _finally(self, _destroy, _ffi.function("plan_destroy"), self._handle)
         needed = ctypes.c_size_t()
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
@@ -215,6 +221,12 @@ class Sinks:
         self.host[name] = memory
 
 
+def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p) -> None:
+    # As `_destroy`: whoever gets the memory next has it alone.
+    address.value = None
+    plan.release(memory)
+
+
 class Call:
     """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
 
@@ -222,9 +234,11 @@ class Call:
         self.plan, self.batch = plan, batch
         groups = batch.groups or (plan.limits["groups"] if batch.struct.group_index else 0)
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
+        # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace()
-        finally_call(self, plan.release, self._workspace)
-        workspace = arrays.address(self._workspace), plan.workspace_bytes
+        start = ctypes.c_void_p(arrays.address(self._workspace))
+        _finally(self, _give_back, plan, self._workspace, start)
+        workspace = start, plan.workspace_bytes
         structs = byref(batch.struct), byref(self.sinks.struct)
         address = stream_pointer(stream)
         if buffer is None:

@@ -37,9 +37,9 @@ def join_child(pid: int) -> None:
 
 
 def program(code: str, *arguments: str, environment: dict[str, str] | None = None, seconds: float = 60) -> str:
-    """Runs Python code in a new process: exit status 0 and nothing on stderr; gives what it printed."""
+    """Runs Python code in a new process, NumPy without threads of its own: exit status 0 and nothing on stderr; gives what it printed."""
     text = PRELUDE.format(here=os.path.dirname(os.path.abspath(__file__))) + code
     done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", text, *arguments], capture_output=True, text=True, timeout=seconds,
-                          env=os.environ | (environment or {}))
+                          env=os.environ | {"OPENBLAS_NUM_THREADS": "1"} | (environment or {}))
     assert done.returncode == 0 and done.stderr == "", f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

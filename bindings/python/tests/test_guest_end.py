@@ -80,7 +80,7 @@ os.kept = kept_too[0].advantages
 
 @pytest.mark.parametrize("name", ENDS)
 def test_interpreter_exit(name: str) -> None:
-    for _ in range(4):
+    for _ in range(3 if "daemon threads" in name else 1):
         program(ENDS[name])
 
 
@@ -99,7 +99,7 @@ def first():
 def test_interrupt_in_a_call() -> None:
     """Ctrl-C in the main thread while it is in the library: the call finishes, then the interrupt is raised, then all is as before."""
     said = program("""
-rollouts, tokens = 1024, 8192
+rollouts, tokens = 1024, 4096
 b = batch(rollouts, tokens)
 plan = passrl.Plan(rollouts=rollouts, tokens=rollouts * tokens, threads=1, whiten="tokens")
 out = np.empty((rollouts, tokens), np.float32)
@@ -110,7 +110,7 @@ call()
 alone = time.perf_counter() - begin
 free = len(plan._free)
 caught = 0
-for share in (0.1, 0.3, 0.5, 0.7):
+for share in (0.2, 0.5):
     out[:] = np.nan
     timer = threading.Timer(alone * share, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -120,7 +120,7 @@ for share in (0.1, 0.3, 0.5, 0.7):
         call()
         done = True
         timer.join()
-        time.sleep(1)
+        time.sleep(0.3)
     except KeyboardInterrupt:
         caught += not done
         assert not np.isnan(out).any() and np.array_equal(out, want), "the call was cut short"
@@ -132,14 +132,14 @@ for share in (0.1, 0.3, 0.5, 0.7):
     try:
         plan.run(**b)
         timer.join()
-        time.sleep(1)
+        time.sleep(0.3)
     except KeyboardInterrupt:
         pass
     timer.join()
     assert np.array_equal(plan.run(**b).advantages, want)
 gc.collect()
 assert len(plan._free) <= free + 1, (len(plan._free), free)
-print(caught, "of 4 while the library was at work,", round(alone, 3), "s a call")
+print(caught, "of 2 while the library was at work,", round(alone, 3), "s a call")
 assert caught >= 1
 """)
     print(said)

@@ -96,7 +96,7 @@ def work(n):
 
 others = [threading.Thread(target=work, args=(n,)) for n in range(3)]
 [t.start() for t in others]
-for round in range(40):
+for round in range(25):
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
