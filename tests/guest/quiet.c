@@ -177,7 +177,7 @@ int main(void) {
     CHECK(getenv("PATH") && atomic_exchange(&calls, 0) == 1);
     atomic_store(&watching, 0);
     int talk[2], own_out = dup(1), own_err = dup(2), errors = 0;
-    CHECK(pipe(talk) == 0 && fcntl(talk[0], F_SETFL, O_NONBLOCK) == 0);
+    CHECK(pipe2(talk, O_NONBLOCK) == 0);
     state before = now();
     fflush(NULL);
     CHECK(dup2(talk[1], 1) == 1 && dup2(talk[1], 2) == 2);

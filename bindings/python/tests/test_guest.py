@@ -198,10 +198,24 @@ def threads(n):
 
 def context(n):
     module = sys.modules["passrl.plan"]
-    made = module.Context(1, 0, 3)
+    made, usual = module.Context(1, 0, 3), module.context
+    module.context = lambda *_: made
     plan = passrl.Plan(rollouts=16, tokens=512)
-    plan._context = made
+    module.context = usual
+    assert threads_here() >= 4
     del made, plan
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+c = ctypes.CDLL(None)
+def heap():
+    # Bytes that are out, of the C library's allocator (NumPy's and the library's; Python's objects have another).
+    if not hasattr(c, "mallinfo2"):
+        return 0
+    c.mallinfo2.restype = Mallinfo
+    found = c.mallinfo2()
+    return found.uordblks + found.hblkhd
 
 for what, times, warm in ((cycle, 300, 100), (threads, 30, 25), (context, 300, 100)):
     for n in range(warm):
@@ -209,7 +223,7 @@ for what, times, warm in ((cycle, 300, 100), (threads, 30, 25), (context, 300, 1
     gc.collect()
     def counted():
         return threads_here(), len(os.listdir("/proc/self/fd")), len(weakref.finalize._registry), len(gc.get_objects())
-    before, held = counted(), memory()
+    before, held, out = counted(), memory(), heap()
     for n in range(times):
         what(n)
     gc.collect()
@@ -217,6 +231,8 @@ for what, times, warm in ((cycle, 300, 100), (threads, 30, 25), (context, 300, 1
     assert after[:3] == before[:3], (what.__name__, before, after)
     assert after[3] - before[3] < times / 4, (what.__name__, before, after)
     assert grown < 4 << 20, (what.__name__, grown)
+    # The interpreter's own tables double now and then.
+    assert heap() - out < max(times * 100, 1 << 17), (what.__name__, heap() - out)
 """)
 
 

@@ -34,9 +34,9 @@ const STACK: usize = 2 << 20;
 
 /// While it lives, threads that are started take no signal of the host's: a handler would run where the host does not know of, and a signal that the host has
 /// blocked in its own threads would be delivered to ours. Faults stay open: they are the thread's own.
-struct HostSignals(#[cfg(unix)] libc::sigset_t);
+struct HostSignals(#[cfg(all(unix, not(miri)))] libc::sigset_t);
 
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 impl HostSignals {
     fn block() -> HostSignals {
         let (mut all, mut before) = (std::mem::MaybeUninit::uninit(), std::mem::MaybeUninit::<libc::sigset_t>::zeroed());
@@ -52,7 +52,7 @@ impl HostSignals {
     }
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 impl Drop for HostSignals {
     fn drop(&mut self) {
         // SAFETY: the mask that this thread had.
@@ -60,7 +60,7 @@ impl Drop for HostSignals {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(not(all(unix, not(miri))))]
 impl HostSignals {
     fn block() -> HostSignals {
         HostSignals()
