@@ -62,6 +62,12 @@ static void *on_a_thread(void *of) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 3);
+    /* Its code stays after a close, also of a library that nothing was called of. */
+    for (int i = 1; i < 3; i++) {
+        api opened = open_at(argv[i], RTLD_NOW | RTLD_LOCAL);
+        CHECK(dlclose(opened.handle) == 0);
+        CHECK((opened.handle = dlopen(argv[i], RTLD_NOW | RTLD_NOLOAD)) != NULL && dlclose(opened.handle) == 0);
+    }
     for (int flags = 0; flags < 2; flags++) {
         int how = RTLD_NOW | (flags ? RTLD_LOCAL : RTLD_GLOBAL);
         api one = open_at(argv[1], how), two = open_at(argv[2], how);
