@@ -11,10 +11,10 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test bench clean header library miri
+.PHONY: help build demo test test-frameworks bench clean header library rollouts miri
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: library $(VENV)/.installed ## target/release/libpassrl.so, and a .venv in which `import passrl` works
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -c 'import passrl; print("passrl imports from", passrl.__path__[0])'
@@ -37,6 +37,11 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
 
+# torch's default wheel brings CUDA's libraries along: too much for every test run.
+test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
+	@PYTHON=$(PYTHON) tests/setup.sh frameworks
+	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py
+
 bench: ## one table against a copy of the same bytes, recorded in benches/record
 	@mkdir -p target
 	@echo "benches are built and run (about a minute each); log: target/bench.log"
@@ -50,5 +55,8 @@ miri: ## small batches through the library's own C functions under Miri (nightly
 header: ## rewrite what is generated and committed: include/passrl.h, docs/third-party-licences.md
 	BLESS=1 $(CARGO) test --locked --test header --test licences
 
-clean: ## remove target and .venv
-	rm -rf target $(VENV)
+rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_rollouts.jsonl: the same bytes unless the program changed
+	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
+
+clean: ## remove target and the virtual environments
+	rm -rf target $(VENV) .venv-frameworks

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv.
+# Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv, `setup.sh frameworks` a .venv-frameworks
+# with torch.
 # A package is installed only where it is missing and apt-get can; else one sentence names it with the command that brings it.
 # Exit status 1: something that nothing works without is missing.
 set -uo pipefail
@@ -43,18 +44,25 @@ system() {
     return $broken
 }
 
-python() {
+# environment FOLDER PACKAGE...: a virtual environment with these.
+environment() {
+    local venv=$1
+    shift
     command -v "$PYTHON" >/dev/null || install python3 "the Python package" || return 1
-    if [ ! -x .venv/bin/pip ]; then
+    if [ ! -x "$venv/bin/pip" ]; then
         "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || install python3-venv "python3 -m venv" || return 1
-        "$PYTHON" -m venv .venv || { echo "setup: python3 -m venv failed; bring it with: sudo apt-get install python3-venv"; return 1; }
+        "$PYTHON" -m venv "$venv" || { echo "setup: python3 -m venv failed; bring it with: sudo apt-get install python3-venv"; return 1; }
     fi
-    .venv/bin/pip install -q --disable-pip-version-check -e 'bindings/python[cli,dev]' && return 0
-    echo "setup: pip could not install bindings/python[cli,dev]; with a network: .venv/bin/pip install -e 'bindings/python[cli,dev]'"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@" && return 0
+    echo "setup: pip could not install $*; with a network: $venv/bin/pip install $*"
     return 1
 }
 
+python() { environment .venv -e 'bindings/python[cli,dev]'; }
+
+frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch; }
+
 case ${1:-} in
-system | python) "$1" ;;
-*) echo "usage: tests/setup.sh system|python" >&2; exit 2 ;;
+system | python | frameworks) "$1" ;;
+*) echo "usage: tests/setup.sh system|python|frameworks" >&2; exit 2 ;;
 esac
