@@ -98,6 +98,9 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
         self.keep_kl(i, &at, &scope, &mut kept);
+        if job.plan.slots.shaped && form != Form::Tokens && kept.state & state::HAS_PROCESS != 0 {
+            self.shape_lists(i, &at, &kept);
+        }
         self.without_stream(i, &mut kept);
         // SAFETY: the rollout is this thread's.
         unsafe { job.keep(i, kept) }
@@ -300,18 +303,22 @@ impl Worker<'_> {
                 });
             }
         }
-        if plan.slots.shaped && scored {
-            let shape = job.shaped_reward(i);
-            // SAFETY: the rollout's own lists.
-            unsafe {
-                let map = |from: &[f32], to: &mut [f32], n: usize| to[..n].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
-                map(job.elements(0, at), job.elements(1, at), list.count);
-                if kept.state & state::ONE_LIST == 0 {
-                    map(job.values(0, at), job.values(1, at), chunks.count);
-                }
-                if plan.workspace.token_values.count > 0 {
-                    map(job.token_values(0, at), job.token_values(1, at), scope.count);
-                }
+    }
+
+    /// The shaped rewards of a rollout's lists, beside them; the outcome in them is known once its KL is.
+    fn shape_lists(&self, i: usize, at: &Extent, kept: &Rollout) {
+        let job = self.job;
+        let (elements, chunks, tokens) = (kept.elements as usize, kept.chunks as usize, kept.count as usize);
+        let shape = job.shaped_reward(i);
+        // SAFETY: the rollout's own lists.
+        unsafe {
+            let map = |from: &[f32], to: &mut [f32], n: usize| to[..n].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
+            map(job.elements(0, at), job.elements(1, at), elements);
+            if kept.state & state::ONE_LIST == 0 {
+                map(job.values(0, at), job.values(1, at), chunks);
+            }
+            if job.plan.workspace.token_values.count > 0 {
+                map(job.token_values(0, at), job.token_values(1, at), tokens);
             }
         }
     }
