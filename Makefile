@@ -11,7 +11,7 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test test-frameworks bench clean header library rollouts
+.PHONY: help build demo test test-frameworks pictures bench clean header library rollouts
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test: ## everything that can run here; ends by saying what was skipped and why
 test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
 	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py
+
+pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
+	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
+	@ls -l docs/pictures/*.png
 
 bench: ## one table against a copy of the same bytes, recorded in benches/record
 	@mkdir -p target

@@ -876,6 +876,8 @@ PASSRL_API passrl_status passrl_plan_phases(const struct passrl_plan *plan, int3
 // Bytes of a partials buffer of this plan. Any thread.
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
+// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses.
+//
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
 PASSRL_API passrl_status passrl_partials_init(const struct passrl_plan *plan, void *buffer, size_t bytes);

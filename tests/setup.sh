@@ -33,6 +33,10 @@ has_libclang() {
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang-[0-9]*.so*' >/dev/null
 }
 
+has_chromium() {
+    command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome
+} >/dev/null
+
 system() {
     local broken=0
     command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
@@ -40,6 +44,7 @@ system() {
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
+    has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true
     return $broken
 }
 
@@ -57,7 +62,12 @@ environment() {
     return 1
 }
 
-python() { environment .venv -e 'bindings/python[cli,dev]'; }
+python() {
+    local extras=cli,dev
+    # What drives the browser is of use only beside one.
+    has_chromium && extras=cli,dev,page
+    environment .venv -e "bindings/python[$extras]"
+}
 
 frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch; }
 

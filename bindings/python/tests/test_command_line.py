@@ -127,7 +127,7 @@ def test_first_line_says_what_every_line_has(tmp_path: Path) -> None:
         ({"group": 1, "len": 1, "signal": [0], "tokens": [None]}, '"tokens[0]" is null; it must be text or an id'),
         ({"group": 1, "len": 1, "outcome": 1, "format_ok": True}, 'has no "format"'),
     ):
-        done = command("shape", write(tmp_path / "r.jsonl", [row]), "--plot", tmp_path / "p.png")
+        done = command("shape", write(tmp_path / "r.jsonl", [row]), "--page", tmp_path / "p.html")
         assert done.exit_code == 2 and sentence in done.output, done.output
 
 

@@ -247,7 +247,7 @@ impl Worker<'_> {
         to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
     }
 
-    /// Values, token rewards, bootstrap and the log-probabilities of V-trace are read as they are; a bad one is a finding.
+    /// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding.
     fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
         let job = self.job;
         let problem = job.problem;
@@ -270,9 +270,13 @@ impl Worker<'_> {
             found.add(&own);
         }
         if let Some(logps) = &problem.behavior {
-            let (bad, own) = self.bad_logps(&at, &scope, logps);
+            let bad = self.bad_logps(&at, &scope, logps);
             self.report.nonfinite_values += if job.counting { bad } else { 0 };
-            found.add(&own);
+            found.absmax = found.absmax.max(if bad > 0 { exact::INFINITE } else { 0 });
+        }
+        if problem.rollout_lam.is_some_and(|lam| !(0.0..=1.0).contains(&lam.f32(i))) {
+            self.report.nonfinite_values += i64::from(job.counting);
+            found.absmax = found.absmax.max(exact::INFINITE);
         }
         if let Some(bootstrap) = problem.bootstrap {
             let mut own = Extremes::EMPTY;

@@ -19,6 +19,7 @@ from ..errors import Error
 from ..plan import Plan
 from . import help
 from .comparison import Comparison, Records
+from .explained import Explained
 from .lines import BadLine
 from .output import Output, Refused, whole
 from .shaper import Shaper, differences, limits, settled
@@ -126,18 +127,22 @@ def _configured(preset: str, settings: tuple[str, ...], kind: str | None) -> Con
 @commands.command("shape", epilog=help.SHAPE)
 @_options(_file, _preset, _set, _kind)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here: .npz, .jsonl or .parquet.")
+@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write this HTML page: every rollout, and each token's terms.")
+@click.option("--distributions", type=click.Path(dir_okay=False, path_type=Path), help="Draw the batch's advantages to this picture (.png, .svg, .pdf).")
 @_options(_plot, _run, _threads)
 @_answered
 def shape_command(
-    file: str, preset: str, settings: tuple[str, ...], kind: str | None, out: Path | None, plot: Path | None, chosen: str | None,
-    threads: int, batch_tokens: int, whole_file: bool, quiet: bool,
+    file: str, preset: str, settings: tuple[str, ...], kind: str | None, out: Path | None, page: Path | None, distributions: Path | None,
+    plot: Path | None, chosen: str | None, threads: int, batch_tokens: int, whole_file: bool, quiet: bool,
 ) -> None:
     """Computes the advantages of the rollouts in FILE, shows what changes against process-supervised GRPO, and writes them."""
     config = _configured(preset, settings, kind)
     output = None if out is None else Output(out)
-    work = Work(Source(file, quiet), None if whole_file else batch_tokens, plot, chosen)
-    work.add(preset, Shaper(config, threads, whole_file))
-    if preset != BASELINE and (plot is not None or not quiet):
+    explained = Explained(page, distributions, threads)
+    work = Work(Source(file, quiet), None if whole_file else batch_tokens, plot, chosen, text=page is not None)
+    shaper = Shaper(config, threads, whole_file)
+    work.add(preset, shaper)
+    if preset != BASELINE and not quiet:
         kinds = {"kind": config.kind} if "kind" in config.told or config.kind != "prm" else {}
         work.add(BASELINE, Shaper(Config(BASELINE, **kinds), threads, whole_file), beside=True)
     console = _console()
@@ -147,15 +152,17 @@ def shape_command(
         for batch in work.batches():
             if writer is not None:
                 writer.add(batch.rollouts, batch.runs[-1].shaped)
+            explained.add(batch.rollouts, batch.runs[-1], batch.rows)
             if not quiet:
                 tally = tally or Tally([run.name for run in batch.runs])
                 tally.add(batch.rollouts, batch.runs, batch.rows, batch.scope)
         picture = None if plot is None else work.picture(plot, stack.enter_context(whole(plot)))
+        pages = explained.write(shaper.config, stack)
     for sentence in work.notes:
         console.print(sentence, highlight=False, markup=False)
     if tally is not None:
         tally.show(console)
-        told = [None if out is None else f"advantages: {out}", picture]
+        told = [None if out is None else f"advantages: {out}", picture, *pages]
         for sentence in filter(None, told):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 

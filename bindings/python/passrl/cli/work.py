@@ -40,21 +40,23 @@ class Shapen:
 
 
 class Work:
-    """Reads the source as often as the configurations need and gives every batch with its results."""
+    """Reads the source as often as the configurations need and gives every batch with its results. `text`: with the tokens' text."""
 
-    def __init__(self, source: Source, budget: int | None, plot: Path | None, chosen: str | None) -> None:
+    def __init__(self, source: Source, budget: int | None, plot: Path | None, chosen: str | None, text: bool = False) -> None:
         if plot is not None and plot.suffix not in PICTURES:
             raise Refused(f"--plot {plot}: the file's name must end in {', '.join(PICTURES)}")
-        self.source, self.budget = source, budget
+        self.source, self.budget, self.text = source, budget, text
         self.shapers: dict[str, Shaper] = {}
         self.choice = None if plot is None else Choice(chosen)
         self.notes: list[str] = []
+        self.aside: set[str] = set()
         self._beside: set[str] = set()
 
     def add(self, name: str, shaper: Shaper, beside: bool = False) -> None:
-        """A configuration; one `beside` comes first and is left out, with a note, where the file does not fit it."""
+        """A configuration; one `beside` comes first, is not drawn, and is left out, with a note, where the file does not fit it."""
         self.shapers = {name: shaper} | self.shapers if beside else self.shapers | {name: shaper}
         self._beside |= {name} if beside else set()
+        self.aside |= {name} if beside else set()
 
     def batches(self) -> Iterator[Shapen]:
         """The batches in the file's order. Errors: `BadLine`, `Refused`, `passrl.Error`."""
@@ -67,7 +69,7 @@ class Work:
                 for shaper in self.shapers.values():
                     shaper.look(number, rollouts)
         label = f"shaping, pass {passes + 1} of {passes + 1}" if passes else "shaping"
-        for rollouts in batches(self.source, self.budget, self.choice is not None, label):
+        for rollouts in batches(self.source, self.budget, self.text, label):
             shapen = self._shapen(rollouts)
             if self.choice is not None:
                 if self.budget is None:
@@ -99,9 +101,9 @@ class Work:
             raise Refused(self.choice.missing())
         shapen = self._shapen(self.choice.found, part=True)
         try:
-            from .picture import draw
+            from .picture import compare
 
-            draw(part, shapen.rollouts, shapen.runs, shapen.rows[0], shapen.scope)
+            compare(part, shapen.rollouts, {run.name: run.shaped for run in shapen.runs if run.name not in self.aside})
         except ModuleNotFoundError as fault:
             raise Refused(f"--plot needs {fault.name}; install it with: pip install 'passrl[cli]'") from None
         return f"picture of group {shapen.rows[0].key} ({self.choice.why}): {path}"
