@@ -93,6 +93,16 @@ class Case:
                 out[start + np.flatnonzero(mask)[-1]] = reward[i]
         return out
 
+    def live_steps(self, i: int) -> list[tuple[int, slice]]:
+        """Steps of rollout i with a token in scope: number, slots. A step without one is in no set."""
+        found, begin = [], int(self.cu[i])
+        for step in range(int(self.step_offsets[i]), int(self.step_offsets[i + 1])):
+            end = int(self.cu[i] + self.step_ends[step])
+            if self.mask[begin:end].any():
+                found.append((step, slice(begin, end)))
+            begin = end
+        return found
+
     def members(self) -> list[I64]:
         """Rollouts of each group, in order of the group's number."""
         return [np.flatnonzero(self.groups == g) for g in np.unique(self.groups)]
@@ -117,6 +127,8 @@ KINDS = {
     "absent": "reward functions that do not apply (NaN)",
     "tail": "every rollout but the longest ends in one slot out of scope (the state after the last token)",
     "far": "a few log-ratios beyond the clamps of the KL estimators (10 and 20)",
+    "nan": "NaN in values and log-probabilities out of scope",
+    "residue": "groups of equal outcomes whose mean is not exact in float32",
     "bf16": "every number is representable in bf16",
 }
 
@@ -201,6 +213,15 @@ def _absent(made: dict[str, Any]) -> None:
     functions[16, 0] = functions[18, 1] = np.nan
 
 
+def _nan(made: dict[str, Any]) -> None:
+    for name in ("values", "logp_policy", "logp_reference"):
+        made[name][~made["mask"]] = np.nan
+
+
+def _residue(made: dict[str, Any]) -> None:
+    made["outcome"][:7], made["outcome"][7:14] = 0.7, 0.1
+
+
 def _empty(made: dict[str, Any]) -> None:
     made["mask"][made["lengths"][:1].sum() : made["lengths"][:2].sum()] = False
 
@@ -218,5 +239,7 @@ def cases() -> dict[str, Case]:
         _make("one", 8, [1], 3, {"even", "single"}, lengths=[3]),
         _make("absent", 9, [4, 4, 4, 4, 4], 8, {"even", "absent"}, edit=_absent),
         _make("tail", 10, [4, 4], 24, {"even", "tail"}),
+        _make("nan", 11, [4], 16, {"even", "gaps", "nan"}, shortest=8, edit=_nan),
+        _make("residue", 12, [7, 7, 7], 3, {"even", "residue"}, shortest=1, edit=_residue),
     ]
     return {case.name: case for case in made}

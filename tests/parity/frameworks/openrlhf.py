@@ -67,6 +67,8 @@ def entries() -> list[Entry]:
         entry("gae", "kl", inputs=("outcome", "values", *log_probs), kl="k1", kl_coef=0.05, gamma=0.98, lam=0.9, refuses=none,
               config={"kl": "k1", "kl_coef": 0.05, "gamma": 0.98, "lam": 0.9}),
     ]
+    compat: dict[str, Any] = {"exceptions": {"one": "refused"}, "config": {"compat": True}, "needs": groups | several}
+    found += [Entry(preset=f"openrlhf.{name}", variant="compat_refused", source=SOURCE, run=_run(name), **compat) for name in ("rloo", "group_norm")]
     for kl in ("k1", "k2", "k3"):
         found.append(entry("group_norm", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl": kl, "kl_coef": 0.02}))
         found.append(entry("reinforce", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl": kl, "kl_coef": 0.02}, refuses=none))
