@@ -85,12 +85,16 @@
 
 #define PASSRL_POOL_TOKENS 1
 
+#define PASSRL_POOL_ROLLOUTS 2
+
 // `fusion`: how the streams become one advantage.
 #define PASSRL_FUSION_ADVANTAGE 0
 
 #define PASSRL_FUSION_REWARD_SHAPING 1
 
 #define PASSRL_FUSION_POOLED 2
+
+#define PASSRL_FUSION_REWARD_SUM 3
 
 // `chunk`: what a chunk is.
 #define PASSRL_CHUNK_BY_VALUE 0
@@ -102,6 +106,8 @@
 #define PASSRL_CHUNK_NONE 3
 
 #define PASSRL_CHUNK_GIVEN 4
+
+#define PASSRL_CHUNK_SEGMENT 5
 
 // `boundary_rule`: with what the detector compares a token.
 #define PASSRL_BOUNDARY_ADJACENT 0
@@ -125,6 +131,8 @@
 
 #define PASSRL_CREDIT_GAE 2
 
+#define PASSRL_CREDIT_VTRACE 3
+
 // `divide_scope`: what Divide-Length divides.
 #define PASSRL_DIVIDE_ALL 0
 
@@ -144,14 +152,13 @@
 
 #define PASSRL_CENTER_LEAVE_ONE_OUT 2
 
-// Declared for the estimators to come; refused by this version.
 #define PASSRL_CENTER_BATCH 3
 
-// Declared for the estimators to come; refused by this version.
 #define PASSRL_CENTER_LENGTH_WEIGHTED 4
 
-// Declared for the estimators to come; refused by this version.
 #define PASSRL_CENTER_GIVEN 5
+
+#define PASSRL_CENTER_RUNNER_UP 6
 
 // `scale` of a stream.
 #define PASSRL_SCALE_NONE 0
@@ -160,13 +167,16 @@
 
 #define PASSRL_SCALE_LEAVE_ONE_OUT 2
 
-// Declared for the estimators to come; refused by this version.
 #define PASSRL_SCALE_BATCH 3
 
 // Declared for the estimators to come; refused by this version.
 #define PASSRL_SCALE_GIVEN 4
 
 #define PASSRL_SCALE_ABS_MAX 5
+
+#define PASSRL_SCALE_NONZERO_SHARE 6
+
+#define PASSRL_SCALE_MEAN 7
 
 // `epsilon_mode` of a stream and of the whitening.
 #define PASSRL_EPSILON_ADD_STD 0
@@ -195,6 +205,63 @@
 #define PASSRL_MISSING_ZERO 1
 
 #define PASSRL_MISSING_EXCLUDE 2
+
+// `place` of a per-rollout stream: the chunks that its term goes to.
+#define PASSRL_PLACE_EVERY 0
+
+#define PASSRL_PLACE_LAST 1
+
+#define PASSRL_PLACE_END 2
+
+// `zero_variance` of a stream: what a set of equal values gives under a standard deviation.
+#define PASSRL_ZERO_VARIANCE_ZERO 0
+
+#define PASSRL_ZERO_VARIANCE_CENTER 1
+
+// `kl_in_reward`: the divergence of a token, from d = logp_policy - logp_reference.
+#define PASSRL_KL_NONE 0
+
+#define PASSRL_KL_K1 1
+
+#define PASSRL_KL_K2 2
+
+#define PASSRL_KL_K3 3
+
+#define PASSRL_KL_ABS 4
+
+// `kl_place`: where the divergence is taken from.
+#define PASSRL_KL_PLACE_OUTCOME 0
+
+#define PASSRL_KL_PLACE_REWARD 1
+
+#define PASSRL_KL_PLACE_ADVANTAGE 2
+
+// `scan_mask`: how scans over tokens pass what is out of scope.
+#define PASSRL_SCAN_MASK_CARRY 0
+
+#define PASSRL_SCAN_MASK_DECAY 1
+
+#define PASSRL_SCAN_MASK_NONE 2
+
+// `gae_over`: the units of GAE.
+#define PASSRL_GAE_TOKENS 0
+
+#define PASSRL_GAE_CHUNKS 1
+
+// `divide_by`: the divisor of Divide-Length.
+#define PASSRL_DIVIDE_BY_COUNT 0
+
+#define PASSRL_DIVIDE_BY_DISCOUNTED_COUNT 1
+
+// `step_sets`: the sets of the process streams.
+#define PASSRL_STEP_SETS_GROUP 0
+
+#define PASSRL_STEP_SETS_STEP_GROUP 1
+
+// `step_value`: what a step's value is made of.
+#define PASSRL_STEP_VALUE_SCORE 0
+
+#define PASSRL_STEP_VALUE_RETURN_TO_GO 1
 
 // Size of the configuration's stream table, and where its rows begin: process signals, outcome, format, further streams.
 #define PASSRL_MAX_STREAMS 16
@@ -310,10 +377,18 @@ typedef struct passrl_stream {
     int32_t singleton;
     // `PASSRL_MISSING_*`.
     int32_t missing;
+    // `PASSRL_PLACE_*`: which chunks a per-rollout stream's term goes to.
+    int32_t place;
+    // `PASSRL_ZERO_VARIANCE_*`: what a set of equal values gives.
+    int32_t zero_variance;
     // Must be 0.
     int32_t reserved0;
+    // Per-rollout streams: values are limited to [-c, c] before anything else; +inf.
+    double clip_value;
+    // Per-rollout streams: standardised values are limited to [-c, c]; +inf.
+    double clip_standardized;
     // Must be 0.
-    int64_t reserved[6];
+    int64_t reserved[3];
     // Name for messages and reports; zero-terminated.
     char name[32];
 } passrl_stream;
@@ -383,6 +458,37 @@ typedef struct passrl_config {
     double clip;
     // The stream table: process 0-3, outcome, format, further streams. Sums run in this order.
     struct passrl_stream streams[16];
+    // `PASSRL_KL_*`: the divergence from `logp_reference` that is taken from the reward; none.
+    int32_t kl_in_reward;
+    // `PASSRL_KL_PLACE_*`: where it is taken; outcome.
+    int32_t kl_place;
+    // `PASSRL_SCAN_MASK_*`: how return-to-go and GAE over tokens pass out-of-scope tokens; carry.
+    int32_t scan_mask;
+    // `PASSRL_GAE_*`: units of GAE; tokens.
+    int32_t gae_over;
+    // `PASSRL_DIVIDE_BY_*`: what Divide-Length divides by; count.
+    int32_t divide_by;
+    // `PASSRL_STEP_SETS_*`: the sets of the process streams; group.
+    int32_t step_sets;
+    // `PASSRL_STEP_VALUE_*`: what a step's value is made of; score.
+    int32_t step_value;
+    // Must be 0.
+    int32_t reserved1;
+    // Coefficient of `kl_in_reward`; 0.
+    double kl_coef;
+    // log(policy / reference) counts as no less than -c before the divergence is formed; +inf.
+    double kl_log_ratio_clamp;
+    // The divergence of a token is limited to [-c, c]; +inf.
+    double kl_clamp;
+    // GAE: lambda of the returns; -1: as `lam`.
+    double lam_returns;
+    // GAE: lambda of a rollout of n tokens is 1 - 1 / (alpha n); 0: off.
+    double lam_length_alpha;
+    // Discount of `step_value = return_to_go`; 1.
+    double step_gamma;
+    // V-trace: limits of the importance ratios; 1.
+    double rho_clip;
+    double c_clip;
 } passrl_config;
 
 // Options of a context. Fill with `passrl_context_options_init`.
@@ -468,7 +574,7 @@ typedef struct passrl_batch {
     const struct passrl_view *in_stats;
     // Nonzero: the rollout is a placeholder, all of it 0. `[R]` of a mask's types.
     const struct passrl_view *absent;
-    // Supplied baselines, `[R]`. Declared for the estimators to come; refused by this version.
+    // `center = given`: what is subtracted from the outcome, `[R]` as outcome.
     const struct passrl_view *baselines;
     // gae: value after the last token, `[R]` f32, bf16, f16 or f64. NULL: 0.
     const struct passrl_view *bootstrap;
@@ -479,11 +585,11 @@ typedef struct passrl_batch {
     const struct passrl_view *logp_teacher;
     // With it G-OPD: lambda (teacher - base) - (policy - base).
     const struct passrl_view *logp_base;
-    // For KL in the reward. Declared for the estimators to come; refused by this version.
+    // `kl_in_reward`: log-probabilities of the reference, token-shaped as `logp_policy`, which it needs.
     const struct passrl_view *logp_reference;
     // gae: V, token-shaped f32, bf16, f16 or f64.
     const struct passrl_view *values;
-    // gae: rewards a token, token-shaped f32, bf16, f16 or f64, instead of the chunks' values.
+    // Rewards a token, token-shaped f32, bf16, f16 or f64: gae: instead of the chunks' values; other credit (`chunk = token`): added to them.
     const struct passrl_view *token_rewards;
     // `chunk = given`: nonzero ends a chunk after this token; token-shaped, of a mask's types.
     const struct passrl_view *chunk_ends;
@@ -497,7 +603,7 @@ typedef struct passrl_batch {
     const struct passrl_view *step_scores;
     // Sparse form: nonzero where a token ends a step; token-shaped, of a mask's types.
     const struct passrl_view *step_marks;
-    // `[S]`: steps of equal state share statistics (GiGPO). Declared for the estimators to come; refused by this version.
+    // `step_sets = step_group`: `[S]` i32 or i64, any numbers: steps of a group with equal numbers (equal state) share statistics (GiGPO).
     const struct passrl_view *step_group;
     // Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
     const struct passrl_view *piece_rollout;
@@ -505,6 +611,10 @@ typedef struct passrl_batch {
     // Statistics to use instead of, or merged with, the batch's. Declared for the estimators to come; refused by this version.
     const void *stats_in;
     size_t stats_in_bytes;
+    // gae: lambda of each rollout, `[R]` f32, bf16, f16 or f64, 0 to 1, in place of the configuration's.
+    const struct passrl_view *rollout_lam;
+    // V-trace: log-probabilities of the policy that sampled, token-shaped as `logp_policy`, which it needs.
+    const struct passrl_view *logp_behavior;
 } passrl_batch;
 
 // One section of a partials buffer (`passrl_partials_layout`): reduce it in place and partials of several processes are one. Frozen.

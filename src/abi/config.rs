@@ -25,8 +25,12 @@ pub fn from_model(config: &Config) -> passrl_config {
             loo_unit: row.loo_unit.number(),
             singleton: row.singleton.number(),
             missing: row.missing.number(),
+            place: row.place.number(),
+            zero_variance: row.zero_variance.number(),
             reserved0: 0,
-            reserved: [0; 6],
+            clip_value: row.clip_value,
+            clip_standardized: row.clip_standardized,
+            reserved: [0; 3],
             name,
         }
     };
@@ -62,6 +66,22 @@ pub fn from_model(config: &Config) -> passrl_config {
         whiten_epsilon: config.whiten_epsilon,
         clip: config.clip,
         streams: std::array::from_fn(|index| stream(index, &config.streams[index])),
+        kl_in_reward: config.kl_in_reward.number(),
+        kl_place: config.kl_place.number(),
+        scan_mask: config.scan_mask.number(),
+        gae_over: config.gae_over.number(),
+        divide_by: config.divide_by.number(),
+        step_sets: config.step_sets.number(),
+        step_value: config.step_value.number(),
+        reserved1: 0,
+        kl_coef: config.kl_coef,
+        kl_log_ratio_clamp: config.kl_log_ratio_clamp,
+        kl_clamp: config.kl_clamp,
+        lam_returns: config.lam_returns,
+        lam_length_alpha: config.lam_length_alpha,
+        step_gamma: config.step_gamma,
+        rho_clip: config.rho_clip,
+        c_clip: config.c_clip,
     }
 }
 

@@ -30,11 +30,13 @@ pub const PASSRL_KIND_NONE: i32 = 2;
 /// `pool`: the elements of the process set.
 pub const PASSRL_POOL_STEPS: i32 = 0;
 pub const PASSRL_POOL_TOKENS: i32 = 1;
+pub const PASSRL_POOL_ROLLOUTS: i32 = 2;
 
 /// `fusion`: how the streams become one advantage.
 pub const PASSRL_FUSION_ADVANTAGE: i32 = 0;
 pub const PASSRL_FUSION_REWARD_SHAPING: i32 = 1;
 pub const PASSRL_FUSION_POOLED: i32 = 2;
+pub const PASSRL_FUSION_REWARD_SUM: i32 = 3;
 
 /// `chunk`: what a chunk is.
 pub const PASSRL_CHUNK_BY_VALUE: i32 = 0;
@@ -42,6 +44,7 @@ pub const PASSRL_CHUNK_STEP: i32 = 1;
 pub const PASSRL_CHUNK_TOKEN: i32 = 2;
 pub const PASSRL_CHUNK_NONE: i32 = 3;
 pub const PASSRL_CHUNK_GIVEN: i32 = 4;
+pub const PASSRL_CHUNK_SEGMENT: i32 = 5;
 
 /// `boundary_rule`: with what the detector compares a token.
 pub const PASSRL_BOUNDARY_ADJACENT: i32 = 0;
@@ -59,6 +62,7 @@ pub const PASSRL_CHUNK_VALUE_MEAN: i32 = 1;
 pub const PASSRL_CREDIT_RETURN_TO_GO: i32 = 0;
 pub const PASSRL_CREDIT_BROADCAST: i32 = 1;
 pub const PASSRL_CREDIT_GAE: i32 = 2;
+pub const PASSRL_CREDIT_VTRACE: i32 = 3;
 
 /// `divide_scope`: what Divide-Length divides.
 pub const PASSRL_DIVIDE_ALL: i32 = 0;
@@ -73,22 +77,21 @@ pub const PASSRL_WHITEN_ROLLOUTS: i32 = 2;
 pub const PASSRL_CENTER_NONE: i32 = 0;
 pub const PASSRL_CENTER_GROUP: i32 = 1;
 pub const PASSRL_CENTER_LEAVE_ONE_OUT: i32 = 2;
-/// Declared for the estimators to come; refused by this version.
 pub const PASSRL_CENTER_BATCH: i32 = 3;
-/// Declared for the estimators to come; refused by this version.
 pub const PASSRL_CENTER_LENGTH_WEIGHTED: i32 = 4;
-/// Declared for the estimators to come; refused by this version.
 pub const PASSRL_CENTER_GIVEN: i32 = 5;
+pub const PASSRL_CENTER_RUNNER_UP: i32 = 6;
 
 /// `scale` of a stream.
 pub const PASSRL_SCALE_NONE: i32 = 0;
 pub const PASSRL_SCALE_GROUP: i32 = 1;
 pub const PASSRL_SCALE_LEAVE_ONE_OUT: i32 = 2;
-/// Declared for the estimators to come; refused by this version.
 pub const PASSRL_SCALE_BATCH: i32 = 3;
 /// Declared for the estimators to come; refused by this version.
 pub const PASSRL_SCALE_GIVEN: i32 = 4;
 pub const PASSRL_SCALE_ABS_MAX: i32 = 5;
+pub const PASSRL_SCALE_NONZERO_SHARE: i32 = 6;
+pub const PASSRL_SCALE_MEAN: i32 = 7;
 
 /// `epsilon_mode` of a stream and of the whitening.
 pub const PASSRL_EPSILON_ADD_STD: i32 = 0;
@@ -109,6 +112,48 @@ pub const PASSRL_SINGLETON_REFUSE: i32 = 2;
 pub const PASSRL_MISSING_ERROR: i32 = 0;
 pub const PASSRL_MISSING_ZERO: i32 = 1;
 pub const PASSRL_MISSING_EXCLUDE: i32 = 2;
+
+/// `place` of a per-rollout stream: the chunks that its term goes to.
+pub const PASSRL_PLACE_EVERY: i32 = 0;
+pub const PASSRL_PLACE_LAST: i32 = 1;
+pub const PASSRL_PLACE_END: i32 = 2;
+
+/// `zero_variance` of a stream: what a set of equal values gives under a standard deviation.
+pub const PASSRL_ZERO_VARIANCE_ZERO: i32 = 0;
+pub const PASSRL_ZERO_VARIANCE_CENTER: i32 = 1;
+
+/// `kl_in_reward`: the divergence of a token, from d = logp_policy - logp_reference.
+pub const PASSRL_KL_NONE: i32 = 0;
+pub const PASSRL_KL_K1: i32 = 1;
+pub const PASSRL_KL_K2: i32 = 2;
+pub const PASSRL_KL_K3: i32 = 3;
+pub const PASSRL_KL_ABS: i32 = 4;
+
+/// `kl_place`: where the divergence is taken from.
+pub const PASSRL_KL_PLACE_OUTCOME: i32 = 0;
+pub const PASSRL_KL_PLACE_REWARD: i32 = 1;
+pub const PASSRL_KL_PLACE_ADVANTAGE: i32 = 2;
+
+/// `scan_mask`: how scans over tokens pass what is out of scope.
+pub const PASSRL_SCAN_MASK_CARRY: i32 = 0;
+pub const PASSRL_SCAN_MASK_DECAY: i32 = 1;
+pub const PASSRL_SCAN_MASK_NONE: i32 = 2;
+
+/// `gae_over`: the units of GAE.
+pub const PASSRL_GAE_TOKENS: i32 = 0;
+pub const PASSRL_GAE_CHUNKS: i32 = 1;
+
+/// `divide_by`: the divisor of Divide-Length.
+pub const PASSRL_DIVIDE_BY_COUNT: i32 = 0;
+pub const PASSRL_DIVIDE_BY_DISCOUNTED_COUNT: i32 = 1;
+
+/// `step_sets`: the sets of the process streams.
+pub const PASSRL_STEP_SETS_GROUP: i32 = 0;
+pub const PASSRL_STEP_SETS_STEP_GROUP: i32 = 1;
+
+/// `step_value`: what a step's value is made of.
+pub const PASSRL_STEP_VALUE_SCORE: i32 = 0;
+pub const PASSRL_STEP_VALUE_RETURN_TO_GO: i32 = 1;
 
 /// Size of the configuration's stream table, and where its rows begin: process signals, outcome, format, further streams.
 pub const PASSRL_MAX_STREAMS: usize = 16;

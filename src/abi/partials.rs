@@ -4,8 +4,20 @@ use super::plan::{advantages_shape, borrow, finish};
 use super::status::*;
 use super::structs;
 use super::types::*;
+use crate::error::Result;
 use crate::{backend, check, refuse};
 use std::ffi::c_void;
+
+/// The plan behind a handle, if its sets can be taken in pieces.
+///
+/// # Safety
+/// As `borrow`.
+unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
+    // SAFETY: passed on.
+    let plan = unsafe { borrow(plan)? };
+    check::estimators::in_pieces(&plan.inner.config)?;
+    Ok(plan)
+}
 
 /// Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
 /// Any thread.
@@ -13,7 +25,7 @@ use std::ffi::c_void;
 pub unsafe extern "C" fn passrl_plan_phases(plan: *const passrl_plan, phases: *mut i32) -> passrl_status {
     guard("passrl_plan_phases", || {
         // SAFETY: a live handle by the contract.
-        let plan = unsafe { borrow(plan)? };
+        let plan = unsafe { in_pieces(plan)? };
         if phases.is_null() {
             return refuse!(PASSRL_ERR_NULL, "phases is NULL; it must point to an int32_t");
         }
@@ -28,7 +40,7 @@ pub unsafe extern "C" fn passrl_plan_phases(plan: *const passrl_plan, phases: *m
 pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *mut usize) -> passrl_status {
     guard("passrl_partials_size", || {
         // SAFETY: a live handle by the contract.
-        let plan = unsafe { borrow(plan)? };
+        let plan = unsafe { in_pieces(plan)? };
         if bytes.is_null() {
             return refuse!(PASSRL_ERR_NULL, "bytes is NULL; it must point to a size_t");
         }
@@ -45,7 +57,7 @@ pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: 
     guard("passrl_partials_init", || {
         // SAFETY: a live handle; `bytes` writable bytes by the contract.
         unsafe {
-            let plan = borrow(plan)?;
+            let plan = in_pieces(plan)?;
             let memory = check::memory(buffer, bytes, plan.inner.partials.bytes, 8, "buffer")?;
             plan.inner.partials.init(memory);
         }
@@ -69,7 +81,7 @@ pub unsafe extern "C" fn passrl_partials_add(
     guard("passrl_partials_add", || {
         // SAFETY: live handle, structs, views and buffers by the contract.
         unsafe {
-            let plan = borrow(plan)?;
+            let plan = in_pieces(plan)?;
             let batch = structs::read(batch, "batch")?;
             check::stream(stream)?;
             let phase = check::phase(phase, plan.inner.partials.phases)?;
@@ -97,7 +109,7 @@ pub unsafe extern "C" fn passrl_partials_merge(
     guard("passrl_partials_merge", || {
         // SAFETY: live handle and buffers by the contract.
         unsafe {
-            let plan = borrow(plan)?;
+            let plan = in_pieces(plan)?;
             let target = check::partials(into, into_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "into")?;
             let source = check::partials(from.cast_mut(), from_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "from")?;
             if std::ptr::eq(into.cast_const(), from) {
@@ -122,7 +134,7 @@ pub unsafe extern "C" fn passrl_partials_layout(
 ) -> passrl_status {
     guard("passrl_partials_layout", || {
         // SAFETY: a live handle by the contract.
-        let plan = unsafe { borrow(plan)? };
+        let plan = unsafe { in_pieces(plan)? };
         let phase = check::phase(phase, plan.inner.partials.phases)?;
         let all = plan.inner.partials.sections(phase);
         if count.is_null() {
@@ -158,7 +170,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
     guard("passrl_plan_apply", || {
         // SAFETY: live handle, structs, views and buffers by the contract.
         unsafe {
-            let plan = borrow(plan)?;
+            let plan = in_pieces(plan)?;
             let batch = structs::read(batch, "batch")?;
             let outputs = structs::read(outputs, "outputs")?;
             check::stream(stream)?;

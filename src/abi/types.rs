@@ -46,10 +46,18 @@ pub struct passrl_stream {
     pub singleton: i32,
     /// `PASSRL_MISSING_*`.
     pub missing: i32,
+    /// `PASSRL_PLACE_*`: which chunks a per-rollout stream's term goes to.
+    pub place: i32,
+    /// `PASSRL_ZERO_VARIANCE_*`: what a set of equal values gives.
+    pub zero_variance: i32,
     /// Must be 0.
     pub reserved0: i32,
+    /// Per-rollout streams: values are limited to [-c, c] before anything else; +inf.
+    pub clip_value: f64,
+    /// Per-rollout streams: standardised values are limited to [-c, c]; +inf.
+    pub clip_standardized: f64,
     /// Must be 0.
-    pub reserved: [i64; 6],
+    pub reserved: [i64; 3],
     /// Name for messages and reports; zero-terminated.
     pub name: [c_char; 32],
 }
@@ -121,6 +129,37 @@ pub struct passrl_config {
     pub clip: f64,
     /// The stream table: process 0-3, outcome, format, further streams. Sums run in this order.
     pub streams: [passrl_stream; 16],
+    /// `PASSRL_KL_*`: the divergence from `logp_reference` that is taken from the reward; none.
+    pub kl_in_reward: i32,
+    /// `PASSRL_KL_PLACE_*`: where it is taken; outcome.
+    pub kl_place: i32,
+    /// `PASSRL_SCAN_MASK_*`: how return-to-go and GAE over tokens pass out-of-scope tokens; carry.
+    pub scan_mask: i32,
+    /// `PASSRL_GAE_*`: units of GAE; tokens.
+    pub gae_over: i32,
+    /// `PASSRL_DIVIDE_BY_*`: what Divide-Length divides by; count.
+    pub divide_by: i32,
+    /// `PASSRL_STEP_SETS_*`: the sets of the process streams; group.
+    pub step_sets: i32,
+    /// `PASSRL_STEP_VALUE_*`: what a step's value is made of; score.
+    pub step_value: i32,
+    /// Must be 0.
+    pub reserved1: i32,
+    /// Coefficient of `kl_in_reward`; 0.
+    pub kl_coef: f64,
+    /// log(policy / reference) counts as no less than -c before the divergence is formed; +inf.
+    pub kl_log_ratio_clamp: f64,
+    /// The divergence of a token is limited to [-c, c]; +inf.
+    pub kl_clamp: f64,
+    /// GAE: lambda of the returns; -1: as `lam`.
+    pub lam_returns: f64,
+    /// GAE: lambda of a rollout of n tokens is 1 - 1 / (alpha n); 0: off.
+    pub lam_length_alpha: f64,
+    /// Discount of `step_value = return_to_go`; 1.
+    pub step_gamma: f64,
+    /// V-trace: limits of the importance ratios; 1.
+    pub rho_clip: f64,
+    pub c_clip: f64,
 }
 
 /// The most that a plan will ever be given. Workspace, tables and message sizes follow from it alone. 0 where a default is named.
@@ -193,7 +232,7 @@ pub struct passrl_batch {
     pub in_stats: *const passrl_view,
     /// Nonzero: the rollout is a placeholder, all of it 0. `[R]` of a mask's types.
     pub absent: *const passrl_view,
-    /// Supplied baselines, `[R]`. Declared for the estimators to come; refused by this version.
+    /// `center = given`: what is subtracted from the outcome, `[R]` as outcome.
     pub baselines: *const passrl_view,
     /// gae: value after the last token, `[R]` f32, bf16, f16 or f64. NULL: 0.
     pub bootstrap: *const passrl_view,
@@ -204,11 +243,11 @@ pub struct passrl_batch {
     pub logp_teacher: *const passrl_view,
     /// With it G-OPD: lambda (teacher - base) - (policy - base).
     pub logp_base: *const passrl_view,
-    /// For KL in the reward. Declared for the estimators to come; refused by this version.
+    /// `kl_in_reward`: log-probabilities of the reference, token-shaped as `logp_policy`, which it needs.
     pub logp_reference: *const passrl_view,
     /// gae: V, token-shaped f32, bf16, f16 or f64.
     pub values: *const passrl_view,
-    /// gae: rewards a token, token-shaped f32, bf16, f16 or f64, instead of the chunks' values.
+    /// Rewards a token, token-shaped f32, bf16, f16 or f64: gae: instead of the chunks' values; other credit (`chunk = token`): added to them.
     pub token_rewards: *const passrl_view,
     /// `chunk = given`: nonzero ends a chunk after this token; token-shaped, of a mask's types.
     pub chunk_ends: *const passrl_view,
@@ -222,7 +261,7 @@ pub struct passrl_batch {
     pub step_scores: *const passrl_view,
     /// Sparse form: nonzero where a token ends a step; token-shaped, of a mask's types.
     pub step_marks: *const passrl_view,
-    /// `[S]`: steps of equal state share statistics (GiGPO). Declared for the estimators to come; refused by this version.
+    /// `step_sets = step_group`: `[S]` i32 or i64, any numbers: steps of a group with equal numbers (equal state) share statistics (GiGPO).
     pub step_group: *const passrl_view,
     /// Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
     pub piece_rollout: *const passrl_view,
@@ -230,6 +269,10 @@ pub struct passrl_batch {
     /// Statistics to use instead of, or merged with, the batch's. Declared for the estimators to come; refused by this version.
     pub stats_in: *const c_void,
     pub stats_in_bytes: usize,
+    /// gae: lambda of each rollout, `[R]` f32, bf16, f16 or f64, 0 to 1, in place of the configuration's.
+    pub rollout_lam: *const passrl_view,
+    /// V-trace: log-probabilities of the policy that sampled, token-shaped as `logp_policy`, which it needs.
+    pub logp_behavior: *const passrl_view,
 }
 
 /// Where results go: views of the caller's memory, NULL for what is not wanted (`advantages` is always wanted). Fill with `passrl_outputs_init`.
@@ -377,7 +420,7 @@ pub struct passrl_plan {
 const _: () = {
     assert!(size_of::<passrl_view>() == 56);
     assert!(size_of::<passrl_stream>() == 128);
-    assert!(size_of::<passrl_config>() == 22 * 4 + 8 * 8 + 16 * 128);
+    assert!(size_of::<passrl_config>() == 22 * 4 + 8 * 8 + 16 * 128 + 8 * 4 + 8 * 8);
     assert!(size_of::<passrl_limits>() == 72);
     assert!(size_of::<passrl_section>() == 24);
     assert!(size_of::<passrl_report>() == 168);

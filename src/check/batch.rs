@@ -7,7 +7,7 @@ use crate::abi::types::{passrl_batch, passrl_view};
 use crate::error::Result;
 use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process, Steps};
-use crate::model::config::{Chunk, Config, Credit, Kind, Limits, MAX_PROCESS};
+use crate::model::config::*;
 use crate::refuse;
 
 /// Shape of token-shaped views: `[N]`, or `[R, T]`.
@@ -33,9 +33,6 @@ impl Tokens {
 /// What this version declares and does not serve.
 fn not_yet(b: &passrl_batch) -> Result<()> {
     for (given, name, with) in [
-        (!b.baselines.is_null(), "baselines", "the estimators"),
-        (!b.logp_reference.is_null(), "logp_reference", "KL in the reward"),
-        (!b.step_group.is_null(), "step_group", "the estimators (GiGPO)"),
         (!b.piece_rollout.is_null() || !b.piece_begin.is_null(), "piece_rollout", "context parallelism"),
         (!b.stats_in.is_null() || b.stats_in_bytes != 0, "stats_in", "the estimators"),
     ] {
@@ -75,6 +72,8 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, l
         (b.mask, "batch.mask"),
         (b.logp_policy, "batch.logp_policy"),
         (b.logp_teacher, "batch.logp_teacher"),
+        (b.logp_reference, "batch.logp_reference"),
+        (b.logp_behavior, "batch.logp_behavior"),
         (b.values, "batch.values"),
         (b.token_rewards, "batch.token_rewards"),
         (b.chunk_ends, "batch.chunk_ends"),
@@ -156,16 +155,49 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             return refuse!(PASSRL_ERR_CONFLICT, "batch.format_ok is given without batch.format; a violating rollout's advantage is made of its format reward");
         }
         let any_stream = num_process > 0 || rollout_streams.iter().any(Option::is_some);
-        let gae = config.credit == Credit::Gae;
-        let token_rewards = tokens.optional(b.token_rewards, "batch.token_rewards", view::FLOATS)?.filter(|_| gae);
+        let gae = matches!(config.credit, Credit::Gae | Credit::Vtrace);
+        let takes_rewards = gae || config.chunk == Chunk::Token;
+        let token_rewards = tokens.optional(b.token_rewards, "batch.token_rewards", view::FLOATS)?.filter(|_| takes_rewards);
         if !any_stream && token_rewards.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch has no process signal (config.kind is {}), no outcome, format or extra stream: there is nothing to shape", crate::model::config::Choice::name(config.kind));
         }
         let (grouping, groups) = grouping(b, rollouts, limits, any_stream)?;
         let values = tokens.optional(b.values, "batch.values", view::FLOATS)?.filter(|_| gae);
         if gae && values.is_none() && rollouts > 0 {
-            return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = gae needs a value a token");
+            return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = {} needs a value a token", config.credit.name());
         }
+        if token_rewards.is_some() && config.credit == Credit::Gae && config.gae_over == GaeOver::Chunks {
+            return refuse!(PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks, whose rewards are the chunks' values: leave token_rewards NULL, or set gae_over = tokens");
+        }
+        let baselines = line(b.baselines, "batch.baselines", view::FLOATS)?.filter(|_| config.streams[OUTCOME].center == Center::Given);
+        if config.streams[OUTCOME].center == Center::Given && baselines.is_none() && rollouts > 0 {
+            return refuse!(PASSRL_ERR_NULL, "batch.baselines is NULL; outcome.center = given needs a baseline a rollout");
+        }
+        let policy = tokens.optional(b.logp_policy, "batch.logp_policy", view::FLOATS)?;
+        let against = |other, name: &str, asked: bool, field: &str| {
+            let other = tokens.optional(other, name, view::FLOATS)?.filter(|_| asked);
+            match (policy, other) {
+                (Some(policy), Some(other)) => Ok(Some((policy, other))),
+                _ if !asked || rollouts == 0 => Ok(None),
+                (None, _) => refuse!(PASSRL_ERR_NULL, "batch.logp_policy is NULL; config.{field} needs it beside {name}"),
+                (_, None) => refuse!(PASSRL_ERR_NULL, "{name} is NULL; config.{field} needs it beside batch.logp_policy"),
+            }
+        };
+        let reference = against(b.logp_reference, "batch.logp_reference", config.asks_kl(), "kl_in_reward")?;
+        let behavior = against(b.logp_behavior, "batch.logp_behavior", config.credit == Credit::Vtrace, "credit = vtrace")?;
+        if reference.is_some() && !config.kl_by_token() && rollout_streams[0].is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it: give one (zeros will do), or set kl_place = reward");
+        }
+        let absent = line(b.absent, "batch.absent", view::MASKS)?;
+        let rollout_lam = line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae);
+        if let Some(given) = &rollout_lam {
+            // A placeholder's number is not read.
+            let out = |i: &usize| !(0.0..=1.0).contains(&given.f32(*i)) && !absent.is_some_and(|a| a.flag(*i));
+            if let Some(i) = (0..rollouts).find(out) {
+                return refuse!(PASSRL_ERR_VALUE, "batch.rollout_lam[{i}] is {:?}; it must be from 0.0 to 1.0", given.f32(i));
+            }
+        }
+        let step_group = step_group(b, config, &steps)?;
         let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
         if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token");
@@ -180,7 +212,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             rollout_streams,
             format_ok,
             in_stats: line(b.in_stats, "batch.in_stats", view::MASKS)?,
-            absent: line(b.absent, "batch.absent", view::MASKS)?,
+            absent,
             bootstrap: line(b.bootstrap, "batch.bootstrap", view::FLOATS)?.filter(|_| gae),
             process,
             num_process,
@@ -191,8 +223,30 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             chunk_marks,
             values,
             token_rewards,
+            baselines,
+            rollout_lam,
+            reference,
+            behavior,
+            step_group,
         })
     }
+}
+
+/// # Safety
+/// As `problem`.
+unsafe fn step_group(b: &passrl_batch, config: &Config, steps: &Option<Steps>) -> Result<Option<Array>> {
+    if config.step_sets == StepSets::Group {
+        return Ok(None);
+    }
+    let Some(steps) = steps else {
+        return if b.num_rollouts == 0 { Ok(None) } else { refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_sets = step_group needs steps") };
+    };
+    // SAFETY: by the contract.
+    let numbers = unsafe { view::optional(b.step_group, "batch.step_group", view::INTS, Want::Line(steps.ends.shape[0]))? };
+    if numbers.is_none() {
+        return refuse!(PASSRL_ERR_NULL, "batch.step_group is NULL; config.step_sets = step_group needs a number a step");
+    }
+    Ok(numbers)
 }
 
 /// # Safety
@@ -236,8 +290,27 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
     if b.signal.iter().skip(signals).any(|v| !v.is_null()) {
         return refuse!(PASSRL_ERR_NULL, "batch.signal[{signals}] is NULL and a later one is given; give signals first to last");
     }
-    let logps = !b.logp_policy.is_null() || !b.logp_teacher.is_null() || !b.logp_base.is_null();
+    // A policy alone is a forgotten teacher, unless something else asks for it.
+    let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null();
+    let logps = policy || !b.logp_teacher.is_null() || !b.logp_base.is_null();
     let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
+    if config.step_value == StepValue::ReturnToGo {
+        if steps.is_none() {
+            return refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps, as offsets and ends");
+        }
+        if signals > 0 {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "batch.signal[0] is given and config.step_value is return_to_go, which sums scores of steps: give step_scores, or an outcome alone, or set step_value = score"
+            );
+        }
+        if sources == 0 {
+            if b.outcome.is_null() {
+                return refuse!(PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go sums scores of steps, or takes the outcome back: give one");
+            }
+            return Ok((Process::Returns, 1));
+        }
+    }
     if sources != 1 {
         return refuse!(
             if sources == 0 { PASSRL_ERR_NULL } else { PASSRL_ERR_CONFLICT },

@@ -61,17 +61,11 @@ pub(super) fn stream(at: std::fmt::Arguments<'_>, row: &passrl_stream) -> Result
             }
         };
     }
-    if row.reserved0 != 0 || row.reserved != [0; 6] {
+    if row.reserved0 != 0 || row.reserved != [0; 3] {
         return refuse!(PASSRL_ERR_VALUE, "{at} has a reserved field that is not 0");
     }
     let center: Center = at!(choice("center", row.center));
     let scale: Scale = at!(choice("scale", row.scale));
-    if matches!(center, Center::Batch | Center::LengthWeighted | Center::Given) {
-        return refuse!(PASSRL_ERR_NOT_YET, "{at}.center is {}; this version serves none, group and leave_one_out", center.name());
-    }
-    if matches!(scale, Scale::Batch | Scale::Given) {
-        return refuse!(PASSRL_ERR_NOT_YET, "{at}.scale is {}; this version serves none, group, leave_one_out and abs_max", scale.name());
-    }
     Ok(Stream {
         // 2^64 times the largest f32, summed over 2^31 chunks, is far from the end of f64: no advantage can overflow on the way.
         weight: at!(within("weight", row.weight, -1.8446744073709552e19, 1.8446744073709552e19)),
@@ -83,13 +77,17 @@ pub(super) fn stream(at: std::fmt::Arguments<'_>, row: &passrl_stream) -> Result
         loo_unit: at!(choice("loo_unit", row.loo_unit)),
         singleton: at!(choice("singleton", row.singleton)),
         missing: at!(choice("missing", row.missing)),
+        place: at!(choice("place", row.place)),
+        zero_variance: at!(choice("zero_variance", row.zero_variance)),
+        clip_value: at!(within("clip_value", row.clip_value, f64::MIN_POSITIVE, f64::INFINITY)),
+        clip_standardized: at!(within("clip_standardized", row.clip_standardized, f64::MIN_POSITIVE, f64::INFINITY)),
     })
 }
 
 pub fn config(c: &passrl_config) -> Result<Config> {
     refuse_compat(c)?;
-    if c.reserved0 != 0 {
-        return refuse!(PASSRL_ERR_VALUE, "config.reserved0 is {}; it must be 0", c.reserved0);
+    if c.reserved0 != 0 || c.reserved1 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "config.reserved0 is {} and config.reserved1 {}; they must be 0", c.reserved0, c.reserved1);
     }
     if !(1..=PASSRL_MAX_PROCESS as i32).contains(&c.num_process) {
         return refuse!(PASSRL_ERR_VALUE, "config.num_process is {}; it must be from 1 to {PASSRL_MAX_PROCESS}", c.num_process);
@@ -130,22 +128,36 @@ pub fn config(c: &passrl_config) -> Result<Config> {
         whiten_epsilon: within("config.whiten_epsilon", c.whiten_epsilon, 0.0, 1e30)?,
         clip: within("config.clip", c.clip, 0.0, f64::INFINITY)?,
         streams,
+        kl_in_reward: choice("config.kl_in_reward", c.kl_in_reward)?,
+        kl_place: choice("config.kl_place", c.kl_place)?,
+        scan_mask: choice("config.scan_mask", c.scan_mask)?,
+        gae_over: choice("config.gae_over", c.gae_over)?,
+        divide_by: choice("config.divide_by", c.divide_by)?,
+        step_sets: choice("config.step_sets", c.step_sets)?,
+        step_value: choice("config.step_value", c.step_value)?,
+        kl_coef: within("config.kl_coef", c.kl_coef, -1e6, 1e6)?,
+        kl_log_ratio_clamp: within("config.kl_log_ratio_clamp", c.kl_log_ratio_clamp, 0.0, f64::INFINITY)?,
+        kl_clamp: within("config.kl_clamp", c.kl_clamp, 0.0, f64::INFINITY)?,
+        lam_returns: if c.lam_returns == -1.0 { -1.0 } else { within("config.lam_returns", c.lam_returns, 0.0, 1.0)? },
+        lam_length_alpha: within("config.lam_length_alpha", c.lam_length_alpha, 0.0, 1e30)?,
+        step_gamma: within("config.step_gamma", c.step_gamma, 0.0, 1.0)?,
+        rho_clip: within("config.rho_clip", c.rho_clip, 0.0, f64::INFINITY)?,
+        c_clip: within("config.c_clip", c.c_clip, 0.0, f64::INFINITY)?,
     };
     together(&config)?;
+    config.streams.iter().enumerate().try_for_each(|(index, row)| super::estimators::stream(index, row))?;
+    super::estimators::together(&config)?;
+    super::estimators::credit(&config)?;
+    super::estimators::steps(&config)?;
+    super::estimators::not_yet(&config)?;
     Ok(config)
 }
 
 /// Settings that exclude each other.
 fn together(c: &Config) -> Result<()> {
-    if c.credit == Credit::Gae && c.k != 0.0 {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.k is {:?}; GAE's advantages are not divided, set k = 0", c.k);
-    }
-    if c.credit == Credit::Gae && c.divide_scope == DivideScope::Process {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.credit is gae and config.divide_scope is process; GAE's advantages are not divided, set divide_scope = all");
-    }
     if c.fusion != Fusion::Advantage {
         let name = c.fusion.name();
-        if c.num_process != 1 || c.num_extra != 0 {
+        if c.fusion != Fusion::RewardSum && (c.num_process != 1 || c.num_extra != 0) {
             return refuse!(
                 PASSRL_ERR_CONFLICT,
                 "config.fusion is {name} with num_process = {} and num_extra = {}; it knows one process stream, outcome and format: set 1 and 0",
@@ -211,7 +223,7 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
             limits.group_rollouts
         );
     }
-    if limits.group_elements >= TOKENS || (config.whiten != Whiten::None && limits.tokens >= TOKENS) {
+    if limits.group_elements >= TOKENS || ((config.whiten != Whiten::None || config.streams.iter().any(Stream::asks_batch)) && limits.tokens >= TOKENS) {
         return refuse!(
             PASSRL_ERR_LIMIT,
             "limits.group_elements is {} and limits.tokens {}; exact sums allow fewer than {TOKENS} elements in a set",

@@ -1,6 +1,7 @@
 //! Raw structs to typed ones: every refusal lives here. Imports the ABI's structs and numbers, the model and the error, nothing of plan or backend.
 pub mod batch;
 pub mod config;
+pub mod estimators;
 pub mod groups;
 pub mod names;
 pub mod offsets;

@@ -86,7 +86,10 @@ const FIELDS: &[(&str, Setter<passrl_config>)] = fields!(passrl_config;
     chunk_value: chosen<ChunkValue>, credit: chosen<Credit>, divide_scope: chosen<DivideScope>, whiten: chosen<Whiten>,
     whiten_ddof: number, whiten_epsilon_mode: chosen<EpsilonMode>, whiten_shift: truth, fill_padding: truth, strict: truth,
     compat: truth, opd_lambda: number, eta: number, gamma: number, lam: number, k: number, temperature: number,
-    whiten_epsilon: number, clip: number,
+    whiten_epsilon: number, clip: number, kl_in_reward: chosen<KlInReward>, kl_place: chosen<KlPlace>, scan_mask: chosen<ScanMask>,
+    gae_over: chosen<GaeOver>, divide_by: chosen<DivideBy>, step_sets: chosen<StepSets>, step_value: chosen<StepValue>, kl_coef: number,
+    kl_log_ratio_clamp: number, kl_clamp: number, lam_returns: number, lam_length_alpha: number, step_gamma: number, rho_clip: number,
+    c_clip: number,
 );
 
 const STREAM_FIELDS: &[(&str, Setter<passrl_stream>)] = &[
@@ -100,6 +103,10 @@ const STREAM_FIELDS: &[(&str, Setter<passrl_stream>)] = &[
     ("loo_unit", |s, key, value| chosen::<LooUnit>(key, value).map(|v| s.loo_unit = v)),
     ("singleton", |s, key, value| chosen::<Singleton>(key, value).map(|v| s.singleton = v)),
     ("missing", |s, key, value| chosen::<Missing>(key, value).map(|v| s.missing = v)),
+    ("place", |s, key, value| chosen::<Place>(key, value).map(|v| s.place = v)),
+    ("zero_variance", |s, key, value| chosen::<ZeroVariance>(key, value).map(|v| s.zero_variance = v)),
+    ("clip_value", |s, key, value| number(key, value).map(|v| s.clip_value = v)),
+    ("clip_standardized", |s, key, value| number(key, value).map(|v| s.clip_standardized = v)),
 ];
 
 /// The operators of pass.md 2.2 are shorthand for (center, scale).

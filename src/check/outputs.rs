@@ -112,7 +112,7 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
     };
     let (mut signal, mut logp, mut scores) = ([None; 4], [None; 3], None);
     match p.process {
-        Process::None => (),
+        Process::None | Process::Returns => (),
         Process::Signal(arrays) => signal = arrays,
         Process::LogProbs { policy, teacher, base } => logp = [Some(policy), Some(teacher), base],
         Process::Scores(a) => scores = Some(a),
@@ -143,6 +143,12 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
         ("in_stats", p.in_stats, false),
         ("absent", p.absent, false),
         ("bootstrap", p.bootstrap, false),
+        ("baselines", p.baselines, false),
+        ("rollout_lam", p.rollout_lam, false),
+        ("logp_policy", p.reference.or(p.behavior).map(|r| r.0), true),
+        ("logp_reference", p.reference.map(|r| r.1), false),
+        ("logp_behavior", p.behavior.map(|r| r.1), false),
+        ("step_group", p.step_group, false),
     ]
     .into_iter()
     .chain(rollout_streams)

@@ -136,6 +136,11 @@ pub unsafe fn call<const I: usize, const O: usize>(
         chunk_marks: None,
         values: None,
         token_rewards: None,
+        baselines: None,
+        rollout_lam: None,
+        reference: None,
+        behavior: None,
+        step_group: None,
     };
     // SAFETY: the views are the caller's by the contract; likewise below.
     unsafe {
@@ -391,7 +396,9 @@ pub unsafe fn stream_row(row: *const passrl_stream) -> Result<Stream> {
         return refuse!(PASSRL_ERR_NULL, "stream_row is NULL; it must point to a passrl_stream, as a row of passrl_config.streams is");
     }
     // SAFETY: by the contract; natural alignment is not presumed.
-    config::stream(format_args!("stream_row"), &unsafe { row.read_unaligned() })
+    let row = config::stream(format_args!("stream_row"), &unsafe { row.read_unaligned() })?;
+    super::estimators::own_set(&row)?;
+    Ok(row)
 }
 
 /// Statistics of streams apart: what `passrl_group_flags` can tell.
@@ -403,7 +410,7 @@ pub fn apart_fusion(c: &Config) -> Result<()> {
             "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage"
         );
     }
-    Ok(())
+    super::estimators::early_flags(c)
 }
 
 /// Whitening's sums are exact below 2^33 tokens.

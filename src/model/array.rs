@@ -118,6 +118,11 @@ impl Array {
         self.at(i).f32(0)
     }
 
+    /// Likewise unrounded.
+    pub fn f64(&self, i: usize) -> f64 {
+        self.at(i).f64(0)
+    }
+
     /// Is element i of a one-dimensional mask nonzero (NaN is)?
     pub fn flag(&self, i: usize) -> bool {
         self.at(i).flag(0)

@@ -27,6 +27,8 @@ pub enum Process {
     LogProbs { policy: Array, teacher: Array, base: Option<Array> },
     /// CSR scores, `[S]` or `[P, S]`.
     Scores(Array),
+    /// CSR steps without scores: the outcome on the last (`step_value = return_to_go`).
+    Returns,
 }
 
 /// CSR steps.
@@ -62,6 +64,16 @@ pub struct Problem {
     pub chunk_marks: Option<Array>,
     pub values: Option<Array>,
     pub token_rewards: Option<Array>,
+    /// `center = given`.
+    pub baselines: Option<Array>,
+    /// gae: lambda of each rollout.
+    pub rollout_lam: Option<Array>,
+    /// Log-probabilities of KL in the reward: policy and reference.
+    pub reference: Option<(Array, Array)>,
+    /// Log-probabilities of V-trace: policy and the policy that sampled.
+    pub behavior: Option<(Array, Array)>,
+    /// `step_sets = step_group`: a number a step.
+    pub step_group: Option<Array>,
 }
 
 /// A rollout's place in token-shaped arrays.

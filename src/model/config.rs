@@ -26,20 +26,29 @@ macro_rules! choice {
 }
 
 choice!(Kind { Prm = 0 "prm", Kl = 1 "kl", None = 2 "none" });
-choice!(Pool { Steps = 0 "steps", Tokens = 1 "tokens" });
-choice!(Fusion { Advantage = 0 "advantage", RewardShaping = 1 "reward_shaping", Pooled = 2 "pooled" });
-choice!(Chunk { ByValue = 0 "by_value", Step = 1 "step", Token = 2 "token", None = 3 "none", Given = 4 "given" });
+choice!(Pool { Steps = 0 "steps", Tokens = 1 "tokens", Rollouts = 2 "rollouts" });
+choice!(Fusion { Advantage = 0 "advantage", RewardShaping = 1 "reward_shaping", Pooled = 2 "pooled", RewardSum = 3 "reward_sum" });
+choice!(Chunk { ByValue = 0 "by_value", Step = 1 "step", Token = 2 "token", None = 3 "none", Given = 4 "given", Segment = 5 "segment" });
 choice!(BoundaryRule { Adjacent = 0 "adjacent", Anchored = 1 "anchored" });
 choice!(AverageOver { Live = 0 "live", Group = 1 "group" });
 choice!(ChunkValue { Last = 0 "last", Mean = 1 "mean" });
-choice!(Credit { ReturnToGo = 0 "return_to_go", Broadcast = 1 "broadcast", Gae = 2 "gae" });
+choice!(Credit { ReturnToGo = 0 "return_to_go", Broadcast = 1 "broadcast", Gae = 2 "gae", Vtrace = 3 "vtrace" });
 choice!(DivideScope { All = 0 "all", Process = 1 "process" });
 choice!(Whiten { None = 0 "none", Tokens = 1 "tokens", Rollouts = 2 "rollouts" });
-choice!(Center { None = 0 "none", Group = 1 "group", LeaveOneOut = 2 "leave_one_out", Batch = 3 "batch", LengthWeighted = 4 "length_weighted", Given = 5 "given" });
-choice!(Scale { None = 0 "none", Group = 1 "group", LeaveOneOut = 2 "leave_one_out", Batch = 3 "batch", Given = 4 "given", AbsMax = 5 "abs_max" });
+choice!(Center { None = 0 "none", Group = 1 "group", LeaveOneOut = 2 "leave_one_out", Batch = 3 "batch", LengthWeighted = 4 "length_weighted", Given = 5 "given", RunnerUp = 6 "runner_up" });
+choice!(Scale { None = 0 "none", Group = 1 "group", LeaveOneOut = 2 "leave_one_out", Batch = 3 "batch", Given = 4 "given", AbsMax = 5 "abs_max", NonzeroShare = 6 "nonzero_share", Mean = 7 "mean" });
 choice!(EpsilonMode { AddStd = 0 "add_std", AddVar = 1 "add_var", FloorStd = 2 "floor_std", FloorVar = 3 "floor_var" });
 choice!(LooUnit { Element = 0 "element", Rollout = 1 "rollout" });
 choice!(Singleton { Zero = 0 "zero", Passthrough = 1 "passthrough", Refuse = 2 "refuse" });
+choice!(Place { Every = 0 "every", Last = 1 "last", End = 2 "end" });
+choice!(ZeroVariance { Zero = 0 "zero", Center = 1 "center" });
+choice!(KlInReward { None = 0 "none", K1 = 1 "k1", K2 = 2 "k2", K3 = 3 "k3", Abs = 4 "abs" });
+choice!(KlPlace { Outcome = 0 "outcome", Reward = 1 "reward", Advantage = 2 "advantage" });
+choice!(ScanMask { Carry = 0 "carry", Decay = 1 "decay", None = 2 "none" });
+choice!(GaeOver { Tokens = 0 "tokens", Chunks = 1 "chunks" });
+choice!(DivideBy { Count = 0 "count", DiscountedCount = 1 "discounted_count" });
+choice!(StepSets { Group = 0 "group", StepGroup = 1 "step_group" });
+choice!(StepValue { Score = 0 "score", ReturnToGo = 1 "return_to_go" });
 choice!(Missing { Error = 0 "error", Zero = 1 "zero", Exclude = 2 "exclude" });
 
 pub const MAX_STREAMS: usize = 16;
@@ -61,24 +70,30 @@ pub struct Stream {
     pub loo_unit: LooUnit,
     pub singleton: Singleton,
     pub missing: Missing,
+    pub place: Place,
+    pub zero_variance: ZeroVariance,
+    pub clip_value: f64,
+    pub clip_standardized: f64,
 }
 
 impl Stream {
     /// Is a standard deviation divided by (so that equal values give 0)?
     pub fn has_std(&self) -> bool {
-        matches!(self.scale, Scale::Group | Scale::LeaveOneOut)
+        matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::Batch)
+    }
+    /// Is a set of the whole batch asked for?
+    pub fn asks_batch(&self) -> bool {
+        self.center == Center::Batch || matches!(self.scale, Scale::Batch | Scale::NonzeroShare)
+    }
+    /// Is a set of the group asked for? (`none` as well: an empty one gives 0.)
+    pub fn asks_group(&self) -> bool {
+        matches!(self.center, Center::Group | Center::LeaveOneOut | Center::LengthWeighted | Center::RunnerUp)
+            || matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::AbsMax | Scale::Mean)
+            || (self.center == Center::None && self.scale == Scale::None)
     }
     /// Is the element itself left out of a statistic?
     pub fn leaves_out(&self) -> bool {
         self.center == Center::LeaveOneOut || self.scale == Scale::LeaveOneOut
-    }
-    /// Operators without a singleton rule: `none` and `abs_max`.
-    pub fn ignores_singleton(&self) -> bool {
-        self.center == Center::None && matches!(self.scale, Scale::None | Scale::AbsMax)
-    }
-    /// Does standardising need sums at all (beside the maximum)?
-    pub fn needs_sums(&self) -> bool {
-        !self.ignores_singleton()
     }
 }
 
@@ -112,6 +127,40 @@ pub struct Config {
     pub whiten_epsilon: f64,
     pub clip: f64,
     pub streams: [Stream; MAX_STREAMS],
+    pub kl_in_reward: KlInReward,
+    pub kl_place: KlPlace,
+    pub scan_mask: ScanMask,
+    pub gae_over: GaeOver,
+    pub divide_by: DivideBy,
+    pub step_sets: StepSets,
+    pub step_value: StepValue,
+    pub kl_coef: f64,
+    pub kl_log_ratio_clamp: f64,
+    pub kl_clamp: f64,
+    pub lam_returns: f64,
+    pub lam_length_alpha: f64,
+    pub step_gamma: f64,
+    pub rho_clip: f64,
+    pub c_clip: f64,
+}
+
+impl Config {
+    /// Is a divergence taken from the reward? Presets name its kind, the run its coefficient.
+    pub fn asks_kl(&self) -> bool {
+        self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
+    }
+    /// Does credit give a value a token in scope, whatever the chunks are?
+    pub fn credits_tokens(&self) -> bool {
+        self.credit == Credit::Vtrace || (self.credit == Credit::Gae && self.gae_over == GaeOver::Tokens)
+    }
+    /// Do tokens out of scope take part in the scan?
+    pub fn spreads(&self) -> bool {
+        self.scan_mask != ScanMask::Carry && matches!(self.credit, Credit::ReturnToGo | Credit::Gae)
+    }
+    /// Is the KL taken from each token's reward or advantage?
+    pub fn kl_by_token(&self) -> bool {
+        self.asks_kl() && self.kl_place != KlPlace::Outcome
+    }
 }
 
 /// The most that a plan will be given; no zeros left (defaults resolved).

@@ -1,4 +1,6 @@
 //! The table of presets: the one place where an algorithm has a name. A preset only fills fields; a released preset's fields never change.
+mod table;
+
 use super::config::*;
 use std::ffi::CStr;
 
@@ -17,37 +19,10 @@ impl Preset {
     }
 }
 
-pub const DEFAULT: &Preset = &PRESETS[0];
+pub const DEFAULT: &Preset = &table::PRESETS[0];
 
-pub static PRESETS: [Preset; 3] = [
-    Preset {
-        name: c"pass",
-        source: c"arXiv 2606.29296, Algorithms 1-3, eqs. 4, 6, 7: Advantage Fusion, Chunk-by-Value, Divide-Length (k = 0.7)",
-        fill: |_| (),
-    },
-    Preset {
-        name: c"grpo_process",
-        source: c"arXiv 2606.29296, eqs. 1-3: process-supervised GRPO; process reward alone, a chunk a step, cumulative",
-        fill: |c| {
-            // Process only, ungated: reward shaping with weights 1, 0, 0 is the raw process reward, so a batch that carries outcome, format
-            // and indicator can be given to this preset as it is.
-            c.fusion = Fusion::RewardShaping;
-            c.chunk = Chunk::Step;
-            c.k = 0.0;
-            c.streams[OUTCOME].weight = 0.0;
-            c.streams[FORMAT].weight = 0.0;
-        },
-    },
-    Preset {
-        name: c"grpo_pooled",
-        source: c"arXiv 2606.29296, section 4.1: baseline that pools step, outcome and format rewards in one set",
-        fill: |c| {
-            c.fusion = Fusion::Pooled;
-            c.chunk = Chunk::Step;
-            c.k = 0.0;
-        },
-    },
-];
+/// Every preset, in the order of `passrl_preset_name`.
+pub static PRESETS: &[Preset] = table::PRESETS;
 
 /// Name of a row of the stream table.
 pub fn stream_name(index: usize) -> &'static str {
@@ -70,6 +45,10 @@ fn fields() -> Config {
         loo_unit: LooUnit::Element,
         singleton: Singleton::Zero,
         missing: Missing::Error,
+        place: Place::Every,
+        zero_variance: ZeroVariance::Zero,
+        clip_value: f64::INFINITY,
+        clip_standardized: f64::INFINITY,
     };
     Config {
         num_process: 1,
@@ -100,5 +79,20 @@ fn fields() -> Config {
         whiten_epsilon: 1e-8,
         clip: f64::INFINITY,
         streams: [stream; MAX_STREAMS],
+        kl_in_reward: KlInReward::None,
+        kl_place: KlPlace::Outcome,
+        scan_mask: ScanMask::Carry,
+        gae_over: GaeOver::Tokens,
+        divide_by: DivideBy::Count,
+        step_sets: StepSets::Group,
+        step_value: StepValue::Score,
+        kl_coef: 0.0,
+        kl_log_ratio_clamp: f64::INFINITY,
+        kl_clamp: f64::INFINITY,
+        lam_returns: -1.0,
+        lam_length_alpha: 0.0,
+        step_gamma: 1.0,
+        rho_clip: 1.0,
+        c_clip: 1.0,
     }
 }

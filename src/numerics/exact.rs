@@ -36,12 +36,13 @@ pub const ROLLOUT_BITS: i32 = 46;
 
 /// Integer whose order is that of the value; -0 and +0 are one.
 #[inline(always)]
-fn key(x: f32) -> i32 {
+pub fn key(x: f32) -> i32 {
     let bits = (x + 0.0).to_bits() as i32;
     bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
-fn value(key: i32) -> f32 {
+/// The value of a key.
+pub fn value(key: i32) -> f32 {
     f32::from_bits((key ^ (((key >> 31) as u32) >> 1) as i32) as u32)
 }
 

@@ -182,6 +182,17 @@ pub fn reciprocal_table(len: usize) -> Vec<f64> {
     (0..len as u64).map(|n| power_at(1.0, n)).collect()
 }
 
+/// 1 / (1 + c + ... + c^(n-1)) for n = 0..len, with 0 at n = 0: s_n = 1 + c s_(n-1), then one division.
+pub fn discounted_count_table(c: f64, len: usize) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut table = vec![0.0; len];
+    for t in table.iter_mut().skip(1) {
+        sum = 1.0 + c * sum;
+        *t = 1.0 / sum;
+    }
+    table
+}
+
 /// c^m for m = 0..=32, each the one before times c: the order of rounding is part of the contract.
 pub fn decay_powers(c: f64) -> [f64; 33] {
     let mut powers = [1.0; 33];

@@ -7,7 +7,7 @@ use crate::error::{RESOURCE, Result};
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::numerics::simd::Simd;
-use crate::numerics::table::{decay_powers, power_table};
+use crate::numerics::table::{decay_powers, discounted_count_table, power_table};
 use crate::refuse;
 use partials::Partials;
 use workspace::Workspace;
@@ -24,15 +24,26 @@ pub struct Slots {
     /// Lists of process values: one a stream; with `shaped` (fusion `reward_shaping`) also list 1, R.
     pub lists: usize,
     pub shaped: bool,
+    /// Slots (bits) that have a set of the whole batch.
+    pub batch: u32,
+    /// Slots (bits) that need the second largest value.
+    pub runner_up: u32,
 }
 
 impl Slots {
     fn new(config: &Config) -> Slots {
-        let joint = config.fusion != Fusion::Advantage;
+        let joint = matches!(config.fusion, Fusion::RewardShaping | Fusion::Pooled);
         let shaped = config.fusion == Fusion::RewardShaping;
         let process = config.num_process;
         let sets = process + usize::from(joint);
-        Slots { count: sets + 2 + config.num_extra, process, sets, joint, lists: process + usize::from(shaped), shaped }
+        let count = sets + 2 + config.num_extra;
+        let mut slots = Slots { count, process, sets, joint, lists: process + usize::from(shaped), shaped, batch: 0, runner_up: 0 };
+        for slot in 0..count {
+            let row = &config.streams[slots.row(slot)];
+            slots.batch |= u32::from(row.asks_batch()) << slot;
+            slots.runner_up |= u32::from(row.center == Center::RunnerUp) << slot;
+        }
+        slots
     }
 
     /// Slot of a per-rollout stream: 0 outcome, 1 format, 2.. further.
@@ -61,7 +72,7 @@ pub struct Plan {
     pub slots: Slots,
     pub workspace: Workspace,
     pub partials: Partials,
-    /// n^-k for n = rollout_tokens down to 1: chunk j of K reads entry `rollout_tokens - K + j`.
+    /// What G is multiplied by, n^-k or 1 / (1 + gamma + ... + gamma^(n-1)), for n = rollout_tokens down to 1: chunk j of K reads entry `rollout_tokens - K + j`.
     pub divisors: Vec<f64>,
     /// Powers of the scan's coefficient: gamma, or gamma * lam for gae.
     pub decay: [f64; 33],
@@ -84,7 +95,10 @@ impl Plan {
                     (limits.rollout_tokens + 1) * 8
                 );
             }
-            let mut table = power_table(config.k, limits.rollout_tokens + 1);
+            let mut table = match config.divide_by {
+                DivideBy::Count => power_table(config.k, limits.rollout_tokens + 1),
+                DivideBy::DiscountedCount => discounted_count_table(config.gamma, limits.rollout_tokens + 1),
+            };
             table.drain(..1);
             table.reverse();
             table
@@ -106,7 +120,8 @@ impl Plan {
     /// Bits of the grid of a slot's set.
     pub fn bits(&self, slot: usize) -> i32 {
         use crate::numerics::exact::{ROLLOUT_BITS, STEP_BITS};
-        let narrow = slot < self.slots.sets && self.config.streams[self.slots.row(slot)].scale != Scale::LeaveOneOut;
+        let row = &self.config.streams[self.slots.row(slot)];
+        let narrow = row.center == Center::LengthWeighted || slot < self.slots.sets && row.scale != Scale::LeaveOneOut;
         if narrow { STEP_BITS } else { ROLLOUT_BITS }
     }
 
@@ -132,8 +147,8 @@ impl Plan {
         }
         line(format!("3. fuse: {}", c.fusion.name()));
         line(format!("4. chunk: {}, eta {:e}, {}", c.chunk.name(), c.eta, c.boundary_rule.name()));
-        line(format!("5. returns: {}, gamma {}, lam {}", c.credit.name(), c.gamma, c.lam));
-        line(format!("6. divide: k {}, {}", c.k, c.divide_scope.name()));
+        line(format!("5. returns: {}, gamma {}, lam {}, scan_mask {}, kl_in_reward {}", c.credit.name(), c.gamma, c.lam, c.scan_mask.name(), c.kl_in_reward.name()));
+        line(format!("6. divide: k {}, {}, by {}", c.k, c.divide_scope.name(), c.divide_by.name()));
         line(format!("7. post: temperature {}, whiten {}, clip {}", c.temperature, c.whiten.name(), c.clip));
         line(format!("workspace: {} bytes (touched as far as the data reaches)", self.workspace.bytes));
         line(format!("partials: {} bytes, {} phases", p.bytes, p.phases));

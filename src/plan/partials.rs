@@ -36,6 +36,9 @@ pub struct Partials {
     extremes: Section,
     sums: Section,
     table: Section,
+    batch_extremes: Section,
+    batch_sums: Section,
+    second: Section,
     whiten_extremes: Section,
     whiten_sums: Section,
 }
@@ -49,6 +52,21 @@ pub struct GroupState {
     pub sums: [Sums; 16],
     /// Rollouts that count.
     pub members: i64,
+    /// Key of the largest value below the maximum (`runner_up`).
+    pub second: [i32; 16],
+}
+
+/// Sets of the whole batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchState {
+    pub extremes: [Extremes; 16],
+    pub sums: [Sums; 16],
+    pub nonzero: [i64; 16],
+}
+
+impl BatchState {
+    pub const EMPTY: BatchState =
+        BatchState { extremes: GroupState::EMPTY.extremes, sums: GroupState::EMPTY.sums, nonzero: [0; 16] };
 }
 
 impl GroupState {
@@ -57,6 +75,7 @@ impl GroupState {
         format: 0,
         sums: [Sums { n: 0, q: 0, hi: 0, lo: 0, at_max: 0, at_min: 0 }; 16],
         members: 0,
+        second: [i32::MIN; 16],
     };
 }
 
@@ -76,6 +95,10 @@ impl Partials {
         let whitens = config.whiten != Whiten::None;
         let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
         let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
+        let batch = if slots.batch != 0 { slots.count } else { 0 };
+        let batch_extremes = take(3 * batch, I32, MAX);
+        let batch_sums = take(7 * batch, I64, SUM);
+        let second = take(if slots.runner_up != 0 { limits.groups * slots.count } else { 0 }, I32, MAX);
         let bytes = at;
         // FNV-1a over what the bits depend on.
         let text = format!("{config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
@@ -90,6 +113,9 @@ impl Partials {
             extremes,
             sums,
             table,
+            batch_extremes,
+            batch_sums,
+            second,
             whiten_extremes,
             whiten_sums,
         }
@@ -102,8 +128,8 @@ impl Partials {
     /// Sections of a phase that an all-reduce combines.
     pub fn sections(&self, phase: usize) -> Vec<Section> {
         let all = match phase {
-            0 => vec![self.extremes],
-            1 => vec![self.sums, self.table],
+            0 => vec![self.extremes, self.batch_extremes],
+            1 => vec![self.sums, self.table, self.batch_sums, self.second],
             2 => vec![self.whiten_extremes],
             _ => vec![self.whiten_sums],
         };
@@ -122,9 +148,12 @@ impl Partials {
                 // max|x| and the format state begin at 0, the other keys below every value.
                 *key = if i % keys == keys - 1 || i % keys % 3 == 0 { 0 } else { i32::MIN };
             }
-            for (i, key) in buffer.part::<i32>(self.whiten_extremes.offset, self.whiten_extremes.count).iter_mut().enumerate() {
-                *key = if i == 0 { 0 } else { i32::MIN };
+            for section in [&self.whiten_extremes, &self.batch_extremes] {
+                for (i, key) in buffer.part::<i32>(section.offset, section.count).iter_mut().enumerate() {
+                    *key = if i % 3 == 0 { 0 } else { i32::MIN };
+                }
             }
+            buffer.part::<i32>(self.second.offset, self.second.count).fill(i32::MIN);
         }
     }
 
@@ -188,7 +217,18 @@ impl Partials {
         }
         state.format = keys[3 * self.slots];
         state.members = words[6 * self.slots];
+        if self.second.count > 0 {
+            // SAFETY: passed on.
+            let keys = unsafe { self.seconds(buffer, group) };
+            state.second[..self.slots].copy_from_slice(keys);
+        }
         state
+    }
+
+    /// Keys of the second largest values of a group, one a slot.
+    unsafe fn seconds<'a>(&self, buffer: Memory, group: usize) -> &'a mut [i32] {
+        // SAFETY: as `keys`.
+        unsafe { buffer.part(self.second.offset + group * self.slots * 4, self.slots) }
     }
 
     /// Takes the maxima of a call's share into the buffer.
@@ -219,6 +259,47 @@ impl Partials {
             }
         }
         words[6 * self.slots] = words[6 * self.slots].wrapping_add(share.members);
+        if self.second.count > 0 {
+            // SAFETY: passed on.
+            let keys = unsafe { self.seconds(buffer, group) };
+            keys.iter_mut().zip(&share.second).for_each(|(a, b)| *a = (*a).max(*b));
+        }
+    }
+
+    /// Sets of the whole batch.
+    ///
+    /// # Safety
+    /// No other thread uses them.
+    pub unsafe fn batch(&self, buffer: Memory) -> BatchState {
+        let mut state = BatchState::EMPTY;
+        // SAFETY: passed on.
+        let (k, w) = unsafe {
+            (
+                buffer.part::<i32>(self.batch_extremes.offset, self.batch_extremes.count),
+                buffer.part::<i64>(self.batch_sums.offset, self.batch_sums.count),
+            )
+        };
+        for (s, (k, w)) in k.chunks_exact(3).zip(w.chunks_exact(7)).enumerate() {
+            state.extremes[s] = Extremes { absmax: k[0], max: k[1], min: k[2] };
+            state.sums[s] = Sums { n: w[0], q: w[1], hi: w[2], lo: w[3], at_max: w[4], at_min: w[5] };
+            state.nonzero[s] = w[6];
+        }
+        state
+    }
+
+    /// # Safety
+    /// As `batch`.
+    pub unsafe fn set_batch(&self, buffer: Memory, state: &BatchState) {
+        // SAFETY: passed on.
+        unsafe {
+            let k = buffer.part::<i32>(self.batch_extremes.offset, self.batch_extremes.count);
+            let w = buffer.part::<i64>(self.batch_sums.offset, self.batch_sums.count);
+            for (s, (k, w)) in k.chunks_exact_mut(3).zip(w.chunks_exact_mut(7)).enumerate() {
+                let (e, t) = (&state.extremes[s], &state.sums[s]);
+                k.copy_from_slice(&[e.absmax, e.max, e.min]);
+                w.copy_from_slice(&[t.n, t.q, t.hi, t.lo, t.at_max, t.at_min, state.nonzero[s]]);
+            }
+        }
     }
 
     /// Batch-wide whitening statistics.

@@ -1,6 +1,6 @@
 //! The workspace: one function counts and carves. Offsets only; the plan survives a moved workspace.
 use super::Slots;
-use crate::model::config::{ChunkValue, Config, Kind, Limits, Whiten};
+use crate::model::config::{ChunkValue, Config, Credit, Kind, Limits, StepSets, Whiten};
 
 /// `count` elements from byte `offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub struct Rollout {
     pub flags: u32,
     /// Bits of `state`.
     pub state: u32,
+}
+
+/// A step of a group, to be sorted by its state.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct KeyedStep {
+    pub key: i64,
+    /// Where its values lie in the lists of elements.
+    pub slot: u64,
 }
 
 /// Bits of `Rollout::state`.
@@ -59,7 +68,17 @@ pub struct Workspace {
     pub last: Part,
     pub values: Part,
     pub token_values: Part,
+    /// `step_sets = step_group`: keys of the elements, standardised elements `[lists][tokens]`, the element of each chunk; the steps of each group, to be
+    /// sorted, and where each group's begin.
+    pub step_keys: Part,
+    pub stepped: Part,
+    pub chunk_steps: Part,
+    pub keyed: Part,
+    pub keyed_starts: Part,
     pub whitened: Part,
+    /// KL of the tokens, or a sum a rollout: which, `kl_place` says.
+    pub kl: Part,
+    pub kl_sums: Part,
     /// Path scores, where whitening is over rollouts.
     pub paths: Part,
     /// One scratch a thread.
@@ -82,6 +101,8 @@ pub struct Scratch {
     pub columns: Part,
     pub live: Part,
     pub edges: Part,
+    /// Lines of a scan beside f, d and v.
+    pub lines: Part,
 }
 
 pub(super) struct Carver(usize);
@@ -116,8 +137,17 @@ impl Workspace {
         let last = c.take::<u32>(n);
         let values = c.take::<f32>(if_(prm, slots.lists * n));
         let token_values = c.take::<f32>(if_(prm && config.chunk_value == ChunkValue::Mean, slots.lists * n));
+        let keyed_sets = config.step_sets == StepSets::StepGroup;
+        let step_keys = c.take::<i64>(if_(keyed_sets, n));
+        let stepped = c.take::<f64>(if_(keyed_sets, slots.lists * n));
+        let chunk_steps = c.take::<u32>(if_(keyed_sets, n));
+        let keyed = c.take::<KeyedStep>(if_(keyed_sets, limits.steps));
+        let keyed_starts = c.take::<u64>(if_(keyed_sets, limits.groups + 1));
         let whitened = c.take::<f32>(if_(config.whiten != Whiten::None, n));
         let paths = c.take::<f32>(if_(config.whiten != Whiten::None, r));
+        let kl_asked = config.asks_kl();
+        let kl_tokens = c.take::<f32>(if_(config.kl_by_token(), n));
+        let kl_sums = c.take::<f32>(if_(kl_asked && !config.kl_by_token(), r));
         let mut s = Carver(0);
         let kl = config.kind == Kind::Kl;
         let scratch = Scratch {
@@ -132,6 +162,7 @@ impl Workspace {
             columns: s.take::<i64>(if_(kl, t + 2)),
             live: s.take::<i64>(if_(kl, t + 2)),
             edges: s.take::<u64>(if_(kl, t / 64 + 2)),
+            lines: s.take::<f64>(if_(config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace, t + 32)),
         };
         let thread_bytes = s.0;
         let threads = c.take::<u8>(thread_bytes * threads);
@@ -146,7 +177,14 @@ impl Workspace {
             last,
             values,
             token_values,
+            step_keys,
+            stepped,
+            chunk_steps,
+            keyed,
+            keyed_starts,
             whitened,
+            kl: kl_tokens,
+            kl_sums,
             paths,
             threads,
             thread_bytes,

@@ -28,12 +28,14 @@ pub const LAYOUTS: &[Layout] = layouts! {
         data shape stride ndim dtype device_type device_id
     }
     passrl_stream {
-        weight epsilon center scale ddof epsilon_mode loo_unit singleton missing reserved0 reserved name
+        weight epsilon center scale ddof epsilon_mode loo_unit singleton missing place zero_variance reserved0
+        clip_value clip_standardized reserved name
     }
     passrl_config {
         struct_size num_process num_extra kind pool fusion chunk boundary_rule merge_equal_steps average_over bridge_scope_gaps
         chunk_value credit divide_scope whiten whiten_ddof whiten_epsilon_mode whiten_shift fill_padding strict compat reserved0
-        opd_lambda eta gamma lam k temperature whiten_epsilon clip streams
+        opd_lambda eta gamma lam k temperature whiten_epsilon clip streams kl_in_reward kl_place scan_mask gae_over divide_by step_sets
+        step_value reserved1 kl_coef kl_log_ratio_clamp kl_clamp lam_returns lam_length_alpha step_gamma rho_clip c_clip
     }
     passrl_limits {
         struct_size reserved0 rollouts groups tokens rollout_tokens steps group_rollouts group_elements pieces
@@ -42,7 +44,7 @@ pub const LAYOUTS: &[Layout] = layouts! {
         struct_size layout num_rollouts num_groups row_tokens pad_side reserved0 cu_seqlens lengths mask group_index group_offsets
         group_size outcome format extra format_ok in_stats absent baselines bootstrap signal logp_policy logp_teacher logp_base
         logp_reference values token_rewards chunk_ends step_offsets step_ends step_begins step_scores step_marks step_group
-        piece_rollout piece_begin stats_in stats_in_bytes
+        piece_rollout piece_begin stats_in stats_in_bytes rollout_lam logp_behavior
     }
     passrl_outputs {
         struct_size reserved0 advantages returns path_scores num_chunks chunk_ends chunk_values stats_count stats_mean stats_std
@@ -90,5 +92,11 @@ pub const CONSTANTS: &[(&str, i64)] = numbers! {
     PASSRL_ERR_UNKNOWN_NAME PASSRL_ERR_CONFLICT PASSRL_ERR_NOT_YET PASSRL_ERR_SHAPE PASSRL_ERR_DTYPE PASSRL_ERR_LAYOUT
     PASSRL_ERR_OVERLAP PASSRL_ERR_LIMIT PASSRL_ERR_OFFSETS PASSRL_ERR_WORKSPACE PASSRL_ERR_FINGERPRINT PASSRL_ERR_NO_DEVICE
     PASSRL_ERR_DEVICE PASSRL_ERR_FORK PASSRL_ERR_RESOURCE PASSRL_ERR_DATA PASSRL_ERR_COLLECTIVE PASSRL_ERR_INTERNAL
+    PASSRL_POOL_ROLLOUTS PASSRL_FUSION_REWARD_SUM PASSRL_CHUNK_SEGMENT PASSRL_CREDIT_VTRACE
+    PASSRL_CENTER_RUNNER_UP PASSRL_SCALE_NONZERO_SHARE PASSRL_SCALE_MEAN PASSRL_PLACE_EVERY PASSRL_PLACE_LAST PASSRL_PLACE_END
+    PASSRL_ZERO_VARIANCE_ZERO PASSRL_ZERO_VARIANCE_CENTER PASSRL_KL_NONE PASSRL_KL_K1 PASSRL_KL_K2 PASSRL_KL_K3 PASSRL_KL_ABS
+    PASSRL_KL_PLACE_OUTCOME PASSRL_KL_PLACE_REWARD PASSRL_KL_PLACE_ADVANTAGE PASSRL_SCAN_MASK_CARRY PASSRL_SCAN_MASK_DECAY
+    PASSRL_SCAN_MASK_NONE PASSRL_GAE_TOKENS PASSRL_GAE_CHUNKS PASSRL_DIVIDE_BY_COUNT PASSRL_DIVIDE_BY_DISCOUNTED_COUNT
+    PASSRL_STEP_SETS_GROUP PASSRL_STEP_SETS_STEP_GROUP PASSRL_STEP_VALUE_SCORE PASSRL_STEP_VALUE_RETURN_TO_GO
     PASSRL_FINDING_NONFINITE PASSRL_FINDING_MISSING PASSRL_FINDING_BAD_STEPS PASSRL_FINDING_SINGLETON PASSRL_FINDING_TOO_LARGE
 };

@@ -9,7 +9,7 @@ mod slices;
 pub use arrays::Floats;
 pub use library::{Library, Plan, library};
 #[allow(unused_imports)]
-pub use slices::{Sliced, in_slices};
+pub use slices::{Outputs, Sliced, in_slices};
 
 use crate::oracle::{self, Batch, Config, LogProbs, Rollout};
 use arrays::{Arena, Layout};
@@ -319,6 +319,20 @@ pub fn try_run(cfg: &Config, batch: &Batch, how: &How) -> Result<Got, String> {
 /// Runs a case whole.
 pub fn run(cfg: &Config, batch: &Batch, how: &How) -> Got {
     try_run(cfg, batch, how).unwrap_or_else(|refusal| panic!("refused: {refusal}"))
+}
+
+/// Runs a case whole, with what the oracle's configuration and batch do not know: `edit` sets fields, `add` gives arrays.
+pub fn run_with(cfg: &Config, batch: &Batch, how: &How, edit: &dyn Fn(&mut passrl_config), add: &dyn Fn(&mut Placed)) -> Got {
+    let library = library();
+    let mut config = config(library, cfg);
+    edit(&mut config);
+    let plan = library.plan(&config, &limits(batch, how), how).unwrap_or_else(|(status, said)| panic!("plan refused: {status} {said}"));
+    let mut placed = place(cfg, batch, how);
+    add(&mut placed);
+    let mut outputs = Outputs::new(&placed, how);
+    let (status, said) = plan.run(&mut placed, &mut outputs, how);
+    assert!(status >= 0, "run refused: {status} {said}");
+    outputs.collect(&placed, status, said)
 }
 
 /// Nearest value of an output type, as f64.

@@ -118,9 +118,6 @@ pub fn cases() -> Vec<Case> {
         ("bootstrap_short", Run, PASSRL_ERR_SHAPE, "batch.bootstrap has 5 elements; it must have 6", |w| { w.gae(); w.floats("batch.bootstrap", PASSRL_F32, &[0.0; 5]) }),
         ("given_without_marks", Run, PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token", |w| w.config.chunk = PASSRL_CHUNK_GIVEN),
         // Declared, not served.
-        ("baselines_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.baselines is given", |w| w.floats("batch.baselines", PASSRL_F32, &[0.0; 6])),
-        ("logp_reference_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.logp_reference is given", |w| w.floats("batch.logp_reference", PASSRL_F32, &[0.0; 24])),
-        ("step_group_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.step_group is given", |w| w.ints("batch.step_group", PASSRL_I32, &[0; 12])),
         ("piece_rollout_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_rollout", PASSRL_I32, &[0; 6])),
         ("piece_begin_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_begin", PASSRL_I32, &[0; 6])),
         ("stats_in_not_yet", Add, PASSRL_ERR_NOT_YET, "batch.stats_in is given", |w| w.batch.stats_in = (&raw const w.batch).cast()),

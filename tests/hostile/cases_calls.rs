@@ -165,7 +165,7 @@ pub fn cases() -> Vec<Case> {
         ("options_size_garbage", Context, PASSRL_ERR_STRUCT_SIZE, "struct_size is 2779096485", |w| w.options.struct_size = 0xA5A5_A5A5),
         ("config_size_0", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_config.struct_size is 0", |w| w.config.struct_size = 0),
         ("config_size_garbage", Plan, PASSRL_ERR_STRUCT_SIZE, "struct_size is 4294967295", |w| w.config.struct_size = u32::MAX),
-        ("config_newer_bytes", Plan, PASSRL_ERR_STRUCT_SIZE, "config: passrl_config of 2216 bytes is newer than this library's (2200 bytes), and byte 2203 is set", |w| { w.config.struct_size = CONFIG + 16; w.config_tail[3] = 1 }),
+        ("config_newer_bytes", Plan, PASSRL_ERR_STRUCT_SIZE, "config: passrl_config of 2312 bytes is newer than this library's (2296 bytes), and byte 2299 is set", |w| { w.config.struct_size = CONFIG + 16; w.config_tail[3] = 1 }),
         ("limits_size_7", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_limits.struct_size is 7", |w| w.limits.struct_size = 7),
         ("limits_newer_bytes", Plan, PASSRL_ERR_STRUCT_SIZE, "88 bytes is newer than this library's (72 bytes), and byte 87 is set", |w| { w.limits.struct_size = 88; w.limits_tail[15] = 1 }),
         ("batch_size_0", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_batch.struct_size is 0", |w| w.batch.struct_size = 0),

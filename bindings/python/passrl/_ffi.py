@@ -24,8 +24,9 @@ STREAM_OUTCOME, STREAM_FORMAT, STREAM_EXTRA = 4, 5, 6
 class Stream(ctypes.Structure):
     _fields_ = [
         ("weight", c_double), ("epsilon", c_double), ("center", c_int32), ("scale", c_int32), ("ddof", c_int32),
-        ("epsilon_mode", c_int32), ("loo_unit", c_int32), ("singleton", c_int32), ("missing", c_int32), ("reserved0", c_int32),
-        ("reserved", c_int64 * 6), ("name", c_char * 32),
+        ("epsilon_mode", c_int32), ("loo_unit", c_int32), ("singleton", c_int32), ("missing", c_int32), ("place", c_int32),
+        ("zero_variance", c_int32), ("reserved0", c_int32), ("clip_value", c_double), ("clip_standardized", c_double),
+        ("reserved", c_int64 * 3), ("name", c_char * 32),
     ]
 
 
@@ -38,6 +39,10 @@ class Config(ctypes.Structure):
             "whiten_shift", "fill_padding", "strict", "compat", "reserved0")],
         *[(name, c_double) for name in ("opd_lambda", "eta", "gamma", "lam", "k", "temperature", "whiten_epsilon", "clip")],
         ("streams", Stream * MAX_STREAMS),
+        *[(name, c_int32) for name in (
+            "kl_in_reward", "kl_place", "scan_mask", "gae_over", "divide_by", "step_sets", "step_value", "reserved1")],
+        *[(name, c_double) for name in (
+            "kl_coef", "kl_log_ratio_clamp", "kl_clamp", "lam_returns", "lam_length_alpha", "step_gamma", "rho_clip", "c_clip")],
     ]
 
 
@@ -69,7 +74,7 @@ class Batch(ctypes.Structure):
         *[(name, ViewP) for name in (
             "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values", "token_rewards", "chunk_ends", "step_offsets",
             "step_ends", "step_begins", "step_scores", "step_marks", "step_group", "piece_rollout", "piece_begin")],
-        ("stats_in", c_void_p), ("stats_in_bytes", c_size_t),
+        ("stats_in", c_void_p), ("stats_in_bytes", c_size_t), ("rollout_lam", ViewP), ("logp_behavior", ViewP),
     ]
 
 

@@ -20,7 +20,8 @@ class Steps:
 
     offsets: `[R+1]` i32/i64, steps of rollout i are `offsets[i] .. offsets[i+1]`. ends: `[S]` i32/i64, exclusive end of each step in
     tokens of its rollout. scores: `[S]` or `[P, S]` for P process streams, f32, bf16, f16 or f64 (None beside a signal or
-    log-probabilities). begins: `[S]`; given, tokens outside steps are out of scope. groups: `[S]`, not served by this version.
+    log-probabilities). begins: `[S]`; given, tokens outside steps are out of scope. groups: `[S]` integers, steps of a
+    group with equal numbers share statistics (`step_sets="step_group"`).
     """
 
     offsets: Any
@@ -43,6 +44,7 @@ class Arguments:
     logp_teacher: Any = None
     logp_base: Any = None
     logp_reference: Any = None
+    logp_behavior: Any = None
     cu_seqlens: Any = None
     lengths: Any = None
     pad_side: str = "right"
@@ -58,6 +60,7 @@ class Arguments:
     token_rewards: Any = None
     bootstrap: Any = None
     baselines: Any = None
+    rollout_lam: Any = None
     in_stats: Any = None
     absent: Any = None
     stats_in: Any = None
@@ -84,9 +87,10 @@ ARGUMENTS: tuple[str, ...] = tuple(field.name for field in fields(Arguments))
 
 # Argument, type of a list given for it. Token-shaped, then per rollout.
 _TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
+           "logp_behavior": "float64",
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
 _ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
-             "bootstrap": "float64", "baselines": "float64"}
+             "bootstrap": "float64", "baselines": "float64", "rollout_lam": "float64"}
 
 
 def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:

@@ -12,30 +12,40 @@ _EPSILON = ("add_std", "add_var", "floor_std", "floor_var")
 # Values of the fields that are choices, in the order of the header's numbers.
 CHOICES: dict[str, tuple[str, ...]] = {
     "kind": ("prm", "kl", "none"),
-    "pool": ("steps", "tokens"),
-    "fusion": ("advantage", "reward_shaping", "pooled"),
-    "chunk": ("by_value", "step", "token", "none", "given"),
+    "pool": ("steps", "tokens", "rollouts"),
+    "fusion": ("advantage", "reward_shaping", "pooled", "reward_sum"),
+    "chunk": ("by_value", "step", "token", "none", "given", "segment"),
     "boundary_rule": ("adjacent", "anchored"),
     "average_over": ("live", "group"),
     "chunk_value": ("last", "mean"),
-    "credit": ("return_to_go", "broadcast", "gae"),
+    "credit": ("return_to_go", "broadcast", "gae", "vtrace"),
     "divide_scope": ("all", "process"),
     "whiten": ("none", "tokens", "rollouts"),
     "whiten_epsilon_mode": _EPSILON,
+    "kl_in_reward": ("none", "k1", "k2", "k3", "abs"),
+    "kl_place": ("outcome", "reward", "advantage"),
+    "scan_mask": ("carry", "decay", "none"),
+    "gae_over": ("tokens", "chunks"),
+    "divide_by": ("count", "discounted_count"),
+    "step_sets": ("group", "step_group"),
+    "step_value": ("score", "return_to_go"),
 }
 STREAM_CHOICES: dict[str, tuple[str, ...]] = {
-    "center": ("none", "group", "leave_one_out", "batch", "length_weighted", "given"),
-    "scale": ("none", "group", "leave_one_out", "batch", "given", "abs_max"),
+    "center": ("none", "group", "leave_one_out", "batch", "length_weighted", "given", "runner_up"),
+    "scale": ("none", "group", "leave_one_out", "batch", "given", "abs_max", "nonzero_share", "mean"),
     "epsilon_mode": _EPSILON,
     "loo_unit": ("element", "rollout"),
     "singleton": ("zero", "passthrough", "refuse"),
     "missing": ("error", "zero", "exclude"),
+    "place": ("every", "last", "end"),
+    "zero_variance": ("zero", "center"),
 }
 _FLAGS = {"merge_equal_steps", "bridge_scope_gaps", "whiten_shift", "fill_padding", "strict", "compat"}
 FIELDS: tuple[str, ...] = tuple(
-    str(field[0]) for field in _ffi.Config._fields_ if field[0] not in ("struct_size", "reserved0", "streams")
+    str(field[0]) for field in _ffi.Config._fields_ if field[0] not in ("struct_size", "reserved0", "reserved1", "streams")
 )
-STREAM_FIELDS = ("weight", "epsilon", "center", "scale", "ddof", "epsilon_mode", "loo_unit", "singleton", "missing")
+STREAM_FIELDS = ("weight", "epsilon", "center", "scale", "ddof", "epsilon_mode", "loo_unit", "singleton", "missing", "place",
+                 "zero_variance", "clip_value", "clip_standardized")
 STREAM_NAMES: tuple[str, ...] = (
     *(f"process_{p}" for p in range(_ffi.MAX_PROCESS)), "outcome", "format", *(f"extra_{x}" for x in range(_ffi.MAX_EXTRA)))
 
@@ -51,7 +61,8 @@ def _text(key: str, value: Any) -> bytes:
 
 
 class StreamView:
-    """One row of the stream table: attributes weight, epsilon, center, scale, ddof, epsilon_mode, loo_unit, singleton, missing, name."""
+    """One row of the stream table: attributes weight, epsilon, center, scale, ddof, epsilon_mode, loo_unit, singleton, missing, place, zero_variance,
+    clip_value, clip_standardized, name."""
 
     weight: float
     epsilon: float
@@ -62,6 +73,10 @@ class StreamView:
     loo_unit: str
     singleton: str
     missing: str
+    place: str
+    zero_variance: str
+    clip_value: float
+    clip_standardized: float
 
     _config: Config
     _index: int

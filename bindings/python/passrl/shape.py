@@ -31,7 +31,8 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
             config.set(key, value)
         except UnknownNameError as fault:
             raise unknown_argument(fault, key, [*ARGUMENTS, "preset", "out", "dtype", "returns", "backend", "threads", "stream", "comm"]) from None
-    logps = a.logp_policy is not None or a.logp_teacher is not None
+    alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None
+    logps = a.logp_teacher is not None or alone
     if logps and a.steps is None and a.step_ends is None and a.step_marks is None and "kind" not in config.told and config.kind == "prm":
         config.set("kind", "kl")
     if a.chunk_ends is not None and "chunk" not in config.told:
@@ -91,6 +92,7 @@ def shape(
     logp_teacher: Any = None,
     logp_base: Any = None,
     logp_reference: Any = None,
+    logp_behavior: Any = None,
     cu_seqlens: Any = None,
     lengths: Any = None,
     pad_side: str = "right",
@@ -106,6 +108,7 @@ def shape(
     token_rewards: Any = None,
     bootstrap: Any = None,
     baselines: Any = None,
+    rollout_lam: Any = None,
     in_stats: Any = None,
     absent: Any = None,
     stats_in: Any = None,
@@ -140,7 +143,8 @@ def shape(
     Groups, one of: groups `[R]`, any integers or strings; group_size; group_offsets `[G+1]`.
 
     Per rollout `[R]`: outcome, format (rewards), format_ok (indicator), in_stats (0: in no set), absent (placeholder), streams:
-    `{"name": array}` or `{"name": (array, weight)}`. GAE: values, token_rewards (token-shaped), bootstrap `[R]`.
+    `{"name": array}` or `{"name": (array, weight)}`. GAE: values, token_rewards (token-shaped), bootstrap, rollout_lam
+    `[R]`. `center="given"`: baselines `[R]`. `kl_in_reward`: logp_policy, logp_reference; `credit="vtrace"`: logp_policy, logp_behavior.
 
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
@@ -153,10 +157,10 @@ def shape(
     refuse_comm(comm)
     a = Arguments(
         signal=signal, steps=steps, step_ends=step_ends, step_marks=step_marks, chunk_ends=chunk_ends, logp_policy=logp_policy,
-        logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, cu_seqlens=cu_seqlens, lengths=lengths,
+        logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, cu_seqlens=cu_seqlens, lengths=lengths,
         pad_side=pad_side, mask=mask, groups=groups, group_size=group_size, group_offsets=group_offsets, outcome=outcome, format=format,
         format_ok=format_ok, streams=streams, values=values, token_rewards=token_rewards, bootstrap=bootstrap, baselines=baselines,
-        in_stats=in_stats, absent=absent, stats_in=stats_in,
+        rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_in=stats_in,
     )
     config = _configured(preset, fields, a)
     batch = Batch(a, out=out, dense=True)

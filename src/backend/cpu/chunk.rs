@@ -184,6 +184,11 @@ pub fn by_step(scope: &Scope, steps: &StepList, value: impl Fn(usize, usize, usi
     }
 }
 
+/// A chunk a maximal run of tokens in scope: a turn.
+pub fn segments(scope: &Scope, value: impl Fn(usize, usize) -> f32, to: &mut ChunkList) {
+    scope.runs(0, scope.end, |_, b| to.push(b - 1, |p| value(p, b - 1)));
+}
+
 /// A chunk a token.
 pub fn every_token(scope: &Scope, value: impl Fn(usize, usize) -> f32, to: &mut ChunkList) {
     scope.runs(0, scope.end, |a, b| (a..b).for_each(|t| to.push(t, |p| value(p, t))));

@@ -1,34 +1,54 @@
-//! Credit: chunk values to advantages, by return-to-go and Divide-Length (eq. 7), broadcast, or GAE.
-use super::expand::Chunks;
-use super::fuse::Terms;
+//! Credit: chunk values to advantages, by return-to-go and Divide-Length (eq. 7) or broadcast. GAE is in `gae`, V-trace in `vtrace`.
 use super::returns;
 use super::scope::Scope;
+use super::terms::Terms;
 use super::worker::Worker;
 use crate::model::batch::Extent;
 use crate::model::config::*;
-use crate::plan::workspace::{Rollout, state};
+use crate::plan::workspace::Rollout;
+
+/// Every token's value from the first in scope on, in place: to those of the tokens in scope.
+pub fn gather(scope: &Scope, len: usize, lines: &mut [f64]) {
+    let (mut n, first) = (0, scope.first);
+    scope.runs(0, len, |a, b| {
+        lines.copy_within(a - first..b - first, n);
+        n += b - a;
+    });
+}
 
 impl Worker<'_> {
     /// G in v, D in d: a value a chunk.
-    pub fn credit(&mut self, kept: &Rollout, terms: &Terms) {
+    pub fn credit(&mut self, at: &Extent, scope: &Scope, kept: &Rollout, terms: &Terms) {
         let job = self.job;
         let (c, plan, simd) = (job.config(), job.plan, job.simd());
         let k = kept.chunks as usize;
         let apart = c.divide_scope == DivideScope::Process && c.fusion == Fusion::Advantage;
         let (f, d, v) = (&mut self.f[..k], &mut self.d[..k], &mut self.v[..k]);
-        if let (true, Some(gated)) = (apart, terms.gated) {
-            v.fill(gated);
-            return d.fill(gated);
+        match (apart, terms.gated) {
+            // f holds process + terms, the chunk values; `fuse` has left the process part in d. A wrong format has none.
+            (true, None) => v.copy_from_slice(d),
+            (true, Some(_)) => v.fill(0.0),
+            (false, _) => v.copy_from_slice(f),
         }
-        if apart {
-            // f holds process + terms, the chunk values; `fuse` has left the process part in d.
-            v.copy_from_slice(d);
-        } else {
-            v.copy_from_slice(f);
+        self.add_token_rewards(at, scope);
+        if job.problem.reference.is_some() && c.kl_place == KlPlace::Reward {
+            Self::take_kl(job, at, scope, false, &mut self.v[..k]);
         }
-        if c.credit == Credit::ReturnToGo {
+        let v = &mut self.v[..k];
+        if c.spreads() {
+            let (lines, first) = (&mut self.lines[..at.len - scope.first], scope.first);
+            let mut n = 0;
+            scope.runs(0, at.len, |a, b| {
+                lines[a - first..b - first].copy_from_slice(&v[n..n + b - a]);
+                n += b - a;
+            });
+            returns::scan(simd, lines, &plan.decay);
+            gather(scope, at.len, lines);
+            v.copy_from_slice(&lines[..k]);
+        } else if c.credit == Credit::ReturnToGo {
             returns::scan(simd, v, &plan.decay);
         }
+        let d = &mut self.d[..k];
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - k..] };
         if c.k == 0.0 {
             d.copy_from_slice(v);
@@ -36,72 +56,17 @@ impl Worker<'_> {
             returns::divide(simd, v, divisors, d);
         }
         if apart {
-            let sum = terms.sum();
+            // A place other than every is refused with `divide_scope = process`.
+            let sum = terms.gated.map_or_else(|| terms.sum(), |gated| gated.every);
             d.iter_mut().for_each(|d| *d += sum);
             v.iter_mut().for_each(|g| *g += sum);
         }
     }
 
-    /// Advantages in d, returns in v: a value a token in scope. r = a_j on the last token of chunk j, or the caller's token rewards.
-    pub fn gae(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
-        let job = self.job;
-        let (problem, c, simd) = (job.problem, job.config(), job.simd());
-        let n = kept.count as usize;
-        let k = kept.chunks as usize;
-        // Rewards to d, values to v; f keeps the chunk values.
-        let (rewards, values) = (&mut self.d[..n], &mut self.v[..n]);
-        let mut token = 0;
-        match &problem.token_rewards {
-            Some(array) => {
-                let row = at.of(array);
-                scope.runs(0, at.len, |a, b| {
-                    for t in a..b {
-                        rewards[token] = row.f32(t) as f64;
-                        token += 1;
-                    }
-                });
-            }
-            None => {
-                rewards.fill(0.0);
-                // SAFETY: the rollout's own list.
-                let last: &[u32] = unsafe { job.last(at) };
-                let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
-                let f = &self.f[..k];
-                let mut after = 0;
-                chunks.each(scope, |j, a, b| {
-                    after += scope.count_in(a, b);
-                    rewards[after - 1] = f[j];
-                });
-            }
-        }
-        token = 0;
-        if let Some(array) = &problem.values {
-            let row = at.of(array);
-            let line = match row.slice::<f32>() {
-                Some(line) if row.dtype() == crate::model::array::DType::F32 => line,
-                _ => {
-                    let line = &mut self.compressed[..at.len];
-                    row.read_f32(line);
-                    &*line
-                }
-            };
-            scope.runs(0, at.len, |a, b| {
-                for x in &line[a..b] {
-                    values[token] = *x as f64;
-                    token += 1;
-                }
-            });
-        }
-        let after = if n > 0 { problem.bootstrap.map_or(0.0, |b| b.f32(i) as f64) } else { 0.0 };
-        // A in place of the rewards; the deltas read a reward and two values and write where the reward was.
-        let mut next = after;
-        for t in (0..n).rev() {
-            rewards[t] = (rewards[t] + c.gamma * next) - values[t];
-            next = values[t];
-        }
-        returns::scan(simd, rewards, &job.plan.decay);
-        for (value, a) in values.iter_mut().zip(rewards.iter()) {
-            *value += *a;
-        }
+    /// `chunk = token`: each token's reward (in v) gains its own.
+    fn add_token_rewards(&mut self, at: &Extent, scope: &Scope) {
+        let Some(row) = self.job.problem.token_rewards.as_ref().map(|array| at.of(array)) else { return };
+        let mut rewards = self.v.iter_mut();
+        scope.runs(0, at.len, |a, b| (a..b).zip(&mut rewards).for_each(|(t, r)| *r += row.f32(t) as f64));
     }
 }

@@ -1,31 +1,6 @@
 //! Advantage Fusion (eq. 4): the standardised streams of a rollout become one value a chunk.
 use super::standard::{Apply, Standard, plain};
-use crate::model::config::*;
 use crate::numerics::simd::dispatch;
-
-/// Terms of a rollout that are the same for all its chunks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
-    /// w * N(r) of the per-rollout streams given, in the stream table's order.
-    pub list: [f64; 12],
-    pub count: usize,
-    /// The format is wrong: F is this, whatever the other streams say.
-    pub gated: Option<f64>,
-}
-
-impl Terms {
-    pub fn push(&mut self, term: f64) {
-        self.list[self.count] = term;
-        self.count += 1;
-    }
-    pub fn as_slice(&self) -> &[f64] {
-        &self.list[..self.count]
-    }
-    /// ((t0 + t1) + t2) + ...
-    pub fn sum(&self) -> f64 {
-        self.as_slice().iter().copied().reduce(|a, b| a + b).unwrap_or(0.0)
-    }
-}
 
 dispatch! {
     /// f <- w ((x - mean) inv), or added to f where it is not the first stream.
@@ -85,8 +60,10 @@ pub fn add_stream(
     }
 }
 
-/// W: the sum of the weights of the streams given, in the stream table's order.
-pub fn total_weight(c: &Config, process: usize, given: &[bool; 12]) -> f64 {
-    let rollout = given.iter().enumerate().filter(|(_, g)| **g).map(|(s, _)| c.streams[OUTCOME + s].weight);
-    c.streams[..process].iter().map(|s| s.weight).chain(rollout).fold(0.0, |sum, w| sum + w)
+/// As `add_stream`, of values standardised before: `steps[j]` is the one of chunk j.
+pub fn add_stepped(values: &[f64], steps: &[u32], weight: f64, first: bool, f: &mut [f64]) {
+    for (f, step) in f.iter_mut().zip(steps) {
+        let s = weight * values[*step as usize];
+        *f = if first { s } else { *f + s };
+    }
 }

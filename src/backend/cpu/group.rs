@@ -1,9 +1,9 @@
 //! One group: prepare its rollouts, know its statistics, decide, shape.
 use super::chunk::KlEdges;
-use super::fuse;
 use super::members::Members;
 use super::shape::{Group, Sink};
-use super::standard::{Set, Standard};
+use super::standard::{Set, Standard, Whole};
+use super::terms;
 use super::worker::Worker;
 use crate::model::flags;
 use crate::model::config::*;
@@ -35,6 +35,12 @@ impl Worker<'_> {
         let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
         self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
         (self.columns, self.live) = (columns, live);
+    }
+
+    /// Prepares the rollouts and looks for findings, which mark them.
+    pub fn look_at(&mut self, g: usize, members: Members) {
+        self.prepare_all(g, members);
+        self.extremes(members, g, &mut GroupState::EMPTY.clone());
     }
 
     /// Findings only.
@@ -106,7 +112,7 @@ impl Worker<'_> {
         let job = self.job;
         let config = job.config();
         let (standards, bad, flags) = self.decide(g, members, state);
-        let given = std::array::from_fn(|s| job.problem.rollout_streams[s].is_some());
+        let given = std::array::from_fn(|s| job.has_stream(s));
         let mut edges = None;
         if config.kind == Kind::Kl && config.chunk == Chunk::ByValue {
             let s = &standards[0];
@@ -122,7 +128,10 @@ impl Worker<'_> {
             }
             edges = Some(found);
         }
-        let weight = fuse::total_weight(config, job.problem.num_process, &given);
+        if job.problem.step_group.is_some() && !bad {
+            self.step_sets(g, members);
+        }
+        let weight = terms::total_weight(config, job.problem.num_process, &given);
         let group = Group { state, standards, bad, weight, edges };
         members.iter().for_each(|i| self.shape(i, &group, sink));
         // Phases of whitening see the groups again; they report nothing.
@@ -139,7 +148,8 @@ impl Worker<'_> {
         let standards = std::array::from_fn(|slot| {
             let row = if slot < slots.count { slots.row(slot) } else { 0 };
             let bits = if slot < slots.count { plan.bits(slot) } else { ROLLOUT_BITS };
-            Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot])
+            let whole = job.batch.map(|b| Whole { extremes: &b.extremes[slot], sums: &b.sums[slot], nonzero: b.nonzero[slot] });
+            Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], state.second[slot], whole)
         });
         for slot in 0..slots.count {
             let (s, row) = (&standards[slot], slots.row(slot));
@@ -149,7 +159,7 @@ impl Worker<'_> {
             let given = if process {
                 slots.joint && slot == 1 || slot < job.problem.num_process
             } else {
-                job.problem.rollout_streams[slot - slots.sets].is_some()
+                job.has_stream(slot - slots.sets)
             };
             let mut finding = None;
             if key >= exact::INFINITE {

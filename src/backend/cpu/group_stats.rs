@@ -1,6 +1,8 @@
 //! Group statistics of every stream (numerics contract 5.3) and the standardisation that they give (pass.md 2.2).
 use super::members::Members;
-use super::signal;
+use super::rollout_streams;
+use super::scope::Scope;
+use super::{signal, steps};
 use super::worker::Worker;
 use crate::model::flags;
 use crate::model::batch::Process;
@@ -14,7 +16,7 @@ impl Worker<'_> {
     /// Maxima of the group's members in this batch.
     pub fn extremes(&mut self, members: Members, group: usize, to: &mut GroupState) {
         let job = self.job;
-        let (problem, c, slots) = (job.problem, job.config(), &job.plan.slots);
+        let (problem, slots) = (job.problem, &job.plan.slots);
         for i in members.iter() {
             let mut kept = job.rollout(i);
             if kept.flags & flags::ROLLOUT_ABSENT != 0 {
@@ -47,37 +49,78 @@ impl Worker<'_> {
                     }
                 }
             }
-            if c.credit == Credit::Gae && !kept.flags & flags::ROLLOUT_NO_SCOPE != 0 {
+            if kept.flags & flags::ROLLOUT_NO_SCOPE == 0 {
+                let mut bad = 0;
+                self.gap_extremes(i, &kept, |worker, list, key| {
+                    bad |= flags::ROLLOUT_NONFINITE;
+                    worker.poison(list, key, i, group, to);
+                });
+                kept.flags |= bad;
                 let found = self.credit_extremes(i, &kept);
                 if found.is_bad() {
                     kept.flags |= flags::ROLLOUT_NONFINITE;
                     self.poison(0, found.absmax, i, group, to);
                 }
             }
-            for (s, stream) in problem.rollout_streams.iter().enumerate() {
-                let Some(stream) = stream else { continue };
-                if stream.f32(i).is_nan() && c.streams[OUTCOME + s].missing != Missing::Error {
-                    kept.flags |= flags::ROLLOUT_MISSING;
-                    self.missing |= 1 << slots.of_rollout_stream(s);
-                    self.report.missing_values += i64::from(job.counting);
-                }
-                let Some(x) = job.rollout_value(s, i) else { continue };
-                let slot = slots.of_rollout_stream(s);
-                let mut one = Extremes::EMPTY;
-                one.push(x);
-                if one.is_bad() {
+            self.rollout_extremes(i, group, counts, &mut kept, to);
+            // SAFETY: the rollout is this thread's.
+            unsafe { job.keep(i, kept) };
+        }
+    }
+
+    /// Those of the per-rollout streams of one rollout.
+    fn rollout_extremes(&mut self, i: usize, group: usize, counts: bool, kept: &mut Rollout, to: &mut GroupState) {
+        let job = self.job;
+        let (problem, c, slots) = (job.problem, job.config(), &job.plan.slots);
+        let key_of = |x: f32| {
+            let mut one = Extremes::EMPTY;
+            one.push(x);
+            one
+        };
+        for (s, stream) in problem.rollout_streams.iter().enumerate() {
+            let Some(stream) = stream else { continue };
+            if stream.f32(i).is_nan() && c.streams[OUTCOME + s].missing != Missing::Error {
+                kept.flags |= flags::ROLLOUT_MISSING;
+                self.missing |= 1 << slots.of_rollout_stream(s);
+                self.report.missing_values += i64::from(job.counting);
+            }
+            let Some(x) = job.own_value(s, i) else { continue };
+            let one = key_of(x);
+            if one.is_bad() {
+                kept.flags |= flags::ROLLOUT_NONFINITE;
+                self.report.nonfinite_values += i64::from(job.counting);
+                self.poison(slots.of_rollout_stream(s), one.absmax, i, group, to);
+            }
+        }
+        if let Some(b) = job.baseline(i) {
+            let one = key_of(b);
+            if one.is_bad() {
+                kept.flags |= flags::ROLLOUT_NONFINITE;
+                self.report.nonfinite_values += i64::from(job.counting);
+                // No `missing` rule speaks of baselines: a NaN is told as what it is.
+                self.poison(slots.of_rollout_stream(0), exact::INFINITE, i, group, to);
+            }
+        }
+        for s in 0..rollout_streams::COUNT {
+            let Some(x) = job.rollout_value(s, i) else { continue };
+            let slot = slots.of_rollout_stream(s);
+            let one = key_of(x);
+            if one.is_bad() {
+                // Of a sum: one of its terms was found before, or it is beyond f32.
+                if kept.flags & flags::ROLLOUT_NONFINITE == 0 {
                     kept.flags |= flags::ROLLOUT_NONFINITE;
                     self.report.nonfinite_values += i64::from(job.counting);
                     self.poison(slot, one.absmax, i, group, to);
-                } else if counts {
-                    to.extremes[slot].add(&one);
-                    if slots.joint && !slots.shaped {
-                        to.extremes[1].add(&one);
-                    }
+                }
+                continue;
+            }
+            let weighs = c.streams[OUTCOME + s].center != Center::LengthWeighted || kept.count > 0;
+            if counts && weighs {
+                to.extremes[slot].add(&one);
+                if slots.joint && !slots.shaped {
+                    to.extremes[1].add(&one);
                 }
             }
-            // SAFETY: the rollout is this thread's.
-            unsafe { job.keep(i, kept) };
         }
     }
 
@@ -125,7 +168,7 @@ impl Worker<'_> {
     }
 
     /// Does a NaN of this list mean "not there"? (Of the first stream such steps are out of scope already.)
-    fn skips_nan(&self, list: usize) -> bool {
+    pub fn skips_nan(&self, list: usize) -> bool {
         list > 0 && !self.job.plan.slots.shaped && self.job.config().streams[list].missing == Missing::Exclude
     }
 
@@ -144,7 +187,36 @@ impl Worker<'_> {
     }
 
     /// Calls `each(values, weights, first token)` for the runs of a rollout's elements.
-    fn each_run(&mut self, i: usize, kept: &Rollout, list: usize, mut each: impl FnMut(&[f32], Option<&[u32]>, usize)) {
+    pub fn each_run(&mut self, i: usize, kept: &Rollout, list: usize, mut each: impl FnMut(&[f32], Option<&[u32]>, usize)) {
+        if self.job.config().pool != Pool::Rollouts {
+            return self.each_value_run(i, kept, list, each);
+        }
+        if let Some(mean) = self.rollout_mean(i, kept, list) {
+            each(&[mean], None, kept.first as usize);
+        }
+    }
+
+    /// `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. `None`: it has none.
+    fn rollout_mean(&mut self, i: usize, kept: &Rollout, list: usize) -> Option<f32> {
+        let skip = self.skips_nan(list);
+        let mut own = Extremes::EMPTY;
+        self.each_value_run(i, kept, list, |run, _, _| run.iter().filter(|x| !skip || !x.is_nan()).for_each(|x| own.push(*x)));
+        if own.is_bad() {
+            return Some(if own.absmax >= exact::NAN { f32::NAN } else { f32::INFINITY });
+        }
+        let grid = Grid::new(steps::sum_bits(kept.elements as usize), own.absmax);
+        let (mut q, mut n) = (0i64, 0i64);
+        self.each_value_run(i, kept, list, |run, _, _| {
+            for x in run.iter().filter(|x| !skip || !x.is_nan()) {
+                q += grid.quantize(*x);
+                n += 1;
+            }
+        });
+        (n > 0).then(|| ((q as f64 / n as f64) * grid.down) as f32)
+    }
+
+    /// As `each_run`, of the values that steps and tokens have, whatever the elements are.
+    fn each_value_run(&mut self, i: usize, kept: &Rollout, list: usize, mut each: impl FnMut(&[f32], Option<&[u32]>, usize)) {
         let job = self.job;
         let at = job.problem.extent(i);
         if job.config().kind != Kind::Kl {
@@ -175,12 +247,16 @@ impl Worker<'_> {
         to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
     }
 
-    /// gae: values, token rewards and bootstrap are read as they are; a bad one is a finding.
+    /// Values, token rewards, bootstrap and the log-probabilities of V-trace are read as they are; a bad one is a finding.
     fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
         let job = self.job;
         let problem = job.problem;
         let at = problem.extent(i);
-        let scope = job.kept_scope(i, kept, &at);
+        let mut scope = job.kept_scope(i, kept, &at);
+        if job.config().spreads() && job.config().scan_mask == ScanMask::None {
+            // Tokens out of scope take part.
+            scope = Scope::span(scope.first, at.len);
+        }
         let mut found = Extremes::EMPTY;
         for array in [&problem.values, &problem.token_rewards].into_iter().flatten() {
             let line = &mut self.compressed[..at.len];
@@ -191,6 +267,11 @@ impl Worker<'_> {
                 let (nan, infinite) = signal::count_bad(line, &scope);
                 self.report.nonfinite_values += nan + infinite;
             }
+            found.add(&own);
+        }
+        if let Some(logps) = &problem.behavior {
+            let (bad, own) = self.bad_logps(&at, &scope, logps);
+            self.report.nonfinite_values += if job.counting { bad } else { 0 };
             found.add(&own);
         }
         if let Some(bootstrap) = problem.bootstrap {
@@ -235,10 +316,17 @@ impl Worker<'_> {
                     }
                 }
             }
-            for s in 0..problem.rollout_streams.len() {
+            for s in 0..rollout_streams::COUNT {
                 let Some(x) = job.rollout_value(s, i) else { continue };
                 let slot = slots.of_rollout_stream(s);
-                self.one_sum(x, slot, of, &mut to.sums[slot]);
+                if c.streams[OUTCOME + s].center == Center::LengthWeighted {
+                    self.length_weighted_sum(x, slot, kept.count, of, &mut to.sums[slot]);
+                } else {
+                    self.one_sum(x, slot, of, &mut to.sums[slot]);
+                }
+                if slots.runner_up >> slot & 1 == 1 && exact::key(x) < of.extremes[slot].max {
+                    to.second[slot] = to.second[slot].max(exact::key(x));
+                }
                 if slots.joint && !slots.shaped {
                     self.one_sum(x, 1, of, &mut to.sums[1]);
                 }
@@ -260,6 +348,18 @@ impl Worker<'_> {
             return; // a set with findings has no grid, and its group no use for sums
         }
         exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], None, extremes, to);
+    }
+
+    /// A rollout's value as often as it has tokens in scope; the counts at the extremes are of rollouts.
+    fn length_weighted_sum(&self, x: f32, slot: usize, tokens: u32, of: &GroupState, to: &mut Sums) {
+        let extremes = &of.extremes[slot];
+        if extremes.is_bad() || tokens == 0 {
+            return;
+        }
+        let grid = Grid::new(self.job.plan.bits(slot), extremes.absmax);
+        to.push(&grid, grid.quantize(x), tokens as i64);
+        to.at_max += i64::from(x == extremes.max_value());
+        to.at_min += i64::from(x == extremes.min_value());
     }
 
     /// Sums of one rollout's elements of a list on the grid of a slot.

@@ -56,6 +56,7 @@ impl Worker<'_> {
                 chunks.last[chunks.count] = before as u32;
                 chunks.count += 1;
             }
+            Chunk::Segment => chunk::segments(scope, none, &mut chunks),
             Chunk::Token => return every(kept),
             Chunk::Step => match steps_given {
                 None => return every(kept),

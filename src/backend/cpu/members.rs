@@ -36,6 +36,19 @@ pub fn sort(job: &Job) {
     counting_sort(problem, &index, order, starts);
 }
 
+/// Where the steps of each group begin among those of all groups (`step_sets = step_group`). One thread, after `sort` and before all others.
+pub fn step_starts(job: &Job) {
+    let (problem, part) = (job.problem, job.plan.workspace.keyed_starts);
+    let Some(steps) = problem.steps.as_ref().filter(|_| part.count > 0) else { return };
+    // SAFETY: no other thread has begun.
+    let starts = unsafe { job.memory.part::<u64>(part.offset, problem.groups + 1) };
+    starts[0] = 0;
+    for g in 0..problem.groups {
+        let count = members(job, problem, g).iter().map(|i| super::steps::numbers(steps, i)).map(|(from, to)| to.saturating_sub(from)).sum::<usize>();
+        starts[g + 1] = starts[g] + count as u64;
+    }
+}
+
 /// Rollouts by group in `order` `[R]`, and where each group begins in `starts` `[G+1]`.
 pub fn counting_sort(problem: &Problem, index: &Array, order: &mut [u32], starts: &mut [u32]) {
     starts.fill(0);

@@ -1,24 +1,32 @@
 //! The CPU backend. A work item is a group: its rollouts are prepared, its statistics taken, its rollouts shaped, by one thread, while they are in
 //! its cache. Statistics are exact integers, so the same stages serve a batch in pieces.
+mod batch_stats;
 mod chunk;
 mod credit;
 mod expand;
 mod fuse;
+mod gae;
+mod gaps;
 mod group;
 mod group_stats;
 mod kl;
+mod kl_reward;
 mod members;
 mod outputs;
 pub mod pool;
 mod prepare;
 pub mod primitives;
 mod returns;
+mod rollout_streams;
 mod scope;
 mod shape;
 mod signal;
 mod standard;
+mod step_sets;
 mod steps;
+mod terms;
 mod tile;
+mod vtrace;
 mod whiten;
 mod worker;
 
@@ -30,7 +38,8 @@ use crate::model::report::Report;
 use crate::numerics::exact::{Extremes, Sums};
 use crate::numerics::fpmode::with_default_mode;
 use crate::plan::Plan;
-use members::{members, sort};
+use crate::plan::partials::BatchState;
+use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
 use std::sync::Mutex;
@@ -72,13 +81,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
-    let job = Job { plan, problem, outputs, memory, counting };
+    let job = Job { plan, problem, outputs, memory, counting, batch: None };
     sort(&job);
+    step_starts(&job);
     Crew { pool, threads: threads.min(plan.threads), job }
 }
 
 pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
-    let crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
+    let mut crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
+    let batch = batch_state(&crew, problem);
+    crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     let whitens = plan.config.whiten != Whiten::None;
     let extremes = Mutex::new(Extremes::EMPTY);
@@ -109,6 +121,40 @@ fn whiten_sums(crew: &Crew, problem: &Problem, extremes: &Extremes) -> Sums {
     *lock(&sums)
 }
 
+/// The batch's own sets, where the configuration asks for some: maxima first, then sums.
+fn batch_state(crew: &Crew, problem: &Problem) -> Option<BatchState> {
+    if crew.job.plan.slots.batch == 0 {
+        return None;
+    }
+    let mut state = BatchState::EMPTY;
+    batch_maxima(crew, problem, &mut state);
+    batch_sums(crew, problem, &mut state);
+    Some(state)
+}
+
+fn batch_maxima(crew: &Crew, problem: &Problem, state: &mut BatchState) {
+    // What is found is reported by the pass that shapes.
+    let quiet = Crew { pool: crew.pool, threads: crew.threads, job: Job { counting: false, ..crew.job } };
+    let all = Mutex::new(state.extremes);
+    quiet.each(problem.groups, &Mutex::new(Report::default()), |worker, g| {
+        let mut own = BatchState::EMPTY.extremes;
+        worker.batch_extremes(g, members(&worker.job, problem, g), &mut own);
+        lock(&all).iter_mut().zip(&own).for_each(|(a, b)| a.add(b));
+    });
+    state.extremes = *lock(&all);
+}
+
+/// After `batch_maxima` on the same batch, whose rollouts are prepared.
+fn batch_sums(crew: &Crew, problem: &Problem, state: &mut BatchState) {
+    let extremes = state.extremes;
+    let all = Mutex::new(&mut *state);
+    crew.each(problem.groups, &Mutex::new(Report::default()), |worker, g| {
+        let (mut sums, mut nonzero) = (BatchState::EMPTY.sums, [0i64; 16]);
+        worker.batch_sums(members(&worker.job, problem, g), &extremes, &mut sums, &mut nonzero);
+        batch_stats::add(&mut lock(&all), &sums, &nonzero);
+    });
+}
+
 /// Slots of a packed output that no rollout has.
 fn ends(plan: &Plan, problem: &Problem, outputs: &Outputs) {
     if plan.config.fill_padding {
@@ -118,14 +164,30 @@ fn ends(plan: &Plan, problem: &Problem, outputs: &Outputs) {
 }
 
 pub fn look(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, memory: Memory) -> Report {
-    let crew = crew(pool, threads, plan, problem, None, memory, true);
+    let mut crew = crew(pool, threads, plan, problem, None, memory, true);
+    let batch = batch_state(&crew, problem);
+    crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     crew.each(problem.groups, &report, |worker, g| worker.group_look(g, members(&worker.job, problem, g)));
     *lock(&report)
 }
 
 pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory) {
-    let crew = crew(pool, threads, plan, problem, None, memory, false);
+    let mut crew = crew(pool, threads, plan, problem, None, memory, false);
+    // SAFETY: the buffer is this call's, and no thread has begun.
+    let mut batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
+    if let (Some(batch), true) = (&mut batch, phase < 2) {
+        if phase == 1 {
+            // The buffer's maxima stay; this prepares the rollouts.
+            batch_maxima(&crew, problem, &mut BatchState::EMPTY.clone());
+            batch_sums(&crew, problem, batch);
+        } else {
+            batch_maxima(&crew, problem, batch);
+        }
+        // SAFETY: as above.
+        unsafe { plan.partials.set_batch(partials, batch) };
+    }
+    crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     let extremes = Mutex::new(Extremes::EMPTY);
     crew.each(problem.groups, &report, |worker, g| {
@@ -152,7 +214,10 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
 }
 
 pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
-    let crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
+    let mut crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
+    // SAFETY: read only.
+    let batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
+    crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     let whitening = (plan.config.whiten != Whiten::None).then(|| {
         // SAFETY: read only.

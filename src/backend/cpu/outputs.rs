@@ -37,11 +37,11 @@ pub unsafe fn put_float(row: &Row, i: usize, value: f64) {
 impl Worker<'_> {
     /// Returns (in v), path score, chunk count, ends and values (in f) of rollout i.
     #[allow(clippy::too_many_arguments)]
-    pub fn side_outputs(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, chunks: Chunks, path: f64, gae: bool, o: &Outputs) {
+    pub fn side_outputs(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, chunks: Chunks, path: f64, by_token: bool, o: &Outputs) {
         let job = self.job;
         let k = kept.chunks as usize;
         if let Some(returns) = &o.returns {
-            let (lines, n) = if gae { (Chunks::EveryToken, kept.count as usize) } else { (chunks, k) };
+            let (lines, n) = if by_token { (Chunks::EveryToken, kept.count as usize) } else { (chunks, k) };
             // SAFETY: the rollout's slots are this thread's; returns lie over no input.
             unsafe { expand::expand(job.simd(), returns, at, scope, lines, &self.v[..n]) };
             if job.config().fill_padding {

@@ -34,6 +34,7 @@ impl Worker<'_> {
         if problem.absent.is_some_and(|a| a.flag(i)) {
             kept.flags |= flags::ROLLOUT_ABSENT | flags::ROLLOUT_NO_SCOPE;
             kept.state |= state::ZEROED | state::OUT_OF_STATS;
+            self.keep_kl(i, &at, &Scope::span(0, 0), &mut kept);
             // SAFETY: the rollout is this thread's; likewise below.
             return unsafe { job.keep(i, kept) };
         }
@@ -96,6 +97,7 @@ impl Worker<'_> {
         if scope.is_empty() {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
+        self.keep_kl(i, &at, &scope, &mut kept);
         self.without_stream(i, &mut kept);
         // SAFETY: the rollout is this thread's.
         unsafe { job.keep(i, kept) }
@@ -156,7 +158,7 @@ impl Worker<'_> {
         let stride = plan.limits.rollout_tokens + 16;
         // Signals of every stream into this thread's scratch; `lines` are where they lie.
         let mut lines: [&[f32]; MAX_PROCESS] = [&[]; MAX_PROCESS];
-        if form != Form::Stepless && !matches!(problem.process, Process::Scores(_) | Process::None) {
+        if form != Form::Stepless && !matches!(problem.process, Process::Scores(_) | Process::Returns | Process::None) {
             let mut rest = &mut *self.signal;
             for (p, line) in lines.iter_mut().enumerate().take(streams) {
                 let (to, others) = rest.split_at_mut(stride);
@@ -217,6 +219,16 @@ impl Worker<'_> {
             self.report.missing_values += sparse_steps(at, &lines, bits, in_bits, &mut list, job, kept);
         } else if form != Form::Stepless || problem.steps.is_some() {
             self.report.missing_values += csr_steps(i, at, form, &lines, bits, in_bits, &mut list, job, kept);
+            if c.step_value == StepValue::ReturnToGo {
+                let count = list.count;
+                if let (Process::Returns, Some(last)) = (&problem.process, count.checked_sub(1)) {
+                    list.set(0, last, job.returned_outcome(i));
+                }
+                for p in 0..streams {
+                    let from = p * list.stride;
+                    steps::returns_to_go(&mut list.value[from..from + count], c.step_gamma);
+                }
+            }
         }
         let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
         let scored = form != Form::Stepless && list.count > 0;
@@ -259,6 +271,7 @@ impl Worker<'_> {
                 detector.run_list(&scope, &list, uniform, &u, &at_step, &mut chunks);
             }
             Chunk::Step if list.count > 0 => chunk::by_step(&scope, &list, at_step, &mut chunks),
+            Chunk::Segment => chunk::segments(&scope, at_token, &mut chunks),
             Chunk::Token => chunk::every_token(&scope, at_token, &mut chunks),
             Chunk::Given => {
                 if let Some(marks) = &problem.chunk_marks {
@@ -269,6 +282,11 @@ impl Worker<'_> {
             _ => chunk::whole(&scope, at_token, &mut chunks),
         }
         kept.chunks = chunks.count as u32;
+        if problem.step_group.is_some() && scored {
+            // SAFETY: the rollout's own lists.
+            let to = unsafe { job.chunk_steps(at) };
+            to.iter_mut().zip(&chunks.last[..chunks.count]).for_each(|(step, last)| *step = cursor.step(*last as usize) as u32);
+        }
         if plan.workspace.token_values.count > 0 && scored {
             for p in 0..streams {
                 // SAFETY: the rollout's own list.
@@ -307,7 +325,7 @@ impl Worker<'_> {
         let (mut given, mut there) = (false, false);
         for s in 0..job.problem.rollout_streams.len() {
             given |= job.problem.rollout_streams[s].is_some();
-            there |= job.rollout_value(s, i).is_some();
+            there |= job.own_value(s, i).is_some();
         }
         if given && !there {
             kept.flags |= flags::ROLLOUT_NO_STREAM;
@@ -347,6 +365,7 @@ fn csr_steps(
         for p in 0..streams {
             let mut x = match (scores, form) {
                 (true, _) => steps::score(problem, p, number),
+                _ if matches!(problem.process, Process::Returns) => 0.0,
                 (false, Form::DenseWithEnds) => lines[p][last],
                 _ => steps::exact_sum(lines[p], &scope, a, b),
             };
@@ -373,6 +392,10 @@ fn csr_steps(
             continue;
         }
         let j = list.push(a, b);
+        if let Some(keys) = &problem.step_group {
+            // SAFETY: the rollout's own list.
+            unsafe { job.step_keys(at)[j] = keys.int(number) };
+        }
         for (p, x) in values.iter().enumerate().take(streams) {
             list.set(p, j, *x);
         }

@@ -63,6 +63,27 @@ impl<'a> Scope<'a> {
         (a / 64..b.div_ceil(64)).map(|w| (self.bits[w] & word_mask(a, b, w)).count_ones() as usize).sum()
     }
 
+    /// First in-scope token in a..b.
+    pub fn first_in(&self, a: usize, b: usize) -> Option<usize> {
+        let mut first = None;
+        self.runs(a, b, |x, _| first = first.or(Some(x)));
+        first
+    }
+
+    /// Calls `each(begin, end)` for every run of tokens out of scope in a..b, in order.
+    pub fn gaps(&self, a: usize, b: usize, mut each: impl FnMut(usize, usize)) {
+        let mut begin = a;
+        self.runs(a, b, |x, y| {
+            if begin < x {
+                each(begin, x);
+            }
+            begin = y;
+        });
+        if begin < b {
+            each(begin, b);
+        }
+    }
+
     /// Last in-scope token in a..b.
     pub fn last_in(&self, a: usize, b: usize) -> Option<usize> {
         let (a, b) = (a.max(self.first), b.min(self.end));

@@ -1,7 +1,8 @@
 //! One rollout from its chunks to its outputs: fuse, credit, divide, post, write.
 use super::chunk::KlEdges;
 use super::expand::{self, Chunks};
-use super::fuse::{self, Terms};
+use super::fuse;
+use super::terms::Terms;
 use super::scope::Scope;
 use super::signal;
 use super::standard::{Apply, Standard};
@@ -72,15 +73,15 @@ impl Worker<'_> {
             kept.flags |= if kept.flags & flags::ROLLOUT_ABSENT == 0 { flags::ROLLOUT_IN_BAD_GROUP } else { 0 };
         }
         let mut path = 0.0;
-        let gae = c.credit == Credit::Gae;
-        // Values a chunk: a in f, results in d. For gae the results are values a token.
+        let by_token = c.credits_tokens();
+        // Values a chunk: a in f, results in d. Of gae over tokens the results are values a token.
         if zeroed {
             self.f[..k].fill(0.0);
-            let n = if gae { kept.count as usize } else { k };
+            let n = if by_token { kept.count as usize } else { k };
             self.d[..n].fill(0.0);
             self.v[..n].fill(0.0);
         } else {
-            let terms = self.terms(i, &kept, group);
+            let terms = self.terms(i, &at, &scope, &kept, group);
             if let Some(path) = self.in_one_pass(i, &at, &scope, &kept, group, &terms, sink) {
                 // SAFETY: the rollout is this thread's.
                 unsafe { job.keep(i, kept) };
@@ -89,14 +90,21 @@ impl Worker<'_> {
                 }
                 return;
             }
-            self.fuse(i, &at, &scope, &kept, group, &terms);
-            if gae {
-                self.gae(i, &at, &scope, &kept);
-            } else {
-                self.credit(&kept, &terms);
+            if c.spreads() {
+                self.gap_rewards(i, &at, &scope, &kept, group, &terms);
             }
-            if (if gae { kept.count as usize } else { k }) > 0 {
+            self.fuse(i, &at, &scope, &kept, group, &terms);
+            match (c.credit, c.gae_over) {
+                (Credit::Gae, GaeOver::Tokens) => self.gae(i, &at, &scope, &kept),
+                (Credit::Gae, GaeOver::Chunks) => self.gae_over_chunks(i, &at, &scope, &kept),
+                (Credit::Vtrace, _) => self.vtrace(i, &at, &scope, &kept),
+                _ => self.credit(&at, &scope, &kept, &terms),
+            }
+            if (if by_token { kept.count as usize } else { k }) > 0 {
                 path = self.d[0];
+            }
+            if problem.reference.is_some() && c.kl_place == KlPlace::Advantage {
+                Self::take_kl(job, &at, &scope, false, self.d);
             }
         }
         // SAFETY: the rollout is this thread's.
@@ -105,7 +113,7 @@ impl Worker<'_> {
         let last: &[u32] = unsafe { job.last(&at) };
         let every = kept.state & state::EVERY_TOKEN != 0;
         let chunks = if every { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
-        let lines = if gae { Chunks::EveryToken } else { chunks };
+        let lines = if by_token { Chunks::EveryToken } else { chunks };
         let n = if matches!(lines, Chunks::EveryToken) { kept.count as usize } else { k };
         if c.temperature != 1.0 {
             self.d[..n].iter_mut().for_each(|d| *d /= c.temperature);
@@ -125,7 +133,7 @@ impl Worker<'_> {
             Sink::Write(whitening) => whitening,
         };
         if let Some(outputs) = job.outputs {
-            self.side_outputs(i, &at, &scope, &kept, chunks, path, gae, outputs);
+            self.side_outputs(i, &at, &scope, &kept, chunks, path, by_token, outputs);
             if let Sink::Write(_) = sink {
                 self.finish(&at, &scope, lines, n, whitening.filter(|_| !zeroed), &outputs.advantages);
             }
@@ -142,18 +150,22 @@ impl Worker<'_> {
         let outputs = job.outputs?;
         let plain = c.kind == Kind::Kl
             && c.credit == Credit::ReturnToGo
+            && !c.spreads()
+            && !c.kl_by_token()
+            && problem.token_rewards.is_none()
             && c.divide_scope == DivideScope::All
             && c.fusion == Fusion::Advantage
             && c.chunk_value == ChunkValue::Last
             && c.temperature == 1.0
             && c.clip == f64::INFINITY
+            && c.pool != Pool::Rollouts
             && c.streams[0].missing != Missing::Zero
             && problem.num_process == 1
             && job.simd() == crate::numerics::simd::Simd::Avx2
             && matches!(sink, Sink::Write(None))
             && outputs.returns.is_none()
             && outputs.chunk_values.is_none();
-        let rollout = kept.state & (state::EVERY_TOKEN | state::OUT_OF_STATS) == state::EVERY_TOKEN && terms.gated.is_none() && !scope.has_holes();
+        let rollout = kept.state & (state::EVERY_TOKEN | state::OUT_OF_STATS) == state::EVERY_TOKEN && terms.gated.is_none() && !terms.placed && !scope.has_holes();
         if !plain || !rollout || outputs.advantages.dtype != DType::F32 {
             return None;
         }
@@ -169,11 +181,11 @@ impl Worker<'_> {
         let n = scope.count;
         // Far from the end of f32, so that nothing need be saturated or counted.
         let largest = c.streams[0].weight.abs() * (standard.extremes.absmax_value() as f64 + mean.abs()) * inv.abs();
-        if (largest + terms.as_slice().iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
+        if (largest + terms.every().iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
             return None;
         }
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - n..] };
-        let line = super::tile::Line { mean, inv, weight: c.streams[0].weight, sums: outputs.report, terms: terms.as_slice(), powers: &plan.decay, divisors };
+        let line = super::tile::Line { mean, inv, weight: c.streams[0].weight, sums: outputs.report, terms: terms.every(), powers: &plan.decay, divisors };
         // SAFETY: AVX2 is there; n values from the first in scope on, read and written in place or apart (`check` has seen which).
         let done = unsafe { super::tile::tokens(from.add(scope.first), to.add(scope.first), n, &line) };
         // SAFETY: the rollout's slots out of scope.
@@ -233,48 +245,6 @@ impl Worker<'_> {
         }
     }
 
-    /// Per-rollout terms, and the format gate.
-    fn terms(&mut self, i: usize, kept: &Rollout, group: &Group) -> Terms {
-        let job = self.job;
-        let (c, slots) = (job.config(), &job.plan.slots);
-        let counts = kept.state & state::OUT_OF_STATS == 0;
-        let mut terms = Terms::default();
-        let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
-        if c.fusion != Fusion::Advantage {
-            return terms;
-        }
-        for s in 0..job.problem.rollout_streams.len() {
-            if job.problem.rollout_streams[s].is_none() {
-                continue;
-            }
-            let slot = slots.of_rollout_stream(s);
-            let standard = &group.standards[slot];
-            let r = match job.rollout_value(s, i) {
-                None => 0.0,
-                Some(x) => {
-                    let mut lost = 0;
-                    let apply = standard.resolve(counts, || Self::own_value(x, slot, group), &mut lost);
-                    let r = standard.one(apply, x, &mut lost);
-                    self.report.lost_deviations += lost;
-                    r
-                }
-            };
-            terms.push(c.streams[OUTCOME + s].weight * r);
-            if gate && s == 1 {
-                terms.gated = Some(group.weight * r);
-            }
-        }
-        terms
-    }
-
-    /// A per-rollout stream's own share of its set.
-    fn own_value(x: f32, slot: usize, group: &Group) -> crate::numerics::exact::Sums {
-        let mut own = Default::default();
-        let standard = &group.standards[slot];
-        crate::numerics::exact::sums_wide(&standard.grid, &[x], None, &group.state.extremes[slot], &mut own);
-        own
-    }
-
     /// a_j = F at the chunk's last token, in f.
     fn fuse(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms) {
         let job = self.job;
@@ -282,7 +252,11 @@ impl Worker<'_> {
         let k = kept.chunks as usize;
         let counts = kept.state & state::OUT_OF_STATS == 0;
         if let Some(gated) = terms.gated {
-            return self.f[..k].fill(gated);
+            self.f[..k].fill(gated.every);
+            if k > 0 {
+                self.f[k - 1] = gated.last;
+            }
+            return;
         }
         // The rollout's last in-scope token gains the pooled outcome and format.
         let mut gains = [None; 2];
@@ -302,6 +276,13 @@ impl Worker<'_> {
                 let slot = if plan.slots.joint { 1 } else { p };
                 let list = if plan.slots.shaped { 1 } else { p };
                 let standard = &group.standards[slot];
+                if problem.step_group.is_some() {
+                    // SAFETY: the rollout's own lists.
+                    let (values, steps) = unsafe { (job.stepped(p, at.slot, kept.elements as usize), job.chunk_steps(at)) };
+                    fuse::add_stepped(values, &steps[..k], c.streams[p].weight, first, &mut self.f[..k]);
+                    first = false;
+                    continue;
+                }
                 let mut lost = 0;
                 let apply = standard.resolve(counts, || self.own_sums(i, kept, slot, group.state), &mut lost);
                 // The joint set's result is not weighted again: R carries the weights (reward_shaping).
@@ -325,7 +306,12 @@ impl Worker<'_> {
             // The process part alone is credited and divided.
             self.d[..k].copy_from_slice(&self.f[..k]);
         }
-        fuse::add_terms(job.simd(), terms.as_slice(), &mut self.f[..k]);
+        // The last chunk's sum runs over all terms in the table's order, those placed there alone among them.
+        let at_last = (terms.placed && k > 0).then(|| terms.at_last().iter().fold(self.f[k - 1], |f, t| f + t));
+        fuse::add_terms(job.simd(), terms.every(), &mut self.f[..k]);
+        if let Some(last) = at_last {
+            self.f[k - 1] = last;
+        }
         if k > 0 {
             self.f[k - 1] = gains.iter().flatten().fold(self.f[k - 1], |f, gain| f + gain);
         }

@@ -77,7 +77,7 @@ pub fn load<'s>(
                 }
             }
         }
-        Process::None | Process::Scores(_) => to.fill(0.0),
+        Process::None | Process::Scores(_) | Process::Returns => to.fill(0.0),
     }
     if missing == Missing::Zero {
         to.iter_mut().for_each(|x| *x = if x.is_nan() { 0.0 } else { *x });

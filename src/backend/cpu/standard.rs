@@ -1,6 +1,6 @@
 //! Standardisation N(x; S) of one stream in one group (pass.md 2.2, 5.5): decided once a group, resolved once a rollout, applied to values.
 use crate::model::config::*;
-use crate::numerics::exact::{Extremes, Grid, Sums};
+use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
 
 /// A stream's standardisation in a group.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,16 @@ pub struct Standard {
     pub set: Set,
     mean: f64,
     inv: f64,
+    /// `runner_up`: the second largest value.
+    second: f64,
+}
+
+/// A stream's set of the whole batch, and its values other than 0.
+#[derive(Clone, Copy)]
+pub struct Whole<'a> {
+    pub extremes: &'a Extremes,
+    pub sums: &'a Sums,
+    pub nonzero: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +30,7 @@ pub enum Set {
     Empty,
     /// One element: the singleton rule.
     Single,
-    /// All equal under a standard deviation, or max|S| = 0 under `abs_max`: 0.
+    /// All equal under a standard deviation or a mean, or max|S| = 0 under `abs_max`: 0, or the deviation undivided.
     Flat,
     Proper,
 }
@@ -34,6 +44,8 @@ pub enum Apply {
     Affine { mean: f64, inv: f64 },
     /// (x - mean) / max.
     Divide { mean: f64, max: f64 },
+    /// (x - second) * inv for the one value above the second largest, 0 for others.
+    Best { second: f64, inv: f64 },
     /// Element by element: each is left out.
     LeaveOut,
 }
@@ -51,31 +63,75 @@ pub fn inverse(units: f64, down: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
 }
 
 impl Standard {
-    pub fn new(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums) -> Standard {
+    /// From the group's set; `second`: key of its largest value below the maximum; `whole`: the batch's set, where the stream asks for one.
+    pub fn new(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums, second: i32, whole: Option<Whole>) -> Standard {
         let grid = Grid::new(bits, extremes.absmax);
-        let set = if extremes.is_bad() || sums.n <= 0 {
-            Set::Empty
-        } else if sums.n == 1 && !stream.ignores_singleton() {
-            Set::Single
-        } else if (stream.scale == Scale::Group && extremes.all_equal()) || (stream.scale == Scale::AbsMax && extremes.absmax == 0) {
-            Set::Flat
-        } else {
-            Set::Proper
+        let nothing = (Extremes::EMPTY, Sums::default());
+        let whole = whole.unwrap_or(Whole { extremes: &nothing.0, sums: &nothing.1, nonzero: 0 });
+        let whole_grid = Grid::new(STEP_BITS, whole.extremes.absmax);
+        let empty = extremes.is_bad() || (stream.asks_group() && sums.n <= 0) || (stream.asks_batch() && whole.sums.n <= 0);
+        // Of length weights the rollouts are counted, in `at_max` when all are equal.
+        let one = if stream.center == Center::LengthWeighted { extremes.all_equal() && sums.at_max == 1 } else { sums.n == 1 };
+        let single = match (stream.center, stream.scale) {
+            (Center::Group | Center::LeaveOneOut | Center::LengthWeighted | Center::RunnerUp, _) => one,
+            (Center::Batch, _) | (_, Scale::Batch) => whole.sums.n == 1,
+            (_, Scale::Group | Scale::LeaveOneOut) => one,
+            _ => false,
+        };
+        let flat = match stream.scale {
+            Scale::Group | Scale::Mean => extremes.all_equal(),
+            Scale::Batch => whole.extremes.all_equal(),
+            Scale::AbsMax => extremes.absmax == 0,
+            _ => false,
+        };
+        let set = match () {
+            _ if empty => Set::Empty,
+            _ if single => Set::Single,
+            _ if flat => Set::Flat,
+            _ => Set::Proper,
         };
         let (mut mean, mut inv) = (0.0, 1.0);
-        if set == Set::Proper {
-            if stream.center == Center::Group {
-                mean = sums.mean(&grid);
-            }
-            if stream.scale == Scale::Group {
-                inv = inverse(sums.variance_units(&grid, stream.ddof), grid.down, stream.epsilon, stream.epsilon_mode);
-            }
+        if !empty {
+            mean = match stream.center {
+                Center::Group | Center::LengthWeighted => sums.mean(&grid),
+                Center::Batch => whole.sums.mean(&whole_grid),
+                _ => 0.0,
+            };
         }
-        Standard { stream: *stream, grid, extremes: *extremes, sums: *sums, set, mean, inv }
+        if set == Set::Proper || (set == Set::Single && stream.asks_batch() && !flat) {
+            let deviation = |sums: &Sums, grid: &Grid| inverse(sums.variance_units(grid, stream.ddof), grid.down, stream.epsilon, stream.epsilon_mode);
+            inv = match stream.scale {
+                Scale::Group => deviation(sums, &grid),
+                Scale::Batch => deviation(whole.sums, &whole_grid),
+                Scale::NonzeroShare => whole.sums.n as f64 / whole.nonzero.max(1) as f64,
+                Scale::Mean => Some(sums.mean(&grid) + stream.epsilon).filter(|m| *m != 0.0).map_or(0.0, |m| 1.0 / m),
+                _ => 1.0,
+            };
+        }
+        let second = if sums.at_max > 1 { extremes.max_value() } else { exact::value(second) };
+        Standard { stream: *stream, grid, extremes: *extremes, sums: *sums, set, mean, inv, second: second as f64 }
+    }
+
+    /// With a centre of the rollout's own (`center = given`).
+    pub fn around(self, mean: f64) -> Standard {
+        Standard { mean, ..self }
+    }
+
+    /// A set of zero variance: 0, or the deviation undivided.
+    fn undivided(&self, mean: f64) -> Apply {
+        if self.stream.has_std() && self.stream.zero_variance == ZeroVariance::Center {
+            return if self.stream.center == Center::RunnerUp { Apply::Best { second: self.second, inv: 1.0 } } else { Apply::Affine { mean, inv: 1.0 } };
+        }
+        Apply::Zero
     }
 
     fn singleton(&self) -> Apply {
-        if self.stream.singleton == Singleton::Passthrough { Apply::Raw } else { Apply::Zero }
+        match self.stream.singleton {
+            // Nothing is subtracted; a scale of the batch's is a scale all the same.
+            Singleton::Passthrough if self.stream.asks_batch() && self.stream.center != Center::Batch => Apply::Affine { mean: 0.0, inv: self.inv },
+            Singleton::Passthrough => Apply::Raw,
+            _ => Apply::Zero,
+        }
     }
 
     /// For a rollout: `own`, its elements' sums (asked for only where they are left out); `counts`: it is in the set.
@@ -95,23 +151,29 @@ impl Standard {
                 return self.singleton();
             }
         }
-        if self.set == Set::Flat {
-            return Apply::Zero;
-        }
         let (mut mean, mut inv) = (self.mean, self.inv);
         if s.leaves_out() {
-            if by_element {
+            if by_element && (self.set == Set::Proper || (s.has_std() && s.zero_variance == ZeroVariance::Center)) {
                 return Apply::LeaveOut;
             }
             if s.center == Center::LeaveOneOut {
                 mean = others.mean(&self.grid);
             }
-            if s.scale == Scale::LeaveOneOut {
-                match self.deviation(&others, others.at_max == others.n || others.at_min == others.n, lost) {
-                    Some(i) => inv = i,
-                    None => return Apply::Zero,
-                }
+        }
+        if s.center == Center::RunnerUp && !counts {
+            return Apply::Zero;
+        }
+        if self.set == Set::Flat {
+            return self.undivided(mean);
+        }
+        if s.scale == Scale::LeaveOneOut {
+            match self.deviation(&others, others.at_max == others.n || others.at_min == others.n, lost) {
+                Some(i) => inv = i,
+                None => return self.undivided(mean),
             }
+        }
+        if s.center == Center::RunnerUp {
+            return Apply::Best { second: self.second, inv };
         }
         if s.scale == Scale::AbsMax { Apply::Divide { mean, max: self.extremes.absmax_value() as f64 } } else { Apply::Affine { mean, inv } }
     }
@@ -136,6 +198,8 @@ impl Standard {
         let q = (x as f64 * self.grid.up).round_ties_even();
         let n = self.sums.n - 1;
         let mean = match s.center {
+            // A set of zeros has no grid for a value that is none of its elements.
+            Center::LeaveOneOut if self.grid.up == 0.0 => -(x as f64) / n as f64,
             Center::LeaveOneOut => ((self.sums.q as i128 - q as i128) as f64 / n as f64) * self.grid.down,
             _ => self.mean,
         };
@@ -155,9 +219,11 @@ impl Standard {
                     || (self.sums.at_min == n && self.sums.at_max == 1 && element == max);
                 match self.deviation(&others, equal, lost) {
                     Some(inv) => (x - mean) * inv,
+                    None if self.stream.zero_variance == ZeroVariance::Center => x - mean,
                     None => 0.0,
                 }
             }
+            // `zero_variance = center` of a set that is flat: inv is 1.
             _ => (x - mean) * self.inv,
         }
     }
@@ -166,6 +232,7 @@ impl Standard {
     fn leave_out_mean(&self, x: f64, lost: &mut i64) -> f64 {
         let n = self.sums.n - 1;
         let mean = match self.stream.center {
+            Center::LeaveOneOut if self.grid.up == 0.0 => -x / n as f64,
             Center::LeaveOneOut => ((self.sums.q as f64 - x * self.grid.up) / n as f64) * self.grid.down,
             _ => self.mean,
         };
@@ -221,5 +288,6 @@ pub fn plain(apply: Apply, x: f64) -> f64 {
         Apply::Raw => x,
         Apply::Affine { mean, inv } => (x - mean) * inv,
         Apply::Divide { mean, max } => (x - mean) / max,
+        Apply::Best { second, inv } => if x > second { (x - second) * inv } else { 0.0 },
     }
 }

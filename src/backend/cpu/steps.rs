@@ -61,12 +61,30 @@ pub fn range(steps: &Steps, j: usize, from: usize, to: usize, len: usize) -> (us
     }
 }
 
+/// Each value becomes the return from it on: s_j + gamma (s_j+1 + gamma (...)), in f64 from the last, rounded to f32. A value that is not finite (missing, or a
+/// finding) stays as it is and is 0 to those before it.
+pub fn returns_to_go(values: &mut [f32], gamma: f64) {
+    let mut to_go = 0.0f64;
+    for x in values.iter_mut().rev() {
+        let own = if x.is_finite() { *x as f64 } else { 0.0 };
+        to_go = own + gamma * to_go;
+        if x.is_finite() {
+            *x = to_go as f32;
+        }
+    }
+}
+
 /// Score of step j of the caller for process stream p.
 pub fn score(problem: &Problem, p: usize, j: usize) -> f32 {
     match &problem.process {
         Process::Scores(scores) => scores.line(p, j, 1, problem.scores_flat).f32(0),
         _ => 0.0,
     }
+}
+
+/// Bits of the grid on which `most` values at most are summed within 64 bits.
+pub fn sum_bits(most: usize) -> i32 {
+    if most < 1 << 17 { ROLLOUT_BITS } else { STEP_BITS }
 }
 
 /// Exact sum of the in-scope values of a step (OPD as a PRM score): the step's own maximum sets the grid.
@@ -76,8 +94,7 @@ pub fn exact_sum(values: &[f32], scope: &Scope, a: usize, b: usize) -> f32 {
     if extremes.is_bad() {
         return if extremes.absmax >= exact::NAN { f32::NAN } else { f32::INFINITY };
     }
-    let bits = if b - a < 1 << 17 { ROLLOUT_BITS } else { STEP_BITS };
-    let grid = Grid::new(bits, extremes.absmax);
+    let grid = Grid::new(sum_bits(b - a), extremes.absmax);
     let mut sums = Sums::default();
     scope.runs(a, b, |x, y| values[x..y].iter().for_each(|v| sums.q += grid.quantize(*v)));
     (sums.q as f64 * grid.down) as f32

@@ -47,9 +47,9 @@ impl Worker<'_> {
         kept.state & (state::ZEROED | state::OUT_OF_STATS) == 0 && kept.flags & flags::ROLLOUT_ABSENT == 0
     }
 
-    /// Values that a rollout kept, one a chunk (gae: a token).
+    /// Values that a rollout kept, one a chunk (gae over tokens: a token).
     fn kept_lines(&self, kept: &Rollout) -> usize {
-        if self.job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0 { kept.count as usize } else { kept.chunks as usize }
+        if self.job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0 { kept.count as usize } else { kept.chunks as usize }
     }
 
     /// Of all members of a group.
@@ -92,7 +92,7 @@ impl Worker<'_> {
         let n = self.kept_lines(&kept);
         // SAFETY: as above.
         let values = unsafe { &job.whitened(&at)[..n] };
-        if n == kept.count as usize && (job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0) {
+        if n == kept.count as usize && (job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0) {
             return exact::sums_narrow(job.simd(), &grid, values, &mut [], to);
         }
         let scope = job.kept_scope(i, &kept, &at);
@@ -112,7 +112,7 @@ impl Worker<'_> {
         // SAFETY: the rollout's own lists.
         let (values, last): (&[f32], &[u32]) = unsafe { (job.whitened(&at), job.last(&at)) };
         self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
-        let every = job.config().credit == Credit::Gae || kept.state & state::EVERY_TOKEN != 0;
+        let every = job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0;
         let lines = if every { Chunks::EveryToken } else { Chunks::Last(&last[..n]) };
         let whitening = (kept.state & state::ZEROED == 0).then_some(whitening);
         self.finish(&at, &scope, lines, n, whitening, &outputs.advantages);

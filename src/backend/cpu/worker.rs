@@ -3,13 +3,14 @@ use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
 use crate::model::batch::{Extent, Problem};
-use crate::model::config::{Config, Missing};
+use crate::model::config::Config;
 use crate::model::context::Memory;
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
-use crate::plan::workspace::{Part, Rollout};
+use crate::plan::partials::BatchState;
+use crate::plan::workspace::{KeyedStep, Part, Rollout};
 
 /// What all threads of a call share. Arrays of the workspace are handed out by rollout; a rollout is worked on by one thread at a time.
 #[derive(Clone, Copy)]
@@ -21,6 +22,8 @@ pub struct Job<'a> {
     pub memory: Memory,
     /// Findings and counts go to the report (a call's first pass over its data).
     pub counting: bool,
+    /// Sets of the whole batch, once they are known.
+    pub batch: Option<&'a BatchState>,
 }
 
 pub struct Worker<'a> {
@@ -36,6 +39,7 @@ pub struct Worker<'a> {
     pub columns: &'a mut [i64],
     pub live: &'a mut [i64],
     pub edges: &'a mut [u64],
+    pub lines: &'a mut [f64],
     pub report: Report,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
@@ -76,6 +80,7 @@ impl<'a> Job<'a> {
                 columns: memory.part(base + s.columns.offset, s.columns.count),
                 live: memory.part(base + s.live.offset, s.live.count),
                 edges: memory.part(base + s.edges.offset, s.edges.count),
+                lines: memory.part(base + s.lines.offset, s.lines.count),
                 report: Report::default(),
                 missing: 0,
                 found: false,
@@ -136,9 +141,50 @@ impl<'a> Job<'a> {
         unsafe { self.part(self.plan.workspace.token_values, list * self.plan.limits.tokens + at.slot, at.len) }
     }
 
+    pub unsafe fn step_keys(&self, at: &Extent) -> &'a mut [i64] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.step_keys, at.slot, at.len) }
+    }
+
+    pub unsafe fn chunk_steps(&self, at: &Extent) -> &'a mut [u32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.chunk_steps, at.slot, at.len) }
+    }
+
+    /// Standardised elements of a list, from slot `slot` on.
+    pub unsafe fn stepped(&self, list: usize, slot: usize, count: usize) -> &'a mut [f64] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.stepped, list * self.plan.limits.tokens + slot, count) }
+    }
+
+    /// The element of a list at slot `slot`, whichever rollout has it.
+    pub unsafe fn element(&self, list: usize, slot: usize) -> f32 {
+        // SAFETY: by the caller's word.
+        unsafe { self.part::<f32>(self.plan.workspace.elements, list * self.plan.limits.tokens + slot, 1)[0] }
+    }
+
+    /// Room for the steps of group g.
+    pub unsafe fn keyed(&self, g: usize) -> &'a mut [KeyedStep] {
+        // SAFETY: read only, written before the threads began; then by the caller's word.
+        unsafe {
+            let starts = self.part::<u64>(self.plan.workspace.keyed_starts, g, 2);
+            self.part(self.plan.workspace.keyed, starts[0] as usize, (starts[1] - starts[0]) as usize)
+        }
+    }
+
     pub unsafe fn whitened(&self, at: &Extent) -> &'a mut [f32] {
         // SAFETY: by the caller's word.
         unsafe { self.part(self.plan.workspace.whitened, at.slot, at.len) }
+    }
+
+    pub unsafe fn kl(&self, at: &Extent) -> &'a mut [f32] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.kl, at.slot, at.len) }
+    }
+
+    pub unsafe fn kl_sum(&self, i: usize) -> &'a mut f32 {
+        // SAFETY: by the caller's word.
+        unsafe { &mut self.part(self.plan.workspace.kl_sums, i, 1)[0] }
     }
 
     pub unsafe fn path(&self, i: usize) -> &'a mut f32 {
@@ -152,19 +198,6 @@ impl<'a> Job<'a> {
         // SAFETY: read only, by the thread that has the rollout.
         let bits: &[u64] = if count == end - first { &[] } else { unsafe { self.scope_bits(i, at) } };
         Scope::kept(first, end, count, bits)
-    }
-
-    /// Value of per-rollout stream s (0 outcome, 1 format, ...) of rollout i: `None` not given or excluded. NaN and infinity come as they are.
-    pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
-        let x = self.problem.rollout_streams[s].as_ref()?.f32(i);
-        if !x.is_nan() {
-            return Some(x);
-        }
-        match self.config().streams[crate::model::config::OUTCOME + s].missing {
-            Missing::Error => Some(x),
-            Missing::Zero => Some(0.0),
-            Missing::Exclude => None,
-        }
     }
 
     /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once.

@@ -66,7 +66,7 @@ fn statistics(problem: &Problem, x: &Array, stream: &Stream, members: Members) -
             }
         }
     }
-    let standard = Standard::new(stream, ROLLOUT_BITS, &extremes, &sums);
+    let standard = Standard::new(stream, ROLLOUT_BITS, &extremes, &sums, i32::MIN, None);
     let finding = if extremes.absmax >= exact::INFINITE {
         Some(if extremes.absmax >= exact::NAN { report::MISSING } else { report::NONFINITE })
     } else if n >= MOST {

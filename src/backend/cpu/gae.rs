@@ -1,0 +1,162 @@
+//! GAE over tokens or over chunks. Lines are what the scan runs over: tokens in scope, with `scan_mask` other than carry every token from the first in
+//! scope on, or chunks.
+use super::credit::gather;
+use super::expand::Chunks;
+use super::returns;
+use super::scope::Scope;
+use super::worker::Worker;
+use crate::model::array::{DType, Row};
+use crate::model::batch::Extent;
+use crate::model::config::*;
+use crate::numerics::table::decay_powers;
+use crate::plan::workspace::{Rollout, state};
+
+/// Calls `each(begin, end, line of begin)` for the runs of tokens whose own rewards and values take part.
+pub fn taking_part(scope: &Scope, len: usize, mask: ScanMask, mut each: impl FnMut(usize, usize, usize)) {
+    let first = scope.first;
+    if mask == ScanMask::None {
+        return each(first, len, 0);
+    }
+    let mut n = 0;
+    scope.runs(0, len, |a, b| {
+        each(a, b, if mask == ScanMask::Carry { n } else { a - first });
+        n += b - a;
+    });
+}
+
+/// Values of a line, rounded to f32: the caller's memory where that will do, else `to`.
+fn rounded<'s>(row: &'s Row, to: &'s mut [f32]) -> &'s [f32] {
+    match row.slice::<f32>() {
+        Some(line) if row.dtype() == DType::F32 => line,
+        _ => {
+            let to = &mut to[..row.len()];
+            row.read_f32(to);
+            to
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Rewards of a line a token in d: the caller's, or a_j on the last token of chunk j (f); less the KL. Returns how many lines there are.
+    pub fn rewards(&mut self, at: &Extent, scope: &Scope, kept: &Rollout) -> usize {
+        let job = self.job;
+        let (problem, c) = (job.problem, job.config());
+        let spread = c.scan_mask != ScanMask::Carry;
+        let (k, first) = (kept.chunks as usize, scope.first);
+        let n = if spread { at.len - first } else { kept.count as usize };
+        let rewards = &mut self.d[..n];
+        match &problem.token_rewards {
+            Some(array) => {
+                rewards.fill(0.0);
+                let row = at.of(array);
+                taking_part(scope, at.len, c.scan_mask, |a, b, line| {
+                    rewards[line..].iter_mut().zip(a..b).for_each(|(r, t)| *r = row.f32(t) as f64);
+                });
+            }
+            None => {
+                if spread {
+                    rewards.copy_from_slice(&self.lines[..n]);
+                } else {
+                    rewards.fill(0.0);
+                }
+                // SAFETY: the rollout's own list.
+                let last: &[u32] = unsafe { job.last(at) };
+                let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
+                let f = &self.f[..k];
+                let mut after = 0;
+                chunks.each(scope, |j, a, b| {
+                    after += scope.count_in(a, b);
+                    rewards[if spread { b - 1 - first } else { after - 1 }] = f[j];
+                });
+            }
+        }
+        if problem.reference.is_some() && c.kl_place == KlPlace::Reward {
+            Self::take_kl(job, at, scope, spread, rewards);
+        }
+        n
+    }
+
+    /// Lambda of rollout i.
+    fn lambda(&self, i: usize, kept: &Rollout) -> f64 {
+        let c = self.job.config();
+        match &self.job.problem.rollout_lam {
+            Some(given) => given.f32(i) as f64,
+            None if c.lam_length_alpha > 0.0 => (1.0 - 1.0 / (c.lam_length_alpha * kept.count as f64)).max(0.0),
+            None => c.lam,
+        }
+    }
+
+    /// From rewards in d and values in v, n lines: advantages in d, returns in v.
+    fn advantages(&mut self, i: usize, kept: &Rollout, n: usize) {
+        let job = self.job;
+        let (c, simd) = (job.config(), job.simd());
+        let (rewards, values) = (&mut self.d[..n], &mut self.v[..n]);
+        let mut next = if n > 0 { job.problem.bootstrap.map_or(0.0, |b| b.f32(i) as f64) } else { 0.0 };
+        // A in place of the rewards; the deltas read a reward and two values and write where the reward was.
+        for t in (0..n).rev() {
+            rewards[t] = (rewards[t] + c.gamma * next) - values[t];
+            next = values[t];
+        }
+        if c.lam_returns >= 0.0 {
+            let apart = &mut self.lines[..n];
+            apart.copy_from_slice(rewards);
+            returns::scan(simd, apart, &decay_powers(c.gamma * c.lam_returns));
+            values.iter_mut().zip(apart).for_each(|(value, a)| *value += *a);
+        }
+        if job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0 {
+            let powers = decay_powers(c.gamma * self.lambda(i, kept));
+            returns::scan(simd, &mut self.d[..n], &powers);
+        } else {
+            returns::scan(simd, rewards, &job.plan.decay);
+        }
+        if c.lam_returns < 0.0 {
+            self.v[..n].iter_mut().zip(&self.d[..n]).for_each(|(value, a)| *value += *a);
+        }
+    }
+
+    /// Values of a line a token in v; 0 where a token takes part without its own.
+    pub fn values(&mut self, at: &Extent, scope: &Scope, n: usize) {
+        let (problem, c) = (self.job.problem, self.job.config());
+        let values = &mut self.v[..n];
+        if c.scan_mask != ScanMask::Carry {
+            values.fill(0.0);
+        }
+        if let Some(array) = &problem.values {
+            let row = at.of(array);
+            let from = rounded(&row, self.compressed);
+            taking_part(scope, at.len, c.scan_mask, |a, b, line| {
+                values[line..].iter_mut().zip(&from[a..b]).for_each(|(v, x)| *v = *x as f64);
+            });
+        }
+    }
+
+    /// Advantages in d, returns in v: a value a token in scope.
+    pub fn gae(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
+        if scope.is_empty() {
+            return;
+        }
+        let n = self.rewards(at, scope, kept);
+        self.values(at, scope, n);
+        self.advantages(i, kept, n);
+        if self.job.config().scan_mask != ScanMask::Carry {
+            gather(scope, at.len, self.d);
+            gather(scope, at.len, self.v);
+        }
+    }
+
+    /// The units are chunks: r = a_j, V at the chunk's first token in scope. A value a chunk.
+    pub fn gae_over_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
+        let job = self.job;
+        let k = kept.chunks as usize;
+        self.d[..k].copy_from_slice(&self.f[..k]);
+        // SAFETY: the rollout's own list.
+        let last: &[u32] = unsafe { job.last(at) };
+        let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
+        if let Some(array) = &job.problem.values {
+            let row = at.of(array);
+            let values = &mut self.v[..k];
+            chunks.each(scope, |j, a, b| values[j] = scope.first_in(a, b).map_or(0.0, |t| row.f32(t) as f64));
+        }
+        self.advantages(i, kept, k);
+    }
+}

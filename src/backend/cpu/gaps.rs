@@ -1,0 +1,87 @@
+//! `scan_mask` other than carry: what tokens out of scope bring to the scan.
+use super::scope::Scope;
+use super::shape::Group;
+use super::terms::Terms;
+use super::worker::Worker;
+use crate::model::batch::{Extent, Process};
+use crate::model::config::*;
+use crate::numerics::exact::{Extremes, INFINITE};
+use crate::plan::workspace::{Rollout, state};
+
+impl Worker<'_> {
+    /// Does a token out of scope bring its own process value? It does where each token is a chunk and has a value of its own.
+    fn process_in_gaps(&self, kept: &Rollout) -> bool {
+        let (problem, c) = (self.job.problem, self.job.config());
+        let by_token = match problem.process {
+            Process::Signal(_) => problem.step_marks.is_none(),
+            Process::LogProbs { .. } => c.kind == Kind::Kl,
+            _ => false,
+        };
+        // GAE takes the caller's rewards in place of the chunks' values.
+        let replaced = c.credit == Credit::Gae && problem.token_rewards.is_some();
+        c.spreads() && c.scan_mask == ScanMask::None && c.chunk == Chunk::Token && by_token && !replaced && kept.state & state::HAS_PROCESS != 0
+    }
+
+    /// Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. Uses f, d and v.
+    pub fn gap_rewards(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms) {
+        let job = self.job;
+        let (problem, c, slots) = (job.problem, job.config(), &job.plan.slots);
+        let first = scope.first;
+        let lines = std::mem::take(&mut self.lines);
+        lines[..at.len - first].fill(0.0);
+        if self.process_in_gaps(kept) && terms.gated.is_none() {
+            let counts = kept.state & state::OUT_OF_STATS == 0;
+            for p in 0..if slots.joint { 1 } else { problem.num_process } {
+                let slot = if slots.joint { 1 } else { p };
+                let standard = &group.standards[slot];
+                let mut lost = 0;
+                let apply = standard.resolve(counts, || self.own_sums(i, kept, slot, group.state), &mut lost);
+                let weight = if slots.shaped { 1.0 } else { c.streams[p].weight };
+                let shape = slots.shaped.then(|| job.shaped_reward(i));
+                let xs = self.load(at, p);
+                scope.gaps(first, at.len, |a, b| {
+                    // A NaN that is no finding is a missing value: it contributes 0.
+                    for t in (a..b).filter(|t| !xs[*t].is_nan()) {
+                        let x = shape.as_ref().map_or(xs[t], |shape| shape(xs[t]));
+                        lines[t - first] += weight * standard.one(apply, x, &mut lost);
+                    }
+                });
+                self.report.lost_deviations += lost;
+            }
+        }
+        if let (Some(array), ScanMask::None, Credit::ReturnToGo) = (&problem.token_rewards, c.scan_mask, c.credit) {
+            let row = at.of(array);
+            scope.gaps(first, at.len, |a, b| (a..b).for_each(|t| lines[t - first] += row.f32(t) as f64));
+        }
+        if let (Some(beyond), ScanMask::None) = (terms.beyond, c.scan_mask) {
+            // `place = end` means the extent's last token, in scope or not.
+            lines[at.len - first - 1] += beyond;
+        }
+        self.lines = lines;
+    }
+
+    /// Process values out of scope that the scan will read; a bad one is a finding of its stream. `each(list, key)` for every stream that has one.
+    pub fn gap_extremes(&mut self, i: usize, kept: &Rollout, mut each: impl FnMut(&mut Self, usize, i32)) {
+        if !self.process_in_gaps(kept) {
+            return;
+        }
+        let job = self.job;
+        let at = job.problem.extent(i);
+        let scope = job.kept_scope(i, kept, &at);
+        for p in 0..job.problem.num_process {
+            let error = job.config().streams[p].missing == Missing::Error;
+            let (mut found, mut bad) = (Extremes::EMPTY, 0);
+            let xs = self.load(&at, p);
+            scope.gaps(scope.first, at.len, |a, b| {
+                for x in xs[a..b].iter().filter(|x| x.is_infinite() || (error && x.is_nan())) {
+                    found.push(*x);
+                    bad += 1;
+                }
+            });
+            if found.absmax >= INFINITE {
+                self.report.nonfinite_values += if job.counting { bad } else { 0 };
+                each(self, p, found.absmax);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Values of the per-rollout streams as the statistics and the fusion take them: missing values, limits, the sum of rewards.
+use super::worker::Job;
+use crate::model::config::*;
+
+/// Per-rollout streams: outcome, format, further ones.
+pub const COUNT: usize = MAX_EXTRA + 2;
+
+/// x limited to [-c, c]; NaN and what is infinite in f32 stay what they are, so that they are found.
+fn limited(x: f64, clip: f64) -> f64 {
+    if clip == f64::INFINITY || !(x as f32).is_finite() {
+        return x;
+    }
+    let c = clip.min(f32::MAX as f64) as f32 as f64;
+    x.clamp(-c, c)
+}
+
+impl Job<'_> {
+    fn sums_rewards(&self) -> bool {
+        self.config().fusion == Fusion::RewardSum
+    }
+
+    /// Has per-rollout stream s (0 outcome, 1 format, ...) a set of its own?
+    pub fn has_stream(&self, s: usize) -> bool {
+        let given = &self.problem.rollout_streams;
+        if self.sums_rewards() { s == 0 && given.iter().any(Option::is_some) } else { given[s].is_some() }
+    }
+
+    /// Value of stream s alone, after `missing` and its limit: `None` not given or excluded. NaN and infinity come as they are.
+    fn limited_value(&self, s: usize, i: usize) -> Option<f64> {
+        let stream = self.problem.rollout_streams[s].as_ref()?;
+        let row = &self.config().streams[OUTCOME + s];
+        let x = match (stream.f32(i).is_nan(), row.missing) {
+            (true, Missing::Exclude) => return None,
+            (true, Missing::Zero) => 0.0,
+            _ => stream.f64(i),
+        };
+        // Of a sum the sum is limited.
+        Some(if self.sums_rewards() && s == 0 { x } else { limited(x, row.clip_value) })
+    }
+
+    /// The same, rounded to f32; the outcome is less its KL (a sum loses it as a whole).
+    pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
+        let x = self.limited_value(s, i)?;
+        Some(if s == 0 && !self.sums_rewards() { (x - self.kl_of(i)) as f32 } else { x as f32 })
+    }
+
+    /// What steps without scores have come to: the outcome, where there is one to take.
+    pub fn returned_outcome(&self, i: usize) -> f32 {
+        // A bad outcome is a finding of its own stream.
+        self.limited_value(0, i).map(|x| x as f32).filter(|x| x.is_finite()).unwrap_or(0.0)
+    }
+
+    /// Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.
+    pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
+        if !self.sums_rewards() {
+            return self.own_value(s, i);
+        }
+        if s > 0 {
+            return None;
+        }
+        let c = self.config();
+        let terms = (0..COUNT).filter_map(|s| Some(c.streams[OUTCOME + s].weight * self.own_value(s, i)? as f64));
+        let sum = terms.reduce(|a, b| a + b)?;
+        let clip = c.streams[OUTCOME].clip_value;
+        Some((limited(sum, clip) - self.kl_of(i)) as f32)
+    }
+
+    /// Weight of stream s in the fusion.
+    pub fn stream_weight(&self, s: usize) -> f64 {
+        if self.sums_rewards() { 1.0 } else { self.config().streams[OUTCOME + s].weight }
+    }
+
+    /// What `center = given` takes from the outcome.
+    pub fn baseline(&self, i: usize) -> Option<f32> {
+        self.problem.baselines.as_ref().map(|b| b.f32(i))
+    }
+}
