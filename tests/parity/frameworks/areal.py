@@ -1,7 +1,7 @@
 """AReaL 1.0.4 from PyPI: its own `PPOActor._compute_advantages`, in float32 (normalisation statistics: float64 inside).
 
-AReaL normalises ADVANTAGES, token by token: "group mean" is the mean over the tokens in scope of the group's rollouts. The rows are those of
-its own matrix (docs/en/algorithms/grpo_series.md); `example` is its examples/math/gsm8k_grpo.yaml, which normalises rewards by group as well.
+An algorithm is a configuration there. In the matrix of docs/en/algorithms/grpo_series.md it is `adv_norm` that differs, and a group's mean is the mean
+over the TOKENS in scope of its rollouts (the presets that end in `_tokens`); the others normalise rewards by group (`reward_norm`).
 """
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _run(advantages: tuple[Any, ...] | None, *, rewards: tuple[Any, ...] | None 
         actor = PPOActor.__new__(PPOActor)
         actor.config = types.SimpleNamespace(overlong_reward_penalty=False, use_decoupled_loss=False, recompute_logprob=False)
         actor.reward_bias, actor.reward_scaling, actor.reward_clip = bias, scaling, clip
-        actor.reward_norm = _norm(rewards[0], rewards[1], case.group_size) if rewards else None
+        actor.reward_norm = _norm(rewards[0], rewards[1], case.group_size, *rewards[2:]) if rewards else None
         actor.adv_norm = _norm(advantages[0], advantages[1], case.group_size, *advantages[2:]) if advantages else None
         actor.kl_ctl, actor.kl_estimator = kl_coef, KLEstimator(kl)
         actor.discount, actor.gae_lambda, actor.mask_no_eos_with_zero = gamma, lam, False
@@ -71,15 +71,18 @@ def entries() -> list[Entry]:
 
     batch, values = ("batch", "batch"), ("outcome", "values")
     found = [
-        entry("grpo", batch), entry("dr_grpo", ("group", None)), entry("lite_ppo", ("group", "batch")), entry("rloo", ("group", None, True)),
-        entry("grpo", batch, "example", rewards=("group", "group"), bias=-0.5, scaling=10.0, config={"reward_bias": -0.5, "reward_scale": 10.0, "reward_norm": "group"}),
-        entry("grpo", None, "reward_norm", rewards=("group", "group"), config={"reward_norm": "group", "whiten": "none"}),
+        # Rewards by group, then advantages by batch; rewards alone; and the rows of the matrix, where it is the advantages' tokens that make the group.
+        entry("grpo", batch, rewards=("group", "group"), refuses=frozenset({"single"})),
+        entry("grpo", None, "reward_norm", rewards=("group", "group"), config={"whiten": "none"}, refuses=frozenset({"single"})),
+        entry("dr_grpo", None, rewards=("group", None)), entry("rloo", None, rewards=("group", None, True), refuses=frozenset({"single"})),
+        entry("dr_grpo_tokens", ("group", None)), entry("lite_ppo_tokens", ("group", "batch")), entry("rloo_tokens", ("group", None, True)),
+        entry("reinforce_plus_plus", batch),
         entry("ppo", batch, inputs=values, values=True),
         entry("ppo", batch, "gamma_lam", inputs=values, values=True, gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9}),
         entry("ppo", None, "no_norm", inputs=values, values=True, gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9, "whiten": "none"}),
-        entry("ppo", batch, "clip", inputs=values, values=True, clip=0.5, config={"reward_clip": 0.5}),
-        entry("reinforce_plus_plus", batch, inputs=("outcome", *log_probs), kl_coef=0.1, config={"kl": "k1", "kl_coef": 0.1}),
+        entry("ppo", batch, "clip", inputs=values, values=True, clip=0.5, config={"clip_value": 0.5}),
+        entry("reinforce_plus_plus", batch, "kl", inputs=("outcome", *log_probs), kl_coef=0.1, config={"kl_in_reward": "k1", "kl_coef": 0.1}),
     ]
     for kl in ("k1", "k2", "k3"):
-        found.append(entry("ppo", batch, f"kl_{kl}", inputs=(*values, *log_probs), values=True, kl=kl, kl_coef=0.05, config={"kl": kl, "kl_coef": 0.05}))
+        found.append(entry("ppo", batch, f"kl_{kl}", inputs=(*values, *log_probs), values=True, kl=kl, kl_coef=0.05, config={"kl_in_reward": kl, "kl_coef": 0.05}))
     return found

@@ -65,7 +65,7 @@ def entries() -> list[Entry]:
         entry("rloo", "rloo", "group"), entry("rloo", "rloo", "none", "no_std", config={"scale": "none"}),
         entry("reinforce_plus_plus", "reinforce_plus_plus", "batch"),
         entry("reinforce_plus_plus", "reinforce_plus_plus", "group", "group", config={"scale": "group"}),
-        entry("grpo", "grpo", "group", "kl", kl_coef=0.04, inputs=kl, config={"kl": "k1", "kl_coef": 0.04}),
+        entry("grpo", "grpo", "group", "kl", kl_coef=0.04, inputs=kl, config={"kl_in_reward": "k1", "kl_coef": 0.04}),
         entry("grpo", "grpo", "group", "dynamic", needs=frozenset({"uneven"}), dynamic=True),
         entry("rloo", "rloo", "none", "dynamic", needs=frozenset({"uneven"}), dynamic=True, config={"scale": "none"}),
     ]

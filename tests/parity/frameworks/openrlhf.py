@@ -61,15 +61,15 @@ def entries() -> list[Entry]:
         entry("reinforce", refuses=none), entry("reinforce", "gamma", gamma=0.9, config={"gamma": 0.9}, refuses=none),
         entry("reinforce_baseline", "no_std", no_std=True, config={"whiten_scale": False}),
         entry("flash_reinforce", refuses=none),
-        entry("group_norm", "clip", clip=(-0.5, 1.0), config={"reward_clip_low": -0.5, "reward_clip_high": 1.0}),
-        entry("gae", inputs=("outcome", "values"), refuses=none),
+        entry("group_norm", "clip", clip=(-0.75, 0.75), config={"clip_standardized": 0.75}),
+        entry("gae", inputs=("outcome", "values"), lam=0.95, refuses=none),
         entry("gae", "gamma_lam", inputs=("outcome", "values"), gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9}, refuses=none),
         entry("gae", "kl", inputs=("outcome", "values", *log_probs), kl="k1", kl_coef=0.05, gamma=0.98, lam=0.9, refuses=none,
-              config={"kl": "k1", "kl_coef": 0.05, "gamma": 0.98, "lam": 0.9}),
+              config={"kl_in_reward": "k1", "kl_coef": 0.05, "gamma": 0.98, "lam": 0.9}),
     ]
     compat: dict[str, Any] = {"exceptions": {"one": "refused"}, "config": {"compat": True}, "needs": groups | several}
     found += [Entry(preset=f"openrlhf.{name}", variant="compat_refused", source=SOURCE, run=_run(name), **compat) for name in ("rloo", "group_norm")]
     for kl in ("k1", "k2", "k3"):
-        found.append(entry("group_norm", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl": kl, "kl_coef": 0.02}))
-        found.append(entry("reinforce", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl": kl, "kl_coef": 0.02}, refuses=none))
+        found.append(entry("group_norm", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl_in_reward": kl, "kl_coef": 0.02}))
+        found.append(entry("reinforce", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl_in_reward": kl, "kl_coef": 0.02}, refuses=none))
     return found

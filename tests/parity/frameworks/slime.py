@@ -76,12 +76,12 @@ def entries() -> list[Entry]:
         return Entry(preset=f"slime.{preset}", variant=variant, source=SOURCE, run=run, how="transcribed", reason=REASON, inputs=inputs, config=config or {},
                      needs=even, refuses=refuses)
 
-    kl = {"kl": "k1", "kl_coef": 0.05}
+    kl = {"kl_in_reward": "k1", "kl_coef": 0.05}
     return [
-        entry("grpo", _grpo(), refuses=single), entry("grpo", _grpo(False), "no_std", config={"scale": "none"}),
+        entry("grpo", _grpo(), refuses=single), entry("dr_grpo", _grpo(False)),
         entry("ppo", _ppo(1.0, 1.0), inputs=values), entry("ppo", _ppo(0.98, 0.9), "gamma_lam", values, {"gamma": 0.98, "lam": 0.9}),
         entry("ppo", _ppo(0.98, 0.9, "k1", 0.05, True), "kl_whiten", (*values, *log_probs), {"gamma": 0.98, "lam": 0.9, "whiten": "tokens", **kl}),
-        entry("ppo", _ppo(1.0, 0.95, "low_var_kl", 0.05), "kl_low_var", (*values, *log_probs), {"lam": 0.95, "kl": "k3", "kl_coef": 0.05, "kl_clamp": 10.0}),
+        entry("ppo", _ppo(1.0, 0.95, "low_var_kl", 0.05), "kl_low_var", (*values, *log_probs), {"lam": 0.95, "kl_in_reward": "k3", "kl_coef": 0.05, "kl_clamp": 10.0}),
         entry("reinforce_plus_plus", _plus_plus(1.0)), entry("reinforce_plus_plus", _plus_plus(0.95), "gamma", config={"gamma": 0.95}),
         entry("reinforce_plus_plus", _plus_plus(0.95, "k1", 0.05, True), "kl_whiten", ("outcome", *log_probs), {"gamma": 0.95, "whiten": "tokens", **kl}),
         entry("reinforce_plus_plus_baseline", _plus_plus_baseline(0.0, True), config={"whiten": "tokens"}),
@@ -89,5 +89,5 @@ def entries() -> list[Entry]:
         Entry(preset="slime.grpo", variant="compat_mixed", source=SOURCE, run=_mixed, how="transcribed", reason=REASON, needs=frozenset({"uneven", "gaps"}),
               exceptions={"uneven": "mixed"}, config={"compat": True}),
         entry("opd", _grpo(True, 1.0), inputs=("outcome", "logp_policy", "logp_teacher"), refuses=single),
-        entry("opd", _grpo(True, 0.5), "coef", ("outcome", "logp_policy", "logp_teacher"), {"opd_coef": 0.5}, single),
+        entry("opd", _grpo(True, 0.5), "coef", ("outcome", "logp_policy", "logp_teacher"), {"w_process": 0.5}, single),
     ]

@@ -72,15 +72,16 @@ def _reward_to_go(gamma: float) -> Callable[[Case], F64]:
 
 
 def _mc(reduce: str | None) -> Callable[[Case], F64]:
-    """One call a group: a trajectory is the rollout's steps (None), or its outcome (reduce)."""
+    """One call a group: a trajectory is the rollout's tokens in scope with a reward each (None), or its outcome (reduce)."""
 
     def run(case: Case) -> F64:
         out = np.zeros(len(case.mask))
         for group, rows in enumerate(case.members()):
             transform, found = MCAdvantage(grpo_size=len(rows), prompt_key="group", trajectory_return=reduce), None
-            spans = {int(i): case.live_steps(i) if reduce is None else [(i, slice(case.cu[i], case.cu[i + 1]))] for i in rows}
+            spans = {int(i): [(t, slice(t, t + 1)) for t in case.cu[i] + np.flatnonzero(case.rows(case.mask)[i])] if reduce is None
+                     else [(i, slice(case.cu[i], case.cu[i + 1]))] for i in rows}
             for i, steps in spans.items():
-                source = case.step_scores if reduce is None else case.outcome
+                source = case.token_rewards if reduce is None else case.outcome
                 scores = np.array([source[step] for step, _ in steps])
                 done = torch.zeros((len(scores), 1), dtype=torch.bool)
                 done[-1] = True
@@ -101,16 +102,15 @@ def entries() -> list[Entry]:
     tokens = ("token_rewards", "values")
     trace = (*tokens, "logp_policy", "logp_behavior")
     truncated = "powers of γ below 1e-7 are cut off"
-    pooled = frozenset({"single", "empty"})
     return [
-        Entry(preset="torchrl.mc_advantage", source=MC, run=_mc(None), inputs=("steps",), refuses=pooled),
-        Entry(preset="torchrl.mc_advantage", variant="trajectory", source=MC, run=_mc("sum"), inputs=("outcome",), refuses=frozenset({"single"}), config={"kind": "none"}),
-        Entry(preset="torchrl.gae", source=FUNCTIONAL + "generalized_advantage_estimate", run=_gae(0.99, 0.95), inputs=tokens),
+        Entry(preset="torchrl.mc_advantage", source=MC, run=_mc(None), inputs=("signal",), refuses=frozenset({"empty"})),
+        Entry(preset="torchrl.mc_advantage_trajectory", source=MC, run=_mc("sum"), refuses=frozenset({"single"})),
+        Entry(preset="torchrl.gae", source=FUNCTIONAL + "generalized_advantage_estimate", run=_gae(0.99, 0.95), inputs=tokens, config={"gamma": 0.99}),
         Entry(preset="torchrl.gae", variant="bootstrap", source=FUNCTIONAL + "generalized_advantage_estimate", run=_gae(0.97, 0.9, bootstrap=True),
               inputs=(*tokens, "bootstrap"), config={"gamma": 0.97, "lam": 0.9}),
         Entry(preset="torchrl.gae", variant="vectorised", source=FUNCTIONAL + "vec_generalized_advantage_estimate", run=_gae(0.97, 0.9, vectorised=True), inputs=tokens,
               config={"gamma": 0.97, "lam": 0.9}, bound_why=truncated),
-        Entry(preset="torchrl.vtrace", source=FUNCTIONAL + "vtrace_advantage_estimate", run=_vtrace(0.99, 1.0, 1.0, False), inputs=trace),
+        Entry(preset="torchrl.vtrace", source=FUNCTIONAL + "vtrace_advantage_estimate", run=_vtrace(0.99, 1.0, 1.0, False), inputs=trace, config={"gamma": 0.99}),
         Entry(preset="torchrl.vtrace", variant="bootstrap", source=FUNCTIONAL + "vtrace_advantage_estimate", run=_vtrace(0.97, 1.5, 0.8, True),
               inputs=(*trace, "bootstrap"), config={"gamma": 0.97, "rho_clip": 1.5, "c_clip": 0.8}),
         Entry(preset="torchrl.reward_to_go", source=FUNCTIONAL + "reward2go", run=_reward_to_go(1.0), inputs=("token_rewards",), bound_why=truncated),

@@ -115,18 +115,16 @@ def entries() -> list[Entry]:
         add("rloo", RLOO, _rloo())
         add("rloo_normalized", RLOO, _rloo(normalize=True))
     found += [
-        Entry(preset="trl.rloo", variant="kl", source=RLOO, run=_rloo(beta=0.04), inputs=kl, needs=groups, config={"kl": "k1", "kl_coef": 0.04}),
-        Entry(preset="trl.rloo", variant="clip_kl", source=RLOO, run=_rloo(beta=0.04, clip=(-0.5, 1.25)), inputs=kl, needs=groups,
-              config={"kl": "k1", "kl_coef": 0.04, "reward_clip_low": -0.5, "reward_clip_high": 1.25}),
+        Entry(preset="trl.rloo", variant="kl", source=RLOO, run=_rloo(beta=0.04), inputs=kl, needs=groups, config={"kl_in_reward": "k1", "kl_coef": 0.04}),
+        Entry(preset="trl.rloo", variant="clip_kl", source=RLOO, run=_rloo(beta=0.04, clip=(-0.75, 0.75)), inputs=kl, needs=groups,
+              config={"kl_in_reward": "k1", "kl_coef": 0.04, "outcome.clip_value": 0.75}),
         Entry(preset="trl.minillm", source=MINILLM, run=_minillm(1.0, True), inputs=("logp_policy", "logp_teacher"), refuses=frozenset({"gaps", "empty"})),
         Entry(preset="trl.minillm", variant="gamma_normalized", source=MINILLM, run=_minillm(0.97, True), inputs=("logp_policy", "logp_teacher"), precision="f32",
               refuses=frozenset({"gaps", "empty"}), config={"gamma": 0.97}),
-        Entry(preset="trl.minillm", variant="gamma", source=MINILLM, run=_minillm(0.9, False), inputs=("logp_policy", "logp_teacher"), precision="f32",
-              config={"gamma": 0.9, "length_normalization": False}),
     ]
     tail, ppo = frozenset({"tail"}), ("outcome", "values", "logp_policy", "logp_reference")
     for variant, arguments in (("", {}), ("k3", {"kl_estimator": "k3"}), ("gamma", {"gamma": 0.97, "lam": 0.9}), ("whiten_rewards", {"whiten_rewards": True})):
-        names = {"kl_estimator": "kl", "gamma": "gamma", "lam": "lam", "whiten_rewards": "whiten_rewards"}
-        config = {names[key]: value for key, value in arguments.items()}
+        names = {"kl_estimator": "kl_in_reward", "gamma": "gamma", "lam": "lam", "whiten_rewards": "whiten_rewards"}
+        config = {"kl_coef": 0.05, **{names[key]: value for key, value in arguments.items()}}
         found.append(Entry(preset="trl.ppo", variant=variant, source=PPO, run=_ppo(**arguments), inputs=ppo, needs=tail, config=config))
     return found

@@ -105,12 +105,12 @@ def entries() -> list[Entry]:
                inputs=("outcome", "logp_policy", "sum_pi_squared")),
     ]
     for kl, theirs in kls:
-        config = {"kl": kl, "kl_coef": 0.05}
+        config = {"kl_in_reward": kl, "kl_coef": 0.05}
         found.append(_entry("grpo", "compute_grpo_outcome_advantage", variant=f"kl_{kl}", kl=theirs, kl_coef=0.05, config=config))
         found.append(_entry("gae", "compute_gae_advantage_return", rewards="token_rewards", inputs=("token_rewards", "values"), variant=f"kl_{kl}",
                             kl=theirs, kl_coef=0.05, gamma=0.99, lam=0.9, config={"gamma": 0.99, "lam": 0.9, **config}))
     found.append(_entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", variant="kl_k1", kl="k1", kl_coef=0.05,
-                        config={"kl": "k1", "kl_coef": 0.05}))
+                        config={"kl_in_reward": "k1", "kl_coef": 0.05}))
     single = frozenset({"even", "single"})
     found += [
         # Equal rewards, float32: the mean is off by a rounding, and what is left of r - mean is divided by what is left of the deviation.
@@ -119,13 +119,13 @@ def entries() -> list[Entry]:
         _entry("gae", "compute_gae_advantage_return", inputs=("outcome", "values"), variant="compat_nan", needs=frozenset({"nan"}),
                exceptions={"nan": "nan"}, config={"compat": True}),
         _entry("grpo", "compute_grpo_outcome_advantage", variant="compat_nan", kl="k1", kl_coef=0.05, needs=frozenset({"nan"}), exceptions={"nan": "nan"},
-               config={"kl": "k1", "kl_coef": 0.05, "compat": True}),
+               config={"kl_in_reward": "k1", "kl_coef": 0.05, "compat": True}),
         _entry("grpo_passk", "compute_grpo_passk_outcome_advantage", variant="compat_refused", needs=single, exceptions={"one": "refused"}, config={"compat": True}),
     ]
     found.append(Entry(
         preset="verl.prime", source="volcengine/verl@15510e8 recipe/prime/prime_core_algos.py:compute_rloo_advantage_return", run=_prime, how="transcribed",
-        reason="the recipe is in no wheel on PyPI", inputs=("token_rewards", "outcome"), needs=frozenset({"even"}), refuses=frozenset({"single"}),
-        config={"process_0.weight": 5.0, "outcome.weight": 0.5}))
+        reason="the recipe is in no wheel on PyPI", inputs=("signal", "outcome"), needs=frozenset({"even"}), refuses=frozenset({"single"}),
+        config={"w_process": 5.0, "w_outcome": 0.5}))
     return found
 
 

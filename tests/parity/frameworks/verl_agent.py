@@ -33,7 +33,7 @@ def _run(gamma: float, weight: float, std: bool) -> Callable[[Case], F64]:
 def entries() -> list[Entry]:
     inputs, refuses, reason = ("outcome", "steps", "step_keys"), frozenset({"empty"}), "not on PyPI"
     return [
-        Entry(preset="verl_agent.gigpo", source=SOURCE, run=_run(0.95, 1.0, False), how="transcribed", reason=reason, inputs=inputs, refuses=refuses, config={"gamma": 0.95}),
+        Entry(preset="verl_agent.gigpo", source=SOURCE, run=_run(0.95, 1.0, False), how="transcribed", reason=reason, inputs=inputs, refuses=refuses, config={"step_gamma": 0.95}),
         Entry(preset="verl_agent.gigpo", variant="mean_std_norm", source=SOURCE, run=_run(0.95, 0.5, True), how="transcribed", reason=reason, inputs=inputs,
-              refuses=refuses, config={"gamma": 0.95, "process_0.weight": 0.5, "scale": "group"}),
+              refuses=refuses, config={"step_gamma": 0.95, "w_process": 0.5, "scale": "group"}),
     ]
