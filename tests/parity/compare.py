@@ -35,6 +35,7 @@ def _steps(case: Case, keys: bool = False) -> Any:
 KEYWORDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "functions": lambda case: {"streams": {f"f{k}": (case.functions[:, k].copy(), w) for k, w in enumerate(WEIGHTS)}},
     "signal": lambda case: {"signal": case.token_rewards.astype(np.float32)},
+    "no_outcome": lambda case: {"outcome": np.zeros(case.rollouts)},
     "steps": lambda case: {"steps": _steps(case)},
     "step_keys": lambda case: {"steps": _steps(case, keys=True)},
     **{name: lambda case, name=name: {name: getattr(case, name)} for name in

@@ -80,7 +80,7 @@ def entries() -> list[Entry]:
         entry("ppo", batch, inputs=values, values=True),
         entry("ppo", batch, "gamma_lam", inputs=values, values=True, gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9}),
         entry("ppo", None, "no_norm", inputs=values, values=True, gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9, "whiten": "none"}),
-        entry("ppo", batch, "clip", inputs=values, values=True, clip=0.5, config={"clip_value": 0.5}),
+        entry("ppo", batch, "clip", inputs=values, values=True, clip=0.5, config={"outcome.clip_value": 0.5}),
         entry("reinforce_plus_plus", batch, "kl", inputs=("outcome", *log_probs), kl_coef=0.1, config={"kl_in_reward": "k1", "kl_coef": 0.1}),
     ]
     for kl in ("k1", "k2", "k3"):

@@ -21,4 +21,4 @@ def _run(case: Case) -> F64:
 
 def entries() -> list[Entry]:
     return [Entry(preset="deepspeed_chat.ppo", source=SOURCE, run=_run, how="transcribed", reason="dschat is not on PyPI", needs=frozenset({"tail"}),
-                  inputs=("outcome", "values", "logp_policy", "logp_reference"))]
+                  inputs=("outcome", "values", "logp_policy", "logp_reference"), config={"kl_coef": 0.1})]

@@ -55,7 +55,7 @@ def entries() -> list[Entry]:
         return Entry(preset=f"ms_swift.{preset}", variant=variant, source=SOURCE + function, run=_run(estimator, scale, **more), inputs=inputs, needs=needs,
                      refuses=refuses, config=config or {})
 
-    kl = ("functions", "logp_policy", "logp_reference")
+    kl = ("functions", "no_outcome", "logp_policy", "logp_reference")
     absent = even | {"absent"}
     return [
         Entry(preset="ms_swift.gdpo", variant="compat_refused", source=SOURCE + "compute_advantages", run=_run("grpo", "gdpo"), inputs=("functions",),
@@ -64,7 +64,7 @@ def entries() -> list[Entry]:
         entry("gdpo", "grpo", "gdpo", refuses=frozenset({"single"})), entry("gdpo", "grpo", "gdpo", "absent", needs=absent), entry("grpo", "grpo", "group", "absent", needs=absent),
         entry("rloo", "rloo", "group"), entry("rloo", "rloo", "none", "no_std", config={"scale": "none"}),
         entry("reinforce_plus_plus", "reinforce_plus_plus", "batch"),
-        entry("reinforce_plus_plus", "reinforce_plus_plus", "group", "group", config={"scale": "group"}),
+        entry("reinforce_plus_plus", "reinforce_plus_plus", "group", "group", config={"scale": "group", "whiten": "none"}),
         entry("grpo", "grpo", "group", "kl", kl_coef=0.04, inputs=kl, config={"kl_in_reward": "k1", "kl_coef": 0.04}),
         entry("grpo", "grpo", "group", "dynamic", needs=frozenset({"uneven"}), dynamic=True),
         entry("rloo", "rloo", "none", "dynamic", needs=frozenset({"uneven"}), dynamic=True, config={"scale": "none"}),

@@ -108,7 +108,7 @@ def entries() -> list[Entry]:
     return [
         entry("grpo", "GRPOAdvantageEstimator", _grpo(True)), entry("grpo", "GRPOAdvantageEstimator", _grpo(True, False), "no_std", config={"scale": "none"}),
         entry("grpo_no_loo", "GRPOAdvantageEstimator", _grpo(False)),
-        entry("gdpo", "GDPOAdvantageEstimator", _gdpo, inputs=("functions",), refuses=frozenset({"single"})),
+        entry("gdpo", "GDPOAdvantageEstimator", _gdpo, inputs=("functions",), refuses=frozenset({"lone", "empty"})),
         entry("reinforce_plus_plus", plus, _plus_plus()),
         entry("reinforce_plus_plus", plus, _plus_plus(False), "no_baseline", config={"center": "none"}),
         entry("reinforce_plus_plus", plus, _plus_plus(kl="k1", coef=0.05), "kl_k1", ("outcome", *log_probs), {"kl_in_reward": "k1", "kl_coef": 0.05}),

@@ -56,12 +56,14 @@ def entries() -> list[Entry]:
                      needs=groups, refuses=refuses, precision="f32" if whitened or "kl" in more else "f64")
 
     none: frozenset[str] = frozenset()
+    # One rollout's KL terms alone are whitened there: their float32 mean leaves 1e-5 of it.
+    lone = frozenset({"lone"})
     found = [entry(name) for name in ("rloo", "group_norm", "dr_grpo", "reinforce_baseline")]
     found += [
         entry("reinforce", refuses=none), entry("reinforce", "gamma", gamma=0.9, config={"gamma": 0.9}, refuses=none),
         entry("reinforce_baseline", "no_std", no_std=True, config={"whiten_scale": False}),
         entry("flash_reinforce", refuses=none),
-        entry("group_norm", "clip", clip=(-0.75, 0.75), config={"clip_standardized": 0.75}),
+        entry("group_norm", "clip", clip=(-0.75, 0.75), config={"outcome.clip_standardized": 0.75}),
         entry("gae", inputs=("outcome", "values"), lam=0.95, refuses=none),
         entry("gae", "gamma_lam", inputs=("outcome", "values"), gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9}, refuses=none),
         entry("gae", "kl", inputs=("outcome", "values", *log_probs), kl="k1", kl_coef=0.05, gamma=0.98, lam=0.9, refuses=none,
@@ -71,5 +73,5 @@ def entries() -> list[Entry]:
     found += [Entry(preset=f"openrlhf.{name}", variant="compat_refused", source=SOURCE, run=_run(name), **compat) for name in ("rloo", "group_norm")]
     for kl in ("k1", "k2", "k3"):
         found.append(entry("group_norm", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl_in_reward": kl, "kl_coef": 0.02}))
-        found.append(entry("reinforce", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl_in_reward": kl, "kl_coef": 0.02}, refuses=none))
+        found.append(entry("reinforce", f"kl_{kl}", inputs=("outcome", *log_probs), kl=kl, kl_coef=0.02, config={"kl_in_reward": kl, "kl_coef": 0.02}, refuses=lone))
     return found

@@ -102,7 +102,7 @@ def entries() -> list[Entry]:
         entry("gae", _rlvr("gae", gamma=0.98, lam=0.9, kl="k3", coef=0.05, white=True), "kl_whiten", (*values, *log_probs),
               {"gamma": 0.98, "lam": 0.9, "kl_in_reward": "k3", "kl_coef": 0.05, "whiten": "tokens"}, needs=none),
         entry("grpo", _rlvr("grpo"), refuses=single),
-        entry("grpo", _rlvr("grpo", clip=0.75), "clip", config={"clip_standardized": 0.75}, refuses=single),
+        entry("grpo", _rlvr("grpo", clip=0.75), "clip", config={"outcome.clip_standardized": 0.75}, refuses=single),
         entry("grpo", _rlvr("grpo", kl="k1", coef=0.05), "kl", ("outcome", *log_probs), {"kl_in_reward": "k1", "kl_coef": 0.05}, refuses=single),
         entry("grpo", _rlvr("grpo", white=True, advantage_clip=1.5), "whiten_clip", config={"whiten": "tokens", "clip": 1.5}, refuses=single),
         entry("agentic_reinforce", _segments(1.0), inputs=("signal",), needs=none, source=AGENTIC + "compute_agentic_reinforce_return"),

@@ -32,9 +32,8 @@ SOURCE = "skyrl 0.4.0 skyrl/backends/skyrl_train/utils/ppo_utils.py:"
 def _run(function: str, *, rewards: str = "outcome", **arguments: Any) -> Callable[[Case], F64]:
     def run(case: Case) -> F64:
         scores = case.token_rewards if rewards == "token_rewards" else case.terminal(case.outcome)
-        # SkyRL's rewards are those of tokens in scope; one elsewhere would count in a row's sum.
         found, _ = getattr(ppo_utils, function)(
-            token_level_rewards=torch.tensor(case.pad(np.where(case.mask, scores, 0.0))), response_mask=torch.tensor(case.pad(case.mask.astype(float))),
+            token_level_rewards=torch.tensor(case.pad(scores)), response_mask=torch.tensor(case.pad(case.mask.astype(float))),
             index=case.groups.astype(object), values=torch.tensor(case.pad(case.values)), **{"gamma": 1.0, "lambd": 1.0, **arguments})
         return case.pack(found.double().numpy())
 

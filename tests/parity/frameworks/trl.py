@@ -101,7 +101,7 @@ def _minillm(gamma: float, normalize: bool) -> Callable[[Case], F64]:
 
 def entries() -> list[Entry]:
     groups, functions = frozenset({"even"}), ("functions",)
-    kl = ("functions", "logp_policy", "logp_reference")
+    kl = ("functions", "no_outcome", "logp_policy", "logp_reference")
     found = []
     # Twice: batches where every function applies, and those where some do not.
     for variant, needs in (("", groups), ("absent", groups | {"absent"})):

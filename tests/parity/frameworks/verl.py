@@ -70,9 +70,13 @@ def _entry(name: str, function: str, *, rewards: str = "outcome", variant: str =
     return Entry(preset=f"verl.{name}", variant=variant, source=SOURCE + function, run=run, inputs=inputs, **more)
 
 
-# Whitening refuses a batch of one token in scope; the case `one` has three.
 def entries() -> list[Entry]:
-    kls = [(name, kind) for name, kind in (("k1", "k1"), ("abs", "abs"), ("k2", "mse"), ("k3", "low_var_kl"))]
+    # One rollout: every advantage is the same, and the 1e-8 beside N in their mean is all that is left of it.
+    lone = frozenset({"lone"})
+    # Only k3 is clamped: the log-ratio at 20, the estimate at 10.
+    free = {"kl_log_ratio_clamp": float("inf"), "kl_clamp": float("inf")}
+    clamped = {"kl_log_ratio_clamp": 20.0, "kl_clamp": 10.0}
+    kls = [("k1", "k1", free), ("abs", "abs", free), ("k2", "mse", free), ("k3", "low_var_kl", clamped)]
     found = [
         _entry("grpo", "compute_grpo_outcome_advantage"),
         _entry("grpo_vectorized", "compute_grpo_vectorized_outcome_advantage", precision="f32"),
@@ -84,11 +88,11 @@ def entries() -> list[Entry]:
         _entry("rloo", "compute_rloo_outcome_advantage"),
         _entry("rloo_vectorized", "compute_rloo_vectorized_outcome_advantage"),
         _entry("opo", "compute_opo_outcome_advantage", refuses=frozenset({"empty"})),
-        _entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", rewards="token_rewards"),
+        _entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", rewards="token_rewards", refuses=lone),
         _entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", rewards="token_rewards", variant="gamma", gamma=0.9, config={"gamma": 0.9}),
-        _entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", rewards="outcome", variant="outcome"),
-        _entry("reinforce_plus_plus_baseline", "compute_reinforce_plus_plus_baseline_outcome_advantage"),
-        _entry("remax", "compute_remax_outcome_advantage", rewards="token_rewards", inputs=("token_rewards", "baselines")),
+        _entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", rewards="outcome", variant="outcome", refuses=lone),
+        _entry("reinforce_plus_plus_baseline", "compute_reinforce_plus_plus_baseline_outcome_advantage", refuses=lone),
+        _entry("remax", "compute_remax_outcome_advantage", rewards="token_rewards", inputs=("token_rewards", "no_outcome", "baselines")),
         _entry("remax", "compute_remax_outcome_advantage", inputs=("outcome", "baselines"), variant="outcome"),
         _entry("gpg", "compute_gpg_outcome_advantage"),
         _entry("gae", "compute_gae_advantage_return", rewards="token_rewards", inputs=("token_rewards", "values")),
@@ -104,13 +108,13 @@ def entries() -> list[Entry]:
         _entry("tir_optimal_token_baseline", "compute_multi_turn_optimal_token_baseline_advantage", variant="outcome",
                inputs=("outcome", "logp_policy", "sum_pi_squared")),
     ]
-    for kl, theirs in kls:
-        config = {"kl_in_reward": kl, "kl_coef": 0.05}
+    for kl, theirs, clamps in kls:
+        config = {"kl_in_reward": kl, "kl_coef": 0.05, **clamps}
         found.append(_entry("grpo", "compute_grpo_outcome_advantage", variant=f"kl_{kl}", kl=theirs, kl_coef=0.05, config=config))
         found.append(_entry("gae", "compute_gae_advantage_return", rewards="token_rewards", inputs=("token_rewards", "values"), variant=f"kl_{kl}",
                             kl=theirs, kl_coef=0.05, gamma=0.99, lam=0.9, config={"gamma": 0.99, "lam": 0.9, **config}))
     found.append(_entry("reinforce_plus_plus", "compute_reinforce_plus_plus_outcome_advantage", variant="kl_k1", kl="k1", kl_coef=0.05,
-                        config={"kl_in_reward": "k1", "kl_coef": 0.05}))
+                        config={"kl_in_reward": "k1", "kl_coef": 0.05, **free}))
     single = frozenset({"even", "single"})
     found += [
         # Equal rewards, float32: the mean is off by a rounding, and what is left of r - mean is divided by what is left of the deviation.
@@ -119,7 +123,7 @@ def entries() -> list[Entry]:
         _entry("gae", "compute_gae_advantage_return", inputs=("outcome", "values"), variant="compat_nan", needs=frozenset({"nan"}),
                exceptions={"nan": "nan"}, config={"compat": True}),
         _entry("grpo", "compute_grpo_outcome_advantage", variant="compat_nan", kl="k1", kl_coef=0.05, needs=frozenset({"nan"}), exceptions={"nan": "nan"},
-               config={"kl_in_reward": "k1", "kl_coef": 0.05, "compat": True}),
+               config={"kl_in_reward": "k1", "kl_coef": 0.05, "compat": True, **free}),
         _entry("grpo_passk", "compute_grpo_passk_outcome_advantage", variant="compat_refused", needs=single, exceptions={"one": "refused"}, config={"compat": True}),
     ]
     found.append(Entry(
