@@ -1,8 +1,8 @@
 """Runs the frameworks' own functions on the cases; writes the golden files, or compares with them (`make parity`).
 
-    generate.py [--write] [--only NAME]... [--python-of NAME]
+    generate.py [--write] [--only NAME]...
 
-A golden file `golden/<framework>.npz` has an array `<entry>|<case>` for each entry and case: `[R]` where every rollout has one value in
+Each framework has a process of its own: what one puts in place of the others' packages stays there. A golden file `golden/<framework>.npz` has an array `<entry>|<case>` for each entry and case: `[R]` where every rollout has one value in
 scope, else `[N]`; beside it `golden/<framework>.json` says from what function of which version each came, and by which command.
 """
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import pathlib
+import subprocess
 import sys
 from typing import Any
 
@@ -105,17 +106,29 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the golden files; else compare with them")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this framework (again for another)")
     options = parser.parse_args()
-    all_cases, wrong = cases(), []
     GOLDEN.mkdir(exist_ok=True)
-    for name in frameworks(options.only):
-        entries = importlib.import_module(f"frameworks.{name}").entries()
-        fresh, description = collect(entries, all_cases), describe(name, entries, all_cases)
-        if options.write:
-            np.savez_compressed(GOLDEN / f"{name}.npz", **fresh)
-            (GOLDEN / f"{name}.json").write_text(json.dumps(description, indent=1) + "\n")
-        else:
-            wrong += compare(name, fresh, description)
-        print(f"{name}: {len(entries)} entries, {len(fresh)} arrays {'written' if options.write else 'compared with the golden file'}", flush=True)
+    names = frameworks(options.only)
+    if len(names) > 1:
+        mode = ["--write"] if options.write else []
+        failed = [name for name in names if subprocess.run([sys.executable, "-W", "ignore", __file__, *mode, "--only", name], check=False).returncode]
+        if failed:
+            print(f"parity: failed: {', '.join(failed)}")
+        return 1 if failed else 0
+    return one(names[0], write=options.write)
+
+
+def one(name: str, *, write: bool) -> int:
+    """One framework: its golden file written, or compared with."""
+    all_cases = cases()
+    entries = importlib.import_module(f"frameworks.{name}").entries()
+    fresh, description = collect(entries, all_cases), describe(name, entries, all_cases)
+    wrong: list[str] = []
+    if write:
+        np.savez_compressed(GOLDEN / f"{name}.npz", **fresh)
+        (GOLDEN / f"{name}.json").write_text(json.dumps(description, indent=1) + "\n")
+    else:
+        wrong = compare(name, fresh, description)
+    print(f"{name}: {len(entries)} entries, {len(fresh)} arrays {'written' if write else 'compared with the golden file'}", flush=True)
     for line in wrong:
         print(f"parity: {line}")
     return 1 if wrong else 0
