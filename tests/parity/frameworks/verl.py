@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,11 @@ def _data(case: Case, scores: F64, *, wide: torch.dtype) -> Any:
 
 
 def _run(name: str, *, rewards: str, kl: str | None = None, kl_coef: float = 0.0, std: bool = True, ratio: bool = False,
-         wide: torch.dtype = torch.float64, **config: Any) -> Callable[[Case], F64]:
+         wide: torch.dtype = torch.float64, clean: bool = False, **config: Any) -> Callable[[Case], F64]:
     def run(case: Case) -> F64:
+        if clean:
+            # What theirs gives where there is no NaN to leak: ours reads none of it.
+            case = replace(case, **{name: np.nan_to_num(getattr(case, name)) for name in ("values", "logp_policy", "logp_reference")})
         scores = case.token_rewards if rewards == "token_rewards" else case.terminal(case.outcome)
         data = _data(case, scores, wide=wide)
         if name == "remax":
@@ -63,7 +67,7 @@ def _run(name: str, *, rewards: str, kl: str | None = None, kl_coef: float = 0.0
 
 
 def _entry(name: str, function: str, *, rewards: str = "outcome", variant: str = "", **more: Any) -> Entry:
-    keys = ("kl", "kl_coef", "std", "gamma", "lam", "ratio", "wide", "gdpo_reward_keys", "gdpo_reward_weights", "estimator")
+    keys = ("clean", "kl", "kl_coef", "std", "gamma", "lam", "ratio", "wide", "gdpo_reward_keys", "gdpo_reward_weights", "estimator")
     arguments = {key: more.pop(key) for key in keys if key in more}
     run = _run(arguments.pop("estimator", name), rewards=rewards, **arguments)
     inputs = more.pop("inputs", (rewards,)) + (("logp_policy", "logp_reference") if "kl" in arguments else ())
@@ -124,6 +128,9 @@ def entries() -> list[Entry]:
                exceptions={"nan": "nan"}, config={"compat": True}),
         _entry("grpo", "compute_grpo_outcome_advantage", variant="compat_nan", kl="k1", kl_coef=0.05, needs=frozenset({"nan"}), exceptions={"nan": "nan"},
                config={"kl_in_reward": "k1", "kl_coef": 0.05, "compat": True, **free}),
+        _entry("gae", "compute_gae_advantage_return", inputs=("outcome", "values"), variant="nan_out_of_scope", clean=True, needs=frozenset({"nan"})),
+        _entry("grpo", "compute_grpo_outcome_advantage", variant="nan_out_of_scope", clean=True, kl="k1", kl_coef=0.05, needs=frozenset({"nan"}),
+               config={"kl_in_reward": "k1", "kl_coef": 0.05, **free}),
         _entry("grpo_passk", "compute_grpo_passk_outcome_advantage", variant="compat_refused", needs=single, exceptions={"one": "refused"}, config={"compat": True}),
     ]
     found.append(Entry(
