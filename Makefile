@@ -11,10 +11,10 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test parity bench clean header library
+.PHONY: help build demo test parity test-frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: library $(VENV)/.installed ## target/release/libpassrl.so, and a .venv in which `import passrl` works
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -c 'import passrl; print("passrl imports from", passrl.__path__[0])'
@@ -42,14 +42,30 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@.venv-parity/bin/python -W ignore tests/parity/generate.py
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
+# torch's default wheel brings CUDA's libraries along: too much for every test run.
+test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
+	@PYTHON=$(PYTHON) tests/setup.sh frameworks
+	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py
+
+pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
+	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
+	@ls -l docs/pictures/*.png
+
 bench: ## one table against a copy of the same bytes, recorded in benches/record
 	@mkdir -p target
 	@echo "benches are built and run (about a minute each); log: target/bench.log"
 	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
 	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
 
+miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --locked --test small
+
 header: ## rewrite what is generated and committed: include/passrl.h, docs/third-party-licences.md
 	BLESS=1 $(CARGO) test --locked --test header --test licences
 
-clean: ## remove target and .venv
-	rm -rf target $(VENV)
+rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_rollouts.jsonl: the same bytes unless the program changed
+	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
+
+clean: ## remove target and the virtual environments
+	rm -rf target $(VENV) .venv-frameworks

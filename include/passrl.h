@@ -574,7 +574,7 @@ typedef struct passrl_batch {
     const struct passrl_view *in_stats;
     // Nonzero: the rollout is a placeholder, all of it 0. `[R]` of a mask's types.
     const struct passrl_view *absent;
-    // `center = given`: what is subtracted from the outcome, `[R]` as outcome.
+    // `center = given`: what is subtracted from the outcome, `[R]` as outcome. NULL: `stats_mean`.
     const struct passrl_view *baselines;
     // gae: value after the last token, `[R]` f32, bf16, f16 or f64. NULL: 0.
     const struct passrl_view *bootstrap;
@@ -608,13 +608,17 @@ typedef struct passrl_batch {
     // Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
     const struct passrl_view *piece_rollout;
     const struct passrl_view *piece_begin;
-    // Statistics to use instead of, or merged with, the batch's. Declared for the estimators to come; refused by this version.
+    // Exact statistics as bytes. Declared; refused by this version (`stats_mean` and `stats_std` are numbers; partials are exact).
     const void *stats_in;
     size_t stats_in_bytes;
     // gae: lambda of each rollout, `[R]` f32, bf16, f16 or f64, 0 to 1, in place of the configuration's.
     const struct passrl_view *rollout_lam;
     // V-trace: log-probabilities of the policy that sampled, token-shaped as `logp_policy`, which it needs.
     const struct passrl_view *logp_behavior;
+    // `center = given`, `scale = given`: mean and standard deviation of each group and stream, `[G, PASSRL_MAX_STREAMS]` f64 or f32, as
+    // `outputs.stats_mean` and `stats_std` are written; a stride of 0 along G serves every group by one row.
+    const struct passrl_view *stats_mean;
+    const struct passrl_view *stats_std;
 } passrl_batch;
 
 // One section of a partials buffer (`passrl_partials_layout`): reduce it in place and partials of several processes are one. Frozen.
@@ -872,6 +876,8 @@ PASSRL_API passrl_status passrl_plan_phases(const struct passrl_plan *plan, int3
 // Bytes of a partials buffer of this plan. Any thread.
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
+// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses.
+//
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
 PASSRL_API passrl_status passrl_partials_init(const struct passrl_plan *plan, void *buffer, size_t bytes);

@@ -133,7 +133,7 @@ fn values_beyond_the_set_of_means_overflow_as_elsewhere() {
         (r.len, r.outcome, r.format, r.format_ok) = (4, None, None, None);
         r.signal = vec![vec![3e38, -3e38, 3e38, -3e38]];
     }
-    batch.rollouts[0].signal[0][0] = 2.9e38;
+    batch.rollouts[0].signal[0][0] = 2.99e38;
     let how = How { output: harness::Floats::F32, lean: true, ..How::default() };
     let got = run_with(&cfg, &batch, &how, &|config: &mut passrl_config| {
         Row { center: PASSRL_CENTER_GROUP, scale: PASSRL_SCALE_NONE, passthrough: false }.set(config, 0);

@@ -116,6 +116,35 @@ fn random_cases_run_and_reach_every_feature() {
 }
 
 #[test]
+fn random_estimators_run_and_reach_every_setting() {
+    let mut seen = std::collections::BTreeMap::new();
+    let mut alive = 0;
+    for seed in 0..2000 {
+        let case = cases::random_estimators(seed);
+        let out = whole(&format!("random estimators {seed}"), &case);
+        if out.rollouts.iter().all(|r| r.advantages.iter().all(|&a| a == 0.0)) {
+            continue;
+        }
+        alive += 1;
+        let c = &case.cfg;
+        let mut features = vec![
+            format!("{:?} {:?}", c.kl_in_reward, c.kl_place),
+            format!("{:?} {:?} {:?}", c.credit, c.scan_mask, c.gae_over),
+            format!("{:?} {:?}", c.fusion, c.outcome.place),
+            format!("{:?} {:?}", c.step_value, c.step_sets),
+            format!("{:?} {:?}", c.step_value, c.pool),
+            format!("{:?} {:?}", c.divide_by, c.divide_scope),
+            format!("returns {} length {}", c.lam_returns, c.lam_length_alpha),
+        ];
+        features.extend(c.streams()[c.process.len()..].iter().map(|s| format!("{:?} {:?} {:?}", s.center, s.scale, s.zero_variance)));
+        features.into_iter().for_each(|f| *seen.entry(f).or_insert(0) += 1);
+    }
+    assert!(alive > 1500, "only {alive} of 2000 random cases have an advantage");
+    let rare: Vec<_> = seen.iter().filter(|(_, count)| **count < 5).collect();
+    assert!(seen.len() >= 90 && rare.is_empty(), "{} features, rare: {rare:?}", seen.len());
+}
+
+#[test]
 fn k_0_gamma_1_is_the_sum_of_eq_3() {
     // Eq. 3: the advantage of a token is the sum of the standardised scores of its own and all later steps.
     let case = find("grpo_process");
@@ -353,6 +382,7 @@ fn kl_edges_on_integers_are_those_of_the_plain_average() {
                     Center::None => v,
                     Center::Group => v - sum / n,
                     Center::LeaveOneOut => v - (sum - v) / (n - 1.0),
+                    other => panic!("{other:?}"),
                 };
                 match row.scale {
                     Scale::Group => centered / (std + 1e-6),

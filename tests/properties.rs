@@ -4,15 +4,21 @@ mod harness;
 mod oracle;
 
 use cases::Case;
-use harness::{Floats, Got, GroupsAs, How, Sliced, in_slices, run, served};
-use oracle::{Batch, Whiten};
+use harness::{Floats, Got, GroupsAs, How, Plan, Sliced, in_slices, library, run, serve};
+use oracle::{Batch, Config, StepSets};
 use passrl::abi::constants::*;
 
 /// Cases that the library serves: the table's small ones and random ones.
 fn sample() -> Vec<Case> {
     let tokens = |b: &Batch| b.rollouts.iter().map(|r| r.len).sum::<usize>();
     let table = cases::all().into_iter().filter(|c| tokens(&c.batch) < 20_000);
-    table.chain((0..300).map(cases::random)).filter(|c| served(&c.cfg) && !c.batch.rollouts.is_empty()).collect()
+    let random = (0..300).map(cases::random).chain((0..200).map(cases::random_estimators));
+    serve(table.chain(random).filter(|c| !c.batch.rollouts.is_empty()).collect())
+}
+
+/// Sets of steps of equal state need whole groups in one call.
+fn in_pieces(cfg: &Config) -> bool {
+    cfg.step_sets == StepSets::Group
 }
 
 fn same(name: &str, what: &str, a: &Got, b: &Got) -> Option<String> {
@@ -53,6 +59,12 @@ fn mask_types() {
 fn strides() {
     compare("strides", &How { stride: 3, ..How::default() });
     compare("row strides", &How { padded: true, stride: 7, ..How::default() });
+}
+
+#[test]
+fn types_of_float_inputs() {
+    compare("other floats", &How { other_floats: true, ..How::default() });
+    compare("other floats padded", &How { other_floats: true, padded: true, pad_left: true, stride: 2, ..How::default() });
 }
 
 #[test]
@@ -125,12 +137,12 @@ fn order_of_rollouts() {
     hold("order", failures);
 }
 
-/// Other groups in the batch change nothing (but by whitening).
+/// Other groups in the batch change nothing (but by whitening and statistics of the whole batch).
 #[test]
 fn other_groups() {
     let mut failures = Vec::new();
     for c in sample() {
-        if c.cfg.whiten != Whiten::None || c.batch.num_groups < 2 {
+        if c.cfg.is_of_the_batch() || c.batch.num_groups < 2 {
             continue;
         }
         let whole = run(&c.cfg, &c.batch, &How::default());
@@ -154,7 +166,7 @@ fn other_groups() {
 fn micro_batches_in_any_order() {
     let mut failures = Vec::new();
     let mut ran = 0;
-    for (n, c) in sample().into_iter().enumerate() {
+    for (n, c) in sample().into_iter().filter(|c| in_pieces(&c.cfg)).enumerate() {
         let whole = run(&c.cfg, &c.batch, &How::default());
         for slices in [1, 2, 5, 17] {
             let sliced = Sliced { slices, seed: n as u64 * 31 + slices as u64, merged: n % 3 == 0 };
@@ -169,6 +181,26 @@ fn micro_batches_in_any_order() {
     println!("{ran} slicings, {} differ", failures.len());
     assert!(ran > 1000);
     hold("micro-batches", failures);
+}
+
+#[test]
+fn step_sets_are_refused_in_pieces() {
+    type Count = unsafe extern "C" fn(*const std::ffi::c_void, *mut usize) -> i32;
+    let ask = |plan: &Plan, name: &str| {
+        let mut out = [0usize; 2];
+        // SAFETY: a live plan and room for a size or a count of phases.
+        unsafe { library().get::<Count>(name)(plan.plan, out.as_mut_ptr()) }
+    };
+    let mut asked = 0;
+    for c in sample().iter().filter(|c| !in_pieces(&c.cfg)) {
+        let how = How::default();
+        let plan = library().plan(&harness::config(library(), &c.cfg), &harness::limits(&c.batch, &how), &how).unwrap_or_else(|(_, said)| panic!("{said}"));
+        for name in ["passrl_partials_size", "passrl_plan_phases"] {
+            assert_eq!(ask(&plan, name), passrl::abi::status::PASSRL_ERR_CONFLICT, "{} {name}: {}", c.name, library().last_error());
+            asked += 1;
+        }
+    }
+    assert!(asked > 20 || cases::all().iter().any(|c| harness::not_yet(&c.cfg)), "{asked}");
 }
 
 /// Flush-to-zero and round-up, as a host may run: same bits, and the mode is the caller's afterwards.

@@ -99,7 +99,7 @@ else
     touch .venv/.installed
     stage pytest .venv/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests
     count_pytest $?
-    check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl
+    check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl bindings/python/examples bindings/python/benches
 fi
 if command -v cargo-deny >/dev/null; then
     check deny cargo deny --offline check licenses bans sources

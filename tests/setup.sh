@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv.
+# Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv, `setup.sh frameworks` a .venv-frameworks
+# with torch.
 # A package is installed only where it is missing and apt-get can; else one sentence names it with the command that brings it.
 # Exit status 1: something that nothing works without is missing.
 set -uo pipefail
@@ -32,6 +33,10 @@ has_libclang() {
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang-[0-9]*.so*' >/dev/null
 }
 
+has_chromium() {
+    command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome
+} >/dev/null
+
 system() {
     local broken=0
     command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
@@ -39,21 +44,35 @@ system() {
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
+    has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true
+    [ -e /usr/share/i18n/locales/de_DE ] || install locales "a locale with a decimal comma, for one test" || true
     return $broken
 }
 
-python() {
+# environment FOLDER PACKAGE...: a virtual environment with these.
+environment() {
+    local venv=$1
+    shift
     command -v "$PYTHON" >/dev/null || install python3 "the Python package" || return 1
-    if [ ! -x .venv/bin/pip ]; then
+    if [ ! -x "$venv/bin/pip" ]; then
         "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || install python3-venv "python3 -m venv" || return 1
-        "$PYTHON" -m venv .venv || { echo "setup: python3 -m venv failed; bring it with: sudo apt-get install python3-venv"; return 1; }
+        "$PYTHON" -m venv "$venv" || { echo "setup: python3 -m venv failed; bring it with: sudo apt-get install python3-venv"; return 1; }
     fi
-    .venv/bin/pip install -q --disable-pip-version-check -e 'bindings/python[cli,dev]' && return 0
-    echo "setup: pip could not install bindings/python[cli,dev]; with a network: .venv/bin/pip install -e 'bindings/python[cli,dev]'"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@" && return 0
+    echo "setup: pip could not install $*; with a network: $venv/bin/pip install $*"
     return 1
 }
 
+python() {
+    local extras=cli,dev
+    # What drives the browser is of use only beside one.
+    has_chromium && extras=cli,dev,page
+    environment .venv -e "bindings/python[$extras]"
+}
+
+frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch; }
+
 case ${1:-} in
-system | python) "$1" ;;
-*) echo "usage: tests/setup.sh system|python" >&2; exit 2 ;;
+system | python | frameworks) "$1" ;;
+*) echo "usage: tests/setup.sh system|python|frameworks" >&2; exit 2 ;;
 esac

@@ -50,6 +50,8 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
     })
 }
 
+/// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses.
+///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 /// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
 #[unsafe(no_mangle)]

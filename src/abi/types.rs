@@ -232,7 +232,7 @@ pub struct passrl_batch {
     pub in_stats: *const passrl_view,
     /// Nonzero: the rollout is a placeholder, all of it 0. `[R]` of a mask's types.
     pub absent: *const passrl_view,
-    /// `center = given`: what is subtracted from the outcome, `[R]` as outcome.
+    /// `center = given`: what is subtracted from the outcome, `[R]` as outcome. NULL: `stats_mean`.
     pub baselines: *const passrl_view,
     /// gae: value after the last token, `[R]` f32, bf16, f16 or f64. NULL: 0.
     pub bootstrap: *const passrl_view,
@@ -266,13 +266,17 @@ pub struct passrl_batch {
     /// Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
     pub piece_rollout: *const passrl_view,
     pub piece_begin: *const passrl_view,
-    /// Statistics to use instead of, or merged with, the batch's. Declared for the estimators to come; refused by this version.
+    /// Exact statistics as bytes. Declared; refused by this version (`stats_mean` and `stats_std` are numbers; partials are exact).
     pub stats_in: *const c_void,
     pub stats_in_bytes: usize,
     /// gae: lambda of each rollout, `[R]` f32, bf16, f16 or f64, 0 to 1, in place of the configuration's.
     pub rollout_lam: *const passrl_view,
     /// V-trace: log-probabilities of the policy that sampled, token-shaped as `logp_policy`, which it needs.
     pub logp_behavior: *const passrl_view,
+    /// `center = given`, `scale = given`: mean and standard deviation of each group and stream, `[G, PASSRL_MAX_STREAMS]` f64 or f32, as
+    /// `outputs.stats_mean` and `stats_std` are written; a stride of 0 along G serves every group by one row.
+    pub stats_mean: *const passrl_view,
+    pub stats_std: *const passrl_view,
 }
 
 /// Where results go: views of the caller's memory, NULL for what is not wanted (`advantages` is always wanted). Fill with `passrl_outputs_init`.

@@ -170,9 +170,11 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             return refuse!(PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks, whose rewards are the chunks' values: leave token_rewards NULL, or set gae_over = tokens");
         }
         let baselines = line(b.baselines, "batch.baselines", view::FLOATS)?.filter(|_| config.streams[OUTCOME].center == Center::Given);
-        if config.streams[OUTCOME].center == Center::Given && baselines.is_none() && rollouts > 0 {
-            return refuse!(PASSRL_ERR_NULL, "batch.baselines is NULL; outcome.center = given needs a baseline a rollout");
-        }
+        let (stats_mean, stats_std) = super::estimators::given(b, config, groups, baselines.is_some(), |row| match row.checked_sub(OUTCOME) {
+            None => row < num_process,
+            Some(s) if config.fusion == Fusion::RewardSum => s == 0 && rollout_streams.iter().any(Option::is_some),
+            Some(s) => rollout_streams.get(s).is_some_and(|x| x.is_some()),
+        })?;
         let policy = tokens.optional(b.logp_policy, "batch.logp_policy", view::FLOATS)?;
         let against = |other, name: &str, asked: bool, field: &str| {
             let other = tokens.optional(other, name, view::FLOATS)?.filter(|_| asked);
@@ -185,18 +187,12 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         };
         let reference = against(b.logp_reference, "batch.logp_reference", config.asks_kl(), "kl_in_reward")?;
         let behavior = against(b.logp_behavior, "batch.logp_behavior", config.credit == Credit::Vtrace, "credit = vtrace")?;
-        if reference.is_some() && !config.kl_by_token() && rollout_streams[0].is_none() {
+        let takes_kl = if config.fusion == Fusion::RewardSum { rollout_streams.iter().any(Option::is_some) } else { rollout_streams[0].is_some() };
+        if reference.is_some() && !config.kl_by_token() && !takes_kl {
             return refuse!(PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it: give one (zeros will do), or set kl_place = reward");
         }
         let absent = line(b.absent, "batch.absent", view::MASKS)?;
         let rollout_lam = line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae);
-        if let Some(given) = &rollout_lam {
-            // A placeholder's number is not read.
-            let out = |i: &usize| !(0.0..=1.0).contains(&given.f32(*i)) && !absent.is_some_and(|a| a.flag(*i));
-            if let Some(i) = (0..rollouts).find(out) {
-                return refuse!(PASSRL_ERR_VALUE, "batch.rollout_lam[{i}] is {:?}; it must be from 0.0 to 1.0", given.f32(i));
-            }
-        }
         let step_group = step_group(b, config, &steps)?;
         let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
         if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
@@ -224,6 +220,8 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             values,
             token_rewards,
             baselines,
+            stats_mean,
+            stats_std,
             rollout_lam,
             reference,
             behavior,

@@ -149,7 +149,6 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     super::estimators::together(&config)?;
     super::estimators::credit(&config)?;
     super::estimators::steps(&config)?;
-    super::estimators::not_yet(&config)?;
     Ok(config)
 }
 

@@ -1,6 +1,9 @@
 //! Settings of the estimators: what goes together, and what this version does not serve yet.
+use super::view::{self, Want};
 use crate::abi::status::*;
+use crate::abi::types::passrl_batch;
 use crate::error::Result;
+use crate::model::array::Array;
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::refuse;
@@ -17,15 +20,12 @@ pub(super) fn stream(index: usize, s: &Stream) -> Result<()> {
         if s.place != Place::Every {
             return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.place is {}; it is for per-rollout streams: set every", s.place.name());
         }
-        if matches!(s.center, Center::LengthWeighted | Center::Given | Center::RunnerUp) {
+        if matches!(s.center, Center::LengthWeighted | Center::RunnerUp) {
             return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is {}; it is for per-rollout streams", s.center.name());
         }
         if matches!(s.scale, Scale::NonzeroShare | Scale::Mean) {
             return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.scale is {}; it is for per-rollout streams", s.scale.name());
         }
-    }
-    if s.center == Center::Given && index != OUTCOME {
-        return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is given; baselines are of the outcome alone");
     }
     if s.center == Center::RunnerUp && s.scale == Scale::LeaveOneOut {
         return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is runner_up and scale leave_one_out; nothing is left out of a runner-up: set another scale");
@@ -48,8 +48,8 @@ pub(super) fn together(c: &Config) -> Result<()> {
                 c.fusion.name(), s.place.name(), s.clip_standardized
             );
         }
-        if joint && s.asks_batch() {
-            return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {} and config.{name} asks for the batch's statistics; its one set is the group's", c.fusion.name());
+        if joint && (s.asks_batch() || s.center == Center::Given || s.scale == Scale::Given) {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {} and config.{name} asks for the batch's or given statistics; its one set is the group's", c.fusion.name());
         }
         if c.divide_scope == DivideScope::Process && s.place != Place::Every {
             return refuse!(PASSRL_ERR_CONFLICT, "config.divide_scope is process and config.{name}.place is {}; set place = every", s.place.name());
@@ -201,12 +201,29 @@ pub fn in_pieces(c: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What is declared and not served yet.
-pub(super) fn not_yet(c: &Config) -> Result<()> {
-    for (index, s) in c.streams.iter().enumerate() {
-        if s.scale == Scale::Given {
-            return refuse!(PASSRL_ERR_NOT_YET, "config.{}.scale is given; statistics of the caller's are not served yet", stream_name(index));
+/// The caller's statistics, `[G, 16]`, where a row that is there asks for them.
+///
+/// # Safety
+/// The batch's views are NULL or `passrl_view`s.
+pub(super) unsafe fn given(b: &passrl_batch, config: &Config, groups: usize, baselines: bool, there: impl Fn(usize) -> bool) -> Result<(Option<Array>, Option<Array>)> {
+    let want = Want::Grid(groups, MAX_STREAMS);
+    // SAFETY: by the contract.
+    let (means, stds) = unsafe {
+        (view::optional(b.stats_mean, "batch.stats_mean", view::WIDE, want)?, view::optional(b.stats_std, "batch.stats_std", view::WIDE, want)?)
+    };
+    let (mut centers, mut scales) = (false, false);
+    for index in (0..MAX_STREAMS).filter(|index| there(*index)) {
+        let (name, s) = (stream_name(index), &config.streams[index]);
+        let by_baselines = index == OUTCOME && baselines;
+        centers |= s.center == Center::Given && !by_baselines;
+        scales |= s.scale == Scale::Given;
+        if s.center == Center::Given && !by_baselines && means.is_none() && groups > 0 {
+            let wanted = if index == OUTCOME { "baselines, one a rollout, or stats_mean, one a group" } else { "stats_mean, one a group" };
+            return refuse!(PASSRL_ERR_NULL, "batch.stats_mean is NULL; config.{name}.center = given needs {wanted}");
+        }
+        if s.scale == Scale::Given && stds.is_none() && groups > 0 {
+            return refuse!(PASSRL_ERR_NULL, "batch.stats_std is NULL; config.{name}.scale = given needs a standard deviation a group");
         }
     }
-    Ok(())
+    Ok((means.filter(|_| centers), stds.filter(|_| scales)))
 }

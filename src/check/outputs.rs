@@ -144,6 +144,8 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
         ("absent", p.absent, false),
         ("bootstrap", p.bootstrap, false),
         ("baselines", p.baselines, false),
+        ("stats_mean", p.stats_mean, false),
+        ("stats_std", p.stats_std, false),
         ("rollout_lam", p.rollout_lam, false),
         ("logp_policy", p.reference.or(p.behavior).map(|r| r.0), true),
         ("logp_reference", p.reference.map(|r| r.1), false),

@@ -137,6 +137,8 @@ pub unsafe fn call<const I: usize, const O: usize>(
         values: None,
         token_rewards: None,
         baselines: None,
+        stats_mean: None,
+        stats_std: None,
         rollout_lam: None,
         reference: None,
         behavior: None,

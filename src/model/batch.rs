@@ -66,6 +66,9 @@ pub struct Problem {
     pub token_rewards: Option<Array>,
     /// `center = given`.
     pub baselines: Option<Array>,
+    /// `center = given`, `scale = given`: `[G, MAX_STREAMS]`.
+    pub stats_mean: Option<Array>,
+    pub stats_std: Option<Array>,
     /// gae: lambda of each rollout.
     pub rollout_lam: Option<Array>,
     /// Log-probabilities of KL in the reward: policy and reference.

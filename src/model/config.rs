@@ -79,7 +79,7 @@ pub struct Stream {
 impl Stream {
     /// Is a standard deviation divided by (so that equal values give 0)?
     pub fn has_std(&self) -> bool {
-        matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::Batch)
+        matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::Batch | Scale::Given)
     }
     /// Is a set of the whole batch asked for?
     pub fn asks_batch(&self) -> bool {

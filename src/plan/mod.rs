@@ -137,6 +137,9 @@ impl Plan {
         line(format!("passrl plan: cpu, {} thread(s), {}", self.threads, self.simd.name()));
         line(format!("limits: {} rollouts, {} groups, {} tokens, {} a rollout, {} steps", l.rollouts, l.groups, l.tokens, l.rollout_tokens, l.steps));
         line(format!("1. scope and steps: kind {}, pool {}", c.kind.name(), c.pool.name()));
+        if (c.step_value, c.step_sets) != (StepValue::Score, StepSets::Group) {
+            line(format!("   steps: value {} (gamma {}), sets by {}", c.step_value.name(), c.step_gamma, c.step_sets.name()));
+        }
         for slot in 0..self.slots.count {
             let s = &c.streams[self.slots.row(slot)];
             let name = if self.slots.joint && slot == 1 { c.fusion.name() } else { stream_name(self.slots.row(slot)) };

@@ -45,6 +45,7 @@ pub const LAYOUTS: &[Layout] = layouts! {
         group_size outcome format extra format_ok in_stats absent baselines bootstrap signal logp_policy logp_teacher logp_base
         logp_reference values token_rewards chunk_ends step_offsets step_ends step_begins step_scores step_marks step_group
         piece_rollout piece_begin stats_in stats_in_bytes rollout_lam logp_behavior
+        stats_mean stats_std
     }
     passrl_outputs {
         struct_size reserved0 advantages returns path_scores num_chunks chunk_ends chunk_values stats_count stats_mean stats_std

@@ -72,6 +72,16 @@ pub struct Spec {
     pub values: bool,
     pub token_rewards: bool,
     pub bootstrap: bool,
+    pub baselines: bool,
+    /// A lambda a rollout.
+    pub lams: bool,
+    /// Log-probabilities of a reference, of the policy that sampled.
+    pub reference: bool,
+    pub behavior: bool,
+    /// Numbers of the steps' sets: few, so that they repeat within and across groups.
+    pub step_group: bool,
+    /// CSR steps without scores.
+    pub unscored: bool,
     /// The chance that a rollout is empty or has no step.
     pub empty: f64,
 }
@@ -97,6 +107,12 @@ impl Default for Spec {
             values: false,
             token_rewards: false,
             bootstrap: false,
+            baselines: false,
+            lams: false,
+            reference: false,
+            behavior: false,
+            step_group: false,
+            unscored: false,
             empty: 0.0,
         }
     }
@@ -109,6 +125,11 @@ impl Spec {
     }
     pub fn holes(mut self) -> Spec {
         (self.holes, self.poison) = (0.15, true);
+        self
+    }
+    /// Gaps in scope with ordinary values in them.
+    pub fn gaps(mut self) -> Spec {
+        self.holes = 0.3;
         self
     }
     pub fn streams(mut self, streams: usize) -> Spec {
@@ -243,10 +264,30 @@ fn rollout(rng: &mut Rng, spec: &Spec, cfg: &Config, group: usize, breaks: &[boo
     r.values = spec.values.then(&mut floats);
     r.token_rewards = spec.token_rewards.then(&mut floats);
     r.bootstrap = spec.bootstrap.then(|| rng.normal() as f32);
+    estimators(rng, spec, &mut r);
     if spec.poison {
         poison(&mut r);
     }
     r
+}
+
+/// Inputs of the estimators, drawn after all others: batches without them stay what they were.
+fn estimators(rng: &mut Rng, spec: &Spec, r: &mut Rollout) {
+    r.baseline = spec.baselines.then(|| score(rng, spec.quantised));
+    r.lam = spec.lams.then(|| rng.unit() as f32);
+    if (spec.reference || spec.behavior) && r.logp.is_none() {
+        r.logp_policy = Some((0..r.len).map(|_| -(rng.below(4096) as f64) / 1024.0).collect());
+    }
+    let mut beside = |there: bool| {
+        there.then(|| r.policy().iter().map(|p| p + (rng.below(2048) as f64 - 1024.0) / 1024.0).collect::<Vec<f64>>())
+    };
+    (r.logp_reference, r.logp_behavior) = (beside(spec.reference), beside(spec.behavior));
+    if spec.step_group {
+        r.step_group = r.step_ends.as_ref().map(|ends| ends.iter().map(|_| rng.below(5) as i64 - 2).collect());
+    }
+    if spec.unscored {
+        r.step_scores.clear();
+    }
 }
 
 fn signals(rng: &mut Rng, spec: &Spec, cfg: &Config, r: &mut Rollout, breaks: &[bool]) {
@@ -291,6 +332,9 @@ fn poison(r: &mut Rollout) {
         r.signal.iter_mut().for_each(|s| s[t] = f32::NAN);
         for row in [&mut r.values, &mut r.token_rewards].into_iter().flatten() {
             row[t] = f32::NAN;
+        }
+        for row in [&mut r.logp_policy, &mut r.logp_reference, &mut r.logp_behavior].into_iter().flatten() {
+            row[t] = f64::NAN;
         }
         if let Some(logp) = &mut r.logp {
             logp.policy[t] = f64::NAN;

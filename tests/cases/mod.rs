@@ -3,14 +3,20 @@
 #![allow(dead_code, unused_imports)]
 
 mod build;
+mod credit;
 mod features;
 mod hostile;
 mod random;
+mod random_estimators;
+mod sets;
+mod steps;
+mod terms;
 mod worked;
 
 use crate::oracle::{Batch, Config};
 pub use build::{build, Input, Rng, Spec};
 pub use random::random;
+pub use random_estimators::random_estimators;
 pub use worked::{worked_examples, Worked};
 
 #[derive(Clone, Debug)]
@@ -24,6 +30,10 @@ pub fn all() -> Vec<Case> {
     let mut table = features::cases();
     table.extend(hostile::cases());
     table.extend(worked_examples().into_iter().map(|w| w.case));
+    table.extend(sets::cases());
+    table.extend(terms::cases());
+    table.extend(credit::cases());
+    table.extend(steps::cases());
     table
 }
 

@@ -3,7 +3,7 @@ use super::build::*;
 use super::Case;
 use crate::oracle::*;
 
-const INPUTS: [Input; 12] = [
+pub(super) const INPUTS: [Input; 12] = [
     Input::Csr,
     Input::DenseEnds,
     Input::Dense,
@@ -78,6 +78,7 @@ pub fn random(seed: u64) -> Case {
         token_rewards: gae && rng.chance(0.3),
         bootstrap: gae && rng.chance(0.5),
         empty: rng.pick(&[0.0, 0.1, 0.4]),
+        ..Spec::default()
     };
     let (mut cfg, mut batch) = build(&spec);
     configure(&mut rng, &spec, gae, fusion, &mut cfg);
@@ -85,7 +86,7 @@ pub fn random(seed: u64) -> Case {
     Case { name: "random", cfg, batch }
 }
 
-fn configure(rng: &mut Rng, spec: &Spec, gae: bool, fusion: Fusion, cfg: &mut Config) {
+pub(super) fn configure(rng: &mut Rng, spec: &Spec, gae: bool, fusion: Fusion, cfg: &mut Config) {
     if rng.chance(0.7) {
         for row in cfg.streams_mut() {
             operator(rng, row);
@@ -144,7 +145,7 @@ fn repair(cfg: &mut Config) {
 }
 
 /// Missing and infinite values, absent rollouts, rollouts that do not count, and steps that do not fit, all of them rare.
-fn disturb(rng: &mut Rng, cfg: &mut Config, batch: &mut Batch) {
+pub(super) fn disturb(rng: &mut Rng, cfg: &mut Config, batch: &mut Batch) {
     let level = rng.pick(&[0.0, 0.0, 0.02, 0.2]);
     if level > 0.0 && rng.chance(0.8) {
         // Most of the time a missing value shall not kill its group.

@@ -4,6 +4,7 @@ use crate::oracle::Batch;
 use half::bf16;
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_view;
+use std::alloc;
 use std::ffi::c_void;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,21 +82,54 @@ impl Layout {
     }
 }
 
+/// Memory of exactly so many bytes, with no more than an element's alignment: what lies around it is somebody else's.
+pub struct Block {
+    pub at: *mut u8,
+    layout: alloc::Layout,
+}
+
+impl Block {
+    pub fn new(bytes: usize, align: usize) -> Block {
+        let layout = alloc::Layout::from_size_align(bytes.max(1), align).expect("a layout");
+        // SAFETY: at least one byte.
+        let at = unsafe { alloc::alloc(layout) };
+        assert!(!at.is_null(), "no {bytes} bytes");
+        Block { at, layout }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: as allocated.
+        unsafe { alloc::dealloc(self.at, self.layout) }
+    }
+}
+
 /// Owns the memory and the views.
 #[derive(Default)]
 pub struct Arena {
-    memory: Vec<Vec<u64>>,
+    pub memory: Vec<Block>,
     views: Vec<Box<passrl_view>>,
+    /// As `How::other_floats`.
+    pub other_floats: bool,
 }
 
 impl Arena {
-    /// A view of new memory of `count` elements of `bytes` each; `fill` writes element by element.
+    /// A view of new memory of `count` elements of `bytes` each; `fill` writes element by element. What the view reaches is there, and no byte more.
     pub fn add(&mut self, dtype: i32, bytes: usize, count: usize, shape: ([i64; 2], [i64; 2], i32), fill: impl FnOnce(*mut u8)) -> *const passrl_view {
-        let mut memory = vec![0u64; (count * bytes).div_ceil(8) + 1];
-        fill(memory.as_mut_ptr().cast());
-        let data = memory.as_mut_ptr().cast::<c_void>();
-        self.memory.push(memory);
+        let mut whole = vec![0u64; (count * bytes).div_ceil(8)];
+        fill(whole.as_mut_ptr().cast());
         let (shape, stride, ndim) = shape;
+        let reach = if shape[0] * shape[1] > 0 { (shape[0] - 1) * stride[0] + (shape[1] - 1) * stride[1] + 1 } else { 0 } as usize;
+        let memory = Block::new(reach.min(count) * bytes, bytes);
+        // SAFETY: `whole` has as many bytes.
+        unsafe { memory.at.copy_from_nonoverlapping(whole.as_ptr().cast(), reach.min(count) * bytes) };
+        let data = memory.at.cast::<c_void>();
+        self.memory.push(memory);
         self.views.push(Box::new(passrl_view { data, shape, stride, ndim, dtype, device_type: PASSRL_CPU, device_id: 0 }));
         &**self.views.last().expect("just pushed")
     }
@@ -130,12 +164,15 @@ impl Arena {
     }
 
     pub fn line(&mut self, values: &[f32]) -> *const passrl_view {
+        if self.other_floats {
+            return self.vector(PASSRL_F64, &values.iter().map(|x| *x as f64).collect::<Vec<f64>>());
+        }
         self.vector(PASSRL_F32, values)
     }
 
     pub fn grid(&mut self, values: &[f32], rows: usize) -> *const passrl_view {
         let columns = values.len() / rows;
-        let view = self.vector(PASSRL_F32, values);
+        let view = self.line(values);
         let last = self.last();
         self.views[last].shape = [rows as i64, columns as i64];
         self.views[last].stride = [columns as i64, 1];
@@ -191,14 +228,14 @@ impl Arena {
         self.mask(how.mask, count, (shape, stride, ndim), |s| owners[s].is_none_or(|(i, t)| of(i, t)), count)
     }
 
-    pub fn token_f32(&mut self, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> Option<f32>) -> *const passrl_view {
+    fn token<T: Copy>(&mut self, dtype: i32, nan: T, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> Option<T>) -> *const passrl_view {
         let (shape, stride, ndim, count) = layout.shape(how.stride);
         let owners = Arena::owners(layout);
-        self.add(PASSRL_F32, 4, count, (shape, stride, ndim), |to| {
-            let to = to.cast::<f32>();
+        self.add(dtype, size_of::<T>(), count, (shape, stride, ndim), |to| {
+            let to = to.cast::<T>();
             // SAFETY: elements of slots are below count.
             unsafe {
-                (0..count).for_each(|e| to.add(e).write(f32::NAN));
+                (0..count).for_each(|e| to.add(e).write(nan));
                 for (s, owner) in owners.iter().enumerate() {
                     if let Some(x) = owner.and_then(|(i, t)| of(i, t)) {
                         to.add(layout.element(s, how.stride)).write(x);
@@ -208,14 +245,23 @@ impl Arena {
         })
     }
 
-    pub fn token_f64(&mut self, layout: &Layout, of: impl Fn(usize, usize) -> Option<f64>) -> *const passrl_view {
-        let (shape, stride, ndim, count) = layout.shape(1);
-        let owners = Arena::owners(layout);
-        self.add(PASSRL_F64, 8, count, (shape, stride, ndim), |to| {
-            for (s, owner) in owners.iter().enumerate() {
-                // SAFETY: slots are below count.
-                unsafe { to.cast::<f64>().add(s).write(owner.and_then(|(i, t)| of(i, t)).unwrap_or(f64::NAN)) }
-            }
-        })
+    /// Process signals: never f64.
+    pub fn token_signal(&mut self, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> Option<f32>) -> *const passrl_view {
+        self.token(PASSRL_F32, f32::NAN, layout, how, of)
+    }
+
+    pub fn token_f32(&mut self, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> Option<f32>) -> *const passrl_view {
+        if self.other_floats {
+            return self.token(PASSRL_F64, f64::NAN, layout, how, |i, t| of(i, t).map(f64::from));
+        }
+        self.token(PASSRL_F32, f32::NAN, layout, how, of)
+    }
+
+    pub fn token_f64(&mut self, layout: &Layout, how: &How, of: impl Fn(usize, usize) -> Option<f64>) -> *const passrl_view {
+        let fits = |x: f64| x.is_nan() || x as f32 as f64 == x;
+        if self.other_floats && Arena::owners(layout).into_iter().flatten().all(|(i, t)| of(i, t).is_none_or(fits)) {
+            return self.token(PASSRL_F32, f32::NAN, layout, how, |i, t| of(i, t).map(|x| x as f32));
+        }
+        self.token(PASSRL_F64, f64::NAN, layout, how, of)
     }
 }

@@ -1,5 +1,6 @@
 //! The shipped library, loaded as a host would load it, and one call of each kind on a `World`.
 use crate::world::{Lent, World};
+use passrl::abi::constants::PASSRL_STEP_SETS_STEP_GROUP;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::ffi::{CStr, c_char, c_void};
@@ -122,7 +123,7 @@ impl Api {
             "batch.in_stats" => w.batch.in_stats; "batch.absent" => w.batch.absent; "batch.baselines" => w.batch.baselines;
             "batch.bootstrap" => w.batch.bootstrap; "batch.signal[0]" => w.batch.signal[0]; "batch.signal[1]" => w.batch.signal[1];
             "batch.signal[2]" => w.batch.signal[2]; "batch.logp_policy" => w.batch.logp_policy; "batch.logp_teacher" => w.batch.logp_teacher;
-            "batch.logp_base" => w.batch.logp_base; "batch.logp_reference" => w.batch.logp_reference; "batch.values" => w.batch.values;
+            "batch.logp_base" => w.batch.logp_base; "batch.logp_reference" => w.batch.logp_reference; "batch.values" => w.batch.values; "batch.logp_behavior" => w.batch.logp_behavior; "batch.rollout_lam" => w.batch.rollout_lam;
             "batch.token_rewards" => w.batch.token_rewards; "batch.chunk_ends" => w.batch.chunk_ends;
             "batch.step_offsets" => w.batch.step_offsets; "batch.step_ends" => w.batch.step_ends; "batch.step_begins" => w.batch.step_begins;
             "batch.step_scores" => w.batch.step_scores; "batch.step_marks" => w.batch.step_marks; "batch.step_group" => w.batch.step_group;
@@ -181,7 +182,9 @@ impl Api {
             assert_eq!(unsafe { f(plan, &mut bytes) }, PASSRL_OK);
             bytes
         };
-        let (work, part) = (size("passrl_plan_workspace_size\0"), size("passrl_partials_size\0"));
+        // Sets of steps of equal state have no partials: any memory will do.
+        let pieces = w.config.step_sets != PASSRL_STEP_SETS_STEP_GROUP;
+        let (work, part) = (size("passrl_plan_workspace_size\0"), if pieces { size("passrl_partials_size\0") } else { 1024 });
         let partials_init = symbol!(self, passrl_partials_init(Plan, Mem, usize) -> i32);
         let mut memory: [Vec<u64>; 3] = [vec![0; work / 8 + 32], vec![0; part / 8 + 32], vec![0; part / 8 + 32]];
         let base: [usize; 3] = std::array::from_fn(|i| memory[i].as_mut_ptr().addr().next_multiple_of(64));
@@ -189,6 +192,7 @@ impl Api {
         // SAFETY: live plans, buffers of the size needed.
         unsafe {
             match w.other_plan {
+                None if !pieces => (),
                 None => assert_eq!(partials_init(plan, buffer(1), part), PASSRL_OK),
                 Some(edit) => {
                     let mut other = World::new(self);
@@ -203,7 +207,7 @@ impl Api {
                     symbol!(self, passrl_plan_destroy(Plan) -> ())(maker);
                 }
             }
-            assert_eq!(partials_init(plan, buffer(2), part), PASSRL_OK);
+            assert!(!pieces || partials_init(plan, buffer(2), part) == PASSRL_OK);
             (w.damage)(std::slice::from_raw_parts_mut(buffer(1).cast(), part));
         }
         Api::fill(w);

@@ -1,6 +1,7 @@
 //! Views, offsets, groups, and what a batch may hold together.
 use crate::Case;
 use crate::api::Act::*;
+use crate::world::World;
 use passrl::abi::constants::*;
 use passrl::abi::status::*;
 
@@ -117,6 +118,34 @@ pub fn cases() -> Vec<Case> {
         ("values_type", Run, PASSRL_ERR_DTYPE, "batch.values has dtype i32", |w| { w.gae(); w.ints("batch.values", PASSRL_I32, &[0; 24]) }),
         ("bootstrap_short", Run, PASSRL_ERR_SHAPE, "batch.bootstrap has 5 elements; it must have 6", |w| { w.gae(); w.floats("batch.bootstrap", PASSRL_F32, &[0.0; 5]) }),
         ("given_without_marks", Run, PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token", |w| w.config.chunk = PASSRL_CHUNK_GIVEN),
+        // Steps of equal state, and steps without scores.
+        ("step_group_missing", Run, PASSRL_ERR_NULL, "batch.step_group is NULL; config.step_sets = step_group needs a number a step", |w| { w.keyed(); w.drop(&["batch.step_group"]) }),
+        ("step_group_short", Run, PASSRL_ERR_SHAPE, "batch.step_group has 11 elements; it must have 12", |w| { w.keyed(); w.view("batch.step_group").shape[0] = 11 }),
+        ("step_group_long", Run, PASSRL_ERR_SHAPE, "batch.step_group has 13 elements; it must have 12", |w| { w.keyed(); w.ints("batch.step_group", PASSRL_I32, &[0; 13]) }),
+        ("step_group_type", Run, PASSRL_ERR_DTYPE, "batch.step_group has dtype f32; it is one of i32, i64", |w| { w.keyed(); w.floats("batch.step_group", PASSRL_F32, &[0.0; 12]) }),
+        ("step_group_dimensions", Run, PASSRL_ERR_SHAPE, "batch.step_group has 2 dimension(s)", |w| { w.keyed(); w.grid("batch.step_group", PASSRL_I32, 1, &[0.0; 12]) }),
+        ("step_group_misaligned", Run, PASSRL_ERR_LAYOUT, "batch.step_group.data is at 0x", |w| { w.keyed(); let v = w.view("batch.step_group"); v.data = v.data.wrapping_byte_add(4) }),
+        ("step_group_over_advantages", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.step_group share memory", |w| { w.keyed(); w.alias("batch.step_group", "advantages", 0) }),
+        ("step_group_without_steps", Run, PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_sets = step_group needs steps", |w| { w.keyed(); w.drop(&["batch.step_offsets", "batch.step_ends", "batch.step_scores"]); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
+        ("step_group_add", Add, PASSRL_ERR_CONFLICT, "config.step_sets is step_group, whose sets need all steps of a group in one call", World::keyed),
+        ("step_group_apply", Apply, PASSRL_ERR_CONFLICT, "config.step_sets is step_group, whose sets need all steps of a group in one call", World::keyed),
+        ("step_group_merge", Merge, PASSRL_ERR_CONFLICT, "config.step_sets is step_group, whose sets need", World::keyed),
+        ("step_group_partials", PartialsInit, PASSRL_ERR_CONFLICT, "use passrl_plan_run on whole groups, or step_sets = group", World::keyed),
+        ("returns_without_steps", Run, PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps", |w| { w.returns(); w.drop(&["batch.step_offsets", "batch.step_ends"]) }),
+        ("returns_of_marks", Run, PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps", |w| { w.returns(); w.drop(&["batch.step_offsets", "batch.step_ends"]); w.ints("batch.step_marks", PASSRL_U8, &[1; 24]); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
+        ("returns_of_a_signal", Run, PASSRL_ERR_CONFLICT, "batch.signal[0] is given and config.step_value is return_to_go", |w| { w.returns(); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
+        ("returns_of_nothing", Run, PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go", |w| { w.returns(); w.drop(&["batch.outcome"]) }),
+        ("steps_without_scores", Run, PASSRL_ERR_NULL, "config.kind is prm and 0 of batch.signal", |w| { w.returns(); w.config.step_value = PASSRL_STEP_VALUE_SCORE }),
+        // Credit.
+        ("reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_reference is NULL; config.kl_in_reward needs it beside batch.logp_policy", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_behavior", PASSRL_F32, &[-1.0; 24]) }),
+        ("policy_of_reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_policy is NULL; config.kl_in_reward needs it beside batch.logp_reference", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]) }),
+        ("behavior_missing", Run, PASSRL_ERR_NULL, "batch.logp_behavior is NULL; config.credit = vtrace needs it", |w| { w.gae(); w.config.credit = PASSRL_CREDIT_VTRACE; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]) }),
+        ("vtrace_without_values", Run, PASSRL_ERR_NULL, "batch.values is NULL; config.credit = vtrace needs a value a token", |w| { w.config.credit = PASSRL_CREDIT_VTRACE; w.config.k = 0.0 }),
+        ("reference_type", Run, PASSRL_ERR_DTYPE, "batch.logp_reference has dtype i32", |w| w.ints("batch.logp_reference", PASSRL_I32, &[0; 24])),
+        ("reference_short", Run, PASSRL_ERR_SHAPE, "batch.logp_reference has 23 elements; it must have 24", |w| w.floats("batch.logp_reference", PASSRL_F64, &[0.0; 23])),
+        ("kl_of_no_outcome", Run, PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K1; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]); w.drop(&["batch.outcome"]) }),
+        ("rollout_lam_short", Run, PASSRL_ERR_SHAPE, "batch.rollout_lam has 1 elements; it must have 6", |w| { w.gae(); w.floats("batch.rollout_lam", PASSRL_F64, &[0.5]) }),
+        ("token_rewards_and_gae_over_chunks", Run, PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks", |w| { w.gae(); w.config.gae_over = PASSRL_GAE_CHUNKS; w.floats("batch.token_rewards", PASSRL_F32, &[0.0; 24]) }),
         // Declared, not served.
         ("piece_rollout_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_rollout", PASSRL_I32, &[0; 6])),
         ("piece_begin_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_begin", PASSRL_I32, &[0; 6])),

@@ -248,6 +248,18 @@ impl World {
         self.floats("batch.logp_teacher", PASSRL_F32, &[-0.5; 24]);
     }
 
+    /// Sets of steps of equal state: three states in each group.
+    pub fn keyed(&mut self) {
+        self.config.step_sets = PASSRL_STEP_SETS_STEP_GROUP;
+        self.ints("batch.step_group", PASSRL_I64, &[7, -1, 7, -1, 1 << 40, 7, 7, -1, 7, -1, 1 << 40, 7]);
+    }
+
+    /// Steps without scores: the outcome, taken back.
+    pub fn returns(&mut self) {
+        self.config.step_value = PASSRL_STEP_VALUE_RETURN_TO_GO;
+        self.drop(&["batch.step_scores"]);
+    }
+
     pub fn gae(&mut self) {
         self.config.credit = PASSRL_CREDIT_GAE;
         self.config.k = 0.0;

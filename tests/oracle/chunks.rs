@@ -1,6 +1,6 @@
 //! Chunk-by-Value (§2.4, Algorithm 2) and the KL edges on integers (§5.4). Chunks are ranges over a rollout's in-scope tokens.
 use super::load::{frexp_exponent, Loaded};
-use super::sets::{inverse, stats, Element};
+use super::sets::{inverse, stats, values_of, Element, Whole};
 use super::*;
 use std::ops::Range;
 
@@ -26,11 +26,14 @@ fn position(l: &Loaded, i: usize) -> usize {
 }
 
 /// Only rollouts with `in_stats` take part, as in the sets (rule 15).
-pub fn kl_table(cfg: &Config, set: &[Element], members: &[(&Rollout, &Loaded)]) -> KlTable {
+pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, members: &[(&Rollout, &Loaded)]) -> KlTable {
     let row = &cfg.process[0];
-    let values: Vec<f64> = set.iter().map(|el| el.x as f64).collect();
-    let s = stats(&values, row.ddof);
-    let flat = row.scale == Scale::Group && s.max == s.min;
+    let s = stats(&values_of(set), row.ddof);
+    let flat = match row.scale {
+        Scale::Group => s.max == s.min,
+        Scale::Batch => batch.stats.max == batch.stats.min,
+        _ => false,
+    };
     let mut table = KlTable { degenerate: s.n < 2 || flat || (row.scale == Scale::AbsMax && s.absmax == 0.0), ..KlTable::default() };
     if table.degenerate || s.absmax == 0.0 {
         table.degenerate = true;
@@ -39,6 +42,7 @@ pub fn kl_table(cfg: &Config, set: &[Element], members: &[(&Rollout, &Loaded)]) 
     table.centered = row.center != Center::None;
     table.inv = match row.scale {
         Scale::Group => inverse(s.var, row.epsilon, row.epsilon_mode),
+        Scale::Batch => inverse(batch.stats.var, row.epsilon, row.epsilon_mode),
         Scale::AbsMax => 1.0 / s.absmax,
         _ => 1.0,
     };
@@ -130,6 +134,7 @@ pub fn chunks_of(cfg: &Config, r: &Rollout, l: &Loaded, table: Option<&KlTable>)
     match cfg.chunk {
         Chunk::Token => cut_where(len, |_, _, _| true),
         Chunk::None => cut_where(len, |_, _, _| false),
+        Chunk::Segment => cut_where(len, |_, before, i| l.toks[i] - l.toks[before] > 1),
         Chunk::Given => {
             let marks = r.chunk_ends.as_ref().expect("chunk = given needs chunk ends");
             // A mark between two in-scope tokens, or on the first of them, ends the chunk; marks out of scope count as well (rule 17).

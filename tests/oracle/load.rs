@@ -1,5 +1,6 @@
 //! One rollout's raw input to scope, steps, values and set elements (semantics.md, rules 1 to 13), with the findings.
 use super::chunks::by_value_runs;
+use super::rewards;
 use super::*;
 
 /// The forms in which a process signal arrives (§2.1).
@@ -54,16 +55,28 @@ pub struct Loaded {
     pub x: Vec<Vec<Option<f32>>>,
     /// The detector's u at each in-scope token.
     pub u: Vec<f32>,
-    /// P: this rollout's elements of each process stream's set.
-    pub elements: Vec<Vec<f32>>,
+    /// P: this rollout's elements of each process stream's set, each with the number of its step's set (0 where the group is the set).
+    pub elements: Vec<Vec<(f32, i64)>>,
     /// Outcome, format, others: None is missing and excluded, or not given.
     pub rows: Vec<Option<f32>>,
+    /// Tokens that a missing first process value took out of scope.
+    pub dropped: Vec<usize>,
+    /// Of each in-scope token: the number of its step's set.
+    pub keys: Vec<i64>,
+    /// What is subtracted under `center = given`.
+    pub baseline: f64,
+    /// Lambda of this rollout's GAE.
+    pub lam: f64,
+    /// Of each in-scope token: the divergence of rule 58, before its coefficient; empty where none is asked for.
+    pub kl: Vec<f32>,
+    /// P x len: process values of tokens out of scope that a scan takes part with (rule 59); empty where none does.
+    pub beyond: Vec<Vec<Option<f32>>>,
     pub bad: bool,
 }
 
 /// Applies a stream's `missing` rule to one value; `None` is a value that is left out. A bad value is counted, flagged and replaced by
 /// 0, so that what is computed beside it stays finite.
-fn admit(v: f32, missing: Missing, bad: &mut bool, report: &mut Report) -> Option<f32> {
+pub fn admit(v: f32, missing: Missing, bad: &mut bool, report: &mut Report) -> Option<f32> {
     if v.is_finite() {
         return Some(v);
     }
@@ -108,7 +121,7 @@ fn step_at(r: &Rollout, ends: &[i64], t: usize) -> Option<usize> {
 
 /// The signal of OPD and G-OPD, formed in f64, rounded to f32. An infinite log-probability is never a missing value, though the
 /// difference of two is a NaN.
-fn opd(cfg: &Config, logp: &LogProbs, t: usize) -> f32 {
+pub fn opd(cfg: &Config, logp: &LogProbs, t: usize) -> f32 {
     let (p, q) = (logp.policy[t], logp.teacher[t]);
     let base = logp.base.as_ref().map(|b| b[t]);
     if p.is_infinite() || q.is_infinite() || base.is_some_and(f64::is_infinite) {
@@ -134,8 +147,8 @@ pub fn frexp_exponent(m: f64) -> i32 {
     e
 }
 
-/// The exact sum over a step's tokens as §2.1 defines it.
-fn step_sum(values: &[f32]) -> f32 {
+/// The exact sum over a step's tokens as §2.1 defines it, before it is rounded to f32.
+pub fn exact_sum(values: &[f32]) -> f64 {
     let max = values.iter().fold(0.0f64, |m, &v| m.max((v as f64).abs()));
     if max == 0.0 {
         return 0.0;
@@ -145,7 +158,7 @@ fn step_sum(values: &[f32]) -> f32 {
     for &v in values {
         sum += (v as f64 * 2f64.powi(shift)).round_ties_even() as i128;
     }
-    (sum as f64 * 2f64.powi(-shift)) as f32
+    sum as f64 * 2f64.powi(-shift)
 }
 
 /// Keeps the in-scope tokens for which `keep` holds.
@@ -168,6 +181,11 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, report: &mut Report) -> Loade
     l.rows[1] = r.format.and_then(|v| admit(v, cfg.format.missing, &mut bad, report));
     for (x, row) in cfg.others.iter().enumerate() {
         l.rows[2 + x] = r.others.get(x).and_then(|&v| admit(v, row.missing, &mut bad, report));
+    }
+    rewards::clip_values(cfg, &mut l.rows);
+    if cfg.outcome.center == Center::Given {
+        let b = r.baseline.expect("center = given needs baselines");
+        l.baseline = admit(b, Missing::Error, &mut bad, report).unwrap() as f64;
     }
     for t in 0..r.len {
         if r.mask.as_ref().is_none_or(|mask| mask[t]) {
@@ -193,16 +211,13 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, report: &mut Report) -> Loade
         Form::Dense | Form::DenseWithEnds => load_dense(cfg, form, r, &mut l, &mut bad, report),
         Form::Csr | Form::Sparse | Form::OpdSteps => load_steps(cfg, form, r, &mut l, &mut bad, report),
     }
-    if cfg.credit == Credit::Gae {
-        for &t in &l.toks {
-            for input in [&r.values, &r.token_rewards].into_iter().flatten() {
-                admit(input[t], Missing::Error, &mut bad, report);
-            }
-        }
-        if let (Some(b), false) = (r.bootstrap, l.toks.is_empty()) {
-            admit(b, Missing::Error, &mut bad, report);
-        }
+    if let (StepSets::StepGroup, Some(numbers)) = (cfg.step_sets, &r.step_group) {
+        l.keys = l.step_of.iter().map(|j| j.map_or(0, |j| numbers[j])).collect();
     }
+    if cfg.pool == Pool::Rollouts {
+        pool_rollouts(form, &mut l);
+    }
+    rewards::load(cfg, form, r, &mut l, &mut bad, report);
     l.bad = bad;
     l
 }
@@ -256,6 +271,7 @@ fn token_values(cfg: &Config, r: &Rollout, l: &mut Loaded, bad: &mut bool, repor
         first.push(admit(raw, cfg.process[0].missing, bad, report));
     }
     let keep: Vec<bool> = first.iter().map(|v| v.is_some()).collect();
+    l.dropped = (0..keep.len()).filter(|&i| !keep[i]).map(|i| l.toks[i]).collect();
     retain(l, &keep);
     first.retain(|v| v.is_some());
     let mut all = vec![first];
@@ -269,7 +285,7 @@ fn token_values(cfg: &Config, r: &Rollout, l: &mut Loaded, bad: &mut bool, repor
 fn load_tokens(cfg: &Config, r: &Rollout, l: &mut Loaded, bad: &mut bool, report: &mut Report) {
     l.x = token_values(cfg, r, l, bad, report);
     l.u = l.x[0].iter().map(|v| v.unwrap()).collect();
-    l.elements = l.x.iter().map(|stream| stream.iter().flatten().copied().collect()).collect();
+    l.elements = l.x.iter().map(|stream| stream.iter().flatten().map(|&x| (x, 0)).collect()).collect();
 }
 
 /// Positions in `toks` of the tokens of each step that has any, in order.
@@ -297,7 +313,7 @@ fn load_dense(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut b
         for p in 0..l.x.len() {
             if let Some(value) = l.x[p][*step.last().unwrap()] {
                 let times = if cfg.pool == Pool::Tokens { step.len() } else { 1 };
-                l.elements[p].extend(std::iter::repeat_n(value, times));
+                l.elements[p].extend(std::iter::repeat_n((value, 0), times));
             }
         }
     }
@@ -312,33 +328,72 @@ fn load_steps(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut b
         let q = token_values(cfg, r, l, bad, report);
         sums = q[0].iter().map(|v| v.unwrap()).collect();
     }
-    l.x = vec![Vec::new(); streams];
+    let unscored = form == Form::Csr && r.step_scores.is_empty();
+    // Of each step that keeps a token in scope: its tokens, and its value in each stream.
+    let mut steps: Vec<(Vec<usize>, Vec<Option<f32>>)> = Vec::new();
     let mut keep = Vec::new();
-    for step in tokens_of_steps(&l.step_of) {
-        let j = l.step_of[step[0]].unwrap();
-        let mut gone = false;
+    for tokens in tokens_of_steps(&l.step_of) {
+        let j = l.step_of[tokens[0]].unwrap();
+        let mut values: Vec<Option<f32>> = Vec::new();
         for p in 0..streams {
-            let value = match form {
-                Form::OpdSteps => Some(step_sum(&sums[step[0]..step[0] + step.len()])),
-                _ if gone => None,
+            if p > 0 && values[0].is_none() {
+                break;
+            }
+            values.push(match form {
+                Form::OpdSteps => Some(exact_sum(&sums[tokens[0]..tokens[0] + tokens.len()]) as f32),
                 Form::Sparse => {
                     let marks = r.step_marks.as_ref().unwrap();
-                    let end = step.iter().find(|&&i| marks[l.toks[i]]).unwrap();
+                    let end = tokens.iter().find(|&&i| marks[l.toks[i]]).unwrap();
                     admit(r.signal[p][l.toks[*end]], cfg.process[p].missing, bad, report)
                 }
+                _ if unscored => Some(0.0),
                 _ => admit(r.step_scores[p][j], cfg.process[p].missing, bad, report),
-            };
-            gone |= p == 0 && value.is_none();
-            if let Some(value) = value {
-                let times = if cfg.pool == Pool::Tokens { step.len() } else { 1 };
-                l.elements[p].extend(std::iter::repeat_n(value, times));
-            }
-            if !gone {
-                l.x[p].extend(std::iter::repeat_n(value, step.len()));
-            }
+            });
         }
-        keep.extend(std::iter::repeat_n(!gone, step.len()));
+        let stays = values[0].is_some();
+        keep.extend(std::iter::repeat_n(stays, tokens.len()));
+        if stays {
+            steps.push((tokens, values));
+        }
+    }
+    if cfg.step_value == StepValue::ReturnToGo {
+        if let (true, Some(last)) = (unscored, steps.last_mut()) {
+            last.1[0] = Some(l.rows[0].unwrap_or(0.0));
+        }
+        returns_of_steps(cfg, &mut steps);
+    }
+    l.x = vec![Vec::new(); streams];
+    for (tokens, values) in &steps {
+        let numbers = r.step_group.as_ref().filter(|_| cfg.step_sets == StepSets::StepGroup);
+        let key = numbers.map_or(0, |numbers| numbers[l.step_of[tokens[0]].unwrap()]);
+        for (p, value) in values.iter().enumerate() {
+            l.x[p].extend(std::iter::repeat_n(*value, tokens.len()));
+            let times = if cfg.pool == Pool::Tokens { tokens.len() } else { 1 };
+            l.elements[p].extend(value.iter().flat_map(|&x| std::iter::repeat_n((x, key), times)));
+        }
     }
     retain(l, &keep);
     l.u = l.x[0].iter().map(|v| v.unwrap()).collect();
+}
+
+/// Rule 64: each step's value becomes its return-to-go over the steps in scope.
+fn returns_of_steps(cfg: &Config, steps: &mut [(Vec<usize>, Vec<Option<f32>>)]) {
+    for p in 0..cfg.process.len() {
+        let mut to_go = 0.0f64;
+        for (_, values) in steps.iter_mut().rev() {
+            to_go = values[p].unwrap_or(0.0) as f64 + cfg.step_gamma * to_go;
+            values[p] = values[p].map(|_| to_go as f32);
+        }
+    }
+}
+
+/// Rule 57: the rollout's one element is the mean of its step values (kl: of its token values).
+fn pool_rollouts(form: Form, l: &mut Loaded) {
+    assert!(form != Form::Nothing || l.elements.is_empty());
+    for elements in &mut l.elements {
+        let values: Vec<f32> = elements.iter().map(|el| el.0).collect();
+        if !values.is_empty() {
+            *elements = vec![((exact_sum(&values) / values.len() as f64) as f32, 0)];
+        }
+    }
 }

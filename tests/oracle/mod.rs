@@ -4,7 +4,11 @@
 #![allow(dead_code, unused_imports)]
 
 mod chunks;
+mod credit;
+mod fuse;
 mod load;
+mod post;
+mod rewards;
 mod sets;
 mod shape;
 
@@ -20,12 +24,14 @@ pub enum Kind {
 pub enum Pool {
     Steps,
     Tokens,
+    Rollouts,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fusion {
     Advantage,
     RewardShaping,
     Pooled,
+    RewardSum,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
@@ -34,6 +40,7 @@ pub enum Chunk {
     Token,
     None,
     Given,
+    Segment,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundaryRule {
@@ -55,6 +62,7 @@ pub enum Credit {
     ReturnToGo,
     Broadcast,
     Gae,
+    Vtrace,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DivideScope {
@@ -72,13 +80,20 @@ pub enum Center {
     None,
     Group,
     LeaveOneOut,
+    Batch,
+    LengthWeighted,
+    Given,
+    RunnerUp,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    None,
-    Group,
-    LeaveOneOut,
-    AbsMax,
+    None = 0,
+    Group = 1,
+    LeaveOneOut = 2,
+    Batch = 3,
+    AbsMax = 5,
+    NonzeroShare = 6,
+    Mean = 7,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EpsilonMode {
@@ -104,6 +119,59 @@ pub enum Missing {
     Zero,
     Exclude,
 }
+/// The chunks that a per-rollout stream's term goes to (rule 54).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Every,
+    Last,
+    End,
+}
+/// What a set of equal values gives under a standard deviation (rule 53).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroVariance {
+    Zero,
+    Center,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KlInReward {
+    None,
+    K1,
+    K2,
+    K3,
+    Abs,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KlPlace {
+    Outcome,
+    Reward,
+    Advantage,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanMask {
+    Carry,
+    Decay,
+    None,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaeOver {
+    Tokens,
+    Chunks,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivideBy {
+    Count,
+    DiscountedCount,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepSets {
+    Group,
+    StepGroup,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepValue {
+    Score,
+    ReturnToGo,
+}
 
 /// The shorthand `standardize`: two fields by one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +196,10 @@ pub struct StreamCfg {
     pub loo_unit: LooUnit,
     pub singleton: Singleton,
     pub missing: Missing,
+    pub place: Place,
+    pub zero_variance: ZeroVariance,
+    pub clip_value: f64,
+    pub clip_standardized: f64,
 }
 
 impl StreamCfg {
@@ -143,6 +215,10 @@ impl StreamCfg {
             loo_unit: LooUnit::Element,
             singleton: Singleton::Zero,
             missing: Missing::Error,
+            place: Place::Every,
+            zero_variance: ZeroVariance::Zero,
+            clip_value: f64::INFINITY,
+            clip_standardized: f64::INFINITY,
         }
     }
 
@@ -190,6 +266,23 @@ pub struct Config {
     pub fill_padding: bool,
     pub strict: bool,
     pub compat: bool,
+    pub kl_in_reward: KlInReward,
+    pub kl_place: KlPlace,
+    pub kl_coef: f64,
+    pub kl_log_ratio_clamp: f64,
+    pub kl_clamp: f64,
+    pub scan_mask: ScanMask,
+    pub gae_over: GaeOver,
+    /// -1: as `lam`.
+    pub lam_returns: f64,
+    /// 0: off.
+    pub lam_length_alpha: f64,
+    pub divide_by: DivideBy,
+    pub step_sets: StepSets,
+    pub step_value: StepValue,
+    pub step_gamma: f64,
+    pub rho_clip: f64,
+    pub c_clip: f64,
 }
 
 impl Default for Config {
@@ -225,11 +318,47 @@ impl Default for Config {
             fill_padding: true,
             strict: false,
             compat: false,
+            kl_in_reward: KlInReward::None,
+            kl_place: KlPlace::Outcome,
+            kl_coef: 0.0,
+            kl_log_ratio_clamp: f64::INFINITY,
+            kl_clamp: f64::INFINITY,
+            scan_mask: ScanMask::Carry,
+            gae_over: GaeOver::Tokens,
+            lam_returns: -1.0,
+            lam_length_alpha: 0.0,
+            divide_by: DivideBy::Count,
+            step_sets: StepSets::Group,
+            step_value: StepValue::Score,
+            step_gamma: 1.0,
+            rho_clip: 1.0,
+            c_clip: 1.0,
         }
     }
 }
 
 impl Config {
+    /// A coefficient of 0 asks for nothing (rule 58).
+    pub fn takes_kl(&self) -> bool {
+        self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
+    }
+
+    /// Does a rollout's advantage depend on other groups?
+    pub fn is_of_the_batch(&self) -> bool {
+        let of_batch = |s: &StreamCfg| s.center == Center::Batch || matches!(s.scale, Scale::Batch | Scale::NonzeroShare);
+        self.whiten != Whiten::None || self.streams().into_iter().any(of_batch)
+    }
+
+    /// GAE or V-trace: a scan that needs values.
+    pub fn has_values(&self) -> bool {
+        matches!(self.credit, Credit::Gae | Credit::Vtrace)
+    }
+
+    /// Are rewards a token taken? With values in place of the chunks' own, else added to them.
+    pub fn takes_token_rewards(&self) -> bool {
+        (self.has_values() && self.gae_over == GaeOver::Tokens) || (!self.has_values() && self.chunk == Chunk::Token)
+    }
+
     /// All rows in the order of the table: process, outcome, format, others.
     pub fn streams(&self) -> Vec<&StreamCfg> {
         let mut rows: Vec<&StreamCfg> = self.process.iter().collect();
@@ -308,6 +437,26 @@ pub struct Rollout {
     pub values: Option<Vec<f32>>,
     pub token_rewards: Option<Vec<f32>>,
     pub bootstrap: Option<f32>,
+    /// `center = given`.
+    pub baseline: Option<f32>,
+    /// gae: lambda of this rollout.
+    pub lam: Option<f32>,
+    /// The policy's log-probabilities where `logp` does not hold them; the reference's (KL in the reward); the sampling policy's (V-trace).
+    pub logp_policy: Option<Vec<f64>>,
+    pub logp_reference: Option<Vec<f64>>,
+    pub logp_behavior: Option<Vec<f64>>,
+    /// steps: `step_sets = step_group`.
+    pub step_group: Option<Vec<i64>>,
+}
+
+impl Rollout {
+    pub fn policy(&self) -> &[f64] {
+        match (&self.logp, &self.logp_policy) {
+            (Some(logp), _) => &logp.policy,
+            (None, Some(policy)) => policy,
+            (None, None) => panic!("the policy's log-probabilities are asked for"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -1,11 +1,28 @@
-//! Group standardisation N(x; S), §2.2.
+//! Group standardisation N(x; S), §2.2, and the statistics of rules 48 to 53.
 use super::*;
 
-/// An element of a set: whose it is, and its value.
+/// An element of a set: whose it is, its value, how many tokens its rollout has in scope, and the set of equal state it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Element {
     pub rollout: usize,
     pub x: f32,
+    pub tokens: usize,
+    pub key: i64,
+}
+
+pub fn values_of(set: &[Element]) -> Vec<f64> {
+    set.iter().map(|el| el.x as f64).collect()
+}
+
+/// A stream's set over the whole batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whole {
+    pub stats: Stats,
+    pub nonzero: usize,
+}
+
+pub fn whole(values: &[f64], ddof: u32) -> Whole {
+    Whole { stats: stats(values, ddof), nonzero: values.iter().filter(|x| **x != 0.0).count() }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,18 +75,47 @@ pub fn is_loo(cfg: &StreamCfg) -> bool {
     cfg.center == Center::LeaveOneOut || cfg.scale == Scale::LeaveOneOut
 }
 
-/// Does the operator have a rule for a set of one? All do but `none` and `abs_max`.
-pub fn has_singleton_rule(cfg: &StreamCfg) -> bool {
-    cfg.center != Center::None || cfg.scale == Scale::Group || cfg.scale == Scale::LeaveOneOut
+/// Does the operator divide by a standard deviation?
+fn has_std(cfg: &StreamCfg) -> bool {
+    matches!(cfg.scale, Scale::Group | Scale::LeaveOneOut | Scale::Batch)
+}
+
+/// Elements of the set that the singleton rule looks at: the centre's, else that of the standard deviation; `None`: there is no such rule.
+fn singleton_count(cfg: &StreamCfg, set: &[Element], batch: &Whole) -> Option<usize> {
+    match cfg.center {
+        Center::Group | Center::LeaveOneOut | Center::RunnerUp => Some(set.len()),
+        Center::Batch => Some(batch.stats.n),
+        Center::LengthWeighted => Some(set.iter().filter(|el| el.tokens > 0).count()),
+        Center::None | Center::Given => match cfg.scale {
+            Scale::Group | Scale::LeaveOneOut => Some(set.len()),
+            Scale::Batch => Some(batch.stats.n),
+            _ => None,
+        },
+    }
 }
 
 /// Is the singleton rule met somewhere in this set? (rule 26, for `singleton = refuse`)
-pub fn meets_singleton(cfg: &StreamCfg, set: &[Element]) -> bool {
-    if !has_singleton_rule(cfg) || set.is_empty() {
-        return false;
+pub fn meets_singleton(cfg: &StreamCfg, set: &[Element], batch: &Whole) -> bool {
+    let Some(count) = singleton_count(cfg, set, batch) else { return false };
+    let one_rollout = !set.is_empty() && set.iter().all(|el| el.rollout == set[0].rollout);
+    count == 1 || (is_loo(cfg) && cfg.loo_unit == LooUnit::Rollout && one_rollout)
+}
+
+/// Rule 49: sum(len x) / sum(len); `None` where no rollout has a token in scope.
+fn length_weighted(set: &[Element]) -> Option<f64> {
+    let (mut sum, mut tokens) = (0.0, 0.0);
+    for el in set {
+        sum += el.tokens as f64 * el.x as f64;
+        tokens += el.tokens as f64;
     }
-    let one_rollout = set.iter().all(|el| el.rollout == set[0].rollout);
-    set.len() == 1 || (is_loo(cfg) && cfg.loo_unit == LooUnit::Rollout && one_rollout)
+    (tokens > 0.0).then(|| sum / tokens)
+}
+
+/// The second largest of a set of two or more, counted with multiplicity.
+fn runner_up(set: &[Element]) -> f64 {
+    let mut values = values_of(set);
+    values.sort_by(f64::total_cmp);
+    values[values.len() - 2]
 }
 
 /// N(.; S) for the values of one rollout.
@@ -77,6 +123,9 @@ pub struct Operator<'a> {
     cfg: &'a StreamCfg,
     set: &'a [Element],
     all: Stats,
+    batch: Whole,
+    /// `center = given`.
+    baseline: f64,
     rollout: usize,
     /// The rollout is in the sets; one that is not leaves nothing out (rule 21).
     counted: bool,
@@ -85,9 +134,8 @@ pub struct Operator<'a> {
 }
 
 impl<'a> Operator<'a> {
-    pub fn new(cfg: &'a StreamCfg, set: &'a [Element], rollout: usize, counted: bool) -> Operator<'a> {
-        let values: Vec<f64> = set.iter().map(|el| el.x as f64).collect();
-        let all = stats(&values, cfg.ddof);
+    pub fn new(cfg: &'a StreamCfg, set: &'a [Element], batch: Whole, baseline: f64, rollout: usize, counted: bool) -> Operator<'a> {
+        let all = stats(&values_of(set), cfg.ddof);
         let fixed = if !counted {
             Some(all)
         } else if cfg.loo_unit == LooUnit::Rollout {
@@ -96,13 +144,13 @@ impl<'a> Operator<'a> {
         } else {
             None
         };
-        Operator { cfg, set, all, rollout, counted, fixed }
+        Operator { cfg, set, all, batch, baseline, rollout, counted, fixed }
     }
 
     /// The elements without one equal to x, preferably the rollout's own.
     fn others_of(&self, x: f64) -> Stats {
         let own = self.set.iter().position(|el| el.rollout == self.rollout && el.x as f64 == x);
-        let mut values: Vec<f64> = self.set.iter().map(|el| el.x as f64).collect();
+        let mut values = values_of(self.set);
         match own.or_else(|| values.iter().position(|&v| v == x)) {
             Some(at) => {
                 values.remove(at);
@@ -124,38 +172,85 @@ impl<'a> Operator<'a> {
         }
     }
 
+    /// Rule 39: a set that is asked for and empty gives 0. `none` with `none` asks for the group's; `given` asks for none of its own.
+    fn asks_an_empty_set(&self) -> bool {
+        let (cfg, group, batch) = (self.cfg, self.all.n == 0, self.batch.stats.n == 0);
+        let center = match cfg.center {
+            Center::None => cfg.scale == Scale::None && group,
+            Center::Given => false,
+            Center::Batch => batch,
+            Center::LengthWeighted => length_weighted(self.set).is_none(),
+            Center::Group | Center::LeaveOneOut | Center::RunnerUp => group,
+        };
+        let scale = match cfg.scale {
+            Scale::None => false,
+            Scale::Batch | Scale::NonzeroShare => batch,
+            Scale::Group | Scale::LeaveOneOut | Scale::AbsMax | Scale::Mean => group,
+        };
+        center || scale
+    }
+
+    /// Rule 52.
+    fn share(&self) -> f64 {
+        self.batch.stats.n as f64 / self.batch.nonzero.max(1) as f64
+    }
+
     pub fn apply(&self, x: f64) -> f64 {
+        self.standardized(x).clamp(-self.cfg.clip_standardized, self.cfg.clip_standardized)
+    }
+
+    fn standardized(&self, x: f64) -> f64 {
         let (cfg, all) = (self.cfg, &self.all);
-        if all.n == 0 {
+        if self.asks_an_empty_set() {
             return 0.0;
         }
         let left = match self.fixed {
             Some(others) => others.n,
-            None => all.n - 1,
+            None => all.n.saturating_sub(1),
         };
-        if has_singleton_rule(cfg) && (all.n == 1 || (is_loo(cfg) && left == 0)) {
-            return if cfg.singleton == Singleton::Passthrough { x } else { 0.0 };
+        if singleton_count(cfg, self.set, &self.batch) == Some(1) || (is_loo(cfg) && left == 0) {
+            return match (cfg.singleton, cfg.scale) {
+                (Singleton::Passthrough, Scale::Batch) if self.batch.stats.max != self.batch.stats.min => {
+                    x * inverse(self.batch.stats.var, cfg.epsilon, cfg.epsilon_mode)
+                }
+                (Singleton::Passthrough, Scale::NonzeroShare) => x * self.share(),
+                (Singleton::Passthrough, _) => x,
+                _ => 0.0,
+            };
         }
-        let others_std = if cfg.scale == Scale::LeaveOneOut { Some(self.fixed.unwrap_or_else(|| self.others_of(x))) } else { None };
-        match cfg.scale {
-            Scale::Group if all.max == all.min => return 0.0,
-            Scale::LeaveOneOut if others_std.unwrap().max == others_std.unwrap().min => return 0.0,
-            Scale::AbsMax if all.absmax == 0.0 => return 0.0,
-            _ => {}
-        }
-        let mean = match cfg.center {
-            Center::None => 0.0,
-            Center::Group => all.mean,
+        let others = if is_loo(cfg) { self.fixed.unwrap_or_else(|| self.others_of(x)) } else { Stats::default() };
+        let from_center = match cfg.center {
+            Center::None => x,
+            Center::Given => x - self.baseline,
+            Center::Group => x - all.mean,
+            Center::Batch => x - self.batch.stats.mean,
+            Center::LengthWeighted => x - length_weighted(self.set).unwrap(),
+            Center::RunnerUp if self.counted && x == all.max => x - runner_up(self.set),
+            Center::RunnerUp => 0.0,
             Center::LeaveOneOut => match self.fixed {
-                Some(others) => others.mean,
-                None => (all.sum - x) / (all.n - 1) as f64,
+                Some(others) => x - others.mean,
+                None => x - (all.sum - x) / (all.n - 1) as f64,
             },
         };
+        let divided_by_std = |s: &Stats| {
+            if s.max != s.min {
+                from_center * inverse(s.var, cfg.epsilon, cfg.epsilon_mode)
+            } else if cfg.zero_variance == ZeroVariance::Center {
+                from_center
+            } else {
+                0.0
+            }
+        };
         match cfg.scale {
-            Scale::None => x - mean,
-            Scale::AbsMax => (x - mean) / all.absmax,
-            Scale::Group => (x - mean) * inverse(all.var, cfg.epsilon, cfg.epsilon_mode),
-            Scale::LeaveOneOut => (x - mean) * inverse(others_std.unwrap().var, cfg.epsilon, cfg.epsilon_mode),
+            Scale::None => from_center,
+            Scale::Group => divided_by_std(all),
+            Scale::LeaveOneOut => divided_by_std(&others),
+            Scale::Batch => divided_by_std(&self.batch.stats),
+            Scale::AbsMax if all.absmax == 0.0 => 0.0,
+            Scale::AbsMax => from_center / all.absmax,
+            Scale::NonzeroShare => from_center * self.share(),
+            Scale::Mean if all.max == all.min || all.mean + cfg.epsilon == 0.0 => 0.0,
+            Scale::Mean => from_center / (all.mean + cfg.epsilon),
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The pipeline of §2: standardise, fuse, chunk, credit, divide, post.
 use super::chunks::{chunks_of, kl_table, KlTable};
+use super::credit::credit;
+use super::fuse::{reward_shaping, Fuser};
 use super::load::{form_of, load, Form, Loaded};
-use super::sets::{inverse, meets_singleton, stats, Element, Operator};
+use super::post::post;
+use super::sets::{is_loo, meets_singleton, stats, values_of, whole, Element, Whole};
 use super::*;
 use std::ops::Range;
 
 /// One group's sets, one for each row of the table; a fusion with one set for all keeps it in row 0 and leaves the others empty.
-struct Group {
-    sets: Vec<Vec<Element>>,
+pub struct Group {
+    pub sets: Vec<Vec<Element>>,
     kl: Option<KlTable>,
 }
 
@@ -23,25 +26,33 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
         out.bad_steps.push(!l.steps_fit);
     }
     // The KL edges and the detector read the raw signal, so the table of averages is built before a fusion replaces it.
-    let mut groups: Vec<Group> = (0..batch.num_groups).map(|g| Group { sets: Vec::new(), kl: kl_of(cfg, batch, &loaded, g) }).collect();
+    let signals = (0..batch.num_groups).flat_map(|g| signal_set(batch, &loaded, g)).filter(|el| !loaded[el.rollout].bad);
+    let signal = whole(&values_of(&signals.collect::<Vec<Element>>()), cfg.process[0].ddof);
+    let mut groups: Vec<Group> = (0..batch.num_groups).map(|g| Group { sets: Vec::new(), kl: kl_of(cfg, batch, &loaded, &signal, g) }).collect();
     if cfg.fusion == Fusion::RewardShaping {
         loaded.iter_mut().for_each(|l| reward_shaping(cfg, l));
     }
     for (g, group) in groups.iter_mut().enumerate() {
         group.sets = sets_of(cfg, batch, &loaded, g);
-        for (row, set) in cfg.streams().into_iter().zip(&group.sets) {
-            if row.singleton == Singleton::Refuse && meets_singleton(row, set) {
-                out.bad_groups[g] = true;
-            }
-        }
         out.stats.push(cfg.streams().iter().zip(&group.sets).map(|(row, set)| stats_of(row, set)).collect());
     }
+    // A rollout with a finding has no part in the statistics of the whole batch (rule 48).
+    let sound = |set: &[Element]| values_of(&set.iter().filter(|el| !loaded[el.rollout].bad).copied().collect::<Vec<Element>>());
+    let whole_of = |s: usize| groups.iter().flat_map(|group| sound(&group.sets[s])).collect::<Vec<f64>>();
+    let whole_batch: Vec<Whole> = cfg.streams().iter().enumerate().map(|(s, row)| whole(&whole_of(s), row.ddof)).collect();
+    for (g, group) in groups.iter().enumerate() {
+        for (s, row) in cfg.streams().into_iter().enumerate() {
+            out.bad_groups[g] |= row.singleton == Singleton::Refuse && meets_singleton(row, &group.sets[s], &whole_batch[s]);
+        }
+    }
     for (i, r) in batch.rollouts.iter().enumerate() {
-        let chunks = chunks_of(cfg, r, &loaded[i], groups[r.group].kl.as_ref());
-        out.report.tokens_in_scope += loaded[i].toks.len() as u64;
+        let (l, group) = (&loaded[i], &groups[r.group]);
+        let chunks = chunks_of(cfg, r, l, group.kl.as_ref());
+        out.report.tokens_in_scope += l.toks.len() as u64;
         out.report.sum_chunks += chunks.len() as u64;
-        let zero = r.absent || out.bad_groups[r.group] || nothing_left(cfg, r, &loaded[i], &given);
-        out.rollouts.push(one_rollout(cfg, i, r, &loaded[i], &chunks, &groups[r.group], &given, zero));
+        let zero = r.absent || out.bad_groups[r.group] || nothing_left(cfg, r, l, &given);
+        let fuser = Fuser { cfg, rollout: i, r, l, group, batch: &whole_batch, given: &given };
+        out.rollouts.push(one_rollout(&fuser, &chunks, zero));
     }
     post(cfg, batch, &loaded, &mut out);
     out
@@ -63,51 +74,73 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
     let p = cfg.process.len();
     assert!((0.0..=8.0).contains(&cfg.k) && cfg.temperature > 0.0 && (1..=4).contains(&p));
     assert!(batch.rollouts.iter().all(|r| r.format_ok.is_none()) || given[p + 1], "format_ok without a format stream");
-    assert!(cfg.credit != Credit::Gae || cfg.k == 0.0, "gae takes no division");
+    assert!(!cfg.has_values() || cfg.k == 0.0, "gae and vtrace take no division");
     assert!(cfg.chunk_value != ChunkValue::Mean || cfg.process.iter().all(|row| row.scale != Scale::LeaveOneOut));
     if cfg.kind == Kind::Kl && cfg.chunk == Chunk::ByValue {
         let by_rollout = row.center == Center::LeaveOneOut && row.loo_unit == LooUnit::Rollout;
         assert!(row.scale != Scale::LeaveOneOut && !by_rollout, "kl edges need one scale and shift a group");
+        assert!(row.center != Center::Batch || cfg.average_over == AverageOver::Live, "the shift of the average is the group's");
+        assert!(cfg.pool != Pool::Rollouts, "the detector asks for a set of tokens");
     }
-    if cfg.fusion != Fusion::Advantage {
+    let batch_wide = |row: &&StreamCfg| row.center == Center::Batch || matches!(row.scale, Scale::Batch | Scale::NonzeroShare);
+    if matches!(cfg.fusion, Fusion::Pooled | Fusion::RewardShaping) {
         assert!(p == 1 && cfg.others.is_empty(), "this fusion takes process_0, outcome and format");
         assert!(cfg.kind != Kind::None || cfg.fusion == Fusion::Pooled);
+        assert!(cfg.streams().iter().all(|row| row.place == Place::Every && row.clip_standardized == f64::INFINITY && !batch_wide(row)));
+    }
+    if cfg.divide_scope == DivideScope::Process {
+        assert!(cfg.streams().iter().all(|row| row.place == Place::Every), "divide_scope = process has no places");
+    }
+    assert!(cfg.divide_by == DivideBy::Count || cfg.k == 1.0, "discounted_count has k = 1");
+    assert!(cfg.pool != Pool::Rollouts || cfg.fusion == Fusion::Advantage);
+    let over_tokens = cfg.has_values() && cfg.gae_over == GaeOver::Tokens;
+    let by_token = cfg.takes_kl() && cfg.kl_place != KlPlace::Outcome;
+    assert!(!by_token || over_tokens || (cfg.chunk == Chunk::Token && !cfg.has_values()), "KL by token needs tokens");
+    if cfg.scan_mask != ScanMask::Carry {
+        assert!(over_tokens || (cfg.chunk == Chunk::Token && cfg.k == 0.0 && !cfg.has_values()), "scans over tokens alone");
+        assert!(cfg.credit != Credit::Vtrace);
+    }
+    let over_chunks = cfg.gae_over == GaeOver::Chunks;
+    assert!(!over_chunks || (cfg.credit == Credit::Gae && batch.rollouts.iter().all(|r| r.token_rewards.is_none())), "rewards of chunks");
+    let outcome_lost = cfg.takes_kl() && cfg.kl_place == KlPlace::Outcome;
+    let rows = if cfg.fusion == Fusion::RewardSum { &given[p..] } else { &given[p..p + 1] };
+    assert!(!outcome_lost || rows.contains(&true) || batch.rollouts.is_empty(), "KL in the outcome needs one");
+    for row in &cfg.process {
+        let own = matches!(row.center, Center::None | Center::Group | Center::LeaveOneOut | Center::Batch);
+        assert!(own && !matches!(row.scale, Scale::NonzeroShare | Scale::Mean) && row.place == Place::Every, "for per-rollout streams");
+        assert!(row.clip_value == f64::INFINITY && row.clip_standardized == f64::INFINITY, "for per-rollout streams");
+        assert!(cfg.pool != Pool::Rollouts || row.scale != Scale::LeaveOneOut || row.loo_unit == LooUnit::Rollout);
+        if cfg.step_sets == StepSets::StepGroup {
+            assert!(row.loo_unit == LooUnit::Element || !is_loo(row));
+            assert!(!batch_wide(&row) && row.singleton != Singleton::Refuse);
+        }
+    }
+    for row in cfg.streams() {
+        assert!(row.center != Center::RunnerUp || row.scale != Scale::LeaveOneOut);
+        assert!(row.center != Center::LengthWeighted || row.scale == Scale::None);
+        assert!(row.center != Center::Given || row.name == "outcome");
+    }
+    if cfg.step_sets == StepSets::StepGroup {
+        assert!(cfg.kind == Kind::Prm && cfg.fusion == Fusion::Advantage && cfg.pool == Pool::Steps && cfg.chunk_value == ChunkValue::Last);
     }
 }
 
-fn kl_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], g: usize) -> Option<KlTable> {
+fn kl_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], whole: &Whole, g: usize) -> Option<KlTable> {
     if cfg.kind != Kind::Kl || cfg.chunk != Chunk::ByValue {
         return None;
     }
-    let mut members = Vec::new();
-    let mut set = Vec::new();
-    for (i, r) in batch.rollouts.iter().enumerate() {
-        if r.group == g && !r.absent {
-            members.push((r, &loaded[i]));
-            if r.in_stats {
-                set.extend(loaded[i].elements[0].iter().map(|&x| Element { rollout: i, x }));
-            }
-        }
-    }
-    Some(kl_table(cfg, &set, &members))
+    let members: Vec<(&Rollout, &Loaded)> = batch.rollouts.iter().zip(loaded).filter(|(r, _)| r.group == g && !r.absent).collect();
+    Some(kl_table(cfg, &signal_set(batch, loaded, g), whole, &members))
 }
 
-/// Table 3's rival: R = ((w_prc s + w_out r_out) + w_fmt r_fmt), raw, rounded to f32 (rule 24). It takes the place of the signal.
-fn reward_shaping(cfg: &Config, l: &mut Loaded) {
-    let raw = |s: f32| {
-        let mut sum = cfg.process[0].weight * s as f64;
-        if let Some(v) = l.rows[0] {
-            sum += cfg.outcome.weight * v as f64;
-        }
-        if let Some(v) = l.rows[1] {
-            sum += cfg.format.weight * v as f64;
-        }
-        sum as f32
-    };
-    let x = l.x[0].iter().map(|v| v.map(raw)).collect();
-    let elements = l.elements[0].iter().map(|&s| raw(s)).collect();
-    l.x[0] = x;
-    l.elements[0] = elements;
+/// A group's elements of the first process stream; none where nothing is given.
+fn signal_set(batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Element> {
+    let counted = |i: &usize| batch.rollouts[*i].group == g && batch.rollouts[*i].in_stats && !loaded[*i].elements.is_empty();
+    (0..loaded.len()).filter(counted).flat_map(|i| elements_of(i, &loaded[i], 0)).collect()
+}
+
+fn elements_of(i: usize, l: &Loaded, p: usize) -> impl Iterator<Item = Element> {
+    l.elements[p].iter().map(move |&(x, key)| Element { rollout: i, x, tokens: l.toks.len(), key })
 }
 
 fn sets_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Vec<Element>> {
@@ -119,14 +152,15 @@ fn sets_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Vec<
             continue;
         }
         let l = &loaded[i];
-        for (s, elements) in l.elements.iter().enumerate() {
-            sets[s].extend(elements.iter().map(|&x| Element { rollout: i, x }));
+        for s in 0..l.elements.len() {
+            sets[s].extend(elements_of(i, l, s));
         }
         for (s, value) in l.rows.iter().enumerate() {
             let Some(x) = *value else { continue };
+            let element = Element { rollout: i, x, tokens: l.toks.len(), key: 0 };
             match cfg.fusion {
-                Fusion::Advantage => sets[p + s].push(Element { rollout: i, x }),
-                Fusion::Pooled => sets[0].push(Element { rollout: i, x }),
+                Fusion::Advantage | Fusion::RewardSum => sets[p + s].push(element),
+                Fusion::Pooled => sets[0].push(element),
                 Fusion::RewardShaping => {}
             }
         }
@@ -135,14 +169,16 @@ fn sets_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Vec<
 }
 
 fn stats_of(row: &StreamCfg, set: &[Element]) -> StreamStats {
-    let values: Vec<f64> = set.iter().map(|el| el.x as f64).collect();
+    // Under `length_weighted` a rollout counts as often as it has tokens in scope.
+    let times = |el: &Element| if row.center == Center::LengthWeighted { el.tokens } else { 1 };
+    let values: Vec<f64> = set.iter().flat_map(|el| std::iter::repeat_n(el.x as f64, times(el))).collect();
     let s = stats(&values, row.ddof);
     StreamStats { count: s.n as u64, mean: s.mean, std: s.var.sqrt(), absmax: s.absmax }
 }
 
 /// Rule 22: no process value in scope, and every per-rollout stream that is given is missing and excluded.
 fn nothing_left(cfg: &Config, r: &Rollout, l: &Loaded, given: &[bool]) -> bool {
-    if r.token_rewards.is_some() && cfg.credit == Credit::Gae {
+    if r.token_rewards.is_some() && cfg.takes_token_rewards() {
         return false;
     }
     let rows = &given[cfg.process.len()..];
@@ -150,135 +186,8 @@ fn nothing_left(cfg: &Config, r: &Rollout, l: &Loaded, given: &[bool]) -> bool {
     !process && rows.iter().any(|&is| is) && l.rows.iter().all(|v| v.is_none())
 }
 
-/// The fused advantage of one chunk in its two parts: what comes from the process signal, and what the whole rollout has in common.
-struct Fused {
-    process: f64,
-    sequence: f64,
-}
-
-struct Fuser<'a> {
-    cfg: &'a Config,
-    rollout: usize,
-    r: &'a Rollout,
-    l: &'a Loaded,
-    group: &'a Group,
-    given: &'a [bool],
-    process: Vec<Operator<'a>>,
-}
-
-impl Fuser<'_> {
-    /// N of a per-rollout stream; 0 where it is not given or missing.
-    fn row(&self, s: usize) -> f64 {
-        let Some(x) = self.l.rows[s] else { return 0.0 };
-        let (row, set) = match self.cfg.fusion {
-            Fusion::Pooled => (&self.cfg.process[0], &self.group.sets[0]),
-            _ => (self.cfg.streams()[self.cfg.process.len() + s], &self.group.sets[self.cfg.process.len() + s]),
-        };
-        Operator::new(row, set, self.rollout, self.r.in_stats).apply(x as f64)
-    }
-
-    /// The value that stands for the chunk in stream p.
-    fn x(&self, p: usize, chunk: &Range<usize>) -> Option<f64> {
-        if self.cfg.chunk_value == ChunkValue::Last {
-            return self.l.x[p][chunk.end - 1].map(|v| v as f64);
-        }
-        let (mut sum, mut tokens) = (0.0, 0);
-        for i in chunk.clone() {
-            if let Some(v) = self.l.x[p][i] {
-                sum += v as f64;
-                tokens += 1;
-            }
-        }
-        if tokens == 0 { None } else { Some(sum / tokens as f64) }
-    }
-
-    /// Eq. 4 without the sum over the per-rollout streams.
-    fn process_term(&self, chunk: &Range<usize>) -> f64 {
-        let mut sum = 0.0;
-        for p in 0..self.l.x.len() {
-            if let Some(x) = self.x(p, chunk) {
-                // Reward shaping has its weights in R already: F = N(R).
-                let weight = if self.cfg.fusion == Fusion::RewardShaping { 1.0 } else { self.cfg.process[p].weight };
-                sum += weight * self.process[p].apply(x);
-            }
-        }
-        sum
-    }
-
-    fn row_terms(&self, count: usize) -> f64 {
-        let rows = &self.cfg.streams()[self.cfg.process.len()..];
-        (0..count).map(|s| rows[s].weight * self.row(s)).sum()
-    }
-
-    fn fuse(&self, chunks: &[Range<usize>]) -> Vec<Fused> {
-        let mut all: Vec<Fused> = chunks.iter().map(|c| Fused { process: self.process_term(c), sequence: 0.0 }).collect();
-        match self.cfg.fusion {
-            Fusion::RewardShaping => {}
-            Fusion::Pooled => {
-                // §4.1: outcome and format enter once, at the rollout's last in-scope token.
-                if let Some(last) = all.last_mut() {
-                    last.process += self.row_terms(2);
-                }
-            }
-            Fusion::Advantage => {
-                let bad_format = self.r.format_ok == Some(false);
-                let weights = self.cfg.streams().into_iter().zip(self.given).filter(|(_, given)| **given).map(|(row, _)| row.weight);
-                let terms = if bad_format { weights.sum::<f64>() * self.row(1) } else { self.row_terms(self.l.rows.len()) };
-                for f in &mut all {
-                    f.sequence = terms;
-                    if bad_format {
-                        f.process = 0.0;
-                    }
-                }
-            }
-        }
-        all
-    }
-}
-
-/// G[i,j] by the plain recursion, or a_j itself.
-fn returns_of(cfg: &Config, a: &[f64]) -> Vec<f64> {
-    let mut g = a.to_vec();
-    if cfg.credit == Credit::ReturnToGo {
-        for j in (0..a.len().saturating_sub(1)).rev() {
-            g[j] = a[j] + cfg.gamma * g[j + 1];
-        }
-    }
-    g
-}
-
-/// GAE over the in-scope tokens, gaps skipped (rule 29): advantages and returns of each.
-fn gae(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], a: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let n = l.toks.len();
-    let mut reward = vec![0.0; n];
-    match &r.token_rewards {
-        Some(rewards) => (0..n).for_each(|i| reward[i] = rewards[l.toks[i]] as f64),
-        None => chunks.iter().zip(a).for_each(|(c, &a)| reward[c.end - 1] = a),
-    }
-    let values = r.values.as_ref().expect("gae needs values");
-    let (mut advantage, mut result) = (vec![0.0; n], vec![0.0; n]);
-    let (mut next_value, mut next_advantage) = (r.bootstrap.unwrap_or(0.0) as f64, 0.0);
-    for i in (0..n).rev() {
-        let v = values[l.toks[i]] as f64;
-        let delta = reward[i] + cfg.gamma * next_value - v;
-        advantage[i] = delta + cfg.gamma * cfg.lam * next_advantage;
-        result[i] = advantage[i] + v;
-        (next_value, next_advantage) = (v, advantage[i]);
-    }
-    (advantage, result)
-}
-
-#[allow(clippy::too_many_arguments)]
-fn one_rollout(
-    cfg: &Config,
-    rollout: usize,
-    r: &Rollout,
-    l: &Loaded,
-    chunks: &[Range<usize>],
-    group: &Group,
-    given: &[bool],
-    zero: bool,
-) -> RolloutOutput {
+fn one_rollout(fuser: &Fuser, chunks: &[Range<usize>], zero: bool) -> RolloutOutput {
+    let (cfg, r, l) = (fuser.cfg, fuser.r, fuser.l);
     let mut out = RolloutOutput {
         advantages: vec![0.0; r.len],
         returns: vec![0.0; r.len],
@@ -293,68 +202,13 @@ fn one_rollout(
     if zero || !l.steps_fit {
         return out;
     }
-    let process = (0..l.x.len()).map(|p| Operator::new(&cfg.process[p], &group.sets[p], rollout, r.in_stats)).collect();
-    let fused = Fuser { cfg, rollout, r, l, group, given, process }.fuse(chunks);
-    out.chunk_values = fused.iter().map(|f| f.process + f.sequence).collect();
-    if cfg.credit == Credit::Gae {
-        let (advantage, result) = gae(cfg, r, l, chunks, &out.chunk_values);
-        for (i, &t) in l.toks.iter().enumerate() {
-            out.advantages[t] = advantage[i];
-            out.returns[t] = result[i];
-        }
-        out.path_score = advantage.first().copied().unwrap_or(0.0);
-        return out;
+    let fused = fuser.fuse(chunks);
+    out.chunk_values = fused.process.iter().zip(&fused.sequence).map(|(p, s)| p + s).collect();
+    let credited = credit(cfg, r, l, chunks, &fused);
+    for (i, &t) in l.toks.iter().enumerate() {
+        out.advantages[t] = credited.advantages[i];
+        out.returns[t] = credited.returns[i];
     }
-    // `divide_scope = process` keeps what the whole rollout has in common out of the sum and of the division.
-    let outside = cfg.divide_scope == DivideScope::Process && cfg.fusion == Fusion::Advantage;
-    let a: Vec<f64> = fused.iter().map(|f| if outside { f.process } else { f.process + f.sequence }).collect();
-    let g = returns_of(cfg, &a);
-    for (j, chunk) in chunks.iter().enumerate() {
-        let beside = if outside { fused[j].sequence } else { 0.0 };
-        // Eq. 7; j counts from 0 here, so that K - j chunks are left.
-        let d = g[j] / ((chunks.len() - j) as f64).powf(cfg.k) + beside;
-        for i in chunk.clone() {
-            out.advantages[l.toks[i]] = d;
-            out.returns[l.toks[i]] = g[j] + beside;
-        }
-        if j == 0 {
-            out.path_score = d;
-        }
-    }
+    out.path_score = credited.path_score;
     out
-}
-
-/// §2.6: temperature, whitening, clip, on the in-scope tokens of rollouts that are not forced to 0.
-fn post(cfg: &Config, batch: &Batch, loaded: &[Loaded], out: &mut Output) {
-    let live: Vec<usize> = (0..out.rollouts.len()).filter(|&i| !out.rollouts[i].forced_zero).collect();
-    for &i in &live {
-        for &t in &loaded[i].toks {
-            out.rollouts[i].advantages[t] /= cfg.temperature;
-        }
-    }
-    let mut set = Vec::new();
-    for &i in live.iter().filter(|&&i| batch.rollouts[i].in_stats) {
-        match cfg.whiten {
-            Whiten::None => {}
-            Whiten::Tokens => set.extend(loaded[i].toks.iter().map(|&t| out.rollouts[i].advantages[t] as f32 as f64)),
-            Whiten::Rollouts => set.push((out.rollouts[i].path_score / cfg.temperature) as f32 as f64),
-        }
-    }
-    let s = stats(&set, cfg.whiten_ddof);
-    for &i in &live {
-        for &t in &loaded[i].toks {
-            let a = &mut out.rollouts[i].advantages[t];
-            if s.n > 0 {
-                // The one admitted intermediate rounding: whitening reads A as f32.
-                let from_mean = if s.max == s.min { 0.0 } else { *a as f32 as f64 - s.mean };
-                *a = from_mean * inverse(s.var, cfg.whiten_epsilon, cfg.whiten_epsilon_mode);
-                if !cfg.whiten_shift {
-                    *a += s.mean;
-                }
-            }
-            let clipped = a.clamp(-cfg.clip, cfg.clip);
-            out.report.clipped += u64::from(clipped != *a);
-            *a = clipped;
-        }
-    }
 }

@@ -1,33 +1,45 @@
-"""Writes arithmetic_rollouts.jsonl: attempts of a small noisy policy at sums of several steps, graded exactly.
+"""Writes arithmetic_rollouts.jsonl: attempts of a small noisy policy at chained arithmetic, graded exactly from their text.
 
-The policy walks through a chain of operations ("start with 7, add 5, times 3, ...") and slips now and then: it miscalculates, drops an
-operation, stops to look where it stands, corrects itself, answers without the answer tag, or gives up early. A checker that knows the chain grades
+A problem is a chain such as `7+5*3-2`, worked from left to right. The policy writes one operation a line (`7+5=12`), and may say where
+it stands, correct its last line (`no, 7+5=12`), ask a calculator where the problem has one (`calc(12*3)`; the reply is nobody's token),
+and answers in `<answer>34</answer>`. It writes token by token from a known distribution over a vocabulary of 23: a rule gives every token
+a logit from the text so far, and the policy samples from softmax(logits / temperature). It miscalculates, skips, garbles, forgets the
+tag, answers twice, stops early. A teacher with better logits gives its own probability of the same tokens.
 
-- every step: 1 where the line's result follows from the line before and does the next operation, 0 where it does nothing, -1 where it is wrong;
-- the outcome: 1 where the last answer is the chain's true result;
-- the format: 1 where the attempt ends in exactly one <answer>...</answer>.
+A checker that knows the chain reads the finished text and nothing else, and grades
 
-Some groups let the policy ask a calculator; its reply lies between two steps and is nobody's token (`step_begin`). Tokens are counted with
-the regular expression `\\w+|[^\\w\\s]`. Everything follows from SEED: the same program writes the same bytes.
+- every line: 1 where it does the next operation from the value before it and does it right (or answers with that value when all is
+  done), 0 where it only says the value, -1 for all else. A line is held to the line before it, not to what should have been there;
+- the outcome: 1 where the answer is the chain's true value;
+- the format: 1 where the text ends in one <answer>...</answer> and has no other.
+
+A line of the file has what `passrl shape` reads (group, sample, len, step_begin, step_end, step_score, outcome, format) and prompt, tokens
+(text of each), logp_policy and logp_teacher (natural logarithms to four places; null for the calculator's tokens). Everything follows from
+SEED: the same program writes the same bytes.
 
     python arithmetic_rollouts.py            rewrites the file beside this program
     python arithmetic_rollouts.py -          prints it
 """
-
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SEED = 20260629
-GROUPS = 24
-ROLLOUTS = 6
-HERE = Path(__file__).resolve().parent
-FILE = HERE / "arithmetic_rollouts.jsonl"
-TOKEN = re.compile(r"\w+|[^\w\s]")
+FILE = Path(__file__).resolve().parent / "arithmetic_rollouts.jsonl"
+# Attempts at each problem, and the temperature they are sampled with.
+SIZES = (6, 4, 8, 5, 6, 3, 7, 6, 1, 5, 6, 4, 8, 6, 2, 5, 6, 4, 7, 6)
+TEMPERATURES = (1.0, 1.15, 1.0, 0.5, 1.3)
+MOST_TOKENS = 110
+
+VOCABULARY = (*"0123456789", "-", "+", "*", "=", "\n", ")", "no, ", "so far ", "calc(", "<answer>", "</answer>", "answer: ", "<end>")
+OPERATION = re.compile(r"(no, )?(calc\()?(-?\d+)([-+*])(\d+)(?:=(-?\d+)|\))\n?")
+STATEMENT = re.compile(r"so far (-?\d+)\n")
+ANSWER = re.compile(r"(?:(?:<answer>|answer: )(-?\d+)(?:</answer>)?)+(?:<end>)?")
 
 
 class Random:
@@ -45,135 +57,241 @@ class Random:
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & self.MASK
         return ((z ^ (z >> 31)) * n) >> 64
 
-    def chance(self, percent: int) -> bool:
-        return self.below(100) < percent
+
+# The problem, and the checker.
 
 
-@dataclass
+def result(value: int, sign: str, operand: int) -> int:
+    return value + operand if sign == "+" else value - operand if sign == "-" else value * operand
+
+
+@dataclass(frozen=True)
 class Problem:
     start: int
-    operations: list[tuple[str, int]]
-    calculator: bool
-    slip: int
-    """Percent of steps in which the policy errs."""
+    operations: tuple[tuple[str, int], ...]
+    calculator: bool = False
+
+    @property
+    def prompt(self) -> str:
+        chain = "".join(f"{sign}{operand}" for sign, operand in self.operations)
+        return f"{self.start}{chain} from left to right" + (", calc() allowed" if self.calculator else "")
+
+    @classmethod
+    def read(cls, prompt: str) -> Problem:
+        chain = re.match(r"(-?\d+)((?:[-+*]\d+)+) ", prompt)
+        assert chain is not None, prompt
+        return cls(int(chain[1]), tuple((s, int(n)) for s, n in re.findall(r"([-+*])(\d+)", chain[2])), "calc()" in prompt)
+
+    def truth(self) -> int:
+        value = self.start
+        for sign, operand in self.operations:
+            value = result(value, sign, operand)
+        return value
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the lines so far have come to: the value last stated, operations done, both before the last operation, and whether the
+    last line was wrong."""
+
+    value: int
+    done: int = 0
+    value_before: int = 0
+    done_before: int = 0
+    wrong: bool = False
+
+    @classmethod
+    def at(cls, problem: Problem) -> Standing:
+        return cls(problem.start, 0, problem.start, 0)
+
+    def again(self) -> Standing:
+        return replace(self, value=self.value_before, done=self.done_before)
+
+
+def grade(problem: Problem, before: Standing, line: str) -> tuple[int, Standing]:
+    """A line's grade, and where it leads to. Forgives nothing twice: the value is taken as the line states it."""
+    if found := OPERATION.fullmatch(line):
+        again, calls, left, sign, right, stated = found.groups()
+        here = before.again() if again else before
+        true = result(int(left), sign, int(right))
+        value = true if calls else int(stated or 0)
+        places = [i for i in range(here.done, len(problem.operations)) if problem.operations[i] == (sign, int(right))]
+        good = here.done in places and int(left) == here.value and value == true and (stated is None) == (calls is not None)
+        # An operation that is not in the chain stands for the next one.
+        done = places[0] + 1 if places else min(here.done + 1, len(problem.operations))
+        return (1 if good else -1), Standing(value, done, here.value, here.done, not good)
+    if found := STATEMENT.fullmatch(line):
+        good = int(found[1]) == before.value
+        return (0 if good else -1), replace(before, value=int(found[1]), wrong=not good)
+    if found := ANSWER.fullmatch(line):
+        good = before.done == len(problem.operations) and int(found[1]) == before.value
+        return (1 if good else -1), replace(before, wrong=not good)
+    return -1, replace(before, wrong=True)
+
+
+def grade_steps(problem: Problem, lines: list[str]) -> list[int]:
+    standing, grades = Standing.at(problem), []
+    for line in lines:
+        one, standing = grade(problem, standing, line)
+        grades.append(one)
+    return grades
+
+
+def grade_rollout(problem: Problem, text: str) -> tuple[int, int]:
+    """Outcome and format of what the policy wrote."""
+    answers = re.findall(r"<answer>(-?\d+)</answer>", text) or re.findall(r"answer: (-?\d+)", text)
+    outcome = int(bool(answers) and int(answers[-1]) == problem.truth())
+    ends = re.search(r"<answer>-?\d+</answer><end>$", text) is not None
+    return outcome, int(ends and len(re.findall("answer", text)) == 2)
+
+
+# The policy.
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Logits of what a writer may do next; every other token has 0."""
+
+    copy: float = 9.0
+    """What the rule writes next: a digit already on the page, a sign, the end of a line."""
+    compute: float = 7.2
+    """The right digit of a result (its neighbours have 4 less); a product's 1 less."""
+    notice: float = 8.6
+    """A correction after a wrong line."""
+    skip: float = 5.0
+    state: float = 5.4
+    untidy: float = 6.4
+    hurry: float = 3.4
+
+
+POLICY = Skill()
+TEACHER = Skill(copy=11.0, compute=11.0, notice=13.0, skip=2.0, state=4.0, untidy=3.0, hurry=0.0)
+
+
+def _number(target: str, written: str, strength: float, then: dict[str, float]) -> dict[str, float]:
+    if len(written) >= len(target):
+        return then
+    right = target[len(written)]
+    near = {str(d): strength - 4.0 for d in (int(right) - 1, int(right) + 1) if 0 <= d <= 9} if right.isdigit() else {}
+    return near | {right: strength}
+
+
+def logits(problem: Problem, standing: Standing, line: str, skill: Skill) -> dict[str, float]:
+    """What may follow the unfinished `line`. Total: any text has a next token."""
+    total = len(problem.operations)
+    if line == "":
+        found = {"no, ": skill.notice} if standing.wrong else {}
+        if standing.done == total:
+            return found | {"<answer>": skill.copy, "answer: ": skill.untidy, "so far ": skill.state}
+        found |= {"so far ": skill.state, "answer: ": skill.hurry, str(standing.value)[0]: skill.copy}
+        return found | ({"calc(": skill.copy - 0.5} if problem.calculator else {})
+    if part := re.fullmatch(r"so far (-?\d*)", line):
+        return _number(str(standing.value), part[1], skill.copy, {"\n": skill.copy})
+    if part := re.search(r"(<answer>|answer: )(-?\d*)$", line):
+        return _number(str(standing.value), part[2], skill.copy, {"</answer>" if part[1] == "<answer>" else "<end>": skill.copy})
+    if line.endswith("</answer>"):
+        return {"<end>": skill.copy, "<answer>": skill.untidy - 1.0}
+    part = re.fullmatch(r"(no, )?(calc\()?(-?\d*)(?:([-+*])(?:(\d+)(=(-?\d*))?)?)?", line)
+    here = standing.again() if part and part[1] else standing
+    if part is None or here.done == total:
+        return {"\n": skill.copy}
+    _, calls, left, sign, right, equals, stated = part.groups()
+    ahead = problem.operations[here.done : here.done + 2]
+    if sign is None:
+        return _number(str(here.value), left, skill.copy, {ahead[-1][0]: skill.skip} | {ahead[0][0]: skill.copy})
+    if right is None:
+        fits = [operation for operation in ahead if operation[0] == sign] or ahead[:1]
+        return {str(fits[-1][1]): skill.skip if fits[-1] != ahead[0] else skill.copy} | ({str(ahead[0][1]): skill.copy} if ahead[0] in fits else {})
+    if equals is None:
+        return {")" if calls else "=": skill.copy}
+    strength = skill.compute - (1.0 if sign == "*" else 0.0)
+    return _number(str(result(int(left or 0) if left != "-" else 0, sign, int(right))), stated, strength, {"\n": skill.copy})
+
+
+def weights(found: dict[str, float], temperature: float) -> list[int]:
+    """softmax(logits / temperature) over the vocabulary as whole numbers, so that every machine samples the same tokens."""
+    top = max(found.values())
+    return [max(round(2.0**32 * math.exp((found.get(token, 0.0) - top) / temperature)), 1) for token in VOCABULARY]
+
+
+def draw(random: Random, shares: list[int]) -> int:
+    at = random.below(sum(shares))
+    for index, share in enumerate(shares):
+        at -= share
+        if at < 0:
+            return index
+    raise AssertionError
 
 
 @dataclass
 class Attempt:
-    """What the policy wrote: (text, True where the policy wrote it), and what it claimed at each step (operation done, value)."""
+    """Tokens, their log-probabilities (None: the calculator's), and the policy's lines as (begin, end)."""
 
-    spans: list[tuple[str, bool]] = field(default_factory=list)
-    claims: list[tuple[int, int]] = field(default_factory=list)
+    tokens: list[str]
+    logp_policy: list[float | None]
+    logp_teacher: list[float | None]
+    lines: list[tuple[int, int]]
 
-
-def apply(value: int, operation: tuple[str, int]) -> int:
-    sign, operand = operation
-    return value + operand if sign == "+" else value - operand if sign == "-" else value * operand
-
-
-def draw_problem(random: Random, number: int) -> Problem:
-    length = 3 + random.below(6)
-    operations = [("+-*"[random.below(3)], 2 + random.below(8)) for _ in range(length)]
-    # Three groups that no policy fails: every attempt is right, so nothing in them varies.
-    slip = 0 if number % 8 == 5 else 6 + random.below(30)
-    return Problem(2 + random.below(18), operations, number % 3 == 1, slip)
+    def texts(self) -> list[str]:
+        return ["".join(self.tokens[begin:end]) for begin, end in self.lines]
 
 
-def attempt(random: Random, problem: Problem) -> Attempt:
-    made = Attempt()
-    value, at = problem.start, 0
-    while at < len(problem.operations):
-        operation = problem.operations[at]
-        before = value
-        if random.chance(problem.slip) and random.chance(30):
-            # Says again where it stands, and does nothing.
-            made.spans.append((f"Let me see: so far we have {value}, and {len(problem.operations) - at} operations to go.", True))
-            made.claims.append((-1, value))
-            continue
-        if random.chance(problem.slip) and random.chance(35) and at + 1 < len(problem.operations):
-            at += 1  # Drops one operation.
-            operation = problem.operations[at]
-        value = apply(value, operation)
-        if random.chance(problem.slip):
-            value += 1 + random.below(9) if random.chance(50) else -1 - random.below(9)
-        if problem.calculator and random.chance(45):
-            made.spans.append((f"call calculator({before} {operation[0]} {operation[1]})", True))
-            made.claims.append((at, apply(before, operation)))
-            reply = apply(before, operation)
-            made.spans.append((f"[calculator] input: {before} {operation[0]} {operation[1]}; result: {reply}; elapsed: 0.0{random.below(10)} s", False))
-            value = reply
-        else:
-            lead = ("Next, ", "Then ", "Now ", "So ")[random.below(4)]
-            made.spans.append((f"{lead}{before} {operation[0]} {operation[1]} = {value}.", True))
-            made.claims.append((at, value))
-            if value != apply(before, operation) and random.chance(30):
-                value = apply(before, operation)  # Notices, and does it again.
-                made.spans.append((f"Wait, that is not right: {before} {operation[0]} {operation[1]} is {value}.", True))
-                made.claims.append((at, value))
-        at += 1
-        if random.chance(problem.slip) and random.chance(6):
-            break  # Gives up, and answers with what it has.
-    bad_format = problem.slip > 0 and random.chance(12)
-    closing = (f"I think it is {value}", f"<answer>{value}</answer> or <answer>{value}</answer>")[random.below(2)]
-    made.spans.append((closing if bad_format else f"<answer>{value}</answer>", True))
-    made.claims.append((len(problem.operations), value))
+def attempt(random: Random, problem: Problem, temperature: float) -> Attempt:
+    made = Attempt([], [], [], [])
+    standing, begin = Standing.at(problem), 0
+    while len(made.tokens) < MOST_TOKENS:
+        line = "".join(made.tokens[begin:])
+        shares = weights(logits(problem, standing, line, POLICY), temperature)
+        chosen = draw(random, shares)
+        teacher = weights(logits(problem, standing, line, TEACHER), 1.0)
+        made.tokens.append(VOCABULARY[chosen])
+        for kept, of in ((made.logp_policy, shares), (made.logp_teacher, teacher)):
+            kept.append(round(math.log(of[chosen] / sum(of)), 4))
+        line += VOCABULARY[chosen]
+        if VOCABULARY[chosen] in ("\n", ")", "<end>") or len(made.tokens) == MOST_TOKENS:
+            made.lines.append((begin, len(made.tokens)))
+            _, standing = grade(problem, standing, line)
+            if VOCABULARY[chosen] == "<end>":
+                break
+            if VOCABULARY[chosen] == ")" and problem.calculator:
+                reply = ["[", "calc", ": ", *(str(standing.value) if OPERATION.fullmatch(line) else "?"), "]", "\n"]
+                made.tokens += reply
+                made.logp_policy += [None] * len(reply)
+                made.logp_teacher += [None] * len(reply)
+            begin = len(made.tokens)
     return made
 
 
-def grade_steps(problem: Problem, made: Attempt) -> list[int]:
-    """The checker: reads the claims alone, knows the chain, and forgives nothing twice: a step is held to the claim before it."""
-    grades = []
-    before = value = problem.start
-    done = 0
-    for operation, claimed in made.claims:
-        if operation == -1:
-            grades.append(0)
-            continue
-        if done > 0 and operation == done - 1:  # A second try at the step just done.
-            grades.append(1 if claimed == apply(before, problem.operations[operation]) else -1)
-            value = claimed
-            continue
-        if operation == len(problem.operations):
-            grades.append(1 if done == operation and claimed == value else -1)
-            continue
-        right = operation == done and claimed == apply(value, problem.operations[operation])
-        grades.append(1 if right else -1)
-        before, value, done = value, claimed, operation + 1
-    return grades
+# The file.
 
 
-def grade_rollout(problem: Problem, made: Attempt) -> tuple[int, int]:
-    truth = problem.start
-    for operation in problem.operations:
-        truth = apply(truth, operation)
-    text = " ".join(part for part, own in made.spans if own)
-    answers = re.findall(r"<answer>(-?\d+)</answer>", text)
-    stated = re.findall(r"-?\d+", text)
-    outcome = int(int(answers[-1] if answers else stated[-1]) == truth)
-    return outcome, int(len(answers) == 1 and text.endswith("</answer>"))
+def draw_problem(random: Random, number: int) -> Problem:
+    while True:
+        length = 1 + random.below(3) if TEMPERATURES[number % len(TEMPERATURES)] < 1 else 3 + random.below(4)
+        operations = [("+-*+"[random.below(4)], 2 + random.below(8)) for _ in range(length)]
+        if number % 7 == 2:
+            operations[length // 2] = ("*", 0)  # Whatever went wrong before it is washed out.
+        problem = Problem(2 + random.below(28), tuple(operations), number % 3 == 1)
+        values = [Problem(problem.start, problem.operations[: i + 1]).truth() for i in range(length)]
+        if all(abs(value) < 400 for value in values):
+            return problem
 
 
 def rollout(problem: Problem, made: Attempt, group: int, sample: int) -> dict[str, object]:
-    at, begins, ends = 0, [], []
-    for text, own in made.spans:
-        tokens = len(TOKEN.findall(text))
-        if own:
-            begins.append(at)
-            ends.append(at + tokens)
-        at += tokens
-    outcome, fmt = grade_rollout(problem, made)
+    outcome, fmt = grade_rollout(problem, "".join(made.texts()))
     return {
-        "group": group, "sample": sample, "len": at, "step_begin": begins, "step_end": ends, "step_score": grade_steps(problem, made),
-        "outcome": outcome, "format": fmt,
+        "group": group, "sample": sample, "len": len(made.tokens), "prompt": problem.prompt,
+        "step_begin": [begin for begin, _ in made.lines], "step_end": [end for _, end in made.lines], "step_score": grade_steps(problem, made.texts()),
+        "outcome": outcome, "format": fmt, "tokens": made.tokens, "logp_policy": made.logp_policy, "logp_teacher": made.logp_teacher,
     }
 
 
 def rollouts() -> list[dict[str, object]]:
     random = Random(SEED)
     rows = []
-    for group in range(GROUPS):
-        problem = draw_problem(random, group)
-        rows += [rollout(problem, attempt(random, problem), group, sample) for sample in range(ROLLOUTS)]
+    for group, size in enumerate(SIZES):
+        problem, temperature = draw_problem(random, group), TEMPERATURES[group % len(TEMPERATURES)]
+        rows += [rollout(problem, attempt(random, problem, temperature), group, sample) for sample in range(size)]
     return rows
 
 

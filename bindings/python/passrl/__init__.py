@@ -4,7 +4,8 @@
     shaped = passrl.shape("pass", steps=passrl.Steps(offsets, ends, scores), cu_seqlens=cu, groups=prompts, outcome=r, format=f)
     shaped.advantages
 
-`shape` is one call; `Plan` and `Partials` are for the hot path and for micro-batches; `Config` and `presets` for what is computed.
+`shape` is one call; `Plan` and `Partials` are for the hot path and for micro-batches; `Config` and `presets` for what is computed. Its
+stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, `divide_length`, `opd_signal`, `whiten`, `group_flags`.
 """
 from . import errors
 from ._ffi import library_path, plain as _plain, text as _text
@@ -17,14 +18,17 @@ from .errors import (
     DeviceError,
     DtypeError,
     Error,
+    FindingWarning,
     InternalError,
     LibraryError,
     NotServedError,
     ShapeError,
     UnknownNameError,
 )
+from .group_primitives import Flags, group_flags, group_standardize
 from .partials import Partials, Section
 from .plan import Call, Plan
+from .primitives import Chunks, chunk, discounted_returns, divide_length, gae, opd_signal, whiten
 from .results import Finding, GroupFlag, Report, RolloutFlag, Shaped, Stats, StreamStats
 from .shape import shape
 
@@ -32,8 +36,9 @@ __version__: str = _text("version")
 numerics_version: int = _plain("numerics_version")
 
 __all__ = [
-    "ArgumentError", "Call", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding", "GroupFlag",
-    "InternalError", "LibraryError", "NotServedError", "Partials", "Plan", "Preset", "Report", "RolloutFlag", "Section", "ShapeError",
-    "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "errors", "group_index", "library_path", "numerics_version", "presets",
-    "shape",
+    "ArgumentError", "Call", "Chunks", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding",
+    "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Plan", "Preset", "Report",
+    "RolloutFlag", "Section", "ShapeError", "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "chunk", "discounted_returns",
+    "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "library_path", "numerics_version", "opd_signal",
+    "presets", "shape", "whiten",
 ]

@@ -75,6 +75,7 @@ class Batch(ctypes.Structure):
             "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values", "token_rewards", "chunk_ends", "step_offsets",
             "step_ends", "step_begins", "step_scores", "step_marks", "step_group", "piece_rollout", "piece_begin")],
         ("stats_in", c_void_p), ("stats_in_bytes", c_size_t), ("rollout_lam", ViewP), ("logp_behavior", ViewP),
+        ("stats_mean", ViewP), ("stats_std", ViewP),
     ]
 
 
@@ -120,6 +121,8 @@ class Collective(ctypes.Structure):
 
 # Name: result (None: nothing; c_int32: a status that `call` checks), arguments.
 _P = c_void_p
+# Workspace, its bytes, stream.
+_MEMORY = [_P, c_size_t, _P]
 _STATUS: dict[str, list[Any]] = {
     "config_init": [POINTER(Config), c_uint32],
     "config_init_preset": [POINTER(Config), c_uint32, c_char_p],
@@ -137,6 +140,15 @@ _STATUS: dict[str, list[Any]] = {
     "partials_add": [_P, c_int32, POINTER(Batch), _P, c_size_t, _P, c_size_t, _P],
     "partials_merge": [_P, _P, c_size_t, _P, c_size_t],
     "partials_layout": [_P, c_int32, POINTER(Section), c_size_t, POINTER(c_size_t)],
+    "primitive_workspace_size": [_P, POINTER(Limits), POINTER(c_size_t)],
+    "group_standardize": [_P, POINTER(Batch), POINTER(Stream), *[ViewP] * 6, *_MEMORY],
+    "chunk_boundaries": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, *_MEMORY],
+    "discounted_returns": [_P, POINTER(Batch), c_double, *[ViewP] * 2, *_MEMORY],
+    "gae": [_P, POINTER(Batch), c_double, c_double, *[ViewP] * 5, *_MEMORY],
+    "divide_length": [_P, POINTER(Batch), c_double, *[ViewP] * 2, *_MEMORY],
+    "opd_signal": [_P, POINTER(Batch), c_double, *[ViewP] * 4, *_MEMORY],
+    "whiten": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, *_MEMORY],
+    "group_flags": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, POINTER(Report), *_MEMORY],
     "limits_init": [POINTER(Limits), c_uint32],
     "batch_init": [POINTER(Batch), c_uint32],
     "outputs_init": [POINTER(Outputs), c_uint32],
@@ -208,6 +220,14 @@ _functions.update({name: _bind(name, result, arguments) for name, (result, argum
 def function(name: str) -> Any:
     """The raw function `passrl_<name>`: no check of its status."""
     return _functions[name]
+
+
+def bare(name: str) -> Any:
+    """The raw function `passrl_<name>`, a status, for arguments that are ctypes objects already: nothing is converted or checked on the way."""
+    # Indexing gives a new function object; `function` keeps its argument types.
+    found = _library["passrl_" + name]
+    found.restype = c_int32
+    return found
 
 
 def last_error() -> str:

@@ -1,7 +1,8 @@
-"""Views of the caller's arrays: NumPy by its array interface, everything else by DLPack; never a copy of an array."""
+"""Views of the caller's arrays, never copies: NumPy by its array interface, others by DLPack or `__cuda_array_interface__`."""
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi
-from .errors import ERR_DTYPE, ERR_LAYOUT, ERR_SHAPE, ERR_VALUE, refuse
+from .errors import ERR_DEVICE, ERR_DTYPE, ERR_LAYOUT, ERR_SHAPE, ERR_VALUE, refuse
 
 _NUMPY: dict[str, int] = {
     "float64": _ffi.F64, "float32": _ffi.F32, "float16": _ffi.F16, "bfloat16": _ffi.BF16,
@@ -21,8 +22,8 @@ _NAMES: dict[int, str] = {number: name for name, number in _NUMPY.items()}
 _SHORT: dict[str, str] = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
                           "double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
 
-_new_capsule = ctypes.pythonapi.PyCapsule_GetPointer
-_new_capsule.restype, _new_capsule.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _is_capsule = ctypes.pythonapi.PyCapsule_IsValid
 _is_capsule.restype, _is_capsule.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
 # DLManagedTensor begins with the DLTensor; DLManagedTensorVersioned has version (8), context (8), deleter (8) and flags (8) before it.
@@ -31,12 +32,17 @@ _READ_ONLY = 1
 
 
 class Array(NamedTuple):
-    """A view and what keeps its memory alive. `source`: the caller's object (detached); `writable`: may be an output."""
+    """A view and what keeps its memory alive.
+
+    source: the caller's object (detached). view: pointer, shape, strides in elements, type, device. writable: may be an output.
+    stream: address of the CUDA stream on which the producer made the data (`__cuda_array_interface__` version 3), None: nothing to wait for.
+    """
 
     source: Any
     view: _ffi.View
     owner: Any
     writable: bool
+    stream: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,11 +130,14 @@ def _from_capsule(value: Any, name: str) -> Array:
     view = _ffi.View()
     writable = True
     if _is_capsule(capsule, b"dltensor_versioned"):
-        base = _new_capsule(capsule, b"dltensor_versioned")
+        base = _capsule_pointer(capsule, b"dltensor_versioned")
+        major, minor = (ctypes.c_uint32 * 2).from_address(base)
+        if major != 1:
+            refuse(ERR_VALUE, f"passrl: {name} gives a DLPack capsule of version {major}.{minor}; 1.x is known")
         writable = not ctypes.c_uint64.from_address(base + _VERSIONED_FLAGS).value & _READ_ONLY
         tensor = base + _VERSIONED_TENSOR
     else:
-        tensor = _new_capsule(capsule, b"dltensor")
+        tensor = _capsule_pointer(capsule, b"dltensor")
     try:
         _ffi.call("view_from_dlpack", tensor, ctypes.byref(view))
     except Exception as fault:
@@ -142,20 +151,32 @@ def _named(fault: Any, name: str) -> tuple[int, str]:
 
 
 def _from_cuda_interface(value: Any, name: str) -> Array:
+    """Versions 2 and 3 of the interface. It does not name the device: 0 is taken; arrays of other devices come by DLPack."""
     found = value.__cuda_array_interface__
+    version = int(found.get("version", 0))
+    if version < 2:
+        refuse(ERR_VALUE, f"passrl: {name} has version {version} of __cuda_array_interface__; 2 and 3 are known: update its library or use DLPack")
+    if found.get("mask") is not None:
+        refuse(ERR_VALUE, f"passrl: {name} is a masked array (__cuda_array_interface__ with a mask); give its data, and the mask as mask=")
     dtype = np.dtype(found["typestr"])
     number = _NUMPY.get(dtype.name)
-    if number is None:
-        refuse(ERR_DTYPE, f"passrl: {name} has dtype {found['typestr']}; the library's types are {', '.join(_NUMPY)}")
+    if number is None or not dtype.isnative:
+        refuse(ERR_DTYPE, f"passrl: {name} has typestr {found['typestr']}; the library's types are {', '.join(_NUMPY)} of native byte order "
+                          "(bfloat16 by DLPack: this interface has no name for it)")
     shape = tuple(int(n) for n in found["shape"])
     _dims(name, len(shape))
     strides = found.get("strides")
     if strides is None:
         steps: tuple[int, ...] = (1,) if len(shape) == 1 else (shape[1], 1)
     else:
-        steps = _elements(name, tuple(strides), dtype.itemsize)
+        steps = _elements(name, tuple(int(stride) for stride in strides), dtype.itemsize)
+        if len(steps) != len(shape):
+            refuse(ERR_LAYOUT, f"passrl: {name} has {len(shape)} dimensions and {len(steps)} strides; give one stride a dimension")
+    stream = found.get("stream")
+    if stream is not None and int(stream) == 0:
+        refuse(ERR_VALUE, f"passrl: {name} has stream 0, which the interface does not allow; 1 is the legacy default stream, 2 the per-thread one")
     address, read_only = found["data"]
-    return Array(value, _filled(int(address), shape, steps, number, (_ffi.CUDA, 0)), value, not read_only)
+    return Array(value, _filled(int(address or 0), shape, steps, number, (_ffi.CUDA, 0)), value, not read_only, None if stream is None else int(stream))
 
 
 def is_array(value: Any) -> bool:
@@ -168,8 +189,9 @@ def is_array(value: Any) -> bool:
 def array(value: Any, name: str, listed: str = "float64") -> Array:
     """A view of `value`: a NumPy array, anything with `__dlpack__` (torch, jax, cupy), `__cuda_array_interface__` or `__array__`.
 
-    Arrays are never copied. A list or tuple of numbers has no memory to view: it becomes a small array of type `listed` ("float64",
-    "float32", "int64", "bool"). Tensors that require gradients are detached.
+    Arrays are never copied here. (jax itself copies, silently, memory that is not 64-byte aligned when a jax array is made of it.) A list or
+    tuple of numbers has no memory to view: it becomes a small array of type `listed` ("float64", "float32", "int64", "bool"). Tensors that
+    require gradients are detached.
     """
     if isinstance(value, np.ndarray):
         return from_numpy(value, name)
@@ -189,14 +211,30 @@ def array(value: Any, name: str, listed: str = "float64") -> Array:
     refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__}; it must be an array (NumPy, torch, jax, cupy) or a list of numbers")
 
 
+def output(value: Any, name: str) -> Array:
+    """A view of memory to write to. Refused: what is no array, read-only arrays, jax arrays (immutable)."""
+    if not is_array(value):
+        refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__}, no array; it must be memory to write to")
+    if framework(value) == "jax":
+        refuse(ERR_VALUE, f"passrl: {name} is a jax array, and those are immutable; leave {name} out for a new one, or give NumPy memory")
+    found = array(value, name)
+    if not found.writable:
+        refuse(ERR_VALUE, f"passrl: {name} is a read-only {type(value).__name__}; give memory that may be written")
+    return found
+
+
 def host(value: Any, name: str) -> NDArray[Any]:
-    """A NumPy view of an array on the CPU, for what is read on the host (keys, offsets, lengths)."""
+    """A NumPy view of an array on the CPU, for what is read on the host (keys, offsets, lengths); from a device it is copied."""
     if isinstance(value, np.ndarray):
         return value
     if getattr(value, "requires_grad", False):
         value = value.detach()
-    if hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] not in (1, 3):
-        value = value.cpu() if hasattr(value, "cpu") else value.get()
+    device = value.__dlpack_device__()[0] if hasattr(value, "__dlpack_device__") else 2 if hasattr(value, "__cuda_array_interface__") else 1
+    if device not in (1, 3):
+        fetch = getattr(value, "cpu", None) or getattr(value, "get", None) or getattr(value, "copy_to_host", None)
+        if fetch is None:
+            refuse(ERR_DEVICE, f"passrl: {name} is a {type(value).__name__} on a device and is read on the host; give a NumPy array")
+        value = fetch()
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as fault:
@@ -210,10 +248,14 @@ def framework(value: Any) -> str:
 
 
 class Maker:
-    """Makes and wraps outputs in the framework and on the device of an input."""
+    """Makes and wraps outputs in the framework and on the device of an input.
+
+    `once`: what is made is written by one call alone, so that a jax array may be a view of it; else jax arrays are copies.
+    """
 
     def __init__(self, like: Any) -> None:
         self.framework = framework(like)
+        self.once = False
         self._device = getattr(like, "device", None)
 
     def empty(self, shape: tuple[int, ...], dtype: int) -> Any:
@@ -223,12 +265,17 @@ class Maker:
             return torch.empty(shape, dtype=getattr(torch, _NAMES[dtype]), device=self._device)
         if self.framework == "cupy":
             return sys.modules["cupy"].empty(shape, dtype=numpy_dtype(dtype))
+        if self.framework == "jax":
+            # jax takes aligned memory as it is.
+            kind = numpy_dtype(dtype)
+            return aligned(math.prod(shape) * kind.itemsize).view(kind).reshape(shape)
         return np.empty(shape, dtype=numpy_dtype(dtype))
 
     def wrap(self, memory: Any) -> Any:
-        """An output as the caller's framework has it: jax arrays are made from the NumPy memory that was written."""
+        """An output as the caller's framework has it. jax has no f64 and i64 unless `jax_enable_x64` is set: it rounds them to 32 bits."""
         if self.framework == "jax" and isinstance(memory, np.ndarray):
-            return sys.modules["jax"].numpy.asarray(memory)
+            jax = sys.modules["jax"]
+            return jax.device_put(memory, may_alias=True) if self.once else jax.numpy.array(memory)
         return memory
 
     def native(self, small: NDArray[Any]) -> Any:

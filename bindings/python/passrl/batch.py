@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from . import _ffi, arrays
 from .arrays import Array, Maker
+from .config import STREAM_NAMES
 from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
 
 
@@ -63,6 +64,8 @@ class Arguments:
     rollout_lam: Any = None
     in_stats: Any = None
     absent: Any = None
+    stats_mean: Any = None
+    stats_std: Any = None
     stats_in: Any = None
 
     def signals(self) -> list[Any]:
@@ -102,6 +105,9 @@ def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
     if found.ndim != 1:
         refuse(ERR_SHAPE, f"passrl: groups has {found.ndim} dimensions; it must have 1, a key a rollout")
     index = np.empty(len(found), dtype=np.int64)
+    if found.size == 0:
+        # An empty list has no type of its own.
+        return index, []
     if found.dtype.kind in "iub":
         numbers = np.ascontiguousarray(found).astype(np.int64, copy=False)
         count = ctypes.c_int64()
@@ -135,17 +141,33 @@ def _step_ends(value: Any) -> Steps:
 
 
 class Batch:
-    """The ABI's batch with what keeps its memory alive."""
+    """The ABI's batch with what keeps its memory alive.
 
-    def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0) -> None:
+    out: memory for the result. dense: `groups` are keys of any kind, to be made dense. groups: their number where they are dense already.
+    views: arrays that are arguments of a primitive rather than fields of the batch, token-shaped where `rollouts` is None: kept by name.
+    rollouts: R of a batch without tokens.
+    """
+
+    token_shape: tuple[int, ...]
+    token_offsets: NDArray[np.int64]
+    extents: NDArray[np.int64]
+
+    def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0, views: Mapping[str, Any] | None = None,
+                 rollouts: int | None = None) -> None:
         self.struct = _ffi.made(_ffi.Batch, "batch")
         self.keep: list[Any] = []
         self.group_keys: list[Any] | None = None
         self._token_arrays: list[Array] = []
         self._like: Any = None
         self.out = None if out is None else self._out(out)
-        self._tokens(arguments)
-        self._extents(arguments)
+        self.views = {name: arrays.array(value, name) for name, value in (views or {}).items()}
+        self.pointers = {name: self._view(found) for name, found in self.views.items()}
+        if rollouts is None:
+            self._token_arrays.extend(self.views.values())
+            self._tokens(arguments)
+            self._extents(arguments)
+        else:
+            self._without_tokens(rollouts)
         self._steps(arguments)
         for name, listed in _ROLLOUTS.items():
             self._put(name, getattr(arguments, name), listed)
@@ -156,6 +178,8 @@ class Batch:
         for index, (name, value, _) in enumerate(extra):
             self.struct.extra[index] = self._view(arrays.array(value, f"streams[{name!r}]"))
         self._groups(arguments, dense, groups)
+        for name in ("stats_mean", "stats_std"):
+            self._statistics(name, getattr(arguments, name))
         if arguments.stats_in is not None:
             self._stats_in(arguments.stats_in)
         self.maker = Maker(self._like)
@@ -175,11 +199,15 @@ class Batch:
         return found
 
     def _out(self, out: Any) -> Array:
-        found = arrays.array(out, "out") if arrays.is_array(out) else refuse(ERR_VALUE, "passrl: out is no array; it must be memory to write to")
-        if not found.writable:
-            refuse(ERR_VALUE, f"passrl: out is a read-only {arrays.framework(out)} array; give memory that may be written")
+        found = arrays.output(out, "out")
         self._like = found.source
         return found
+
+    def _without_tokens(self, rollouts: int) -> None:
+        self.rollouts = self.struct.num_rollouts = rollouts
+        self.longest = self.slots = self.num_signals = 0
+        self.extents, self.token_offsets = np.zeros(rollouts, dtype=np.int64), np.zeros(rollouts, dtype=np.int64)
+        self.token_shape = (0,)
 
     def _tokens(self, a: Arguments) -> None:
         signals = [arrays.array(one, "signal", "float32") for one in a.signals()]
@@ -208,11 +236,11 @@ class Batch:
             self._put("cu_seqlens", a.cu_seqlens, "int64")
             self._put("lengths", a.lengths, "int64")
             self.rollouts = shape[0]
-            self.token_shape: tuple[int, ...] = shape
+            self.token_shape = shape
             self.struct.row_tokens = shape[1]
             self.longest, self.slots = shape[1], shape[0] * shape[1]
-            self.token_offsets: NDArray[np.int64] = np.arange(self.rollouts, dtype=np.int64) * shape[1]
-            self.extents: NDArray[np.int64] = np.full(self.rollouts, shape[1], dtype=np.int64)
+            self.token_offsets = np.arange(self.rollouts, dtype=np.int64) * shape[1]
+            self.extents = np.full(self.rollouts, shape[1], dtype=np.int64)
         else:
             cu = self._packed(a)
             self.rollouts = len(cu) - 1
@@ -292,10 +320,32 @@ class Batch:
             self._put("groups", a.groups, "int64", "group_index")
             return
         index, self.group_keys = group_index(a.groups)
+        if not self.group_keys:
+            # A number of groups of 0 means "not given" to the library.
+            self.groups, self.struct.group_size = 0, 1
+            return
         like = self._like
         self._put("groups", index, "int64", "group_index")
         self._like = like if like is not None else (a.groups if arrays.is_array(a.groups) else None)
         self.groups = self.struct.num_groups = len(self.group_keys)
+
+    def _statistics(self, name: str, value: Any) -> None:
+        """`[G, 16]`, as `Shaped.stats` holds them, or `{stream: a number or [G]}` with the stream table's names."""
+        if value is None:
+            return
+        if isinstance(value, Mapping):
+            table = np.zeros((max(self.groups, 1), _ffi.MAX_STREAMS))
+            for stream, numbers in value.items():
+                known = [*STREAM_NAMES, *self.stream_names]
+                if stream not in known:
+                    refuse(ERR_VALUE, f"passrl: {name} has the stream {stream!r}; it is one of {', '.join(known)}")
+                row = STREAM_NAMES.index(stream) if stream in STREAM_NAMES else _ffi.STREAM_EXTRA + self.stream_names.index(stream)
+                column = np.asarray(arrays.host(numbers, f"{name}[{stream!r}]") if arrays.is_array(numbers) else numbers, dtype=np.float64)
+                if column.shape not in ((), (len(table),)):
+                    refuse(ERR_SHAPE, f"passrl: {name}[{stream!r}] has shape {list(column.shape)}; it is a number or [{len(table)}], one a group")
+                table[:, row] = column
+            value = table[: self.groups]
+        self._put(name, value, "float64")
 
     def _stats_in(self, value: Any) -> None:
         memory = np.frombuffer(value, dtype=np.uint8) if isinstance(value, (bytes, bytearray, memoryview)) else arrays.host(value, "stats_in")

@@ -64,6 +64,21 @@ class LibraryError(Error, ImportError):
     """libpassrl could not be loaded, or is of another version."""
 
 
+class FindingWarning(UserWarning):
+    """A primitive met findings in the data (a NaN or an infinity): the rollout or group that has it is 0, the others are as asked.
+
+    Attributes: `status`, the positive number of the C header (`PASSRL_FINDING_*`); `str(warning)`, the library's sentence. To have an
+    exception instead: `warnings.simplefilter("error", passrl.FindingWarning)`.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[FindingWarning], tuple[int, str]]:
+        return type(self), (self.status, str(self))
+
+
 _EXACT: dict[int, type[Error]] = {
     ERR_UNKNOWN_NAME: UnknownNameError,
     ERR_NOT_YET: NotServedError,

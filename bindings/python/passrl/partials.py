@@ -67,7 +67,7 @@ class Partials:
     def apply(self, *, out: Any = None, dtype: Any = None, returns: Any = None, want: Any = None, stream: Any = None, **batch: Any) -> Shaped:
         """Shapes a slice of the batch from the complete statistics; arguments and result as `Plan.run`."""
         bound = Batch(arguments_of(batch), out=out, dense=False, groups=self.plan.limits["groups"])
-        return Call(self.plan, bound, dtype, returns, want, stream, self.buffer)()
+        return Call(self.plan, bound, dtype, returns, want, stream, self.buffer).once()
 
     def sections(self, phase: int) -> list[Section]:
         """What an all-reduce must combine after a phase: views of the buffer, reduced in place by the caller."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from ctypes import byref
 from typing import Any
@@ -12,7 +11,7 @@ from . import _ffi, arrays
 from .arrays import Array, Maker
 from .batch import ARGUMENTS, Arguments, Batch
 from .config import Config
-from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, refuse
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
 from .results import Report, Shaped
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
@@ -23,7 +22,17 @@ _LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rol
 _MOST_FREE = os.cpu_count() or 1
 
 _contexts: dict[tuple[int, int, int], Context] = {}
-_lock = threading.Lock()
+
+
+def _finally(owner: Any, end: Any, *arguments: Any) -> None:
+    # Not at the interpreter's exit: daemon threads may be inside the library then.
+    weakref.finalize(owner, end, *arguments).atexit = False
+
+
+def _destroy(function: Any, handle: ctypes.c_void_p) -> None:
+    function(handle)
+    # In a cycle of garbage a `__del__` may use it after this: the library refuses NULL.
+    handle.value = None
 
 
 class Context:
@@ -35,7 +44,7 @@ class Context:
         handle = ctypes.c_void_p()
         _ffi.call("context_create", byref(options), byref(handle))
         self.handle = handle
-        weakref.finalize(self, _ffi.function("context_destroy"), handle)
+        _finally(self, _destroy, _ffi.function("context_destroy"), handle)
 
     def __repr__(self) -> str:
         return _ffi.described("context_describe", self.handle)
@@ -50,10 +59,17 @@ def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.C
     else:
         refuse(ERR_VALUE, f'passrl: backend is {backend!r}; it is "cpu", "cuda" or None (where the arrays are)')
     key = (number, device[1] if number == _ffi.CUDA else 0, int(threads))
-    with _lock:
-        if key not in _contexts:
-            _contexts[key] = Context(*key)
-        return _contexts[key]
+    # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
+    found = _contexts.get(key)
+    if found is not None:
+        return found
+    try:
+        return _contexts.setdefault(key, Context(*key))
+    except Error as fault:
+        if backend is None and number == _ffi.CUDA:
+            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version's only backend is the CPU: "
+                                      "copy them to the host first") from None
+        raise
 
 
 def stream_pointer(stream: Any) -> int | None:
@@ -114,7 +130,7 @@ class Plan:
         self._context = context(backend, threads, _device)
         self._handle = ctypes.c_void_p()
         _ffi.call("plan_create", self._context.handle, byref(self.config._raw), byref(limits), None, byref(self._handle))
-        weakref.finalize(self, _ffi.function("plan_destroy"), self._handle)
+        _finally(self, _destroy, _ffi.function("plan_destroy"), self._handle)
         needed = ctypes.c_size_t()
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
@@ -148,7 +164,7 @@ class Plan:
 
     def run(self, **batch: Any) -> Shaped:
         """Shapes one batch; arguments as `bind`."""
-        return self.bind(**batch)()
+        return self.bind(**batch).once()
 
     def __repr__(self) -> str:
         return _ffi.described("plan_describe", self._handle)
@@ -161,6 +177,8 @@ class Sinks:
         self.struct = _ffi.made(_ffi.Outputs, "outputs")
         self.keep: list[Any] = []
         self.native: dict[str, Any] = {}
+        # The caller's own memory, handed back as it is.
+        self.given: set[str] = set()
         self.host: dict[str, Any] = {}
         self.report = Report()
         self.struct.report = ctypes.pointer(self.report._struct)
@@ -172,6 +190,7 @@ class Sinks:
             if dtype is not None and arrays.dtype_number(dtype) != batch.out.dtype:
                 refuse(ERR_VALUE, f"passrl: dtype is {dtype} and out has another; leave dtype out")
             self._put("advantages", batch.out)
+            self.given.add("advantages")
         else:
             self._make("advantages", maker, tokens, _ffi.F32 if dtype is None else arrays.dtype_number(dtype))
         if returns is None:
@@ -179,7 +198,8 @@ class Sinks:
         if returns is True:
             self._make("returns", maker, tokens, self.native_dtype)
         elif returns is not False:
-            self._put("returns", arrays.array(returns, "returns"))
+            self._put("returns", arrays.output(returns, "returns"))
+            self.given.add("returns")
         plain = Maker(None)
         if "path_scores" in wanted:
             self._small("path_scores", plain, (rollouts,), _ffi.F64)
@@ -214,6 +234,12 @@ class Sinks:
         self.host[name] = memory
 
 
+def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p) -> None:
+    # As `_destroy`: whoever gets the memory next has it alone.
+    address.value = None
+    plan.release(memory)
+
+
 class Call:
     """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
 
@@ -221,20 +247,28 @@ class Call:
         self.plan, self.batch = plan, batch
         groups = batch.groups or (plan.limits["groups"] if batch.struct.group_index else 0)
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
+        # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace()
-        weakref.finalize(self, plan.release, self._workspace)
-        workspace = arrays.address(self._workspace), plan.workspace_bytes
+        # ctypes objects, made once: a call converts nothing.
+        self.workspace_arguments = ctypes.c_void_p(arrays.address(self._workspace)), ctypes.c_size_t(plan.workspace_bytes)
+        _finally(self, _give_back, plan, self._workspace, self.workspace_arguments[0])
+        tail = *self.workspace_arguments, ctypes.c_void_p(stream_pointer(stream))
         structs = byref(batch.struct), byref(self.sinks.struct)
-        address = stream_pointer(stream)
         if buffer is None:
-            self._function = _ffi.function("plan_run")
-            self._arguments: tuple[Any, ...] = (plan.handle, *structs, *workspace, address)
+            self._function = _ffi.bare("plan_run")
+            self._arguments: tuple[Any, ...] = (plan.handle, *structs, *tail)
         else:
-            self._function = _ffi.function("plan_apply")
-            self._arguments = (plan.handle, structs[0], arrays.address(buffer), buffer.nbytes, structs[1], *workspace, address)
+            self._function = _ffi.bare("plan_apply")
+            kept = ctypes.c_void_p(arrays.address(buffer)), ctypes.c_size_t(buffer.nbytes)
+            self._arguments = (plan.handle, structs[0], *kept, structs[1], *tail)
             self._buffer = buffer
         self.shaped = Shaped(
-            0, self.sinks.native, self.sinks.host, self.sinks.report, batch.token_offsets, batch.stream_names, batch.group_keys, batch.maker)
+            0, self.sinks.native, self.sinks.given, self.sinks.host, self.sinks.report, batch.token_offsets, batch.stream_names, batch.group_keys, batch.maker)
+
+    def once(self) -> Shaped:
+        """Runs a call that is not kept: nothing overwrites its result."""
+        self.batch.maker.once = True
+        return self()
 
     def __call__(self) -> Shaped:
         """Runs; the result's memory is overwritten by the next call. Errors: `passrl.Error` with the library's sentence."""

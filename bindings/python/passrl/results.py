@@ -112,6 +112,21 @@ def _report(raw: bytes) -> Report:
     return Report(_ffi.Report.from_buffer_copy(raw))
 
 
+def column_names(streams: list[str]) -> list[str]:
+    """Names of the 16 rows of the stream table, further streams by the caller's names."""
+    names = list(STREAM_NAMES)
+    names[_ffi.STREAM_EXTRA : _ffi.STREAM_EXTRA + len(streams)] = streams
+    return names
+
+
+def csr(counts: NDArray[np.int64], token_offsets: NDArray[np.int64], *columns: NDArray[Any]) -> list[NDArray[Any]]:
+    """Offsets `[R+1]`, then from each token-shaped column the first `counts[i]` slots of every rollout, one after the other `[C]`."""
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    slots = np.repeat(token_offsets - offsets[:-1], counts) + np.arange(offsets[-1])
+    return [offsets, *(column.reshape(-1)[slots] for column in columns)]
+
+
 class StreamStats(NamedTuple):
     """Statistics of one stream, `[G]` each: elements (i64), mean, standard deviation, max|x| (f64)."""
 
@@ -148,11 +163,11 @@ class Shaped:
     """
 
     def __init__(
-        self, status: int, native: dict[str, Any], host: dict[str, NDArray[Any]], report: Report, token_offsets: NDArray[np.int64],
-        stream_names: list[str], group_keys: list[Any] | None, maker: Maker,
+        self, status: int, native: dict[str, Any], given: set[str], host: dict[str, NDArray[Any]], report: Report,
+        token_offsets: NDArray[np.int64], stream_names: list[str], group_keys: list[Any] | None, maker: Maker,
     ) -> None:
         self.status = status
-        self._native, self._host, self._maker = native, host, maker
+        self._native, self._given, self._host, self._maker = native, given, host, maker
         self._token_offsets, self._streams = token_offsets, stream_names
         self.report = report
         self.group_keys = group_keys
@@ -160,7 +175,7 @@ class Shaped:
 
     def _get(self, name: str) -> Any:
         found = self._native.get(name)
-        return None if found is None else self._maker.wrap(found)
+        return found if found is None or name in self._given else self._maker.wrap(found)
 
     @property
     def advantages(self) -> Any:
@@ -199,9 +214,7 @@ class Shaped:
     @property
     def stream_names(self) -> list[str]:
         """Names of the 16 columns of `group_flags`; further streams by the caller's names."""
-        names = list(STREAM_NAMES)
-        names[_ffi.STREAM_EXTRA : _ffi.STREAM_EXTRA + len(self._streams)] = self._streams
-        return names
+        return column_names(self._streams)
 
     @property
     def stats(self) -> Stats | None:
@@ -214,11 +227,7 @@ class Shaped:
         if self._csr is None:
             if "chunk_ends" not in self._host:
                 return None, None, None
-            counts = self._host["num_chunks"]
-            offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-            np.cumsum(counts, out=offsets[1:])
-            slots = np.repeat(self._token_offsets - offsets[:-1], counts) + np.arange(offsets[-1])
-            ends, values = (self._host[name].reshape(-1)[slots] for name in ("chunk_ends", "chunk_values"))
+            offsets, ends, values = csr(self._host["num_chunks"], self._token_offsets, self._host["chunk_ends"], self._host["chunk_values"])
             native = self._maker.native
             self._csr = native(offsets), native(ends), native(values)
         return self._csr

@@ -1,7 +1,7 @@
 """`passrl.shape`: one batch, one call."""
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,6 @@ from .plan import Call, Plan, refuse_comm
 from .results import Shaped
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
-_plans_lock = threading.Lock()
 _MOST_PLANS = 16
 
 
@@ -40,7 +39,8 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
     return config
 
 
-def _fitted(config: Config, batch: Batch, a: Arguments) -> None:
+def fitted(config: Config, batch: Batch, a: Arguments) -> None:
+    """Makes room in the configuration for the batch's process streams and further streams, named and weighted as the caller says."""
     extra = a.extra()
     if batch.process_streams > config.num_process and "num_process" not in config.told:
         config.set("num_process", batch.process_streams)
@@ -68,13 +68,12 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     for name, most in (("group_rollouts", (1 << 17) - 1), ("group_elements", (1 << 17) - 1)):
         limits[name] = min(_up(limits[name]), most) if limits[name] <= most else _up(limits[name])
     key = (config.key(), tuple(limits.items()), backend, threads, device)
-    with _plans_lock:
-        if key in _plans:
-            _plans.move_to_end(key)
-            return _plans[key]
-    plan = Plan(config, backend=backend, threads=threads, _device=device, **limits)
-    with _plans_lock:
-        _plans[key] = plan
+    # No lock (see `plan.context`): each step is one of the dict's own; a key that another thread has dropped between them is no matter.
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, _device=device, **limits))
+    with contextlib.suppress(KeyError):
+        _plans.move_to_end(key)
         while len(_plans) > _MOST_PLANS:
             _plans.popitem(last=False)
     return plan
@@ -111,6 +110,8 @@ def shape(
     rollout_lam: Any = None,
     in_stats: Any = None,
     absent: Any = None,
+    stats_mean: Any = None,
+    stats_std: Any = None,
     stats_in: Any = None,
     out: Any = None,
     dtype: Any = None,
@@ -144,7 +145,8 @@ def shape(
 
     Per rollout `[R]`: outcome, format (rewards), format_ok (indicator), in_stats (0: in no set), absent (placeholder), streams:
     `{"name": array}` or `{"name": (array, weight)}`. GAE: values, token_rewards (token-shaped), bootstrap, rollout_lam
-    `[R]`. `center="given"`: baselines `[R]`. `kl_in_reward`: logp_policy, logp_reference; `credit="vtrace"`: logp_policy, logp_behavior.
+    `[R]`. `center="given"`: baselines `[R]`, or stats_mean; `scale="given"`: stats_std:
+    `{"outcome": 0.4}`, `{"outcome": [G]}` or `[G, 16]`. `kl_in_reward`: logp_policy, logp_reference; `credit="vtrace"`: logp_policy, logp_behavior.
 
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
@@ -160,10 +162,10 @@ def shape(
         logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, cu_seqlens=cu_seqlens, lengths=lengths,
         pad_side=pad_side, mask=mask, groups=groups, group_size=group_size, group_offsets=group_offsets, outcome=outcome, format=format,
         format_ok=format_ok, streams=streams, values=values, token_rewards=token_rewards, bootstrap=bootstrap, baselines=baselines,
-        rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_in=stats_in,
+        rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_mean=stats_mean, stats_std=stats_std, stats_in=stats_in,
     )
     config = _configured(preset, fields, a)
     batch = Batch(a, out=out, dense=True)
-    _fitted(config, batch, a)
+    fitted(config, batch, a)
     plan = _plan(config, batch, backend, threads)
-    return Call(plan, batch, dtype, returns, None, stream)()
+    return Call(plan, batch, dtype, returns, None, stream).once()

@@ -70,8 +70,6 @@ def test_config() -> None:
     ({"cu_seqlens": None}, passrl.ArgumentError, -100, "neither cu_seqlens"),
     ({"cu_seqlens": np.array([0, 4, 8])}, passrl.ShapeError, -205, "batch.cu_seqlens[2] is 8; there are 7 elements"),
     ({"format_ok": [1, 0]}, passrl.ArgumentError, -104, "format_ok is given without batch.format"),
-    ({"baselines": np.ones(2)}, passrl.NotServedError, -105, "batch.baselines is given; it is served by a later version"),
-    ({"logp_reference": np.ones(7, np.float32)}, passrl.NotServedError, -105, "batch.logp_reference"),
     ({"stats_in": b"x" * 64}, passrl.NotServedError, -105, "batch.stats_in"),
     ({"comm": object()}, passrl.NotServedError, -105, "comm is given; groups spread over ranks come with a later version"),
     ({"backend": "tpu"}, passrl.ArgumentError, -101, "backend is 'tpu'"),

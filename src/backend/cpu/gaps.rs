@@ -26,6 +26,9 @@ impl Worker<'_> {
     pub fn gap_rewards(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms) {
         let job = self.job;
         let (problem, c, slots) = (job.problem, job.config(), &job.plan.slots);
+        if scope.is_empty() {
+            return;
+        }
         let first = scope.first;
         let lines = std::mem::take(&mut self.lines);
         lines[..at.len - first].fill(0.0);

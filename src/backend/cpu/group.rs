@@ -2,9 +2,10 @@
 use super::chunk::KlEdges;
 use super::members::Members;
 use super::shape::{Group, Sink};
-use super::standard::{Set, Standard, Whole};
+use super::standard::{Beside, Set, Standard, Whole};
 use super::terms;
 use super::worker::Worker;
+use crate::model::array::Array;
 use crate::model::flags;
 use crate::model::config::*;
 use crate::model::context::Memory;
@@ -15,6 +16,11 @@ use crate::plan::partials::GroupState;
 /// Elements that exact sums allow on a grid.
 fn most(bits: i32) -> i64 {
     if bits == ROLLOUT_BITS { 1 << 17 } else { 1 << 33 }
+}
+
+/// A statistic of the caller's; 0 where none is given.
+fn given(statistics: &Option<Array>, g: usize, row: usize) -> f64 {
+    statistics.as_ref().map_or(0.0, |a| a.line(g, 0, MAX_STREAMS, false).f64(row))
 }
 
 impl Worker<'_> {
@@ -149,14 +155,16 @@ impl Worker<'_> {
             let row = if slot < slots.count { slots.row(slot) } else { 0 };
             let bits = if slot < slots.count { plan.bits(slot) } else { ROLLOUT_BITS };
             let whole = job.batch.map(|b| Whole { extremes: &b.extremes[slot], sums: &b.sums[slot], nonzero: b.nonzero[slot] });
-            Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], state.second[slot], whole)
+            let given = (given(&job.problem.stats_mean, g, row), given(&job.problem.stats_std, g, row));
+            let beside = Beside { second: Some(state.second[slot]), whole, given };
+            Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], beside)
         });
         for slot in 0..slots.count {
             let (s, row) = (&standards[slot], slots.row(slot));
             let stream = &config.streams[row];
             let key = s.extremes.absmax;
             let process = slot < slots.sets;
-            let given = if process {
+            let there = if process {
                 slots.joint && slot == 1 || slot < job.problem.num_process
             } else {
                 job.has_stream(slot - slots.sets)
@@ -169,10 +177,13 @@ impl Worker<'_> {
                     (Some(if key == exact::NAN { report::MISSING } else { report::NONFINITE }), found[row] | flags::GROUP_NONFINITE)
                 };
             }
+            if finding.is_none() && there && self.bad_given(g, row) {
+                (finding, found[row]) = (Some(report::NONFINITE), found[row] | flags::GROUP_NONFINITE);
+            }
             if self.missing >> slot & 1 == 1 {
                 found[row] |= flags::GROUP_MISSING;
             }
-            if given && finding.is_none() {
+            if there && finding.is_none() {
                 let reported = slots.reported(slot).is_some();
                 if s.sums.n <= 0 {
                     found[row] |= if reported { flags::GROUP_EMPTY } else { 0 };
@@ -207,6 +218,15 @@ impl Worker<'_> {
             found.iter_mut().for_each(|f| *f |= flags::GROUP_BAD);
         }
         (standards, bad, found)
+    }
+
+    /// Is a statistic of the caller's that row `row` takes for group g no number, or a negative deviation?
+    fn bad_given(&self, g: usize, row: usize) -> bool {
+        let (problem, stream) = (self.job.problem, &self.job.config().streams[row]);
+        let by_baselines = row == OUTCOME && problem.baselines.is_some();
+        let bad = |x: f64, low: f64| !(low..=f32::MAX as f64).contains(&x);
+        (stream.center == Center::Given && !by_baselines && bad(given(&problem.stats_mean, g, row), f32::MIN as f64))
+            || (stream.scale == Scale::Given && bad(given(&problem.stats_std, g, row), 0.0))
     }
 
     /// Leave-one-out by rollout: do all elements come from one rollout, so that nothing is left?

@@ -247,7 +247,7 @@ impl Worker<'_> {
         to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
     }
 
-    /// Values, token rewards, bootstrap and the log-probabilities of V-trace are read as they are; a bad one is a finding.
+    /// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding.
     fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
         let job = self.job;
         let problem = job.problem;
@@ -270,9 +270,13 @@ impl Worker<'_> {
             found.add(&own);
         }
         if let Some(logps) = &problem.behavior {
-            let (bad, own) = self.bad_logps(&at, &scope, logps);
+            let bad = self.bad_logps(&at, &scope, logps);
             self.report.nonfinite_values += if job.counting { bad } else { 0 };
-            found.add(&own);
+            found.absmax = found.absmax.max(if bad > 0 { exact::INFINITE } else { 0 });
+        }
+        if problem.rollout_lam.is_some_and(|lam| !(0.0..=1.0).contains(&lam.f32(i))) {
+            self.report.nonfinite_values += i64::from(job.counting);
+            found.absmax = found.absmax.max(exact::INFINITE);
         }
         if let Some(bootstrap) = problem.bootstrap {
             let mut own = Extremes::EMPTY;
@@ -344,8 +348,9 @@ impl Worker<'_> {
 
     fn one_sum(&self, x: f32, slot: usize, of: &GroupState, to: &mut Sums) {
         let extremes = &of.extremes[slot];
-        if extremes.is_bad() {
-            return; // a set with findings has no grid, and its group no use for sums
+        // A set with findings has no grid, and its group no use for sums; of a sum of rewards the finding is in the set of a term.
+        if extremes.is_bad() || !x.is_finite() {
+            return;
         }
         exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], None, extremes, to);
     }
@@ -353,7 +358,7 @@ impl Worker<'_> {
     /// A rollout's value as often as it has tokens in scope; the counts at the extremes are of rollouts.
     fn length_weighted_sum(&self, x: f32, slot: usize, tokens: u32, of: &GroupState, to: &mut Sums) {
         let extremes = &of.extremes[slot];
-        if extremes.is_bad() || tokens == 0 {
+        if extremes.is_bad() || !x.is_finite() || tokens == 0 {
             return;
         }
         let grid = Grid::new(self.job.plan.bits(slot), extremes.absmax);

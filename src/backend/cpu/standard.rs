@@ -17,6 +17,16 @@ pub struct Standard {
     second: f64,
 }
 
+/// Statistics beside the group's own set.
+#[derive(Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// Key of the set's largest value below the maximum.
+    pub second: Option<i32>,
+    pub whole: Option<Whole<'a>>,
+    /// Mean and standard deviation of the caller's.
+    pub given: (f64, f64),
+}
+
 /// A stream's set of the whole batch, and its values other than 0.
 #[derive(Clone, Copy)]
 pub struct Whole<'a> {
@@ -63,11 +73,11 @@ pub fn inverse(units: f64, down: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
 }
 
 impl Standard {
-    /// From the group's set; `second`: key of its largest value below the maximum; `whole`: the batch's set, where the stream asks for one.
-    pub fn new(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums, second: i32, whole: Option<Whole>) -> Standard {
+    /// From the group's set, and what the stream asks for beside it.
+    pub fn new(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums, beside: Beside) -> Standard {
         let grid = Grid::new(bits, extremes.absmax);
         let nothing = (Extremes::EMPTY, Sums::default());
-        let whole = whole.unwrap_or(Whole { extremes: &nothing.0, sums: &nothing.1, nonzero: 0 });
+        let whole = beside.whole.unwrap_or(Whole { extremes: &nothing.0, sums: &nothing.1, nonzero: 0 });
         let whole_grid = Grid::new(STEP_BITS, whole.extremes.absmax);
         let empty = extremes.is_bad() || (stream.asks_group() && sums.n <= 0) || (stream.asks_batch() && whole.sums.n <= 0);
         // Of length weights the rollouts are counted, in `at_max` when all are equal.
@@ -82,6 +92,8 @@ impl Standard {
             Scale::Group | Scale::Mean => extremes.all_equal(),
             Scale::Batch => whole.extremes.all_equal(),
             Scale::AbsMax => extremes.absmax == 0,
+            // Below the smallest f32 there is no deviation to speak of.
+            Scale::Given => beside.given.1 < f32::from_bits(1) as f64,
             _ => false,
         };
         let set = match () {
@@ -95,6 +107,7 @@ impl Standard {
             mean = match stream.center {
                 Center::Group | Center::LengthWeighted => sums.mean(&grid),
                 Center::Batch => whole.sums.mean(&whole_grid),
+                Center::Given => beside.given.0,
                 _ => 0.0,
             };
         }
@@ -103,12 +116,13 @@ impl Standard {
             inv = match stream.scale {
                 Scale::Group => deviation(sums, &grid),
                 Scale::Batch => deviation(whole.sums, &whole_grid),
+                Scale::Given => inverse(beside.given.1 * beside.given.1, 1.0, stream.epsilon, stream.epsilon_mode),
                 Scale::NonzeroShare => whole.sums.n as f64 / whole.nonzero.max(1) as f64,
                 Scale::Mean => Some(sums.mean(&grid) + stream.epsilon).filter(|m| *m != 0.0).map_or(0.0, |m| 1.0 / m),
                 _ => 1.0,
             };
         }
-        let second = if sums.at_max > 1 { extremes.max_value() } else { exact::value(second) };
+        let second = if sums.at_max > 1 { extremes.max_value() } else { exact::value(beside.second.unwrap_or(i32::MIN)) };
         Standard { stream: *stream, grid, extremes: *extremes, sums: *sums, set, mean, inv, second: second as f64 }
     }
 
@@ -173,6 +187,8 @@ impl Standard {
             }
         }
         if s.center == Center::RunnerUp {
+            // A maximum of the set is above 0 here: a flat set has been answered.
+            let inv = if s.scale == Scale::AbsMax { 1.0 / self.extremes.absmax_value() as f64 } else { inv };
             return Apply::Best { second: self.second, inv };
         }
         if s.scale == Scale::AbsMax { Apply::Divide { mean, max: self.extremes.absmax_value() as f64 } } else { Apply::Affine { mean, inv } }

@@ -1,6 +1,6 @@
 //! Sets of steps of equal state (GiGPO): the process elements of a group whose steps have one key are a set of their own.
 use super::members::Members;
-use super::standard::Standard;
+use super::standard::{Beside, Standard};
 use super::worker::Worker;
 use crate::model::config::Missing;
 use crate::numerics::exact::{self, Extremes, Grid, Sums};
@@ -55,7 +55,7 @@ impl Worker<'_> {
         elements().for_each(|x| extremes.push(x));
         let grid = Grid::new(bits, extremes.absmax);
         elements().for_each(|x| exact::sums_wide(&grid, &[x], None, &extremes, &mut sums));
-        let standard = Standard::new(stream, bits, &extremes, &sums, i32::MIN, None);
+        let standard = Standard::new(stream, bits, &extremes, &sums, Beside::default());
         let mut lost = 0;
         for step in set {
             let x = value(step);

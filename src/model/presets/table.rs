@@ -22,6 +22,12 @@ fn gae(c: &mut Config) {
     (c.chunk, c.credit) = (Chunk::None, Credit::Gae);
 }
 
+/// Outcome plus the return of each step among the group's steps of equal state.
+fn gigpo(c: &mut Config) {
+    (c.chunk, c.credit, c.k) = (Chunk::Step, Credit::Broadcast, 0.0);
+    (c.step_sets, c.step_value, c.step_gamma) = (StepSets::StepGroup, StepValue::ReturnToGo, 0.95);
+}
+
 /// Every per-rollout stream.
 fn rows(c: &mut Config, set: impl Fn(&mut Stream)) {
     c.streams[OUTCOME..].iter_mut().for_each(set);
@@ -302,6 +308,9 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"roll.agentic_reinforce"
     c"alibaba/ROLL 8eb27cc2, roll/pipeline/agentic/utils.py, agentic_reinforce; signal (a reward on the last token of each turn)"
     |c| { (c.kind, c.chunk, c.k) = (Kind::Kl, Chunk::Segment, 0.0); raw_process(c); };
+    c"roll.gigpo"
+    c"alibaba/ROLL 090ac94, roll/pipeline/agentic/utils.py, gigpo (step sets within the group); steps without scores, with step_group; outcome"
+    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
     c"megatron.grpo"
     c"NVIDIA/Megatron-LM d98e8a64, megatron/rl/rl_utils.py, calculate_grpo_advantages; outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-4, Singleton::Zero); rows(c, |s| s.ddof = 0); };
@@ -383,6 +392,15 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"rllm.reinforce"
     c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms, reinforce; outcome"
     |c| { broadcast(c); raw(c); };
+    c"verl_agent.gigpo"
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, an attempt once a group); steps without scores, with step_group; outcome"
+    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); };
+    c"verl_agent.gigpo_mean"
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, an attempt once a group); steps without scores, with step_group; outcome"
+    |c| {
+        gigpo(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough);
+        c.streams[..MAX_PROCESS].iter_mut().for_each(|s| s.scale = Scale::None);
+    };
     c"atropos.grpo_process"
     c"NousResearch/atropos 296a0bc5 (0.4.0), atroposlib/utils/advantages.py, compute_grpo_process_supervision_advantages; process signal of one group"
     |c| { (c.chunk, c.k) = (Chunk::Step, 0.0); c.streams[..MAX_PROCESS].iter_mut().for_each(|s| (s.ddof, s.epsilon) = (0, 0.0)); };

@@ -1,7 +1,7 @@
 """GiGPO of verl-agent, transcribed in float64 (gigpo/core_gigpo.py, read in the copy zhengxuyu/verl-agent@3d91c9b).
 
 A row is a step of a rollout. Episode term: the outcome against the group's ROWS (a rollout counts once a step; its default
-`compute_mean_std_cross_steps`); step term: the discounted return of the step rewards against the rows of the group with the same state.
+`compute_mean_std_cross_steps`, which the caller cannot set); step term: the discounted return of the step rewards against the rows of the group with the same state.
 """
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def _run(gamma: float, weight: float, std: bool) -> Callable[[Case], F64]:
 def entries() -> list[Entry]:
     inputs, refuses, reason = ("outcome", "steps", "step_keys"), frozenset({"empty"}), "not on PyPI"
     return [
-        Entry(preset="verl_agent.gigpo", source=SOURCE, run=_run(0.95, 1.0, False), how="transcribed", reason=reason, inputs=inputs, refuses=refuses, config={"step_gamma": 0.95}),
-        Entry(preset="verl_agent.gigpo", variant="mean_std_norm", source=SOURCE, run=_run(0.95, 0.5, True), how="transcribed", reason=reason, inputs=inputs,
-              refuses=refuses, config={"step_gamma": 0.95, "w_process": 0.5, "scale": "group"}),
+        Entry(preset="verl_agent.gigpo", source=SOURCE, run=_run(0.95, 1.0, True), how="transcribed", reason=reason, inputs=inputs, refuses=refuses,
+              config={"step_gamma": 0.95}),
+        Entry(preset="verl_agent.gigpo", variant="weight", source=SOURCE, run=_run(1.0, 0.5, True), how="transcribed", reason=reason, inputs=inputs, refuses=refuses,
+              config={"step_gamma": 1.0, "w_process": 0.5}),
+        Entry(preset="verl_agent.gigpo_mean", source=SOURCE, run=_run(0.95, 1.0, False), how="transcribed", reason=reason, inputs=inputs, refuses=refuses,
+              config={"step_gamma": 0.95}),
     ]

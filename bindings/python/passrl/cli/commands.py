@@ -1,155 +1,256 @@
 """Commands of the console script."""
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
-from ..batch import Steps, group_index
 from ..config import Config, presets as all_presets
 from ..errors import Error
-from ..shape import shape as shape_batch
-from . import table
-from .rollouts import BadLine, Rollouts, read
+from ..plan import Plan
+from . import help
+from .comparison import Comparison, Records
+from .explained import Explained
+from .lines import BadLine
+from .output import Output, Refused, whole
+from .shaper import Shaper, differences, limits, settled
+from .stream import BATCH_TOKENS, Source, batches
+from .table import Tally
+from .work import Work
 
 BASELINE = "grpo_process"
-# Files above this many bytes get a progress bar.
-LONG = 1 << 20
 
 
-def _console(stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=150)
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
 
 
-def _fail(sentence: str) -> Any:
-    click.echo(f"passrl: {sentence.removeprefix('passrl: ')}", err=True)
-    sys.exit(2)
+def _answered(command: Callable[..., None]) -> Callable[..., None]:
+    """What went wrong, as one line on standard error: status 2, or 130 for an interruption."""
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            command(**options)
+        except (BadLine, Refused, Error) as fault:
+            click.echo(f"passrl: {str(fault).removeprefix('passrl: ')}", err=True)
+            sys.exit(2)
+        except OSError as fault:
+            click.echo(f"passrl: {fault.filename or options.get('file', '')}: {fault.strerror or fault}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("passrl: interrupted; nothing was written", err=True)
+            sys.exit(130)
+
+    return run
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_file = click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+_preset = click.option("--preset", default="pass", show_default=True, help="What to compute; see `passrl presets`.")
+_set = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the configuration, as k=0.5 or outcome.ddof=0. Repeatable.")
+_kind = click.option("--kind", type=click.Choice(["prm", "kl", "none"]), help="The process signal; prm unless the file has log-probabilities alone.")
+_threads = click.option("--threads", default=0, show_default=True, help="Threads; 0 lets the library choose. Results do not depend on it.")
+_run = _options(
+    click.option("--batch-tokens", type=click.IntRange(min=1), default=BATCH_TOKENS, show_default=True,
+                 help="Tokens held at a time (whole groups). Results do not depend on it."),
+    click.option("--whole-file", is_flag=True, help="Hold the whole file; groups may then lie anywhere in it."),
+    click.option("--quiet", is_flag=True, help="No progress bar, no table."),
+)
+_plot = _options(
+    click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw one group to this picture (.png, .svg, .pdf)."),
+    click.option("--group", "chosen", metavar="NAME", help="The group to draw (default: the most legible, which is told)."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 130}, epilog=help.TOP)
 @click.version_option(__version__, prog_name="passrl")
 def commands() -> None:
-    """Turns the rewards of RL rollouts into per-token advantages."""
+    """Turns the rewards of RL rollouts into one advantage per token."""
 
 
-@commands.command("presets")
-def presets_command() -> None:
-    """Lists the presets and where each comes from."""
+@commands.command("presets", epilog=help.PRESETS)
+@click.argument("name", required=False)
+@_answered
+def presets_command(name: str | None) -> None:
+    """Lists the presets and where each comes from; with NAME those that begin with it, or the fields of one."""
+    found = [preset for preset in all_presets() if preset.startswith(name or "")]
+    if name is not None and (name in found or not found):
+        _show_preset(name, Config(name))
+        return
     shown = Table(header_style="bold")
-    for head in ("preset", "source", "differs from pass by"):
+    for head in ("preset", "source"):
         shown.add_column(head, overflow="fold")
-    for preset in all_presets():
-        shown.add_row(preset, preset.source, repr(preset.config).removeprefix("Config(").removesuffix(")") or "-")
+    for preset in found:
+        shown.add_row(escape(preset), escape(preset.source))
     _console().print(shown)
 
 
-@commands.command("shape")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--preset", default="pass", show_default=True, help="What to compute; see `passrl presets`.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the configuration, as k=0.5 or outcome.ddof=0. Repeatable.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write advantages and chunks to this .npz.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw one group to this picture.")
-@click.option("--group", "chosen", help="The group to draw (default: the most legible, which is told).")
-@click.option("--threads", default=0, show_default=True, help="Threads; 0 lets the library choose. Results do not depend on it.")
-def shape_command(file: Path, preset: str, settings: tuple[str, ...], out: Path | None, plot: Path | None, chosen: str | None, threads: int) -> None:
-    """Shapes the rollouts of FILE: one JSON object a line with group, sample, len, step_end (exclusive), step_score and optionally
-    step_begin (tokens between steps are out of scope), outcome, format, format_ok; or signal, a value a token, instead of step_score."""
-    try:
-        _shape(file, preset, settings, out, plot, chosen, threads)
-    except (BadLine, Error) as fault:
-        _fail(str(fault))
-    except OSError as fault:
-        _fail(f"{fault.filename or file}: {fault.strerror or fault}")
+def _show_preset(name: str, config: Config) -> None:
+    source = next((one.source for one in all_presets() if one == name), "")
+    click.echo(f"preset {name}: {source}")
+    changed = differences(config)
+    click.echo("fields that differ from the defaults:" if changed else "all fields are the defaults")
+    for field, value, default in changed:
+        click.echo(f"  {field} = {value} (default {default})")
 
 
-def _read(file: Path) -> Rollouts:
-    size = file.stat().st_size
-    if size < LONG:
-        return read(file)
-    columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
-        task = progress.add_task(file.name, total=size)
-        return read(file, lambda seen: progress.update(task, completed=seen))
-
-
-def _settings(settings: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+def _configured(preset: str, settings: tuple[str, ...], kind: str | None) -> Config:
+    config = Config(preset)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            _fail(f"--set {setting}: write KEY=VALUE, as k=0.5")
-        found[key.strip()] = value.strip()
+            raise Refused(f"--set {setting}: write KEY=VALUE, as k=0.5")
+        config.set(key.strip(), value.strip())
+    if kind is not None:
+        config.set("kind", kind)
+    return config
+
+
+@commands.command("shape", epilog=help.SHAPE)
+@_options(_file, _preset, _set, _kind)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here: .npz, .jsonl or .parquet.")
+@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write this HTML page: every rollout, and each token's terms.")
+@click.option("--distributions", type=click.Path(dir_okay=False, path_type=Path), help="Draw the batch's advantages to this picture (.png, .svg, .pdf).")
+@_options(_plot, _run, _threads)
+@_answered
+def shape_command(
+    file: str, preset: str, settings: tuple[str, ...], kind: str | None, out: Path | None, page: Path | None, distributions: Path | None,
+    plot: Path | None, chosen: str | None, threads: int, batch_tokens: int, whole_file: bool, quiet: bool,
+) -> None:
+    """Computes the advantages of the rollouts in FILE, shows what changes against process-supervised GRPO, and writes them."""
+    config = _configured(preset, settings, kind)
+    output = None if out is None else Output(out)
+    explained = Explained(page, distributions, threads)
+    work = Work(Source(file, quiet), None if whole_file else batch_tokens, plot, chosen, text=page is not None)
+    shaper = Shaper(config, threads, whole_file)
+    work.add(preset, shaper)
+    if preset != BASELINE and not quiet:
+        kinds = {"kind": config.kind} if "kind" in config.told or config.kind != "prm" else {}
+        work.add(BASELINE, Shaper(Config(BASELINE, **kinds), threads, whole_file), beside=True)
+    console = _console()
+    tally: Tally | None = None
+    with ExitStack() as stack:
+        writer = None if output is None else stack.enter_context(output)
+        for batch in work.batches():
+            if writer is not None:
+                writer.add(batch.rollouts, batch.runs[-1].shaped)
+            explained.add(batch.rollouts, batch.runs[-1], batch.rows)
+            if not quiet:
+                tally = tally or Tally([run.name for run in batch.runs])
+                tally.add(batch.rollouts, batch.runs, batch.rows, batch.scope)
+        picture = None if plot is None else work.picture(plot, stack.enter_context(whole(plot)))
+        pages = explained.write(shaper.config, stack)
+    for sentence in work.notes:
+        console.print(sentence, highlight=False, markup=False)
+    if tally is not None:
+        tally.show(console)
+        told = [None if out is None else f"advantages: {out}", picture, *pages]
+        for sentence in filter(None, told):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _named(specs: tuple[str, ...], kind: str | None) -> dict[str, Config]:
+    """Configurations by label: `name` or `name:key=value,key=value`, separated by commas."""
+    texts: list[str] = []
+    for item in (item.strip() for spec in specs for item in spec.split(",")):
+        head = item.partition("=")[0]
+        if "=" in item and ":" not in head:
+            if not texts:
+                raise Refused(f"--presets {item}: begins with a setting; write name or name:key=value,key=value")
+            texts[-1] += ("," if ":" in texts[-1] else ":") + item
+        elif item:
+            texts.append(item)
+    found: dict[str, Config] = {}
+    for text in texts:
+        name, _, fields = text.partition(":")
+        if text in found:
+            raise Refused(f"--presets has {text} twice")
+        found[text] = _configured(name.strip(), tuple(field for field in fields.split(",") if field), kind)
+    if not found:
+        raise Refused("--presets is empty; write names of `passrl presets`, as pass,grpo_process")
     return found
 
 
-def _batch(rollouts: Rollouts) -> dict[str, Any]:
-    batch: dict[str, Any] = {
-        "cu_seqlens": rollouts.cu_seqlens, "groups": rollouts.group, "outcome": rollouts.outcome, "format": rollouts.format,
-        "format_ok": rollouts.format_ok, "signal": rollouts.signal,
-    }
-    if rollouts.step_end is not None:
-        batch["steps"] = Steps(rollouts.step_offsets, rollouts.step_end, rollouts.step_score, rollouts.step_begin)
-    return batch
-
-
-def _shape(file: Path, preset: str, settings: tuple[str, ...], out: Path | None, plot: Path | None, chosen: str | None, threads: int) -> None:
-    config = Config(preset, **_settings(settings))
-    rollouts = _read(file)
-    if rollouts.step_score is None and rollouts.signal is None and "kind" not in config.told:
-        config.set("kind", "none")
-    batch = _batch(rollouts)
-    run = table.Run(preset, shape_batch(config, threads=threads, **batch))
+@commands.command("compare", epilog=help.COMPARE)
+@_file
+@click.option("--presets", "specs", multiple=True, default=("pass,grpo_process,grpo_pooled",), show_default=True, metavar="NAME[:KEY=VALUE,...],...",
+              help="Configurations; each is held against the first.")
+@_kind
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers, of all and of each group: .json, .csv or .parquet.")
+@_options(_plot, _run, _threads)
+@_answered
+def compare_command(
+    file: str, specs: tuple[str, ...], kind: str | None, out: Path | None, plot: Path | None, chosen: str | None, threads: int,
+    batch_tokens: int, whole_file: bool, quiet: bool,
+) -> None:
+    """Computes the advantages of FILE under several configurations and says how they differ."""
+    configs = _named(specs, kind)
+    output = None if out is None else Records(out)
+    work = Work(Source(file, quiet), None if whole_file else batch_tokens, plot, chosen)
+    for name, config in configs.items():
+        work.add(name, Shaper(config, threads, whole_file))
     console = _console()
-    runs = [run]
-    if preset != BASELINE:
-        try:
-            runs.insert(0, table.Run(BASELINE, shape_batch(Config(BASELINE, kind=config.kind), threads=threads, **batch)))
-        except Error as fault:
-            console.print(f"{BASELINE} is not shown: {fault}", highlight=False)
-    index, _ = group_index(rollouts.group)
-    scope = rollouts.scope()
-    rows = table.groups(rollouts, run, index, scope)
-    table.show(console, rollouts, runs, rows, scope)
-    if out is not None:
-        _write(out, rollouts, run)
-        console.print(f"advantages: {out}", highlight=False)
-    if plot is not None:
-        _draw(console, plot, rollouts, runs, rows, scope, chosen)
+    with ExitStack() as stack:
+        records = None if output is None else stack.enter_context(output)
+        comparison = Comparison(list(configs), (lambda record: None) if records is None else records.add)
+        for batch in work.batches():
+            comparison.add(batch.rollouts, batch.runs, batch.rows, batch.scope)
+        if records is not None:
+            records.finish(comparison.totals())
+        picture = None if plot is None else work.picture(plot, stack.enter_context(whole(plot)))
+    if not quiet:
+        comparison.show(console)
+        told = [None if out is None else f"numbers: {out}", picture]
+        for sentence in filter(None, told):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def _write(out: Path, rollouts: Rollouts, run: table.Run) -> None:
-    shaped = run.shaped
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("wb") as target:
-        np.savez_compressed(
-            target, advantages=shaped.advantages, cu_seqlens=rollouts.cu_seqlens, group=np.array(rollouts.group), sample=np.array(rollouts.sample),
-            path_scores=shaped.path_scores, num_chunks=shaped.num_chunks, chunk_offsets=shaped.chunk_offsets, chunk_ends=shaped.chunk_ends,
-            chunk_values=shaped.chunk_values)
+def _limit(name: str, default: str) -> Callable[..., Any]:
+    return click.option(f"--{name}", type=click.IntRange(min=1), help=f"The most of a run (default: {default}).")
 
 
-def _draw(console: Console, plot: Path, rollouts: Rollouts, runs: list[table.Run], rows: list[table.GroupRow], scope: Any, chosen: str | None) -> None:
-    steps = np.diff(rollouts.step_offsets) if rollouts.step_offsets is not None else runs[-1].shaped.num_chunks
-    if chosen is None:
-        row, why = table.legible(rollouts, runs, rows, steps)
+@commands.command("describe", epilog=help.DESCRIBE)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), required=False)
+@_options(_preset, _set, _kind)
+@_options(_limit("rollouts", "1024"), _limit("groups", "an eighth of the rollouts"), _limit("rollout-tokens", "4096"),
+          _limit("tokens", "rollouts times rollout tokens"), _limit("steps", "tokens"), _threads)
+@_answered
+def describe_command(file: str | None, preset: str, settings: tuple[str, ...], kind: str | None, threads: int, **given: int | None) -> None:
+    """Says what a configuration computes: its fields that differ from the defaults, and the plan's stages, reductions and memory.
+
+    With FILE the limits are those of the whole file as one batch.
+    """
+    config = _configured(preset, settings, kind)
+    told = {name: value for name, value in given.items() if value is not None}
+    if file is not None:
+        (rollouts,) = batches(Source(file), None)
+        config = settled(config, rollouts)
+        most = limits([rollouts.arguments(config)], config) | told
     else:
-        named = [one for one in rows if str(one.key) == chosen]
-        if not named:
-            keys = ", ".join(str(one.key) for one in rows[:5])
-            _fail(f"--group {chosen}: the file has no such group; its {len(rows)} groups are {keys}{', ...' if len(rows) > 5 else ''}")
-        row, why = named[0], "as asked"
-    try:
-        from .picture import draw
-
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        draw(plot, rollouts, runs, row, scope)
-    except ModuleNotFoundError as fault:
-        _fail(f"--plot needs {fault.name}; install it with: pip install 'passrl[cli]'")
-    console.print(f"picture of group {row.key} ({why}): {plot}", highlight=False)
+        count, longest = told.get("rollouts", 1024), told.get("rollout_tokens", 4096)
+        most = {"rollouts": count, "groups": max(count // 8, 1), "rollout_tokens": longest, "tokens": count * longest} | told
+        # The exact sums' own limit, which the library checks: what a group of average size can hold.
+        size = -(-count // most["groups"])
+        elements = min(size * longest, (1 << 17) - 1) if config.kind == "prm" else size * longest
+        most |= {"group_rollouts": size, "group_elements": elements}
+    plan = Plan(config, threads=threads, **most)
+    _show_preset(preset, config)
+    click.echo(str(plan).rstrip())

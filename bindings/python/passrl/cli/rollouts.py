@@ -1,30 +1,39 @@
-"""Reading rollouts: one JSON object a line, refused by line number."""
+"""Rollouts as arrays: what a batch of lines becomes."""
 from __future__ import annotations
 
-import difflib
-import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "signal", "outcome", "format", "format_ok")
+from ..batch import Steps
+from ..config import Config
+from .lines import BadLine, Line
+
+__all__ = ["BadLine", "Reader", "Rollouts"]
+
 _STREAMS = ("outcome", "format", "format_ok")
+_TOKEN_LISTS = ("signal", "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values")
 # A file is all of one kind: what its first line has, every line has.
-_UNIFORM = ("step_end", "step_begin", "step_score", "signal", *_STREAMS)
+_UNIFORM = ("step_end", "step_begin", "step_score", *_TOKEN_LISTS, *_STREAMS)
 
 
-class BadLine(Exception):
-    """A line that is refused; the text says file, line and the mend."""
+def _elements(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the elements of some rows of a CSR list, in the rows' order."""
+    counts = np.diff(offsets)[rows]
+    ends = np.cumsum(counts)
+    found: NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(offsets[rows] - (ends - counts), counts)
+    return found
+
+
+def _cumulative(counts: Any) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 @dataclass
 class Rollouts:
-    """A file's rollouts, packed. `None` for what the file does not have."""
+    """R rollouts, packed: N tokens, S steps. `None` for what the file does not have."""
 
     group: list[int | str]
     sample: list[int | str]
@@ -37,6 +46,15 @@ class Rollouts:
     outcome: NDArray[np.float64] | None
     format: NDArray[np.float64] | None
     format_ok: NDArray[np.bool_] | None
+    logp_policy: NDArray[np.float64] | None = None
+    logp_teacher: NDArray[np.float64] | None = None
+    logp_base: NDArray[np.float64] | None = None
+    logp_reference: NDArray[np.float64] | None = None
+    values: NDArray[np.float64] | None = None
+    tokens: list[list[str]] | None = None
+    """Text of each rollout's tokens, where it was asked for."""
+    line: NDArray[np.int64] | None = None
+    """Line of the file, from 1."""
 
     def __len__(self) -> int:
         return len(self.group)
@@ -56,170 +74,164 @@ class Rollouts:
         scope: NDArray[np.bool_] = covered | without
         return scope
 
+    def kind(self) -> str:
+        """The kind that the file's signal asks for by itself."""
+        if self.step_score is not None or self.signal is not None:
+            return "prm"
+        if self.logp_teacher is None:
+            return "none"
+        return "kl" if self.step_end is None else "prm"
 
-def _say(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    def arguments(self, config: Config) -> dict[str, Any]:
+        """Batch arguments of `passrl.shape` for a configuration, which picks the process signal. Errors: `BadLine` where the file has none for it."""
+        found: dict[str, Any] = {
+            "cu_seqlens": self.cu_seqlens, "groups": self.group, "outcome": self.outcome, "format": self.format, "format_ok": self.format_ok,
+            "values": self.values, "logp_reference": self.logp_reference}
+        scores = self.step_score
+        if config.kind == "kl" or (config.kind == "prm" and scores is None and self.signal is None):
+            scores = None
+            if self.logp_teacher is not None:
+                found |= {"logp_policy": self.logp_policy, "logp_teacher": self.logp_teacher, "logp_base": self.logp_base}
+            elif self.signal is None:
+                wants = '"signal", or "logp_policy" and "logp_teacher"' if config.kind == "kl" else '"step_end" and "step_score", or "signal"'
+                raise BadLine(f"kind is {config.kind} and the file's lines have no signal for it; it needs {wants} in every line")
+        if "logp_policy" not in found:
+            if self.logp_reference is not None:
+                found["logp_policy"] = self.logp_policy
+            found["signal"] = self.signal if config.kind != "none" else None
+        if self.step_end is not None:
+            found["steps"] = Steps(self.step_offsets, self.step_end, scores, self.step_begin)
+        return found
 
+    def take(self, rows: NDArray[np.int64]) -> Rollouts:
+        """Some of the rollouts, in the order of `rows`."""
+        rows = np.asarray(rows, dtype=np.int64)
+        slots = _elements(self.cu_seqlens, rows)
+        steps = None if self.step_offsets is None else _elements(self.step_offsets, rows)
 
-class _Line:
-    """One line's object with checks; `fail` raises with file and line."""
+        def part(values: Any, of: Any) -> Any:
+            return None if values is None else values[of]
 
-    def __init__(self, where: str, text: str) -> None:
-        self.where = where
-        try:
-            self.object = json.loads(text)
-        except json.JSONDecodeError as fault:
-            self.fail(f"is no JSON: {fault.msg} at column {fault.colno}; write one object a line")
-        if not isinstance(self.object, dict):
-            self.fail(f"is a JSON {type(self.object).__name__}; it must be an object with group, len, step_end and step_score (or signal)")
-
-    def fail(self, sentence: str) -> Any:
-        raise BadLine(f"{self.where}: {sentence}")
-
-    def has(self, key: str) -> bool:
-        return self.object.get(key) is not None
-
-    def need(self, key: str, what: str) -> Any:
-        if self.has(key):
-            return self.object[key]
-        near = [name for name in difflib.get_close_matches(key, self.object, n=1, cutoff=0.7) if name not in KEYS]
-        return self.fail(f'has no "{key}" ({what})' + (f'; did you mean it by "{near[0]}"?' if near else ""))
-
-    def key(self, key: str, value: Any) -> int | str:
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            self.fail(f'"{key}" is {_say(value)}; it must be an integer or a string')
-        return value  # type: ignore[no-any-return]
-
-    def number(self, key: str, value: Any) -> float:
-        if isinstance(value, bool):
-            return float(value)
-        if not isinstance(value, (int, float)):
-            self.fail(f'"{key}" is {_say(value)}; it must be a number')
-        return float(value)
-
-    def numbers(self, key: str, count: int, what: str) -> list[float]:
-        value = self.need(key, what)
-        if not isinstance(value, list):
-            self.fail(f'"{key}" is {_say(value)}; it must be a list, {what}')
-        if len(value) != count:
-            self.fail(f'"{key}" has {len(value)} elements; it must have {count}, {what}')
-        return [math.nan if one is None else self.number(f"{key}[{i}]", one) for i, one in enumerate(value)]
-
-    def offsets(self, key: str, length: int) -> list[int]:
-        value = self.object[key]
-        if not isinstance(value, list):
-            self.fail(f'"{key}" is {_say(value)}; it must be a list of token offsets')
-        for i, one in enumerate(value):
-            if isinstance(one, bool) or not isinstance(one, int):
-                self.fail(f'"{key}[{i}]" is {_say(one)}; it must be an integer')
-            if not 0 <= one <= length:
-                self.fail(f'"{key}[{i}]" is {one}; it must be from 0 to "len", {length}')
-            if i and one < value[i - 1]:
-                self.fail(f'"{key}[{i}]" is {one} after {value[i - 1]}; offsets do not decrease')
-        return value  # type: ignore[no-any-return]
+        return Rollouts(
+            [self.group[i] for i in rows], [self.sample[i] for i in rows], _cumulative(np.diff(self.cu_seqlens)[rows]),
+            None if self.step_offsets is None else _cumulative(np.diff(self.step_offsets)[rows]),
+            part(self.step_end, steps), part(self.step_begin, steps), part(self.step_score, steps), part(self.signal, slots),
+            part(self.outcome, rows), part(self.format, rows), part(self.format_ok, rows),
+            part(self.logp_policy, slots), part(self.logp_teacher, slots), part(self.logp_base, slots),
+            part(self.logp_reference, slots), part(self.values, slots),
+            None if self.tokens is None else [self.tokens[i] for i in rows], part(self.line, rows),
+        )
 
 
-class _Reader:
-    def __init__(self) -> None:
-        self.group: list[int | str] = []
-        self.sample: list[int | str] = []
-        self.lengths: list[int] = []
-        self.lists: dict[str, list[Any]] = {name: [] for name in ("step_end", "step_begin", "step_score", *_STREAMS)}
-        self.counts: list[int] = []
-        self.signal: list[NDArray[np.float32]] = []
+class Reader:
+    """Gathers lines into `Rollouts`; `take` gives those so far and begins anew. `text`: keep the tokens' text."""
+
+    def __init__(self, text: bool = False) -> None:
+        self.text = text
         self.first: dict[str, bool] = {}
         self.first_where = ""
-        self.seen: dict[int | str, int] = {}
+        # One string a distinct token, however often it is written.
+        self._words: dict[str, str] = {}
+        self._clear()
 
-    def add(self, line: _Line) -> None:
-        self.group.append(line.key("group", line.need("group", "the prompt's number or name")))
+    def _clear(self) -> None:
+        self.seen: dict[int | str, int] = {}
+        self.longest = 0
+        self.cost = 0
+        self._group: list[int | str] = []
+        self._sample: list[int | str] = []
+        self._line: list[int] = []
+        self._lengths: list[int] = []
+        self._counts: list[int] = []
+        self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in ("step_end", "step_begin", "step_score", *_TOKEN_LISTS)}
+        self._numbers: dict[str, list[float]] = {name: [] for name in _STREAMS}
+        self._tokens: list[list[str]] = []
+
+    def __len__(self) -> int:
+        return len(self._group)
+
+    def add(self, line: Line) -> None:
+        """Checks a line and keeps it."""
+        group, length = line.group(), line.length()
         sample = line.object.get("sample")
-        number = self.seen[self.group[-1]] = self.seen.get(self.group[-1], -1) + 1
-        self.sample.append(line.key("sample", sample) if sample is not None else number)
-        length = line.need("len", "tokens of the rollout")
-        if isinstance(length, bool) or not isinstance(length, int) or length < 0:
-            line.fail(f'"len" is {_say(length)}; it must be an integer, 0 or more')
-        self.lengths.append(length)
+        number = self.seen[group] = self.seen.get(group, -1) + 1
         self._uniform(line)
+        self._group.append(group)
+        self._sample.append(line.key("sample", sample) if sample is not None else number)
+        self._line.append(line.number)
+        self._lengths.append(length)
         if self.first["step_end"]:
             ends = line.offsets("step_end", length)
-            self.lists["step_end"].extend(ends)
-            self.counts.append(len(ends))
+            self._arrays["step_end"].append(ends)
+            self._counts.append(len(ends))
             if self.first["step_begin"]:
-                self.lists["step_begin"].extend(self._begins(line, ends, length))
+                self._arrays["step_begin"].append(_begins(line, ends, length))
             if self.first["step_score"]:
-                self.lists["step_score"].extend(line.numbers("step_score", len(ends), "one a step"))
-        if self.first["signal"]:
-            self.signal.append(np.array(line.numbers("signal", length, 'one a token, "len" of them'), dtype=np.float32))
+                self._arrays["step_score"].append(line.numbers("step_score", len(ends), "one a step"))
+        for name in _TOKEN_LISTS:
+            if self.first[name]:
+                values = line.numbers(name, length, 'one a token, "len" of them')
+                self._arrays[name].append(values.astype(np.float32) if name == "signal" else values)
         for name in _STREAMS:
             if self.first[name]:
-                self.lists[name].append(line.number(name, line.object[name]))
+                self._numbers[name].append(line.number_of(name, line.object[name]))
+        if self.text and line.has("tokens"):
+            self._tokens.append([self._words.setdefault(token, token) for token in line.texts(length)])
+        self.longest = max(self.longest, length)
+        # A rollout costs memory however short it is.
+        self.cost += max(length, 32)
 
-    def _uniform(self, line: _Line) -> None:
+    def _uniform(self, line: Line) -> None:
         has = {key: line.has(key) for key in _UNIFORM}
         if not self.first:
+            self._understand(line, has)
             self.first, self.first_where = has, line.where
-            if has["step_score"] == has["signal"]:
-                if has["signal"]:
-                    line.fail('has both "step_score" and "signal"; give one of them')
-                if not has["outcome"]:
-                    line.need("step_score", "a list, one a step; or signal, one a token")
-            if (has["step_score"] or has["step_begin"]) and not has["step_end"]:
-                line.need("step_end", "a list, the exclusive end of each step in tokens")
-            if has["format_ok"] and not has["format"]:
-                line.need("format", "the format reward, which format_ok goes with")
         for key in _UNIFORM:
             if has[key] != self.first[key]:
                 if self.first[key]:
                     line.need(key, f"{self.first_where} has it")
                 line.fail(f'has "{key}" and {self.first_where} has not; every line has the same keys')
 
-    def _begins(self, line: _Line, ends: list[int], length: int) -> list[int]:
-        begins = line.offsets("step_begin", length)
-        if len(begins) != len(ends):
-            line.fail(f'"step_begin" has {len(begins)} elements; it must have {len(ends)}, one a step')
-        for i, (begin, end) in enumerate(zip(begins, ends)):
-            if begin > end:
-                line.fail(f'"step_begin[{i}]" is {begin} and "step_end[{i}]" {end}; a step begins before its end')
-            if i and begin < ends[i - 1]:
-                line.fail(f'"step_begin[{i}]" is {begin} and "step_end[{i - 1}]" {ends[i - 1]}; steps do not overlap')
-        return begins
+    def _understand(self, line: Line, has: dict[str, bool]) -> None:
+        if has["signal"]:
+            for other in ("step_score", "logp_teacher"):
+                if has[other]:
+                    line.fail(f'has both "{other}" and "signal"; give one of them')
+        if not any(has[key] for key in ("step_score", "signal", "logp_policy", "logp_teacher", "outcome")):
+            line.need("step_score", "a list, one a step; or signal, one a token")
+        if (has["step_score"] or has["step_begin"]) and not has["step_end"]:
+            line.need("step_end", "a list, the exclusive end of each step in tokens")
+        if any(has[key] for key in ("logp_policy", "logp_teacher", "logp_base", "logp_reference")):
+            line.need("logp_policy", "the policy's log-probability of each token")
+            if not has["logp_reference"] or has["logp_base"]:
+                line.need("logp_teacher", "the teacher's log-probability of each token")
+        if has["format_ok"] and not has["format"]:
+            line.need("format", "the format reward, which format_ok goes with")
 
-    def done(self) -> Rollouts:
-        def array(name: str, dtype: Any) -> Any:
-            return np.array(self.lists[name], dtype=dtype) if self.first.get(name) else None
+    def take(self) -> Rollouts:
+        """The rollouts gathered so far."""
+        def joined(name: str) -> Any:
+            return np.concatenate(self._arrays[name]) if self._arrays[name] else None
 
-        form = array("format", np.float64)
-        ok = array("format_ok", np.bool_)
-        if ok is None and form is not None:
-            ok = form != 0
-        return Rollouts(
-            group=self.group, sample=self.sample,
-            cu_seqlens=np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64),
-            step_offsets=np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64) if self.first.get("step_end") else None,
-            step_end=array("step_end", np.int64), step_begin=array("step_begin", np.int64), step_score=array("step_score", np.float64),
-            signal=np.concatenate(self.signal) if self.first.get("signal") else None,
-            outcome=array("outcome", np.float64), format=form, format_ok=ok,
+        def stream(name: str, dtype: Any) -> Any:
+            return np.array(self._numbers[name], dtype=dtype) if self._numbers[name] else None
+
+        form, ok = stream("format", np.float64), stream("format_ok", np.bool_)
+        found = Rollouts(
+            self._group, self._sample, _cumulative(self._lengths), _cumulative(self._counts) if self._arrays["step_end"] else None,
+            joined("step_end"), joined("step_begin"), joined("step_score"), joined("signal"), stream("outcome", np.float64), form,
+            form != 0 if ok is None and form is not None else ok, joined("logp_policy"), joined("logp_teacher"), joined("logp_base"),
+            joined("logp_reference"), joined("values"),
+            self._tokens if len(self._tokens) == len(self._group) else None, np.array(self._line, dtype=np.int64),
         )
+        self._clear()
+        return found
 
 
-def read(path: Path, progress: Callable[[int], None] | None = None) -> Rollouts:
-    """Reads a file; `progress` is told the bytes read so far. Errors: `BadLine`."""
-    reader = _Reader()
-    seen = 0
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            seen += len(raw)
-            where = f"{path.name}, line {number}"
-            try:
-                text = raw.decode()
-            except UnicodeDecodeError as fault:
-                raise BadLine(f"{where}: is no UTF-8 text (byte {fault.start})") from None
-            if text.strip():
-                reader.add(_Line(where, text))
-            if progress is not None and number % 64 == 0:
-                progress(seen)
-    if not reader.group:
-        raise BadLine(f"{path.name}: has no rollouts; write one JSON object a line")
-    return reader.done()
+def _begins(line: Line, ends: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    begins = line.offsets("step_begin", length, len(ends))
+    for i in np.flatnonzero(begins > ends)[:1]:
+        line.fail(f'"step_begin[{i}]" is {begins[i]} and "step_end[{i}]" {ends[i]}; a step begins before its end')
+    for i in np.flatnonzero(begins[1:] < ends[:-1])[:1] + 1:
+        line.fail(f'"step_begin[{i}]" is {begins[i]} and "step_end[{i - 1}]" {ends[i - 1]}; steps do not overlap')
+    return begins

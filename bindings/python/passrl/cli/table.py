@@ -1,12 +1,14 @@
-"""A table a reader can see the change in: each group under the baseline and under the preset."""
+"""A table a reader can see the change in: each group under the baseline and under the preset, gathered batch by batch."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..results import GroupFlag, RolloutFlag, Shaped
@@ -17,7 +19,7 @@ FIRST = 20
 
 @dataclass
 class Run:
-    """One preset's result on the file."""
+    """One preset's result on a batch."""
 
     name: str
     shaped: Shaped
@@ -25,14 +27,19 @@ class Run:
 
 @dataclass
 class GroupRow:
-    """What the table and the picture need of one group."""
+    """What the table and the picture need of one group: `number` and `rows` are the batch's."""
 
     number: int
     key: int | str
     rows: NDArray[np.int64]
     tokens: int
     outcome: float | None
-    flags: str
+    shaped: Shaped
+
+    @property
+    def flags(self) -> str:
+        """What is odd about the group, in words."""
+        return _flags(self.shaped, self.number, self.rows)
 
 
 def groups(rollouts: Rollouts, run: Run, index: NDArray[np.int64], scope: NDArray[np.bool_]) -> list[GroupRow]:
@@ -44,7 +51,7 @@ def groups(rollouts: Rollouts, run: Run, index: NDArray[np.int64], scope: NDArra
     found = []
     for number, rows in enumerate(parts):
         outcome = None if rollouts.outcome is None else float(rollouts.outcome[rows].mean())
-        found.append(GroupRow(number, rollouts.group[rows[0]], rows, int(tokens[rows].sum()), outcome, _flags(run.shaped, number, rows)))
+        found.append(GroupRow(number, rollouts.group[rows[0]], rows, int(tokens[rows].sum()), outcome, run.shaped))
     return found
 
 
@@ -70,101 +77,186 @@ def _flags(shaped: Shaped, group: int, rows: NDArray[np.int64]) -> str:
     return "; ".join(found)
 
 
-def mean_abs(run: Run, rollouts: Rollouts, scope: NDArray[np.bool_], rows: NDArray[np.int64]) -> float:
-    """Mean |A| over the tokens in scope of some rollouts."""
-    total, count = 0.0, 0
-    for row in rows:
-        span = slice(int(rollouts.cu_seqlens[row]), int(rollouts.cu_seqlens[row + 1]))
-        inside = run.shaped.advantages[span][scope[span]]
-        total, count = total + float(np.abs(inside, dtype=np.float64).sum()), count + len(inside)
-    return total / count if count else 0.0
-
-
 def best(run: Run, rows: NDArray[np.int64]) -> int | None:
     """The rollout with the largest path score; None where all are equal."""
     scores = run.shaped.path_scores[rows]
     return None if len(rows) < 2 or scores.max() == scores.min() else int(rows[int(np.argmax(scores))])
 
 
-def show(console: Console, rollouts: Rollouts, runs: list[Run], rows: list[GroupRow], scope: NDArray[np.bool_]) -> None:
-    """Prints the first groups, then a summary over all."""
-    table = Table(title=" against ".join(run.name for run in reversed(runs)), title_justify="left", header_style="bold")
-    table.add_column("group")
-    for head in ("rollouts", "tokens\nin scope", "outcome\nmean"):
-        table.add_column(head, justify="right")
-    for run in runs:
-        table.add_column(f"{run.name}\nmean |A|", justify="right")
-        table.add_column(f"{run.name}\npath scores", justify="right")
-    table.add_column("best\nsample", justify="center")
-    table.add_column("notes", overflow="fold")
-    for row in rows[:FIRST]:
-        cells = [str(row.key), str(len(row.rows)), f"{row.tokens:,}", "" if row.outcome is None else f"{row.outcome:.2f}"]
-        for run in runs:
-            scores = run.shaped.path_scores[row.rows]
-            cells += [f"{mean_abs(run, rollouts, scope, row.rows):.3f}", f"{scores.min():+.2f} … {scores.max():+.2f}"]
-        table.add_row(*cells, _best_cell(rollouts, runs, row), row.flags)
-    console.print(table)
-    if len(rows) > FIRST:
-        console.print(f"first {FIRST} of {len(rows)} groups; the summary is of all")
-    for line in summary(rollouts, runs, rows, scope):
-        console.print(line, highlight=False)
+@dataclass
+class _Sum:
+    """One run over what has been seen: a group, or all."""
+
+    total: float = 0.0
+    low: float = np.inf
+    high: float = -np.inf
+    chunks: int = 0
+    right: int = 0
+    bad: int = 0
+    finding: str = ""
+
+    def add(self, other: _Sum) -> None:
+        self.total, self.chunks = self.total + other.total, self.chunks + other.chunks
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
 
-def _best_cell(rollouts: Rollouts, runs: list[Run], row: GroupRow) -> str:
-    names = ["-" if (found := best(run, row.rows)) is None else str(rollouts.sample[found]) for run in runs]
-    if len(set(names)) == 1:
-        return names[0]
-    return "[bold]" + " → ".join(names) + "[/bold]"
+def inside(values: NDArray[Any], rollouts: Rollouts, scope: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A token array's elements in scope of some rollouts, f64."""
+    bounds = [(int(rollouts.cu_seqlens[row]), int(rollouts.cu_seqlens[row + 1])) for row in rows]
+    found: NDArray[np.float64] = np.concatenate([values[begin:end][scope[begin:end]] for begin, end in bounds]).astype(np.float64)
+    return found
 
 
-def summary(rollouts: Rollouts, runs: list[Run], rows: list[GroupRow], scope: NDArray[np.bool_]) -> list[str]:
-    """Lines over all groups."""
-    everyone = np.arange(len(rollouts))
-    tokens = int(scope.sum())
-    lines = [f"{len(rows)} groups, {len(rollouts)} rollouts, {tokens:,} tokens in scope of {len(scope):,}"]
-    for run in runs:
-        path = run.shaped.path_scores
-        lines.append(f"  {run.name}: mean |A| {mean_abs(run, rollouts, scope, everyone):.3f}, path scores {path.min():+.2f} … {path.max():+.2f}, "
-                     f"{int(run.shaped.num_chunks.sum()):,} chunks")
-    if rollouts.outcome is not None:
-        mixed = [row for row in rows if np.ptp(rollouts.outcome[row.rows]) > 0]
-        if mixed:
-            told = []
-            for run in runs:
-                right = sum(1 for row in mixed if (found := best(run, row.rows)) is not None
-                            and rollouts.outcome[found] == rollouts.outcome[row.rows].max())
-                told.append(f"{right} under {run.name}")
-            lines.append(f"  in the {len(mixed)} groups of mixed outcome, the best-scored rollout has the best outcome in {', '.join(told)}")
-    if len(runs) == 2:
-        changed = sum(1 for row in rows if best(runs[0], row.rows) != best(runs[1], row.rows))
-        lines.append(f"  the best-scored rollout differs in {changed} of {len(rows)} groups")
-    for run in runs:
-        if run.shaped.status:
-            lines.append(f"  {run.name}: {run.shaped.message}")
-    return lines
+def _mean(total: float, count: int) -> float:
+    return total / count if count else 0.0
 
 
-def legible(rollouts: Rollouts, runs: list[Run], rows: list[GroupRow], steps: Any) -> tuple[GroupRow, str]:
-    """The group that a picture shows best, and why."""
-    def score(row: GroupRow) -> tuple[float, int]:
-        points = 0.0
-        mixed = rollouts.outcome is not None and np.ptp(rollouts.outcome[row.rows]) > 0
-        points += 3.0 * bool(mixed) + 2.0 * (3 <= len(row.rows) <= 10)
-        if rollouts.format_ok is not None:
-            wrong = int(np.count_nonzero(~rollouts.format_ok[row.rows]))
-            points += 1.5 * (0 < wrong < len(row.rows))
-            if rollouts.outcome is not None:
-                good = rollouts.outcome[row.rows][rollouts.format_ok[row.rows]]
-                points += 2.0 * (len(good) > 1 and bool(np.ptp(good) > 0))
-        if len(runs) == 2:
-            points += 1.0 * (best(runs[0], row.rows) != best(runs[1], row.rows))
-        counts = steps[row.rows]
-        points += 0.5 * min(float(counts.mean()), 4.0) - 0.4 * max(float(counts.max()) - 7.0, 0.0)
-        return points, -row.number
+class Tally:
+    """Batches in, the first groups and a summary over all out. Sums are a group's own, then added in the file's order: the same for any batches."""
 
-    chosen = max(rows, key=score)
-    why = ["mixed outcomes" if rollouts.outcome is not None and np.ptp(rollouts.outcome[chosen.rows]) > 0 else "few long steps"]
-    if rollouts.format_ok is not None and 0 < np.count_nonzero(~rollouts.format_ok[chosen.rows]) < len(chosen.rows):
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.all = [_Sum() for _ in names]
+        self.cells: list[list[str]] = []
+        self.groups = self.rollouts = self.tokens = self.slots = self.mixed = self.changed = 0
+        self.has_outcome = False
+
+    def add(self, rollouts: Rollouts, runs: list[Run], rows: list[GroupRow], scope: NDArray[np.bool_]) -> None:
+        """Takes a batch; `runs` in the order of the names."""
+        for row in rows:
+            sums = [self._group(rollouts, run, row, scope) for run in runs]
+            if len(self.cells) < FIRST:
+                self.cells.append(self._cells(rollouts, runs, row, sums))
+            for one, whole in zip(sums, self.all):
+                whole.add(one)
+            self._outcomes(rollouts, runs, row)
+        self.groups, self.rollouts = self.groups + len(rows), self.rollouts + len(rollouts)
+        self.tokens, self.slots = self.tokens + int(scope.sum()), self.slots + len(scope)
+        for run, whole in zip(runs, self.all):
+            whole.bad += run.shaped.report.bad_groups
+            if run.shaped.status and not whole.finding:
+                whole.finding = located(run.shaped.message, rollouts)
+
+    @staticmethod
+    def _group(rollouts: Rollouts, run: Run, row: GroupRow, scope: NDArray[np.bool_]) -> _Sum:
+        scores = run.shaped.path_scores[row.rows]
+        total = float(np.abs(inside(run.shaped.advantages, rollouts, scope, row.rows)).sum())
+        return _Sum(total, float(scores.min()), float(scores.max()), int(run.shaped.num_chunks[row.rows].sum()))
+
+    @staticmethod
+    def _cells(rollouts: Rollouts, runs: list[Run], row: GroupRow, sums: list[_Sum]) -> list[str]:
+        cells = [escape(str(row.key)), str(len(row.rows)), f"{row.tokens:,}", "" if row.outcome is None else f"{row.outcome:.2f}"]
+        for one in sums:
+            cells += [f"{_mean(one.total, row.tokens):.3f}", f"{one.low:+.2f} … {one.high:+.2f}"]
+        names = ["-" if (found := best(run, row.rows)) is None else escape(str(rollouts.sample[found])) for run in runs]
+        return [*cells, names[0] if len(set(names)) == 1 else "[bold]" + " → ".join(names) + "[/bold]", escape(row.flags)]
+
+    def _outcomes(self, rollouts: Rollouts, runs: list[Run], row: GroupRow) -> None:
+        winners = [best(run, row.rows) for run in runs]
+        self.changed += len(set(winners)) > 1
+        if rollouts.outcome is None:
+            return
+        self.has_outcome = True
+        outcomes = rollouts.outcome[row.rows]
+        if np.ptp(outcomes) > 0:
+            self.mixed += 1
+            for whole, found in zip(self.all, winners):
+                whole.right += found is not None and rollouts.outcome[found] == outcomes.max()
+
+    def show(self, console: Console) -> None:
+        """Prints the first groups, then a summary over all."""
+        table = Table(title=" against ".join(reversed(self.names)), title_justify="left", header_style="bold")
+        table.add_column("group")
+        for head in ("rollouts", "tokens\nin scope", "outcome\nmean"):
+            table.add_column(head, justify="right")
+        for name in self.names:
+            table.add_column(f"{name}\nmean |A|", justify="right")
+            table.add_column(f"{name}\npath scores", justify="right")
+        table.add_column("best\nsample", justify="center")
+        table.add_column("notes", overflow="fold")
+        for cells in self.cells:
+            table.add_row(*cells)
+        console.print(table)
+        if self.groups > FIRST:
+            console.print(f"first {FIRST} of {self.groups} groups; the summary is of all")
+        for line in self.summary():
+            console.print(line, highlight=False, markup=False)
+
+    def summary(self) -> list[str]:
+        """Lines over all groups."""
+        lines = [f"{self.groups} groups, {self.rollouts} rollouts, {self.tokens:,} tokens in scope of {self.slots:,}"]
+        for name, one in zip(self.names, self.all):
+            lines.append(f"  {name}: mean |A| {_mean(one.total, self.tokens):.3f}, path scores {one.low:+.2f} … {one.high:+.2f}, {one.chunks:,} chunks")
+        if self.has_outcome and self.mixed:
+            told = ", ".join(f"{one.right} under {name}" for name, one in zip(self.names, self.all))
+            lines.append(f"  in the {self.mixed} groups of mixed outcome, the best-scored rollout has the best outcome in {told}")
+        if len(self.names) == 2:
+            lines.append(f"  the best-scored rollout differs in {self.changed} of {self.groups} groups")
+        for name, one in zip(self.names, self.all):
+            if one.finding:
+                lines.append(f"  {name}: {one.finding}; {one.bad} group(s) have advantage 0")
+        return lines
+
+
+def located(message: str, rollouts: Rollouts) -> str:
+    """The library's sentence of a finding, its rollout and group said as the file says them."""
+    def named(found: re.Match[str]) -> str:
+        i = int(found[1])
+        line = "" if rollouts.line is None else f"line {rollouts.line[i]}, "
+        return f"{line}sample {rollouts.sample[i]} of group {rollouts.group[i]}"
+
+    sentence = re.sub(r"rollout (\d+) of group \d+", named, message.removeprefix("passrl_report_status: "), count=1)
+    return re.sub(r"; \d+ group\(s\) have advantage 0$", "", sentence)
+
+
+class Choice:
+    """The group that a picture shows: the one asked for, or the most legible seen; held as rollouts of its own."""
+
+    def __init__(self, asked: str | None) -> None:
+        self.asked = asked
+        self.found: Rollouts | None = None
+        self.why = ""
+        self._points = -np.inf
+        self._keys: list[str] = []
+        self._count = 0
+
+    def add(self, rollouts: Rollouts, runs: list[Run], rows: list[GroupRow]) -> None:
+        """Looks at a batch."""
+        self._count += len(rows)
+        self._keys += [str(row.key) for row in rows[: max(5 - len(self._keys), 0)]]
+        steps = np.diff(rollouts.step_offsets) if rollouts.step_offsets is not None else runs[-1].shaped.num_chunks
+        for row in rows:
+            if self.asked is None:
+                points = _legible(rollouts, runs, row, steps)
+                if points > self._points:
+                    self._points, self.found, self.why = points, rollouts.take(row.rows), _why(rollouts, row, steps)
+            elif str(row.key) == self.asked and self.found is None:
+                self.found, self.why = rollouts.take(row.rows), "as asked"
+
+    def missing(self) -> str:
+        """What to say where the group asked for is not in the file."""
+        more = ", ..." if self._count > len(self._keys) else ""
+        return f"--group {self.asked}: the file has no such group; its {self._count} groups are {', '.join(self._keys)}{more}"
+
+
+def _legible(rollouts: Rollouts, runs: list[Run], row: GroupRow, steps: Any) -> float:
+    points = 0.0
+    mixed = rollouts.outcome is not None and np.ptp(rollouts.outcome[row.rows]) > 0
+    points += 3.0 * bool(mixed) + 2.0 * (3 <= len(row.rows) <= 10)
+    if rollouts.format_ok is not None:
+        wrong = int(np.count_nonzero(~rollouts.format_ok[row.rows]))
+        points += 1.5 * (0 < wrong < len(row.rows))
+        if rollouts.outcome is not None:
+            good = rollouts.outcome[row.rows][rollouts.format_ok[row.rows]]
+            points += 2.0 * (len(good) > 1 and bool(np.ptp(good) > 0))
+    points += 1.0 * (len({best(run, row.rows) for run in runs}) > 1)
+    counts = steps[row.rows]
+    return points + 0.5 * min(float(counts.mean()), 4.0) - 0.4 * max(float(counts.max()) - 7.0, 0.0)
+
+
+def _why(rollouts: Rollouts, row: GroupRow, steps: Any) -> str:
+    why = ["mixed outcomes" if rollouts.outcome is not None and np.ptp(rollouts.outcome[row.rows]) > 0 else "few long steps"]
+    if rollouts.format_ok is not None and 0 < np.count_nonzero(~rollouts.format_ok[row.rows]) < len(row.rows):
         why.append("mixed format")
     units = "chunks" if rollouts.step_offsets is None else "steps"
-    return chosen, f"chosen for {' and '.join(why)}, {len(chosen.rows)} rollouts of at most {int(steps[chosen.rows].max())} {units}"
+    return f"chosen for {' and '.join(why)}, {len(row.rows)} rollouts of at most {int(steps[row.rows].max())} {units}"

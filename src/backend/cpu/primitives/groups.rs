@@ -2,7 +2,7 @@
 use super::{Scratch, absent, counts, each_group};
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::outputs::{put_float, put_int};
-use crate::backend::cpu::standard::{Set, Standard};
+use crate::backend::cpu::standard::{Beside, Set, Standard};
 use crate::model::array::{Array, DType};
 use crate::model::batch::Problem;
 use crate::model::config::{Config, FORMAT, Kind, MAX_STREAMS, Missing, OUTCOME, Singleton, Stream};
@@ -66,7 +66,7 @@ fn statistics(problem: &Problem, x: &Array, stream: &Stream, members: Members) -
             }
         }
     }
-    let standard = Standard::new(stream, ROLLOUT_BITS, &extremes, &sums, i32::MIN, None);
+    let standard = Standard::new(stream, ROLLOUT_BITS, &extremes, &sums, Beside::default());
     let finding = if extremes.absmax >= exact::INFINITE {
         Some(if extremes.absmax >= exact::NAN { report::MISSING } else { report::NONFINITE })
     } else if n >= MOST {

@@ -1,0 +1,124 @@
+"""A configuration on a file in batches: the bits of one call on the whole file.
+
+Groups are whole in a batch, and most configurations make a group's advantages of nothing else: one pass. Batch whitening and sets of the whole batch
+ask for statistics of all groups first: a pass for each phase of `passrl.Partials` that has such a section. The sections for the groups are a batch's
+own and made anew in each pass: kept for all groups they would grow with the file.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ..batch import Batch, group_index
+from ..config import STREAM_FIELDS, Config
+from ..partials import Partials
+from ..plan import Plan, arguments_of
+from ..results import Shaped
+from ..shape import shape
+from .rollouts import Rollouts
+
+def settled(config: Config, rollouts: Rollouts) -> Config:
+    """The configuration with the kind that the file asks for, where none was told."""
+    if "kind" not in config.told and config.kind == "prm" and rollouts.kind() != "prm":
+        return config.replace(kind=rollouts.kind())
+    return config
+
+
+def limits(batches: Iterable[dict[str, Any]], config: Config) -> dict[str, Any]:
+    """The most that a plan is given in one of the batches."""
+    most: dict[str, Any] = {}
+    for arguments in batches:
+        batch = Batch(arguments_of(arguments), dense=True)
+        rollouts, elements = batch.largest_group(config)
+        found = {"rollouts": batch.rollouts, "groups": batch.groups, "tokens": batch.slots, "rollout_tokens": batch.longest,
+                 "steps": batch.num_steps, "group_rollouts": rollouts, "group_elements": elements}
+        most = {name: max(value, most.get(name, 1)) for name, value in found.items()}
+    return most
+
+
+def _shared_sections(config: Config, threads: int) -> list[tuple[int, list[int]]]:
+    """Phases with the sections that are of the whole batch: those that do not grow with the groups."""
+    layouts = []
+    for groups in (1, 2):
+        partials = Partials(Plan(config, threads=threads, rollouts=2, groups=groups, tokens=2))
+        layouts.append([[len(section.data) for section in partials.sections(phase)] for phase in range(partials.phases)])
+    found = [(phase, [i for i, (a, b) in enumerate(zip(*counts)) if a == b]) for phase, counts in enumerate(zip(*layouts))]
+    return [(phase, sections) for phase, sections in found if sections]
+
+
+class Shaper:
+    """Shapes batches of a file; `whole`: the file is one batch.
+
+    Every batch is to be given to `look` in each of `passes` passes before any is shaped. Errors: `passrl.Error` for a configuration that no plan takes.
+    """
+
+    def __init__(self, config: Config, threads: int, whole: bool) -> None:
+        self.config, self.threads, self.whole = config, threads, whole
+        self._shared = _shared_sections(config, threads)
+        self._known: list[list[Any]] = [[] for _ in self._shared]
+        # What a part of the file needs, and what the file needs.
+        self.looks = len(self._shared)
+        self.passes = 0 if whole else self.looks
+
+    def look(self, number: int, rollouts: Rollouts) -> None:
+        """Takes a batch's share of pass `number` of the statistics of all groups."""
+        if number >= self.looks:
+            return
+        partials, _ = self._begun(rollouts, number)
+        phase, shared = self._shared[number]
+        sections = partials.sections(phase)
+        if not self._known[number]:
+            self._known[number] = [sections[i].data.copy() for i in shared]
+            return
+        for i, known in zip(shared, self._known[number]):
+            combine: Callable[..., Any] = np.add if sections[i].op == "sum" else np.maximum
+            combine(known, sections[i].data, out=known)
+
+    def __call__(self, rollouts: Rollouts) -> Shaped:
+        """Shapes a batch. Errors: `passrl.Error`."""
+        if not self.whole:
+            return self.part(rollouts)
+        self.config = settled(self.config, rollouts)
+        return shape(self.config, threads=self.threads, **rollouts.arguments(self.config))
+
+    def part(self, rollouts: Rollouts) -> Shaped:
+        """Shapes whole groups of the file, a batch or not."""
+        self.config = settled(self.config, rollouts)
+        if not self.looks:
+            return shape(self.config, threads=self.threads, **rollouts.arguments(self.config))
+        partials, arguments = self._begun(rollouts, self.looks)
+        return partials.apply(**arguments)
+
+    def _begun(self, rollouts: Rollouts, known: int) -> tuple[Partials, dict[str, Any]]:
+        """Statistics of the batch's groups, and those of all groups from the first `known` passes; the phase of pass `known` is the last."""
+        self.config = settled(self.config, rollouts)
+        arguments = rollouts.arguments(self.config)
+        most = limits([arguments], self.config)
+        arguments["groups"] = group_index(rollouts.group)[0]
+        partials = Partials(Plan(self.config, threads=self.threads, **most))
+        last = self._shared[known][0] if known < self.looks else partials.phases - 1
+        given = {phase: (shared, values) for (phase, shared), values in list(zip(self._shared, self._known))[:known]}
+        for phase in range(last + 1):
+            partials.add(phase, **arguments)
+            if phase in given:
+                sections = partials.sections(phase)
+                for i, values in zip(*given[phase]):
+                    sections[i].data[:] = values
+        return partials, arguments
+
+
+def differences(config: Config) -> list[tuple[str, str, str]]:
+    """Fields that differ from the defaults: name, value, default; one of the stream table as `outcome.ddof`, or `ddof (all streams)`."""
+    plain = Config("pass")
+    found = [(name, str(value), str(getattr(plain, name))) for name, value in config if value != getattr(plain, name)]
+    for field in STREAM_FIELDS:
+        values = {name: getattr(row, field) for name, row in config.streams.items()}
+        defaults = {name: getattr(row, field) for name, row in plain.streams.items()}
+        if len(set(values.values())) == len(set(defaults.values())) == 1:
+            values, defaults = ({f"{field} (all streams)": one["outcome"]} for one in (values, defaults))
+        else:
+            values, defaults = ({f"{name}.{field}": value for name, value in one.items()} for one in (values, defaults))
+        found += [(name, str(value), str(defaults[name])) for name, value in values.items() if value != defaults[name]]
+    return found
