@@ -107,8 +107,8 @@ def entries() -> list[Entry]:
         entry("grpo", _rlvr("grpo", white=True, advantage_clip=1.5), "whiten_clip", config={"whiten": "tokens", "clip": 1.5}, refuses=single),
         entry("agentic_reinforce", _segments(1.0), inputs=("signal",), needs=none, source=AGENTIC + "compute_agentic_reinforce_return"),
         entry("agentic_reinforce", _segments(0.9), "gamma", ("signal",), {"gamma": 0.9}, needs=none, source=AGENTIC + "compute_agentic_reinforce_return"),
-        entry("gigpo", lambda case: _gigpo(case, 1.0, 1.0, 1.0), inputs=("outcome", "steps", "step_keys"), needs=none, refuses=frozenset({"empty"}),
-              source=AGENTIC + "compute_response_level_rewards"),
+        entry("gigpo", lambda case: _gigpo(case, 1.0, 1.0, 1.0), inputs=("outcome", "steps", "step_keys"), config={"step_gamma": 1.0}, needs=none,
+              refuses=frozenset({"empty"}), source=AGENTIC + "compute_response_level_rewards"),
         entry("gigpo", lambda case: _gigpo(case, 0.95, 1.0, 0.5), "gamma_weight", ("outcome", "steps", "step_keys"), {"step_gamma": 0.95, "w_process": 0.5}, needs=none,
               refuses=frozenset({"empty"}), source=AGENTIC + "compute_response_level_rewards"),
     ]
