@@ -11,7 +11,7 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test test-frameworks pictures bench clean header library rollouts miri
+.PHONY: help build demo test parity test-frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
+
+parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 GB), compares with tests/parity/golden, prints the table of presets
+	@PYTHON=$(PYTHON) tests/parity/setup.sh
+	@.venv-parity/bin/python -W ignore tests/parity/generate.py
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
 test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
