@@ -54,6 +54,9 @@ impl Worker<'_> {
         divergence(job.simd(), c.kl_in_reward, -c.kl_log_ratio_clamp, c.kl_clamp, p, r, kl);
         let mut bad = 0;
         scope.runs(0, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
+        if !scope.is_empty() && by_token && c.spreads() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward {
+            scope.gaps(scope.first, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
+        }
         let mut sum = 0.0;
         if !by_token && bad == 0 {
             sum = steps::exact_sum(kl, scope, 0, at.len);

@@ -32,7 +32,8 @@ fn roll(c: &mut Config) {
 /// Outcome plus the return of each step among the group's steps of equal state.
 fn gigpo(c: &mut Config) {
     (c.chunk, c.credit, c.k) = (Chunk::Step, Credit::Broadcast, 0.0);
-    (c.step_sets, c.step_value, c.step_gamma) = (StepSets::StepGroup, StepValue::ReturnToGo, 0.95);
+    (c.step_sets, c.step_value) = (StepSets::StepGroup, StepValue::ReturnToGo);
+    rows(c, |s| s.count_by = CountBy::Step);
 }
 
 /// Every per-rollout stream.
@@ -270,6 +271,24 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"miles.grpo"
     c"radixark/miles 31f1ca961, miles/ray/rollout/train_data_conversion.py; outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
+    c"miles.ppo"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (ppo); outcome, values"
+    |c| {
+        gae(c); raw(c); rows(c, |s| s.place = Place::End);
+        c.scan_mask = ScanMask::None; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+    };
+    c"miles.reinforce_plus_plus"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (reinforce_plus_plus); outcome"
+    |c| { tokens(c); raw(c); c.scan_mask = ScanMask::None; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
+    c"miles.reinforce_plus_plus_baseline"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (reinforce_plus_plus_baseline); outcome"
+    |c| {
+        broadcast(c); c.chunk = Chunk::Token; norm(c, Center::Group, Scale::None, 1e-6, Singleton::Zero);
+        kl(c, KlInReward::K1, KlPlace::Advantage, INF, INF);
+    };
+    c"miles.opd"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (on_policy_distillation); logp_policy, logp_teacher"
+    |c| { broadcast(c); (c.kind, c.chunk) = (Kind::Kl, Chunk::Token); raw_process(c); };
     c"miles.gae"
     c"radixark/miles 31f1ca961, miles/backends/training_utils/loss_hub/advantages.py (ppo); outcome, values"
     |c| { gae(c); raw(c); kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
@@ -396,16 +415,22 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"rllm.rloo"
     c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms, rloo; outcome"
     |c| { broadcast(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-6, Singleton::Passthrough); };
+    c"rllm.reinforce_plus_plus_baseline"
+    c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms/rl_algo.py, calculate_reinforce_plus_plus_baseline_advantages; outcome"
+    |c| {
+        broadcast(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Zero);
+        whiten(c, Whiten::Rollouts, 0, 1e-6, EpsilonMode::AddStd); c.whiten_shift = false;
+    };
     c"rllm.reinforce"
     c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms, reinforce; outcome"
     |c| { broadcast(c); raw(c); };
     c"verl_agent.gigpo"
-    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, an attempt once a group); steps without scores, with step_group; outcome"
-    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); };
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, gamma 0.95); steps without scores, with step_group; outcome"
+    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); c.step_gamma = 0.95; };
     c"verl_agent.gigpo_mean"
-    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, an attempt once a group); steps without scores, with step_group; outcome"
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, gamma 0.95); steps without scores, with step_group; outcome"
     |c| {
-        gigpo(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough);
+        gigpo(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); c.step_gamma = 0.95;
         c.streams[..MAX_PROCESS].iter_mut().for_each(|s| s.scale = Scale::None);
     };
     c"atropos.grpo_process"
