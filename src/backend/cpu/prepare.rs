@@ -98,9 +98,7 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
         self.keep_kl(i, &at, &scope, &mut kept);
-        if job.plan.slots.shaped && form != Form::Tokens && kept.state & state::HAS_PROCESS != 0 {
-            self.shape_lists(i, &at, &kept);
-        }
+        self.shape_lists(i, &at, &kept);
         self.without_stream(i, &mut kept);
         // SAFETY: the rollout is this thread's.
         unsafe { job.keep(i, kept) }
@@ -305,20 +303,22 @@ impl Worker<'_> {
         }
     }
 
-    /// The shaped rewards of a rollout's lists, beside them; the outcome in them is known once its KL is.
-    fn shape_lists(&self, i: usize, at: &Extent, kept: &Rollout) {
-        let job = self.job;
-        let (elements, chunks, tokens) = (kept.elements as usize, kept.chunks as usize, kept.count as usize);
+    /// The shaped reward of every element, chunk and token (fusion `reward_shaping`): once the rollout's KL is known.
+    fn shape_lists(&mut self, i: usize, at: &Extent, kept: &Rollout) {
+        let (job, plan) = (self.job, self.job.plan);
+        if !plan.slots.shaped || job.config().kind == Kind::Kl || kept.state & state::HAS_PROCESS == 0 {
+            return;
+        }
         let shape = job.shaped_reward(i);
         // SAFETY: the rollout's own lists.
         unsafe {
-            let map = |from: &[f32], to: &mut [f32], n: usize| to[..n].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
-            map(job.elements(0, at), job.elements(1, at), elements);
+            let map = |from: &[f32], to: &mut [f32], n: u32| to[..n as usize].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
+            map(job.elements(0, at), job.elements(1, at), kept.elements);
             if kept.state & state::ONE_LIST == 0 {
-                map(job.values(0, at), job.values(1, at), chunks);
+                map(job.values(0, at), job.values(1, at), kept.chunks);
             }
-            if job.plan.workspace.token_values.count > 0 {
-                map(job.token_values(0, at), job.token_values(1, at), tokens);
+            if plan.workspace.token_values.count > 0 {
+                map(job.token_values(0, at), job.token_values(1, at), kept.count);
             }
         }
     }
