@@ -104,7 +104,7 @@ fn read_scanned(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut
     let replaced = cfg.has_values() && r.token_rewards.is_some();
     if all && a_token && !l.stepless && cfg.chunk == Chunk::Token && !replaced {
         let mut value = |p: usize, t: usize| {
-            if t < l.toks[0] || l.toks.contains(&t) || l.dropped.contains(&t) {
+            if t < l.toks[0] || l.toks.contains(&t) {
                 return None;
             }
             let raw = match &r.logp {
