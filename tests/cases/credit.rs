@@ -174,8 +174,16 @@ fn scan_values() -> Vec<Case> {
                 r.values.as_mut().unwrap().fill(f32::NAN);
             }
         }),
-        case("scan_none_kl_of_scope_alone", Spec { reference: true, ..rewards().gaps() }, move |c, b| {
+        case("scan_none_kl_of_every_token", Spec { reference: true, ..rewards().gaps() }, move |c, b| {
             token(c, ScanMask::None);
+            (c.kl_in_reward, c.kl_place, c.kl_coef) = (KlInReward::K1, KlPlace::Reward, 0.1);
+            // The last rollout's is bad where it is hidden, and read all the same.
+            let r = b.rollouts.last_mut().unwrap();
+            let mask = r.mask.clone().unwrap();
+            r.logp_reference.as_mut().unwrap().iter_mut().zip(mask).for_each(|(p, seen)| *p = if seen { *p } else { f64::NAN });
+        }),
+        case("scan_decay_kl_of_scope_alone", Spec { reference: true, ..rewards().gaps() }, move |c, b| {
+            token(c, ScanMask::Decay);
             (c.kl_in_reward, c.kl_place, c.kl_coef) = (KlInReward::K1, KlPlace::Reward, 0.1);
             // Not read where it is hidden.
             for r in &mut b.rollouts {

@@ -67,6 +67,8 @@ pub struct Loaded {
     pub lam: f64,
     /// Of each in-scope token: the divergence of rule 58, before its coefficient; empty where none is asked for.
     pub kl: Vec<f32>,
+    /// The same of tokens out of scope (slot, divergence) that a scan takes part with.
+    pub kl_beyond: Vec<(usize, f32)>,
     /// P x len: process values of tokens out of scope that a scan takes part with (rule 59); empty where none does.
     pub beyond: Vec<Vec<Option<f32>>>,
     pub bad: bool,

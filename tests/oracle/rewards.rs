@@ -24,6 +24,11 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut boo
     if cfg.takes_kl() {
         let reference = r.logp_reference.as_ref().expect("KL in the reward needs a reference");
         let policy = r.policy();
+        let spread = cfg.scan_mask == ScanMask::None && matches!(cfg.credit, Credit::ReturnToGo | Credit::Gae) && cfg.kl_place == KlPlace::Reward;
+        if let (true, Some(&first)) = (spread, l.toks.first()) {
+            let outside = (first..r.len).filter(|t| !l.toks.contains(t));
+            l.kl_beyond = outside.map(|t| (t, admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap())).collect();
+        }
         l.kl = l.toks.iter().map(|&t| admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap()).collect();
     }
     let taken = if cfg.kl_place == KlPlace::Outcome && !l.kl.is_empty() { cfg.kl_coef * exact_sum(&l.kl) as f32 as f64 } else { 0.0 };

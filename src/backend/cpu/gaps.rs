@@ -56,11 +56,6 @@ impl Worker<'_> {
             let row = at.of(array);
             scope.gaps(first, at.len, |a, b| (a..b).for_each(|t| lines[t - first] += row.f32(t) as f64));
         }
-        if problem.reference.is_some() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward {
-            // SAFETY: the rollout's own list, kept by `keep_kl`.
-            let kl: &[f32] = unsafe { job.kl(at) };
-            scope.gaps(first, at.len, |a, b| (a..b).for_each(|t| lines[t - first] -= c.kl_coef * kl[t] as f64));
-        }
         if let (Some(beyond), ScanMask::None) = (terms.beyond, c.scan_mask) {
             // `place = end` means the extent's last token, in scope or not.
             lines[at.len - first - 1] += beyond;

@@ -73,6 +73,17 @@ impl Worker<'_> {
         }
     }
 
+    /// `scan_mask = none`: takes `kl_coef` times the KL of the tokens out of scope from their rewards, `lines` from the first in scope on.
+    pub fn take_gap_kl(job: Job, at: &Extent, scope: &Scope, lines: &mut [f64]) {
+        let c = job.config();
+        if job.problem.reference.is_none() || c.scan_mask != ScanMask::None || c.kl_place != KlPlace::Reward {
+            return;
+        }
+        // SAFETY: the rollout's own list, kept by `keep_kl`.
+        let kl: &[f32] = unsafe { job.kl(at) };
+        scope.gaps(scope.first, at.len, |a, b| (a..b).for_each(|t| lines[t - scope.first] -= c.kl_coef * kl[t] as f64));
+    }
+
     /// Takes `kl_coef` times the KL of the tokens in scope from a line of theirs, `to` (in order), or (`spread`) at their place after the first.
     pub fn take_kl(job: Job, at: &Extent, scope: &Scope, spread: bool, to: &mut [f64]) {
         let coef = job.config().kl_coef;
