@@ -26,7 +26,7 @@ fn gae(c: &mut Config) {
 fn roll(c: &mut Config) {
     rows(c, |s| s.place = Place::End);
     c.scan_mask = ScanMask::Decay;
-    kl(c, KlInReward::K3, KlPlace::Reward, INF, 10.0);
+    kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
 }
 
 /// Outcome plus the return of each step among the group's steps of equal state.
