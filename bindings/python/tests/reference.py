@@ -67,8 +67,8 @@ def opd(policy: float, teacher: float, base: float | None, weight: float) -> flo
 
 
 def k3(d: float, clamp: float) -> float:
-    """exp(-d) - 1 + d, limited."""
-    return max(min(math.exp(-d) - 1 + d, clamp), -clamp)
+    """exp(-d) - 1 + d, limited, in float32."""
+    return float(np.float32(max(min(math.exp(-d) - 1 + d, clamp), -clamp)))
 
 
 def whitened(rows: list[list[float]], counted: list[bool], ddof: int = 1, shift: bool = True) -> list[list[float]]:
