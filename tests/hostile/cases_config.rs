@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
         ("whiten_shift_unknown", Plan, PASSRL_ERR_VALUE, "config.whiten_shift is 3", |w| w.config.whiten_shift = 3),
         ("fill_padding_unknown", Plan, PASSRL_ERR_VALUE, "config.fill_padding is 2", |w| w.config.fill_padding = 2),
         ("strict_unknown", Plan, PASSRL_ERR_VALUE, "config.strict is 2", |w| w.config.strict = 2),
-        ("config_reserved", Plan, PASSRL_ERR_VALUE, "config.reserved0 is 1 and config.reserved1 0; they must be 0", |w| w.config.reserved0 = 1),
+        ("config_reserved", Plan, PASSRL_ERR_VALUE, "config.reserved0 is 1; it must be 0", |w| w.config.reserved0 = 1),
         ("num_process_0", Plan, PASSRL_ERR_VALUE, "config.num_process is 0; it must be from 1 to 4", |w| w.config.num_process = 0),
         ("num_process_5", Plan, PASSRL_ERR_VALUE, "config.num_process is 5", |w| w.config.num_process = 5),
         ("num_extra_negative", Plan, PASSRL_ERR_VALUE, "config.num_extra is -1", |w| w.config.num_extra = -1),
