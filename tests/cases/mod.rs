@@ -2,6 +2,7 @@
 //! Use from a test crate beside `mod oracle;`, as `mod cases;`.
 #![allow(dead_code, unused_imports)]
 
+mod baselines;
 mod build;
 mod credit;
 mod features;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Case> {
     table.extend(terms::cases());
     table.extend(credit::cases());
     table.extend(steps::cases());
+    table.extend(baselines::cases());
     table
 }
 

@@ -3,6 +3,7 @@
 //! Use from a test crate as `mod oracle;`.
 #![allow(dead_code, unused_imports)]
 
+mod baselines;
 mod chunks;
 mod credit;
 mod fuse;
@@ -173,6 +174,14 @@ pub enum StepValue {
     ReturnToGo,
 }
 
+/// Tokens of a group that share a baseline (rule 66).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenBaseline {
+    None,
+    Position,
+    Token,
+}
+
 /// The shorthand `standardize`: two fields by one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standardize {
@@ -281,6 +290,7 @@ pub struct Config {
     pub step_sets: StepSets,
     pub step_value: StepValue,
     pub step_gamma: f64,
+    pub token_baseline: TokenBaseline,
     pub rho_clip: f64,
     pub c_clip: f64,
 }
@@ -331,6 +341,7 @@ impl Default for Config {
             step_sets: StepSets::Group,
             step_value: StepValue::Score,
             step_gamma: 1.0,
+            token_baseline: TokenBaseline::None,
             rho_clip: 1.0,
             c_clip: 1.0,
         }
@@ -447,6 +458,9 @@ pub struct Rollout {
     pub logp_behavior: Option<Vec<f64>>,
     /// steps: `step_sets = step_group`.
     pub step_group: Option<Vec<i64>>,
+    /// `token_baseline`: the sum of the policy's squared probabilities at each token, and importance ratios.
+    pub sum_pi_squared: Option<Vec<f64>>,
+    pub token_ratio: Option<Vec<f64>>,
 }
 
 impl Rollout {
