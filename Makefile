@@ -11,7 +11,7 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test test-frameworks pictures bench clean header library rollouts
+.PHONY: help build demo test parity test-frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
 
+parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 GB), compares with tests/parity/golden, prints the table of presets
+	@PYTHON=$(PYTHON) tests/parity/setup.sh
+	@.venv-parity/bin/python -W ignore tests/parity/generate.py
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
+
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
 test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
@@ -51,6 +56,10 @@ bench: ## one table against a copy of the same bytes, recorded in benches/record
 	@echo "benches are built and run (about a minute each); log: target/bench.log"
 	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
 	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
+
+miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --locked --test small
 
 header: ## rewrite what is generated and committed: include/passrl.h, docs/third-party-licences.md
 	BLESS=1 $(CARGO) test --locked --test header --test licences

@@ -2,24 +2,13 @@
 #[path = "abi/common.rs"]
 mod common;
 
-use common::{ROOT, library, must, run, scratch};
+use common::{ROOT, c_program, must, run, scratch};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-/// Compiles one C file and links it to the library, which it will find by its SONAME.
 fn program(folder: &str, source: &str) -> PathBuf {
-    let folder = scratch(folder);
-    let link = folder.join("libpassrl.so.0");
-    let _ = std::fs::remove_file(&link);
-    std::os::unix::fs::symlink(library(), &link).expect("a link to the library");
-    let name = std::path::Path::new(source).file_stem().expect("a file's stem");
-    let program = folder.join(name);
-    let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-frounding-math", "-I"]);
-    cc.arg(format!("{ROOT}/include")).arg("-o").arg(&program).arg(format!("{ROOT}/{source}")).arg(library());
-    must(cc.arg(format!("-Wl,-rpath,{}", folder.display())).args(["-lm", "-lpthread", "-ldl"]));
-    program
+    c_program(folder, source, &[])
 }
 
 fn timed(name: &str, command: &mut Command) -> String {

@@ -45,6 +45,7 @@ system() {
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
     has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true
+    [ -e /usr/share/i18n/locales/de_DE ] || install locales "a locale with a decimal comma, for one test" || true
     return $broken
 }
 

@@ -19,7 +19,7 @@ use crate::error::{self, Refused, Result};
 use crate::numerics::fpmode::with_default_mode;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 thread_local! {
     /// Inside the library: a panic here is ours, is reported as a status and is not printed.
@@ -52,15 +52,17 @@ pub(crate) fn guard(function: &'static str, body: impl FnOnce() -> Result<i32>) 
 /// The default panic hook prints to the host's stderr. Ours is silent for panics inside the library, which `guard` reports, and leaves
 /// every other one to the hook that was there. (The hook is that of the Rust runtime linked into this library, not the host's.)
 fn quiet_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let ours = INSIDE.try_with(Cell::get).unwrap_or(false)
-                || std::thread::current().name().is_some_and(|name| name.starts_with("passrl"));
-            if !ours {
-                before(info);
-            }
-        }));
-    });
+    // Not a `Once`: a process forked by another thread in the middle of one would wait in it for a thread that it does not have.
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Relaxed) || DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let ours = INSIDE.try_with(Cell::get).unwrap_or(false)
+            || std::thread::current().name().is_some_and(|name| name.starts_with("passrl"));
+        if !ours {
+            before(info);
+        }
+    }));
 }

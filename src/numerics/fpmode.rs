@@ -44,7 +44,7 @@ pub fn with_default_mode<R>(work: impl FnOnce() -> R) -> R {
     call(work)
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod arch {
     use std::arch::asm;
 
@@ -74,7 +74,7 @@ mod arch {
     }
 }
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 mod arch {
     use std::arch::asm;
 
@@ -103,8 +103,8 @@ mod arch {
     }
 }
 
-/// No way to read the mode is known here, so the default one is assumed.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// No way to read the mode is known here (Miri has no assembly, and only the default mode), so the default one is assumed.
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod arch {
     pub type State = ();
 
@@ -138,7 +138,7 @@ mod tests {
         const { assert!(Wrap::<u32>::SEND) };
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     mod x86_64 {
         use super::super::*;
         use std::arch::asm;

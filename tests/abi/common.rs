@@ -21,6 +21,21 @@ pub fn scratch(name: &str) -> PathBuf {
     folder
 }
 
+/// Compiles one C file and links it to the library, which it will find by its SONAME.
+pub fn c_program(folder: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let folder = scratch(folder);
+    let link = folder.join("libpassrl.so.0");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(library(), &link).expect("a link to the library");
+    let name = Path::new(source).file_stem().expect("a file's stem");
+    let program = folder.join(name);
+    let mut cc = Command::new("cc");
+    cc.args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-frounding-math", "-I"]);
+    cc.arg(format!("{ROOT}/include")).arg("-o").arg(&program).arg(format!("{ROOT}/{source}")).arg(library()).args(flags);
+    must(cc.arg(format!("-Wl,-rpath,{}", folder.display())).args(["-lm", "-lpthread", "-ldl"]));
+    program
+}
+
 /// Runs a program to its end; its output, and a sentence where it fails.
 pub fn run(command: &mut Command) -> Result<Output, String> {
     let output = command.output().map_err(|e| format!("{command:?} does not start: {e}"))?;

@@ -4,6 +4,7 @@ use crate::oracle::Batch;
 use half::bf16;
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_view;
+use std::alloc;
 use std::ffi::c_void;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,23 +82,54 @@ impl Layout {
     }
 }
 
+/// Memory of exactly so many bytes, with no more than an element's alignment: what lies around it is somebody else's.
+pub struct Block {
+    pub at: *mut u8,
+    layout: alloc::Layout,
+}
+
+impl Block {
+    pub fn new(bytes: usize, align: usize) -> Block {
+        let layout = alloc::Layout::from_size_align(bytes.max(1), align).expect("a layout");
+        // SAFETY: at least one byte.
+        let at = unsafe { alloc::alloc(layout) };
+        assert!(!at.is_null(), "no {bytes} bytes");
+        Block { at, layout }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: as allocated.
+        unsafe { alloc::dealloc(self.at, self.layout) }
+    }
+}
+
 /// Owns the memory and the views.
 #[derive(Default)]
 pub struct Arena {
-    memory: Vec<Vec<u64>>,
+    pub memory: Vec<Block>,
     views: Vec<Box<passrl_view>>,
     /// As `How::other_floats`.
     pub other_floats: bool,
 }
 
 impl Arena {
-    /// A view of new memory of `count` elements of `bytes` each; `fill` writes element by element.
+    /// A view of new memory of `count` elements of `bytes` each; `fill` writes element by element. What the view reaches is there, and no byte more.
     pub fn add(&mut self, dtype: i32, bytes: usize, count: usize, shape: ([i64; 2], [i64; 2], i32), fill: impl FnOnce(*mut u8)) -> *const passrl_view {
-        let mut memory = vec![0u64; (count * bytes).div_ceil(8) + 1];
-        fill(memory.as_mut_ptr().cast());
-        let data = memory.as_mut_ptr().cast::<c_void>();
-        self.memory.push(memory);
+        let mut whole = vec![0u64; (count * bytes).div_ceil(8)];
+        fill(whole.as_mut_ptr().cast());
         let (shape, stride, ndim) = shape;
+        let reach = if shape[0] * shape[1] > 0 { (shape[0] - 1) * stride[0] + (shape[1] - 1) * stride[1] + 1 } else { 0 } as usize;
+        let memory = Block::new(reach.min(count) * bytes, bytes);
+        // SAFETY: `whole` has as many bytes.
+        unsafe { memory.at.copy_from_nonoverlapping(whole.as_ptr().cast(), reach.min(count) * bytes) };
+        let data = memory.at.cast::<c_void>();
+        self.memory.push(memory);
         self.views.push(Box::new(passrl_view { data, shape, stride, ndim, dtype, device_type: PASSRL_CPU, device_id: 0 }));
         &**self.views.last().expect("just pushed")
     }

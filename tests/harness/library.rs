@@ -1,4 +1,5 @@
 //! The shipped `libpassrl.so`, opened as a host would.
+use super::arrays::Block;
 use super::slices::Outputs;
 use super::{How, Placed};
 use libloading::Library as So;
@@ -120,9 +121,10 @@ impl Plan {
     /// Workspace full of dirt, aligned to 64.
     pub fn workspace(&self, how: &How) -> Workspace {
         let bytes = self.size("passrl_plan_workspace_size");
-        let mut memory = vec![how.dirt; bytes + 64];
-        let skip = memory.as_ptr().align_offset(64);
-        Workspace { at: memory[skip..].as_mut_ptr().cast(), bytes, _memory: memory }
+        let memory = Block::new(bytes, 64);
+        // SAFETY: as many bytes.
+        unsafe { memory.at.write_bytes(how.dirt, bytes) };
+        Workspace { at: memory.at.cast(), bytes, _memory: memory }
     }
 
     pub fn run(&self, placed: &mut Placed, outputs: &mut Outputs, how: &How) -> (Status, String) {
@@ -138,7 +140,7 @@ impl Plan {
 pub struct Workspace {
     pub at: *mut c_void,
     pub bytes: usize,
-    _memory: Vec<u8>,
+    _memory: Block,
 }
 
 impl Drop for Plan {

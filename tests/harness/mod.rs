@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 mod arrays;
+pub mod fence;
 mod library;
 mod slices;
 
@@ -173,6 +174,13 @@ pub struct Placed<'b> {
     pub layout: Layout,
     of: &'b Batch,
     signal: Option<usize>,
+}
+
+impl Placed<'_> {
+    /// From here on a write to an input ends the test, where its memory is fenced.
+    pub fn seal(&self) {
+        self.arena.memory.iter().for_each(|block| fence::seal(block.at, block.bytes()));
+    }
 }
 
 fn any<T>(batch: &Batch, of: impl Fn(&Rollout) -> Option<T>) -> bool {
@@ -376,6 +384,9 @@ pub fn try_run(cfg: &Config, batch: &Batch, how: &How) -> Result<Got, String> {
     let library = library();
     let plan = library.plan(&config(library, cfg), &limits(batch, how), how).map_err(|(_, message)| message)?;
     let mut placed = place(cfg, batch, how);
+    if !how.in_place {
+        placed.seal();
+    }
     let mut sinks = slices::Outputs::new(&placed, how);
     let (status, message) = plan.run(&mut placed, &mut sinks, how);
     if status < 0 {

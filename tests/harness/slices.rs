@@ -178,6 +178,7 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
         let mut other = sliced.merged.then(|| buffer.clone());
         for (n, p) in order.into_iter().enumerate() {
             let placed = place(cfg, &parts[p].1, how);
+            placed.seal();
             let workspace = plan.workspace(how);
             let into = match (&mut other, n % 2) {
                 (Some(other), 1) => other,
@@ -198,6 +199,7 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
     let mut whole: Option<Got> = None;
     for (rows, part) in &parts {
         let placed = place(cfg, part, how);
+        placed.seal();
         let mut outputs = Outputs::new(&placed, how);
         let workspace = plan.workspace(how);
         // SAFETY: as above.

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from ctypes import byref
 from typing import Any
@@ -23,7 +22,17 @@ _LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rol
 _MOST_FREE = os.cpu_count() or 1
 
 _contexts: dict[tuple[int, int, int], Context] = {}
-_lock = threading.Lock()
+
+
+def _finally(owner: Any, end: Any, *arguments: Any) -> None:
+    # Not at the interpreter's exit: daemon threads may be inside the library then.
+    weakref.finalize(owner, end, *arguments).atexit = False
+
+
+def _destroy(function: Any, handle: ctypes.c_void_p) -> None:
+    function(handle)
+    # In a cycle of garbage a `__del__` may use it after this: the library refuses NULL.
+    handle.value = None
 
 
 class Context:
@@ -35,7 +44,7 @@ class Context:
         handle = ctypes.c_void_p()
         _ffi.call("context_create", byref(options), byref(handle))
         self.handle = handle
-        weakref.finalize(self, _ffi.function("context_destroy"), handle)
+        _finally(self, _destroy, _ffi.function("context_destroy"), handle)
 
     def __repr__(self) -> str:
         return _ffi.described("context_describe", self.handle)
@@ -50,16 +59,17 @@ def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.C
     else:
         refuse(ERR_VALUE, f'passrl: backend is {backend!r}; it is "cpu", "cuda" or None (where the arrays are)')
     key = (number, device[1] if number == _ffi.CUDA else 0, int(threads))
-    with _lock:
-        if key not in _contexts:
-            try:
-                _contexts[key] = Context(*key)
-            except Error as fault:
-                if backend is None and number == _ffi.CUDA:
-                    raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version's only backend is the CPU: "
-                                              "copy them to the host first") from None
-                raise
-        return _contexts[key]
+    # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
+    found = _contexts.get(key)
+    if found is not None:
+        return found
+    try:
+        return _contexts.setdefault(key, Context(*key))
+    except Error as fault:
+        if backend is None and number == _ffi.CUDA:
+            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version's only backend is the CPU: "
+                                      "copy them to the host first") from None
+        raise
 
 
 def stream_pointer(stream: Any) -> int | None:
@@ -120,7 +130,7 @@ class Plan:
         self._context = context(backend, threads, _device)
         self._handle = ctypes.c_void_p()
         _ffi.call("plan_create", self._context.handle, byref(self.config._raw), byref(limits), None, byref(self._handle))
-        weakref.finalize(self, _ffi.function("plan_destroy"), self._handle)
+        _finally(self, _destroy, _ffi.function("plan_destroy"), self._handle)
         needed = ctypes.c_size_t()
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
@@ -224,6 +234,12 @@ class Sinks:
         self.host[name] = memory
 
 
+def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p) -> None:
+    # As `_destroy`: whoever gets the memory next has it alone.
+    address.value = None
+    plan.release(memory)
+
+
 class Call:
     """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
 
@@ -231,10 +247,11 @@ class Call:
         self.plan, self.batch = plan, batch
         groups = batch.groups or (plan.limits["groups"] if batch.struct.group_index else 0)
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
+        # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace()
-        weakref.finalize(self, plan.release, self._workspace)
         # ctypes objects, made once: a call converts nothing.
         self.workspace_arguments = ctypes.c_void_p(arrays.address(self._workspace)), ctypes.c_size_t(plan.workspace_bytes)
+        _finally(self, _give_back, plan, self._workspace, self.workspace_arguments[0])
         tail = *self.workspace_arguments, ctypes.c_void_p(stream_pointer(stream))
         structs = byref(batch.struct), byref(self.sinks.struct)
         if buffer is None:

@@ -1,7 +1,7 @@
 """`passrl.shape`: one batch, one call."""
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,6 @@ from .plan import Call, Plan, refuse_comm
 from .results import Shaped
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
-_plans_lock = threading.Lock()
 _MOST_PLANS = 16
 
 
@@ -69,13 +68,12 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     for name, most in (("group_rollouts", (1 << 17) - 1), ("group_elements", (1 << 17) - 1)):
         limits[name] = min(_up(limits[name]), most) if limits[name] <= most else _up(limits[name])
     key = (config.key(), tuple(limits.items()), backend, threads, device)
-    with _plans_lock:
-        if key in _plans:
-            _plans.move_to_end(key)
-            return _plans[key]
-    plan = Plan(config, backend=backend, threads=threads, _device=device, **limits)
-    with _plans_lock:
-        _plans[key] = plan
+    # No lock (see `plan.context`): each step is one of the dict's own; a key that another thread has dropped between them is no matter.
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, _device=device, **limits))
+    with contextlib.suppress(KeyError):
+        _plans.move_to_end(key)
         while len(_plans) > _MOST_PLANS:
             _plans.popitem(last=False)
     return plan

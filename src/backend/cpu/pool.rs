@@ -29,6 +29,44 @@ impl Drop for Running {
     }
 }
 
+/// Bytes of a thread's stack.
+const STACK: usize = 2 << 20;
+
+/// While it lives, threads that are started take no signal of the host's: a handler would run where the host does not know of, and a signal that the host has
+/// blocked in its own threads would be delivered to ours. Faults stay open: they are the thread's own.
+struct HostSignals(#[cfg(all(unix, not(miri)))] libc::sigset_t);
+
+#[cfg(all(unix, not(miri)))]
+impl HostSignals {
+    fn block() -> HostSignals {
+        let (mut all, mut before) = (std::mem::MaybeUninit::uninit(), std::mem::MaybeUninit::<libc::sigset_t>::zeroed());
+        // SAFETY: both sets are ours; a sigset_t of zeros is one.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS] {
+                libc::sigdelset(all.as_mut_ptr(), fault);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            HostSignals(before.assume_init())
+        }
+    }
+}
+
+#[cfg(all(unix, not(miri)))]
+impl Drop for HostSignals {
+    fn drop(&mut self) {
+        // SAFETY: the mask that this thread had.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(not(all(unix, not(miri))))]
+impl HostSignals {
+    fn block() -> HostSignals {
+        HostSignals()
+    }
+}
+
 /// None yet, or the running pool.
 pub struct Pool {
     threads: usize,
@@ -58,22 +96,29 @@ impl Pool {
             return Ok(());
         }
         let handles = Mutex::new(Vec::new());
+        let signals = HostSignals::block();
         let built = rayon::ThreadPoolBuilder::new()
             .num_threads(self.threads)
             .spawn_handler(|thread| {
                 let name = format!("passrl-{}", thread.index());
-                let handle = std::thread::Builder::new().name(name).spawn(|| thread.run())?;
+                // Without a size the standard library would read RUST_MIN_STACK from the host's environment.
+                let handle = std::thread::Builder::new().name(name).stack_size(STACK).spawn(|| thread.run())?;
                 handles.lock().unwrap_or_else(|e| e.into_inner()).push(handle);
                 Ok(())
             })
             .build();
+        drop(signals);
+        let handles = handles.into_inner().unwrap_or_else(|e| e.into_inner());
         let pool = match built {
             Ok(pool) => pool,
-            Err(error) => return refuse!(RESOURCE, "{} threads could not be started ({error}); ask for fewer (options.threads)", self.threads),
+            Err(error) => {
+                // Those that did start have been told to end.
+                handles.into_iter().for_each(|handle| drop(handle.join()));
+                return refuse!(RESOURCE, "{} threads could not be started ({error}); ask for fewer (options.threads)", self.threads);
+            }
         };
         // A thread takes memory as it starts: it does so now, not during a run.
         pool.broadcast(|_| ());
-        let handles = handles.into_inner().unwrap_or_else(|e| e.into_inner());
         let new = Box::into_raw(Box::new(Running { pool: Some(pool), handles, pid: std::process::id() }));
         if self.running.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // Another plan was first. A pool replaced after a fork stays allocated: its threads are in another process.

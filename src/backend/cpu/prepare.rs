@@ -99,6 +99,7 @@ impl Worker<'_> {
         }
         self.keep_kl(i, &at, &scope, &mut kept);
         self.keep_baseline_weights(&at, &scope, &mut kept);
+        self.shape_lists(i, &at, &kept);
         self.without_stream(i, &mut kept);
         // SAFETY: the rollout is this thread's.
         unsafe { job.keep(i, kept) }
@@ -301,18 +302,24 @@ impl Worker<'_> {
                 });
             }
         }
-        if plan.slots.shaped && scored {
-            let shape = job.shaped_reward(i);
-            // SAFETY: the rollout's own lists.
-            unsafe {
-                let map = |from: &[f32], to: &mut [f32], n: usize| to[..n].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
-                map(job.elements(0, at), job.elements(1, at), list.count);
-                if kept.state & state::ONE_LIST == 0 {
-                    map(job.values(0, at), job.values(1, at), chunks.count);
-                }
-                if plan.workspace.token_values.count > 0 {
-                    map(job.token_values(0, at), job.token_values(1, at), scope.count);
-                }
+    }
+
+    /// The shaped reward of every element, chunk and token (fusion `reward_shaping`): once the rollout's KL is known.
+    fn shape_lists(&mut self, i: usize, at: &Extent, kept: &Rollout) {
+        let (job, plan) = (self.job, self.job.plan);
+        if !plan.slots.shaped || job.config().kind == Kind::Kl || kept.state & state::HAS_PROCESS == 0 {
+            return;
+        }
+        let shape = job.shaped_reward(i);
+        // SAFETY: the rollout's own lists.
+        unsafe {
+            let map = |from: &[f32], to: &mut [f32], n: u32| to[..n as usize].iter_mut().zip(from).for_each(|(r, s)| *r = shape(*s));
+            map(job.elements(0, at), job.elements(1, at), kept.elements);
+            if kept.state & state::ONE_LIST == 0 {
+                map(job.values(0, at), job.values(1, at), kept.chunks);
+            }
+            if plan.workspace.token_values.count > 0 {
+                map(job.token_values(0, at), job.token_values(1, at), kept.count);
             }
         }
     }
