@@ -155,7 +155,7 @@ pub const PASSRL_STEP_SETS_STEP_GROUP: i32 = 1;
 pub const PASSRL_STEP_VALUE_SCORE: i32 = 0;
 pub const PASSRL_STEP_VALUE_RETURN_TO_GO: i32 = 1;
 
-/// `token_baseline`: which tokens of a group's rollouts share a baseline: those at one position, or of one number among the tokens in scope.
+/// `token_baseline`: which tokens of a group's rollouts share a baseline: those at one offset in their extents, or of one number among the tokens in scope.
 pub const PASSRL_TOKEN_BASELINE_NONE: i32 = 0;
 pub const PASSRL_TOKEN_BASELINE_POSITION: i32 = 1;
 pub const PASSRL_TOKEN_BASELINE_TOKEN: i32 = 2;

@@ -293,7 +293,7 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
         return refuse!(PASSRL_ERR_NULL, "batch.signal[{signals}] is NULL and a later one is given; give signals first to last");
     }
     // A policy alone is a forgotten teacher, unless something else asks for it.
-    let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null() && b.sum_pi_squared.is_null();
+    let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null() && b.sum_pi_squared.is_null() && config.token_baseline == TokenBaseline::None;
     let logps = policy || !b.logp_teacher.is_null() || !b.logp_base.is_null();
     let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
     if config.step_value == StepValue::ReturnToGo {

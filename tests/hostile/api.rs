@@ -183,8 +183,8 @@ impl Api {
             assert_eq!(unsafe { f(plan, &mut bytes) }, PASSRL_OK);
             bytes
         };
-        // Sets of steps of equal state have no partials: any memory will do.
-        let pieces = w.config.step_sets != PASSRL_STEP_SETS_STEP_GROUP;
+        // Sets of steps of equal state and baselines a token have no partials: any memory will do.
+        let pieces = w.config.step_sets != PASSRL_STEP_SETS_STEP_GROUP && w.config.token_baseline == PASSRL_TOKEN_BASELINE_NONE;
         let (work, part) = (size("passrl_plan_workspace_size\0"), if pieces { size("passrl_partials_size\0") } else { 1024 });
         let partials_init = symbol!(self, passrl_partials_init(Plan, Mem, usize) -> i32);
         let mut memory: [Vec<u64>; 3] = [vec![0; work / 8 + 32], vec![0; part / 8 + 32], vec![0; part / 8 + 32]];

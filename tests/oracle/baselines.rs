@@ -23,7 +23,7 @@ pub fn subtract(cfg: &Config, batch: &Batch, loaded: &[Loaded], out: &mut Output
     }
     let place = |i: usize, j: usize| match cfg.token_baseline {
         TokenBaseline::Token => j,
-        _ => loaded[i].toks[j] - loaded[i].toks[0],
+        _ => loaded[i].toks[j],
     };
     for g in 0..batch.num_groups {
         let of_group = |i: &usize| batch.rollouts[*i].group == g && !out.rollouts[*i].forced_zero && !loaded[*i].toks.is_empty();

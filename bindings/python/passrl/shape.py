@@ -30,7 +30,7 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
             config.set(key, value)
         except UnknownNameError as fault:
             raise unknown_argument(fault, key, [*ARGUMENTS, "preset", "out", "dtype", "returns", "backend", "threads", "stream", "comm"]) from None
-    alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None and a.sum_pi_squared is None
+    alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None and config.token_baseline == "none"
     logps = a.logp_teacher is not None or alone
     if logps and a.steps is None and a.step_ends is None and a.step_marks is None and "kind" not in config.told and config.kind == "prm":
         config.set("kind", "kl")

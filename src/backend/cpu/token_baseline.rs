@@ -60,16 +60,16 @@ fn counts(kept: &Rollout) -> bool {
     kept.count > 0 && kept.state & (state::OUT_OF_STATS | state::ZEROED) == 0
 }
 
-/// Places that a rollout reaches: `count` tokens in scope, or positions from the first to the last of them.
+/// Places that a rollout reaches: tokens in scope, or tokens of its extent up to the last in scope.
 fn reach(by: TokenBaseline, kept: &Rollout) -> usize {
-    if by == TokenBaseline::Token { kept.count as usize } else { (kept.end - kept.first) as usize }
+    if by == TokenBaseline::Token { kept.count as usize } else { kept.end as usize }
 }
 
 /// Calls `each(line, place, count)` for runs of tokens in scope: the first's number among them, and its place.
 fn runs(by: TokenBaseline, scope: &Scope, len: usize, mut each: impl FnMut(usize, usize, usize)) {
     let mut line = 0;
     scope.runs(0, len, |a, b| {
-        each(line, if by == TokenBaseline::Token { line } else { a - scope.first }, b - a);
+        each(line, if by == TokenBaseline::Token { line } else { a }, b - a);
         line += b - a;
     });
 }
