@@ -218,6 +218,11 @@
 
 #define PASSRL_ZERO_VARIANCE_CENTER 1
 
+// `count_by` of a per-rollout stream: how often a rollout's value is in its set.
+#define PASSRL_COUNT_BY_ROLLOUT 0
+
+#define PASSRL_COUNT_BY_STEP 1
+
 // `kl_in_reward`: the divergence of a token, from d = logp_policy - logp_reference.
 #define PASSRL_KL_NONE 0
 
@@ -388,8 +393,8 @@ typedef struct passrl_stream {
     int32_t place;
     // `PASSRL_ZERO_VARIANCE_*`: what a set of equal values gives.
     int32_t zero_variance;
-    // Must be 0.
-    int32_t reserved0;
+    // `PASSRL_COUNT_BY_*`: how often a rollout's value is in its set.
+    int32_t count_by;
     // Per-rollout streams: values are limited to [-c, c] before anything else; +inf.
     double clip_value;
     // Per-rollout streams: standardised values are limited to [-c, c]; +inf.

@@ -27,7 +27,7 @@ pub fn from_model(config: &Config) -> passrl_config {
             missing: row.missing.number(),
             place: row.place.number(),
             zero_variance: row.zero_variance.number(),
-            reserved0: 0,
+            count_by: row.count_by.number(),
             clip_value: row.clip_value,
             clip_standardized: row.clip_standardized,
             reserved: [0; 3],

@@ -122,6 +122,10 @@ pub const PASSRL_PLACE_END: i32 = 2;
 pub const PASSRL_ZERO_VARIANCE_ZERO: i32 = 0;
 pub const PASSRL_ZERO_VARIANCE_CENTER: i32 = 1;
 
+/// `count_by` of a per-rollout stream: how often a rollout's value is in its set.
+pub const PASSRL_COUNT_BY_ROLLOUT: i32 = 0;
+pub const PASSRL_COUNT_BY_STEP: i32 = 1;
+
 /// `kl_in_reward`: the divergence of a token, from d = logp_policy - logp_reference.
 pub const PASSRL_KL_NONE: i32 = 0;
 pub const PASSRL_KL_K1: i32 = 1;

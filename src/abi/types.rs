@@ -50,8 +50,8 @@ pub struct passrl_stream {
     pub place: i32,
     /// `PASSRL_ZERO_VARIANCE_*`: what a set of equal values gives.
     pub zero_variance: i32,
-    /// Must be 0.
-    pub reserved0: i32,
+    /// `PASSRL_COUNT_BY_*`: how often a rollout's value is in its set.
+    pub count_by: i32,
     /// Per-rollout streams: values are limited to [-c, c] before anything else; +inf.
     pub clip_value: f64,
     /// Per-rollout streams: standardised values are limited to [-c, c]; +inf.

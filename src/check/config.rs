@@ -61,7 +61,7 @@ pub(super) fn stream(at: std::fmt::Arguments<'_>, row: &passrl_stream) -> Result
             }
         };
     }
-    if row.reserved0 != 0 || row.reserved != [0; 3] {
+    if row.reserved != [0; 3] {
         return refuse!(PASSRL_ERR_VALUE, "{at} has a reserved field that is not 0");
     }
     let center: Center = at!(choice("center", row.center));
@@ -79,6 +79,7 @@ pub(super) fn stream(at: std::fmt::Arguments<'_>, row: &passrl_stream) -> Result
         missing: at!(choice("missing", row.missing)),
         place: at!(choice("place", row.place)),
         zero_variance: at!(choice("zero_variance", row.zero_variance)),
+        count_by: at!(choice("count_by", row.count_by)),
         clip_value: at!(within("clip_value", row.clip_value, f64::MIN_POSITIVE, f64::INFINITY)),
         clip_standardized: at!(within("clip_standardized", row.clip_standardized, f64::MIN_POSITIVE, f64::INFINITY)),
     })

@@ -43,6 +43,21 @@ pub(super) fn together(c: &Config) -> Result<()> {
     let joint = matches!(c.fusion, Fusion::RewardShaping | Fusion::Pooled);
     for (index, s) in c.streams.iter().enumerate() {
         let name = stream_name(index);
+        let by_step = s.count_by == CountBy::Step;
+        if by_step && (index < MAX_PROCESS || joint || c.kind != Kind::Prm) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.{name}.count_by is step with kind = {} and fusion = {}; it counts a rollout's value of a per-rollout stream once a step: set rollout, or kind = prm and fusion = advantage",
+                c.kind.name(), c.fusion.name()
+            );
+        }
+        if by_step && (s.leaves_out() || s.asks_batch() || s.center == Center::LengthWeighted) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.{name}.count_by is step with center {} and scale {}; it is for sets of the group of which nothing is left out: set count_by = rollout",
+                s.center.name(), s.scale.name()
+            );
+        }
         if joint && (s.place != Place::Every || s.clip_standardized < f64::INFINITY) {
             return refuse!(
                 PASSRL_ERR_CONFLICT,
@@ -67,11 +82,11 @@ pub(super) fn together(c: &Config) -> Result<()> {
 /// A configuration for `passrl_group_flags`, which sees the per-rollout streams alone.
 pub(super) fn early_flags(c: &Config) -> Result<()> {
     for (index, s) in c.streams.iter().enumerate().skip(OUTCOME) {
-        if s.center == Center::LengthWeighted || s.clip_value < f64::INFINITY {
+        if s.center == Center::LengthWeighted || s.count_by == CountBy::Step || s.clip_value < f64::INFINITY {
             return refuse!(
                 PASSRL_ERR_CONFLICT,
-                "config.{} has center {} and clip_value {:?}; flags alone are of the values as they are: set another center and inf",
-                stream_name(index), s.center.name(), s.clip_value
+                "config.{} has center {}, count_by {} and clip_value {:?}; flags alone are of the values as they are: set another center, rollout and inf",
+                stream_name(index), s.center.name(), s.count_by.name(), s.clip_value
             );
         }
     }

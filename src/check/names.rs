@@ -106,6 +106,7 @@ const STREAM_FIELDS: &[(&str, Setter<passrl_stream>)] = &[
     ("missing", |s, key, value| chosen::<Missing>(key, value).map(|v| s.missing = v)),
     ("place", |s, key, value| chosen::<Place>(key, value).map(|v| s.place = v)),
     ("zero_variance", |s, key, value| chosen::<ZeroVariance>(key, value).map(|v| s.zero_variance = v)),
+    ("count_by", |s, key, value| chosen::<CountBy>(key, value).map(|v| s.count_by = v)),
     ("clip_value", |s, key, value| number(key, value).map(|v| s.clip_value = v)),
     ("clip_standardized", |s, key, value| number(key, value).map(|v| s.clip_standardized = v)),
 ];

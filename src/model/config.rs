@@ -42,6 +42,7 @@ choice!(LooUnit { Element = 0 "element", Rollout = 1 "rollout" });
 choice!(Singleton { Zero = 0 "zero", Passthrough = 1 "passthrough", Refuse = 2 "refuse" });
 choice!(Place { Every = 0 "every", Last = 1 "last", End = 2 "end" });
 choice!(ZeroVariance { Zero = 0 "zero", Center = 1 "center" });
+choice!(CountBy { Rollout = 0 "rollout", Step = 1 "step" });
 choice!(KlInReward { None = 0 "none", K1 = 1 "k1", K2 = 2 "k2", K3 = 3 "k3", Abs = 4 "abs" });
 choice!(KlPlace { Outcome = 0 "outcome", Reward = 1 "reward", Advantage = 2 "advantage" });
 choice!(ScanMask { Carry = 0 "carry", Decay = 1 "decay", None = 2 "none" });
@@ -73,6 +74,7 @@ pub struct Stream {
     pub missing: Missing,
     pub place: Place,
     pub zero_variance: ZeroVariance,
+    pub count_by: CountBy,
     pub clip_value: f64,
     pub clip_standardized: f64,
 }

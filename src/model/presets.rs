@@ -47,6 +47,7 @@ fn fields() -> Config {
         missing: Missing::Error,
         place: Place::Every,
         zero_variance: ZeroVariance::Zero,
+        count_by: CountBy::Rollout,
         clip_value: f64::INFINITY,
         clip_standardized: f64::INFINITY,
     };

@@ -7,6 +7,7 @@ mod build;
 mod credit;
 mod features;
 mod hostile;
+mod kl_reward;
 mod random;
 mod random_estimators;
 mod sets;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Case> {
     table.extend(worked_examples().into_iter().map(|w| w.case));
     table.extend(sets::cases());
     table.extend(terms::cases());
+    table.extend(kl_reward::cases());
     table.extend(credit::cases());
     table.extend(steps::cases());
     table.extend(baselines::cases());

@@ -56,6 +56,7 @@ fn walk(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], a: &[f64
     }
     if cfg.takes_kl() && cfg.kl_place == KlPlace::Reward {
         l.toks.iter().zip(&l.kl).for_each(|(&t, kl)| rewards[t] -= cfg.kl_coef * *kl as f64);
+        l.kl_beyond.iter().for_each(|(t, kl)| rewards[*t] -= cfg.kl_coef * *kl as f64);
     }
     let carry = cfg.scan_mask == ScanMask::Carry;
     let slots: Vec<usize> = if carry { l.toks.clone() } else { (0..r.len).collect() };

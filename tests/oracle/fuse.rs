@@ -93,15 +93,16 @@ impl Fuser<'_> {
         sums
     }
 
-    /// A token out of scope has no process reward where a value of any stream is left out.
+    /// Process rewards of tokens out of scope; a stream whose value is left out has none there.
     fn beyond(&self) -> Vec<f64> {
-        if self.l.beyond.is_empty() {
-            return Vec::new();
+        let mut sums = vec![0.0; if self.l.beyond.is_empty() { 0 } else { self.r.len }];
+        for (p, values) in self.l.beyond.iter().enumerate() {
+            let operator = self.operator(&self.cfg.process[p], p, &self.group.sets[p]);
+            for (sum, x) in sums.iter_mut().zip(values) {
+                *sum += x.map_or(0.0, |x| self.weight(p) * operator.apply(x as f64));
+            }
         }
-        let streams = 0..self.l.beyond.len();
-        let operators: Vec<Operator> = streams.clone().map(|p| self.operator(&self.cfg.process[p], p, &self.group.sets[p])).collect();
-        let term = |p: usize, t: usize| self.l.beyond[p][t].map(|x| self.weight(p) * operators[p].apply(x as f64));
-        (0..self.r.len).map(|t| streams.clone().map(|p| term(p, t)).sum::<Option<f64>>().unwrap_or(0.0)).collect()
+        sums
     }
 
     /// Rule 54. The part that every chunk gains is the sequence's.

@@ -59,8 +59,6 @@ pub struct Loaded {
     pub elements: Vec<Vec<(f32, i64)>>,
     /// Outcome, format, others: None is missing and excluded, or not given.
     pub rows: Vec<Option<f32>>,
-    /// Tokens that a missing first process value took out of scope.
-    pub dropped: Vec<usize>,
     /// Of each in-scope token: the number of its step's set.
     pub keys: Vec<i64>,
     /// What is subtracted under `center = given`.
@@ -69,6 +67,8 @@ pub struct Loaded {
     pub lam: f64,
     /// Of each in-scope token: the divergence of rule 58, before its coefficient; empty where none is asked for.
     pub kl: Vec<f32>,
+    /// The same of tokens out of scope (slot, divergence) that a scan takes part with.
+    pub kl_beyond: Vec<(usize, f32)>,
     /// P x len: process values of tokens out of scope that a scan takes part with (rule 59); empty where none does.
     pub beyond: Vec<Vec<Option<f32>>>,
     pub bad: bool,
@@ -271,7 +271,6 @@ fn token_values(cfg: &Config, r: &Rollout, l: &mut Loaded, bad: &mut bool, repor
         first.push(admit(raw, cfg.process[0].missing, bad, report));
     }
     let keep: Vec<bool> = first.iter().map(|v| v.is_some()).collect();
-    l.dropped = (0..keep.len()).filter(|&i| !keep[i]).map(|i| l.toks[i]).collect();
     retain(l, &keep);
     first.retain(|v| v.is_some());
     let mut all = vec![first];

@@ -24,6 +24,11 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut boo
     if cfg.takes_kl() {
         let reference = r.logp_reference.as_ref().expect("KL in the reward needs a reference");
         let policy = r.policy();
+        let spread = cfg.scan_mask == ScanMask::None && matches!(cfg.credit, Credit::ReturnToGo | Credit::Gae) && cfg.kl_place == KlPlace::Reward;
+        if let (true, Some(&first)) = (spread, l.toks.first()) {
+            let outside = (first..r.len).filter(|t| !l.toks.contains(t));
+            l.kl_beyond = outside.map(|t| (t, admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap())).collect();
+        }
         l.kl = l.toks.iter().map(|&t| admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap()).collect();
     }
     if cfg.token_baseline != TokenBaseline::None {
@@ -110,7 +115,7 @@ fn read_scanned(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut
     let replaced = cfg.has_values() && r.token_rewards.is_some();
     if all && a_token && !l.stepless && cfg.chunk == Chunk::Token && !replaced {
         let mut value = |p: usize, t: usize| {
-            if t < l.toks[0] || l.toks.contains(&t) || l.dropped.contains(&t) {
+            if t < l.toks[0] || l.toks.contains(&t) {
                 return None;
             }
             let raw = match &r.logp {

@@ -25,7 +25,7 @@ class Stream(ctypes.Structure):
     _fields_ = [
         ("weight", c_double), ("epsilon", c_double), ("center", c_int32), ("scale", c_int32), ("ddof", c_int32),
         ("epsilon_mode", c_int32), ("loo_unit", c_int32), ("singleton", c_int32), ("missing", c_int32), ("place", c_int32),
-        ("zero_variance", c_int32), ("reserved0", c_int32), ("clip_value", c_double), ("clip_standardized", c_double),
+        ("zero_variance", c_int32), ("count_by", c_int32), ("clip_value", c_double), ("clip_standardized", c_double),
         ("reserved", c_int64 * 3), ("name", c_char * 32),
     ]
 

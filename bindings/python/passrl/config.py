@@ -40,13 +40,14 @@ STREAM_CHOICES: dict[str, tuple[str, ...]] = {
     "missing": ("error", "zero", "exclude"),
     "place": ("every", "last", "end"),
     "zero_variance": ("zero", "center"),
+    "count_by": ("rollout", "step"),
 }
 _FLAGS = {"merge_equal_steps", "bridge_scope_gaps", "whiten_shift", "fill_padding", "strict", "compat"}
 FIELDS: tuple[str, ...] = tuple(
     str(field[0]) for field in _ffi.Config._fields_ if field[0] not in ("struct_size", "reserved0", "streams")
 )
 STREAM_FIELDS = ("weight", "epsilon", "center", "scale", "ddof", "epsilon_mode", "loo_unit", "singleton", "missing", "place",
-                 "zero_variance", "clip_value", "clip_standardized")
+                 "zero_variance", "count_by", "clip_value", "clip_standardized")
 STREAM_NAMES: tuple[str, ...] = (
     *(f"process_{p}" for p in range(_ffi.MAX_PROCESS)), "outcome", "format", *(f"extra_{x}" for x in range(_ffi.MAX_EXTRA)))
 
@@ -76,6 +77,7 @@ class StreamView:
     missing: str
     place: str
     zero_variance: str
+    count_by: str
     clip_value: float
     clip_standardized: float
 

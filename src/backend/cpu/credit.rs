@@ -42,6 +42,7 @@ impl Worker<'_> {
                 lines[a - first..b - first].copy_from_slice(&v[n..n + b - a]);
                 n += b - a;
             });
+            Self::take_gap_kl(job, at, scope, lines);
             returns::scan(simd, lines, &plan.decay);
             gather(scope, at.len, lines);
             v.copy_from_slice(&lines[..k]);

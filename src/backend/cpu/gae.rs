@@ -73,6 +73,9 @@ impl Worker<'_> {
         if problem.reference.is_some() && c.kl_place == KlPlace::Reward {
             Self::take_kl(job, at, scope, spread, rewards);
         }
+        if spread {
+            Self::take_gap_kl(job, at, scope, rewards);
+        }
         n
     }
 

@@ -114,7 +114,8 @@ impl Worker<'_> {
                 }
                 continue;
             }
-            let weighs = c.streams[OUTCOME + s].center != Center::LengthWeighted || kept.count > 0;
+            let row = &c.streams[OUTCOME + s];
+            let weighs = (row.center != Center::LengthWeighted || kept.count > 0) && (row.count_by == CountBy::Rollout || kept.elements > 0);
             if counts && weighs {
                 to.extremes[slot].add(&one);
                 if slots.joint && !slots.shaped {
@@ -323,8 +324,11 @@ impl Worker<'_> {
             for s in 0..rollout_streams::COUNT {
                 let Some(x) = job.rollout_value(s, i) else { continue };
                 let slot = slots.of_rollout_stream(s);
-                if c.streams[OUTCOME + s].center == Center::LengthWeighted {
+                let row = &c.streams[OUTCOME + s];
+                if row.center == Center::LengthWeighted {
                     self.length_weighted_sum(x, slot, kept.count, of, &mut to.sums[slot]);
+                } else if row.count_by == CountBy::Step {
+                    self.counted_sum(x, slot, kept.elements, of, &mut to.sums[slot]);
                 } else {
                     self.one_sum(x, slot, of, &mut to.sums[slot]);
                 }
@@ -353,6 +357,14 @@ impl Worker<'_> {
             return;
         }
         exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], None, extremes, to);
+    }
+
+    /// A rollout's value as often as it has steps.
+    fn counted_sum(&self, x: f32, slot: usize, count: u32, of: &GroupState, to: &mut Sums) {
+        let extremes = &of.extremes[slot];
+        if !extremes.is_bad() && x.is_finite() && count > 0 {
+            exact::sums_wide(&Grid::new(self.job.plan.bits(slot), extremes.absmax), &[x], Some(&[count]), extremes, to);
+        }
     }
 
     /// A rollout's value as often as it has tokens in scope; the counts at the extremes are of rollouts.

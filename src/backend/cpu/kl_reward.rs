@@ -54,6 +54,9 @@ impl Worker<'_> {
         divergence(job.simd(), c.kl_in_reward, -c.kl_log_ratio_clamp, c.kl_clamp, p, r, kl);
         let mut bad = 0;
         scope.runs(0, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
+        if !scope.is_empty() && by_token && c.spreads() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward {
+            scope.gaps(scope.first, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
+        }
         let mut sum = 0.0;
         if !by_token && bad == 0 {
             sum = steps::exact_sum(kl, scope, 0, at.len);
@@ -68,6 +71,17 @@ impl Worker<'_> {
             // SAFETY: the rollout is this thread's. The finding has been made: the outcome is no second one.
             unsafe { *job.kl_sum(i) = if bad > 0 { 0.0 } else { sum } };
         }
+    }
+
+    /// `scan_mask = none`: takes `kl_coef` times the KL of the tokens out of scope from their rewards, `lines` from the first in scope on.
+    pub fn take_gap_kl(job: Job, at: &Extent, scope: &Scope, lines: &mut [f64]) {
+        let c = job.config();
+        if job.problem.reference.is_none() || c.scan_mask != ScanMask::None || c.kl_place != KlPlace::Reward {
+            return;
+        }
+        // SAFETY: the rollout's own list, kept by `keep_kl`.
+        let kl: &[f32] = unsafe { job.kl(at) };
+        scope.gaps(scope.first, at.len, |a, b| (a..b).for_each(|t| lines[t - scope.first] -= c.kl_coef * kl[t] as f64));
     }
 
     /// Takes `kl_coef` times the KL of the tokens in scope from a line of theirs, `to` (in order), or (`spread`) at their place after the first.

@@ -22,10 +22,18 @@ fn gae(c: &mut Config) {
     (c.chunk, c.credit) = (Chunk::None, Credit::Gae);
 }
 
+/// Rewards on the last token of the extent, lost where it is masked; discounts pass gaps.
+fn roll(c: &mut Config) {
+    rows(c, |s| s.place = Place::End);
+    c.scan_mask = ScanMask::Decay;
+    kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+}
+
 /// Outcome plus the return of each step among the group's steps of equal state.
 fn gigpo(c: &mut Config) {
     (c.chunk, c.credit, c.k) = (Chunk::Step, Credit::Broadcast, 0.0);
-    (c.step_sets, c.step_value, c.step_gamma) = (StepSets::StepGroup, StepValue::ReturnToGo, 0.95);
+    (c.step_sets, c.step_value) = (StepSets::StepGroup, StepValue::ReturnToGo);
+    rows(c, |s| s.count_by = CountBy::Step);
 }
 
 /// Every per-rollout stream.
@@ -90,49 +98,49 @@ pub(super) static PRESETS: &[Preset] = presets! {
     |c| (c.fusion, c.chunk, c.k) = (Fusion::Pooled, Chunk::Step, 0.0);
     c"verl.grpo"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_grpo_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.grpo_vectorized"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_grpo_vectorized_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.dr_grpo"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_grpo_outcome_advantage with norm_adv_by_std_in_grpo = False; outcome"
-    |c| { broadcast(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.grpo_passk"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_grpo_passk_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::RunnerUp, Scale::Group, 1e-6, Singleton::Refuse); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::RunnerUp, Scale::Group, 1e-6, Singleton::Refuse); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.gdpo"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_gdpo_outcome_advantage; a further stream a reward key"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); whiten_bessel(c); };
     c"verl.rloo"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_rloo_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.rloo_vectorized"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_rloo_vectorized_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-6, Singleton::Zero); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-6, Singleton::Zero); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.opo"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_opo_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::LengthWeighted, Scale::None, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::LengthWeighted, Scale::None, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.reinforce_plus_plus"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_reinforce_plus_plus_outcome_advantage; outcome or token_rewards"
-    |c| { tokens(c); raw(c); whiten_bessel(c); kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
+    |c| { tokens(c); raw(c); whiten_bessel(c); kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
     c"verl.reinforce_plus_plus_baseline"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_reinforce_plus_plus_baseline_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); whiten_bessel(c); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); whiten_bessel(c); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.remax"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_remax_outcome_advantage; outcome (or token_rewards beside it), baselines"
-    |c| { tokens(c); raw(c); c.streams[OUTCOME].center = Center::Given; kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
+    |c| { tokens(c); raw(c); c.streams[OUTCOME].center = Center::Given; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
     c"verl.gpg"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_gpg_outcome_advantage; outcome"
-    |c| { broadcast(c); norm(c, Center::Group, Scale::NonzeroShare, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K3, KlPlace::Outcome, 20.0, 10.0); };
+    |c| { broadcast(c); norm(c, Center::Group, Scale::NonzeroShare, 1e-6, Singleton::Passthrough); kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF); };
     c"verl.gae"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_gae_advantage_return; outcome or token_rewards, values"
-    |c| { gae(c); raw(c); whiten_bessel(c); kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
+    |c| { gae(c); raw(c); whiten_bessel(c); kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
     c"verl.optimal_token_baseline"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_optimal_token_baseline_advantage; outcome or token_rewards, logp_policy, sum_pi_squared (and token_ratio)"
-    |c| { tokens(c); raw(c); c.token_baseline = TokenBaseline::Position; kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
+    |c| { tokens(c); raw(c); c.token_baseline = TokenBaseline::Position; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
     c"verl.tir_optimal_token_baseline"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_multi_turn_optimal_token_baseline_advantage; as verl.optimal_token_baseline"
-    |c| { tokens(c); raw(c); c.token_baseline = TokenBaseline::Token; kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
+    |c| { tokens(c); raw(c); c.token_baseline = TokenBaseline::Token; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
     c"verl.prime"
     c"verl-project/verl-recipe, prime/prime_core_algos.py at 15510e8, compute_rloo_advantage_return; signal (the implicit reward a token), outcome"
     |c| {
@@ -246,8 +254,8 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"NVIDIA-NeMo/RL 7ea279abf, nemo_rl/algorithms/advantage_estimator.py, on-policy distillation; logp_policy, logp_teacher"
     |c| { broadcast(c); (c.kind, c.chunk) = (Kind::Kl, Chunk::Token); raw_process(c); };
     c"nemo_rl.raw_reward"
-    c"NVIDIA-NeMo/RL 7ea279abf, nemo_rl/algorithms/advantage_estimator.py, RawRewardAdvantageEstimator; outcome"
-    |c| { broadcast(c); raw(c); };
+    c"NVIDIA-NeMo/RL 7ea279abf, nemo_rl/algorithms/advantage_estimator.py, RawRewardAdvantageEstimator (normalize_advantages); outcome"
+    |c| { broadcast(c); raw(c); whiten_floor(c); };
     c"slime.grpo"
     c"THUDM/slime 624b824a8, slime/ray/rollout.py, _post_process_rewards, and backends/megatron_utils/loss.py; outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
@@ -269,6 +277,24 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"miles.grpo"
     c"radixark/miles 31f1ca961, miles/ray/rollout/train_data_conversion.py; outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
+    c"miles.ppo"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (ppo); outcome, values"
+    |c| {
+        gae(c); raw(c); rows(c, |s| s.place = Place::End);
+        c.scan_mask = ScanMask::None; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+    };
+    c"miles.reinforce_plus_plus"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (reinforce_plus_plus); outcome"
+    |c| { tokens(c); raw(c); c.scan_mask = ScanMask::None; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
+    c"miles.reinforce_plus_plus_baseline"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (reinforce_plus_plus_baseline); outcome"
+    |c| {
+        broadcast(c); c.chunk = Chunk::Token; norm(c, Center::Group, Scale::None, 1e-6, Singleton::Zero);
+        kl(c, KlInReward::K1, KlPlace::Advantage, INF, INF);
+    };
+    c"miles.opd"
+    c"radixark/miles (miles-rl 0.0.2), miles/backends/training_utils/loss.py, compute_advantages_and_returns (on_policy_distillation); logp_policy, logp_teacher"
+    |c| { broadcast(c); (c.kind, c.chunk) = (Kind::Kl, Chunk::Token); raw_process(c); };
     c"miles.gae"
     c"radixark/miles 31f1ca961, miles/backends/training_utils/loss_hub/advantages.py (ppo); outcome, values"
     |c| { gae(c); raw(c); kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
@@ -276,41 +302,41 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"areal-project/AReaL cbff54d64 (1.0.4), areal/trainer/ppo/actor.py, PPOActor._compute_advantages (reward_norm group, adv_norm batch); outcome"
     |c| {
         tokens(c); norm(c, Center::Group, Scale::Group, 1e-5, Singleton::Zero); rows(c, |s| (s.clip_value, s.place) = (20.0, Place::End));
-        whiten(c, Whiten::Tokens, 1, 1e-5, EpsilonMode::AddStd); kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+        whiten(c, Whiten::Tokens, 1, 1e-5, EpsilonMode::AddStd); kl(c, KlInReward::K1, KlPlace::Reward, INF, 10.0);
     };
     c"areal.dr_grpo"
     c"areal-project/AReaL cbff54d64 (1.0.4), areal/trainer/ppo/actor.py, PPOActor._compute_advantages (reward_norm mean of the group, no std, no adv_norm); outcome"
     |c| {
         tokens(c); norm(c, Center::Group, Scale::None, 1e-5, Singleton::Zero); rows(c, |s| (s.clip_value, s.place) = (20.0, Place::End));
-        kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+        kl(c, KlInReward::K1, KlPlace::Reward, INF, 10.0);
     };
     c"areal.rloo"
     c"areal-project/AReaL cbff54d64 (1.0.4), areal/trainer/ppo/actor.py, PPOActor._compute_advantages (reward_norm mean_leave1out, no std); outcome"
     |c| {
         tokens(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-5, Singleton::Zero); rows(c, |s| (s.clip_value, s.place) = (20.0, Place::End));
-        kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+        kl(c, KlInReward::K1, KlPlace::Reward, INF, 10.0);
     };
     c"areal.reinforce_plus_plus"
     c"areal-project/AReaL cbff54d64 (1.0.4), areal/trainer/ppo/actor.py, PPOActor._compute_advantages (no reward_norm, adv_norm batch); outcome"
     |c| {
         tokens(c); raw(c); rows(c, |s| (s.clip_value, s.place) = (20.0, Place::End)); whiten(c, Whiten::Tokens, 1, 1e-5, EpsilonMode::AddStd);
-        kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+        kl(c, KlInReward::K1, KlPlace::Reward, INF, 10.0);
     };
     c"areal.ppo"
     c"areal-project/AReaL cbff54d64 (1.0.4), areal/trainer/ppo/actor.py, PPOActor._compute_advantages (critic, adv_norm batch); outcome, values"
     |c| {
         gae(c); raw(c); rows(c, |s| (s.clip_value, s.place) = (20.0, Place::End)); whiten(c, Whiten::Tokens, 1, 1e-5, EpsilonMode::AddStd);
-        kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
+        kl(c, KlInReward::K1, KlPlace::Reward, INF, 10.0);
     };
     c"roll.grpo"
     c"alibaba/ROLL 8eb27cc2, roll/utils/functionals.py, reward_postprocess, compute_advantage (reward_norm group); outcome"
-    |c| { tokens(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
+    |c| { tokens(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); roll(c); };
     c"roll.reinforce"
     c"alibaba/ROLL 8eb27cc2, roll/utils/functionals.py, compute_reinforce_return; outcome"
-    |c| { tokens(c); raw(c); c.scan_mask = ScanMask::Decay; };
+    |c| { tokens(c); raw(c); roll(c); };
     c"roll.gae"
     c"alibaba/ROLL 8eb27cc2, roll/utils/functionals.py, compute_gae_advantage_return; outcome, values"
-    |c| { gae(c); raw(c); (c.lam, c.scan_mask) = (0.95, ScanMask::Decay); };
+    |c| { gae(c); raw(c); roll(c); c.lam = 0.95; };
     c"roll.agentic_reinforce"
     c"alibaba/ROLL 8eb27cc2, roll/pipeline/agentic/utils.py, agentic_reinforce; signal (a reward on the last token of each turn)"
     |c| { (c.kind, c.chunk, c.k) = (Kind::Kl, Chunk::Segment, 0.0); raw_process(c); };
@@ -395,16 +421,22 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"rllm.rloo"
     c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms, rloo; outcome"
     |c| { broadcast(c); norm(c, Center::LeaveOneOut, Scale::None, 1e-6, Singleton::Passthrough); };
+    c"rllm.reinforce_plus_plus_baseline"
+    c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms/rl_algo.py, calculate_reinforce_plus_plus_baseline_advantages; outcome"
+    |c| {
+        broadcast(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Zero);
+        whiten(c, Whiten::Rollouts, 0, 1e-6, EpsilonMode::AddStd); c.whiten_shift = false;
+    };
     c"rllm.reinforce"
     c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms, reinforce; outcome"
     |c| { broadcast(c); raw(c); };
     c"verl_agent.gigpo"
-    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, an attempt once a group); steps without scores, with step_group; outcome"
-    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); };
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, gamma 0.95); steps without scores, with step_group; outcome"
+    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); c.step_gamma = 0.95; };
     c"verl_agent.gigpo_mean"
-    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, an attempt once a group); steps without scores, with step_group; outcome"
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, gamma 0.95); steps without scores, with step_group; outcome"
     |c| {
-        gigpo(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough);
+        gigpo(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); c.step_gamma = 0.95;
         c.streams[..MAX_PROCESS].iter_mut().for_each(|s| s.scale = Scale::None);
     };
     c"atropos.grpo_process"
