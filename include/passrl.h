@@ -268,7 +268,7 @@
 
 #define PASSRL_STEP_VALUE_RETURN_TO_GO 1
 
-// `token_baseline`: which tokens of a group's rollouts share a baseline: those at one position, or of one number among the tokens in scope.
+// `token_baseline`: which tokens of a group's rollouts share a baseline: those at one offset in their extents, or of one number among the tokens in scope.
 #define PASSRL_TOKEN_BASELINE_NONE 0
 
 #define PASSRL_TOKEN_BASELINE_POSITION 1

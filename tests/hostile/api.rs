@@ -1,6 +1,6 @@
 //! The shipped library, loaded as a host would load it, and one call of each kind on a `World`.
 use crate::world::{Lent, World};
-use passrl::abi::constants::PASSRL_STEP_SETS_STEP_GROUP;
+use passrl::abi::constants::{PASSRL_STEP_SETS_STEP_GROUP, PASSRL_TOKEN_BASELINE_NONE};
 use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::ffi::{CStr, c_char, c_void};
