@@ -143,6 +143,7 @@ pub unsafe fn call<const I: usize, const O: usize>(
         reference: None,
         behavior: None,
         step_group: None,
+        baseline_inputs: None,
     };
     // SAFETY: the views are the caller's by the contract; likewise below.
     unsafe {

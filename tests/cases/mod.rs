@@ -2,6 +2,7 @@
 //! Use from a test crate beside `mod oracle;`, as `mod cases;`.
 #![allow(dead_code, unused_imports)]
 
+mod baselines;
 mod build;
 mod credit;
 mod features;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Case> {
     table.extend(kl_reward::cases());
     table.extend(credit::cases());
     table.extend(steps::cases());
+    table.extend(baselines::cases());
     table
 }
 

@@ -1,4 +1,4 @@
-//! Seeded batches that mix the settings of the estimators (rules 47 to 65) with all others. Beside `random`, whose batches stay what they were.
+//! Seeded batches that mix the settings of the estimators (rules 47 to 66) with all others. Beside `random`, whose batches stay what they were.
 use super::build::*;
 use super::random::{configure, disturb, INPUTS};
 use super::Case;
@@ -46,6 +46,8 @@ pub fn random_estimators(seed: u64) -> Case {
         behavior: credit == Credit::Vtrace,
         step_group: input == Input::Csr && rng.chance(0.4),
         unscored: false,
+        sum_pi_squared: Rng(seed).chance(0.3),
+        token_ratio: Rng(seed).chance(0.1),
         empty: rng.pick(&[0.0, 0.1, 0.4]),
     };
     let unscored = input == Input::Csr && spec.outcome && rng.chance(0.15);
@@ -60,6 +62,10 @@ pub fn random_estimators(seed: u64) -> Case {
     steps(&mut rng, &spec, &mut cfg);
     if cfg.gae_over == GaeOver::Chunks {
         batch.rollouts.iter_mut().for_each(|r| r.token_rewards = None);
+    }
+    let over_tokens = cfg.takes_token_rewards() && (cfg.has_values() || cfg.divide_by == DivideBy::Count);
+    if spec.sum_pi_squared && over_tokens {
+        (cfg.token_baseline, cfg.k) = (rng.pick(&[TokenBaseline::Position, TokenBaseline::Token]), 0.0);
     }
     disturb(&mut rng, &mut cfg, &mut batch);
     if rng.chance(0.1) {
@@ -185,7 +191,7 @@ fn disturb_inputs(rng: &mut Rng, batch: &mut Batch) {
                 *v = f32::NAN;
             }
         }
-        for row in [&mut r.logp_reference, &mut r.logp_behavior].into_iter().flatten() {
+        for row in [&mut r.logp_reference, &mut r.logp_behavior, &mut r.sum_pi_squared, &mut r.token_ratio].into_iter().flatten() {
             row.iter_mut().for_each(|p| {
                 if rng.chance(0.01) {
                     *p = f64::NEG_INFINITY;

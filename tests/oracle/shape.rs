@@ -1,4 +1,5 @@
 //! The pipeline of §2: standardise, fuse, chunk, credit, divide, post.
+use super::baselines;
 use super::chunks::{chunks_of, kl_table, KlTable};
 use super::credit::credit;
 use super::fuse::{reward_shaping, Fuser};
@@ -54,6 +55,7 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
         let fuser = Fuser { cfg, rollout: i, r, l, group, batch: &whole_batch, given: &given };
         out.rollouts.push(one_rollout(&fuser, &chunks, zero));
     }
+    baselines::subtract(cfg, batch, &loaded, &mut out);
     post(cfg, batch, &loaded, &mut out);
     out
 }
@@ -101,6 +103,8 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
         assert!(cfg.credit != Credit::Vtrace);
     }
     let over_chunks = cfg.gae_over == GaeOver::Chunks;
+    let a_token = over_tokens || (cfg.chunk == Chunk::Token && !cfg.has_values());
+    assert!(cfg.token_baseline == TokenBaseline::None || (a_token && cfg.k == 0.0), "a baseline a token is of returns a token");
     assert!(!over_chunks || (cfg.credit == Credit::Gae && batch.rollouts.iter().all(|r| r.token_rewards.is_none())), "rewards of chunks");
     let outcome_lost = cfg.takes_kl() && cfg.kl_place == KlPlace::Outcome;
     let rows = if cfg.fusion == Fusion::RewardSum { &given[p..] } else { &given[p..p + 1] };

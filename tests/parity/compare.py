@@ -49,6 +49,7 @@ KEYWORDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "no_outcome": lambda case: {"outcome": np.zeros(case.rollouts)},
     "steps": lambda case: {"steps": _steps(case)},
     "step_keys": lambda case: {"steps": _steps(case, keys=True)},
+    "token_ratio": lambda case: {"token_ratio": np.exp(case.logp_policy - case.logp_behavior)},
     **{name: lambda case, name=name: {name: getattr(case, name)} for name in
        ("outcome", "baselines", "bootstrap", "token_rewards", "values", "logp_policy", "logp_reference", "logp_teacher", "logp_behavior", "sum_pi_squared")},
 }

@@ -138,7 +138,10 @@ impl Worker<'_> {
             self.step_sets(g, members);
         }
         let weight = terms::total_weight(config, job.problem.num_process, &given);
-        let group = Group { state, standards, bad, weight, edges };
+        let mut group = Group { state, standards, bad, weight, edges, tail: None };
+        if job.problem.baseline_inputs.is_some() && !bad {
+            group.tail = self.baselines(members, &group);
+        }
         members.iter().for_each(|i| self.shape(i, &group, sink));
         // Phases of whitening see the groups again; they report nothing.
         self.group_outputs(g, &group, &flags);
@@ -205,6 +208,12 @@ impl Worker<'_> {
                 if job.counting && !self.found && !members.is_empty() {
                     self.report.find(finding, g, None, row);
                 }
+            }
+        }
+        if job.problem.baseline_inputs.is_some() && !bad && members.len() as i64 >= most(ROLLOUT_BITS) {
+            (bad, found[OUTCOME]) = (true, found[OUTCOME] | flags::GROUP_TOO_LARGE);
+            if job.counting {
+                self.report.find(report::TOO_LARGE, g, None, OUTCOME);
             }
         }
         if state.format == 1 {
