@@ -3,8 +3,10 @@
 #![allow(dead_code, unused_imports)]
 
 mod build;
+mod count_by;
 mod credit;
 mod features;
+mod given;
 mod hostile;
 mod kl_reward;
 mod random;
@@ -36,6 +38,8 @@ pub fn all() -> Vec<Case> {
     table.extend(kl_reward::cases());
     table.extend(credit::cases());
     table.extend(steps::cases());
+    table.extend(count_by::cases());
+    table.extend(given::cases());
     table
 }
 

@@ -1,6 +1,6 @@
 //! Chunk-by-Value (§2.4, Algorithm 2) and the KL edges on integers (§5.4). Chunks are ranges over a rollout's in-scope tokens.
 use super::load::{frexp_exponent, Loaded};
-use super::sets::{inverse, stats, values_of, Element, Whole};
+use super::sets::{inverse, inverse_of_std, stats, values_of, Element, Given, Whole};
 use super::*;
 use std::ops::Range;
 
@@ -18,6 +18,8 @@ pub struct KlTable {
     sum: i128,
     count: i128,
     group_size: i128,
+    /// `center = given`.
+    shift: Option<f64>,
 }
 
 /// The position of a token is its index less that of the rollout's first in-scope token (rule 3).
@@ -26,12 +28,13 @@ fn position(l: &Loaded, i: usize) -> usize {
 }
 
 /// Only rollouts with `in_stats` take part, as in the sets (rule 15).
-pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, members: &[(&Rollout, &Loaded)]) -> KlTable {
+pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, given: Given, members: &[(&Rollout, &Loaded)]) -> KlTable {
     let row = &cfg.process[0];
     let s = stats(&values_of(set), row.ddof);
     let flat = match row.scale {
         Scale::Group => s.max == s.min,
         Scale::Batch => batch.stats.max == batch.stats.min,
+        Scale::Given => given.std == 0.0,
         _ => false,
     };
     let mut table = KlTable { degenerate: s.n < 2 || flat || (row.scale == Scale::AbsMax && s.absmax == 0.0), ..KlTable::default() };
@@ -40,9 +43,11 @@ pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, members: &[(&Rollo
         return table;
     }
     table.centered = row.center != Center::None;
+    table.shift = (row.center == Center::Given).then_some(given.mean);
     table.inv = match row.scale {
         Scale::Group => inverse(s.var, row.epsilon, row.epsilon_mode),
         Scale::Batch => inverse(batch.stats.var, row.epsilon, row.epsilon_mode),
+        Scale::Given => inverse_of_std(given.std, row.epsilon, row.epsilon_mode),
         Scale::AbsMax => 1.0 / s.absmax,
         _ => 1.0,
     };
@@ -78,6 +83,11 @@ impl KlTable {
     fn edge(&self, cfg: &Config, a: usize, b: usize) -> bool {
         if self.degenerate || a >= self.n.len() || b >= self.n.len() || self.n[a] == 0 || self.n[b] == 0 {
             return false;
+        }
+        if let (AverageOver::Group, Some(mean)) = (cfg.average_over, self.shift) {
+            // A position without a live token adds 0 to the average, not 0 less the mean.
+            let moved = (self.c[b] - self.c[a]) as f64 * self.unit - (self.n[b] - self.n[a]) as f64 * mean;
+            return moved.abs() * self.inv > cfg.eta * self.group_size as f64;
         }
         let (left, right) = match cfg.average_over {
             AverageOver::Live => (self.c[b] * self.n[a] - self.c[a] * self.n[b], self.n[b] * self.n[a]),
