@@ -268,6 +268,13 @@
 
 #define PASSRL_STEP_VALUE_RETURN_TO_GO 1
 
+// `token_baseline`: which tokens of a group's rollouts share a baseline: those at one offset in their extents, or of one number among the tokens in scope.
+#define PASSRL_TOKEN_BASELINE_NONE 0
+
+#define PASSRL_TOKEN_BASELINE_POSITION 1
+
+#define PASSRL_TOKEN_BASELINE_TOKEN 2
+
 // Size of the configuration's stream table, and where its rows begin: process signals, outcome, format, further streams.
 #define PASSRL_MAX_STREAMS 16
 
@@ -477,8 +484,8 @@ typedef struct passrl_config {
     int32_t step_sets;
     // `PASSRL_STEP_VALUE_*`: what a step's value is made of; score.
     int32_t step_value;
-    // Must be 0.
-    int32_t reserved1;
+    // `PASSRL_TOKEN_BASELINE_*`: what is subtracted from a token's advantage beside the group's statistics; none.
+    int32_t token_baseline;
     // Coefficient of `kl_in_reward`; 0.
     double kl_coef;
     // log(policy / reference) counts as no less than -c before the divergence is formed; +inf.
@@ -624,6 +631,10 @@ typedef struct passrl_batch {
     // `outputs.stats_mean` and `stats_std` are written; a stride of 0 along G serves every group by one row.
     const struct passrl_view *stats_mean;
     const struct passrl_view *stats_std;
+    // `token_baseline`: sum over the vocabulary of the policy's squared probabilities at each token, token-shaped as `logp_policy`, which it needs.
+    const struct passrl_view *sum_pi_squared;
+    // `token_baseline`: importance ratio of each token, token-shaped as `logp_policy`. NULL: 1.
+    const struct passrl_view *token_ratio;
 } passrl_batch;
 
 // One section of a partials buffer (`passrl_partials_layout`): reduce it in place and partials of several processes are one. Frozen.
@@ -1132,8 +1143,14 @@ passrl_status passrl_group_flags(const struct passrl_context *context,
                                  size_t workspace_bytes,
                                  void *stream);
 
-// KL in the reward: token rewards less the scaled divergence of policy and reference. Declared, refused by this version (`PASSRL_ERR_NOT_YET`): it comes with the
-// estimators, and so do the fields of `config` that it reads.
+// KL in the reward: out = rewards - kl_coef KL(policy, reference), token by token, as a run takes it with `kl_place = reward`. Of `config` the fields
+// `kl_in_reward` (not none), `kl_coef`, `kl_log_ratio_clamp` and `kl_clamp` are used. The divergence is formed in f64 and rounded to f32.
+//
+// Reads the layout of `batch`; its own `logp_*` fields are not looked at. `logp_policy`, `logp_reference`, `rewards` (NULL: 0) and `out` token-shaped; `out` may be
+// one of the inputs (in place).
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a value in scope that is NaN or infinite is 0 everywhere. Workspace, threads: see
+// `passrl_primitive_workspace_size`.
 PASSRL_API
 passrl_status passrl_kl_in_reward(const struct passrl_context *context,
                                   const struct passrl_batch *batch,

@@ -5,7 +5,7 @@ mod oracle;
 
 use cases::Case;
 use harness::{Floats, Got, GroupsAs, How, Plan, Sliced, in_slices, library, run, serve};
-use oracle::{Batch, Config, StepSets};
+use oracle::{Batch, Config, StepSets, TokenBaseline};
 use passrl::abi::constants::*;
 
 /// Cases that the library serves: the table's small ones and random ones.
@@ -16,9 +16,9 @@ fn sample() -> Vec<Case> {
     serve(table.chain(random).filter(|c| !c.batch.rollouts.is_empty()).collect())
 }
 
-/// Sets of steps of equal state need whole groups in one call.
+/// Sets of steps of equal state and baselines a token need whole groups in one call.
 fn in_pieces(cfg: &Config) -> bool {
-    cfg.step_sets == StepSets::Group
+    cfg.step_sets == StepSets::Group && cfg.token_baseline == TokenBaseline::None
 }
 
 fn same(name: &str, what: &str, a: &Got, b: &Got) -> Option<String> {
@@ -185,7 +185,7 @@ fn micro_batches_in_any_order() {
 }
 
 #[test]
-fn step_sets_are_refused_in_pieces() {
+fn what_needs_whole_groups_is_refused_in_pieces() {
     type Count = unsafe extern "C" fn(*const std::ffi::c_void, *mut usize) -> i32;
     let ask = |plan: &Plan, name: &str| {
         let mut out = [0usize; 2];

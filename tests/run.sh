@@ -101,6 +101,7 @@ else
     count_pytest $?
     check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl bindings/python/examples bindings/python/benches
 fi
+[ -x .venv/bin/python ] && check parity env PYTHONDONTWRITEBYTECODE=1 .venv/bin/python tests/parity/compare.py --strict
 if command -v cargo-deny >/dev/null; then
     check deny cargo deny --offline check licenses bans sources
 else

@@ -73,7 +73,7 @@ pub fn from_model(config: &Config) -> passrl_config {
         divide_by: config.divide_by.number(),
         step_sets: config.step_sets.number(),
         step_value: config.step_value.number(),
-        reserved1: 0,
+        token_baseline: config.token_baseline.number(),
         kl_coef: config.kl_coef,
         kl_log_ratio_clamp: config.kl_log_ratio_clamp,
         kl_clamp: config.kl_clamp,

@@ -159,6 +159,11 @@ pub const PASSRL_STEP_SETS_STEP_GROUP: i32 = 1;
 pub const PASSRL_STEP_VALUE_SCORE: i32 = 0;
 pub const PASSRL_STEP_VALUE_RETURN_TO_GO: i32 = 1;
 
+/// `token_baseline`: which tokens of a group's rollouts share a baseline: those at one offset in their extents, or of one number among the tokens in scope.
+pub const PASSRL_TOKEN_BASELINE_NONE: i32 = 0;
+pub const PASSRL_TOKEN_BASELINE_POSITION: i32 = 1;
+pub const PASSRL_TOKEN_BASELINE_TOKEN: i32 = 2;
+
 /// Size of the configuration's stream table, and where its rows begin: process signals, outcome, format, further streams.
 pub const PASSRL_MAX_STREAMS: usize = 16;
 pub const PASSRL_MAX_PROCESS: usize = 4;

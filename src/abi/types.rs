@@ -143,8 +143,8 @@ pub struct passrl_config {
     pub step_sets: i32,
     /// `PASSRL_STEP_VALUE_*`: what a step's value is made of; score.
     pub step_value: i32,
-    /// Must be 0.
-    pub reserved1: i32,
+    /// `PASSRL_TOKEN_BASELINE_*`: what is subtracted from a token's advantage beside the group's statistics; none.
+    pub token_baseline: i32,
     /// Coefficient of `kl_in_reward`; 0.
     pub kl_coef: f64,
     /// log(policy / reference) counts as no less than -c before the divergence is formed; +inf.
@@ -277,6 +277,10 @@ pub struct passrl_batch {
     /// `outputs.stats_mean` and `stats_std` are written; a stride of 0 along G serves every group by one row.
     pub stats_mean: *const passrl_view,
     pub stats_std: *const passrl_view,
+    /// `token_baseline`: sum over the vocabulary of the policy's squared probabilities at each token, token-shaped as `logp_policy`, which it needs.
+    pub sum_pi_squared: *const passrl_view,
+    /// `token_baseline`: importance ratio of each token, token-shaped as `logp_policy`. NULL: 1.
+    pub token_ratio: *const passrl_view,
 }
 
 /// Where results go: views of the caller's memory, NULL for what is not wanted (`advantages` is always wanted). Fill with `passrl_outputs_init`.

@@ -24,7 +24,7 @@ impl Tokens {
     }
     /// # Safety
     /// NULL or a `passrl_view`.
-    unsafe fn optional(&self, view: *const passrl_view, name: &str, types: &'static [DType]) -> Result<Option<Array>> {
+    pub(super) unsafe fn optional(&self, view: *const passrl_view, name: &str, types: &'static [DType]) -> Result<Option<Array>> {
         // SAFETY: passed on.
         unsafe { view::optional(view, name, types, self.want()) }
     }
@@ -74,6 +74,8 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, l
         (b.logp_teacher, "batch.logp_teacher"),
         (b.logp_reference, "batch.logp_reference"),
         (b.logp_behavior, "batch.logp_behavior"),
+        (b.sum_pi_squared, "batch.sum_pi_squared"),
+        (b.token_ratio, "batch.token_ratio"),
         (b.values, "batch.values"),
         (b.token_rewards, "batch.token_rewards"),
         (b.chunk_ends, "batch.chunk_ends"),
@@ -193,6 +195,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         }
         let absent = line(b.absent, "batch.absent", view::MASKS)?;
         let rollout_lam = line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae);
+        let baseline_inputs = super::estimators::baseline_inputs(b, config, &tokens, policy)?;
         let step_group = step_group(b, config, &steps)?;
         let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
         if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
@@ -226,6 +229,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             reference,
             behavior,
             step_group,
+            baseline_inputs,
         })
     }
 }
@@ -289,7 +293,7 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
         return refuse!(PASSRL_ERR_NULL, "batch.signal[{signals}] is NULL and a later one is given; give signals first to last");
     }
     // A policy alone is a forgotten teacher, unless something else asks for it.
-    let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null();
+    let policy = !b.logp_policy.is_null() && b.logp_reference.is_null() && b.logp_behavior.is_null() && b.sum_pi_squared.is_null() && config.token_baseline == TokenBaseline::None;
     let logps = policy || !b.logp_teacher.is_null() || !b.logp_base.is_null();
     let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
     if config.step_value == StepValue::ReturnToGo {

@@ -87,8 +87,8 @@ pub(super) fn stream(at: std::fmt::Arguments<'_>, row: &passrl_stream) -> Result
 
 pub fn config(c: &passrl_config) -> Result<Config> {
     refuse_compat(c)?;
-    if c.reserved0 != 0 || c.reserved1 != 0 {
-        return refuse!(PASSRL_ERR_VALUE, "config.reserved0 is {} and config.reserved1 {}; they must be 0", c.reserved0, c.reserved1);
+    if c.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "config.reserved0 is {}; it must be 0", c.reserved0);
     }
     if !(1..=PASSRL_MAX_PROCESS as i32).contains(&c.num_process) {
         return refuse!(PASSRL_ERR_VALUE, "config.num_process is {}; it must be from 1 to {PASSRL_MAX_PROCESS}", c.num_process);
@@ -136,6 +136,7 @@ pub fn config(c: &passrl_config) -> Result<Config> {
         divide_by: choice("config.divide_by", c.divide_by)?,
         step_sets: choice("config.step_sets", c.step_sets)?,
         step_value: choice("config.step_value", c.step_value)?,
+        token_baseline: choice("config.token_baseline", c.token_baseline)?,
         kl_coef: within("config.kl_coef", c.kl_coef, -1e6, 1e6)?,
         kl_log_ratio_clamp: within("config.kl_log_ratio_clamp", c.kl_log_ratio_clamp, 0.0, f64::INFINITY)?,
         kl_clamp: within("config.kl_clamp", c.kl_clamp, 0.0, f64::INFINITY)?,
@@ -150,6 +151,7 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     super::estimators::together(&config)?;
     super::estimators::credit(&config)?;
     super::estimators::steps(&config)?;
+    super::estimators::token_baseline(&config)?;
     Ok(config)
 }
 

@@ -1,9 +1,11 @@
 //! Settings of the estimators: what goes together, and what this version does not serve yet.
+use super::batch::Tokens;
 use super::view::{self, Want};
 use crate::abi::status::*;
 use crate::abi::types::passrl_batch;
 use crate::error::Result;
 use crate::model::array::Array;
+use crate::model::batch::BaselineInputs;
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::refuse;
@@ -70,8 +72,12 @@ pub(super) fn together(c: &Config) -> Result<()> {
             return refuse!(PASSRL_ERR_CONFLICT, "config.divide_scope is process and config.{name}.place is {}; set place = every", s.place.name());
         }
         let averages = index == 0 && c.kind == Kind::Kl && c.chunk == Chunk::ByValue && c.average_over == AverageOver::Group;
-        if averages && s.center == Center::Batch {
-            return refuse!(PASSRL_ERR_CONFLICT, "config.kind is kl with chunk = by_value, average_over = group and {name}.center = batch; use average_over = live");
+        if averages && matches!(s.center, Center::Batch | Center::Given) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.kind is kl with chunk = by_value, average_over = group and {name}.center = {}; the shift of such an average is the group's own: use average_over = live",
+                s.center.name()
+            );
         }
     }
     Ok(())
@@ -205,8 +211,56 @@ pub(super) fn steps(c: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Statistics in pieces know sums of a group, not which steps are of equal state.
+/// A baseline a token: of returns that have a value a token.
+pub(super) fn token_baseline(c: &Config) -> Result<()> {
+    if c.token_baseline == TokenBaseline::None {
+        return Ok(());
+    }
+    let by = c.token_baseline.name();
+    if c.k != 0.0 {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.token_baseline is {by} and config.k is {:?}; the baseline is of returns as they are, set k = 0", c.k);
+    }
+    if !c.credits_tokens() && (c.chunk != Chunk::Token || c.credit == Credit::Gae) {
+        let over = if c.credit == Credit::Gae { "gae over chunks" } else { c.credit.name() };
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "config.token_baseline is {by} with credit = {over} and chunk = {}; it is of returns that have a value a token: set chunk = token, gae over tokens, or vtrace",
+            c.chunk.name()
+        );
+    }
+    Ok(())
+}
+
+/// What the weights of `token_baseline` are made of.
+///
+/// # Safety
+/// The batch's views are NULL or `passrl_view`s.
+pub(super) unsafe fn baseline_inputs(b: &passrl_batch, config: &Config, tokens: &Tokens, policy: Option<Array>) -> Result<Option<BaselineInputs>> {
+    // SAFETY: by the contract.
+    let (squared, ratio) = unsafe {
+        (tokens.optional(b.sum_pi_squared, "batch.sum_pi_squared", view::FLOATS)?, tokens.optional(b.token_ratio, "batch.token_ratio", view::FLOATS)?)
+    };
+    if config.token_baseline == TokenBaseline::None || tokens.rollouts == 0 {
+        return Ok(None);
+    }
+    match (policy, squared) {
+        (Some(policy), Some(sum_pi_squared)) => Ok(Some(BaselineInputs { policy, sum_pi_squared, ratio })),
+        (policy, _) => {
+            let name = if policy.is_none() { "logp_policy" } else { "sum_pi_squared" };
+            refuse!(PASSRL_ERR_NULL, "batch.{name} is NULL; config.token_baseline = {} is made of logp_policy and sum_pi_squared", config.token_baseline.name())
+        }
+    }
+}
+
+/// Statistics in pieces know sums of a group: not which steps are of equal state, and nothing of a token.
 pub fn in_pieces(c: &Config) -> Result<()> {
+    if c.token_baseline != TokenBaseline::None {
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "config.token_baseline is {}, which needs all rollouts of a group in one call, and partials hold sums of whole groups: use passrl_plan_run on whole groups, or token_baseline = none",
+            c.token_baseline.name()
+        );
+    }
     if c.step_sets == StepSets::StepGroup {
         return refuse!(
             PASSRL_ERR_CONFLICT,

@@ -87,7 +87,8 @@ const FIELDS: &[(&str, Setter<passrl_config>)] = fields!(passrl_config;
     whiten_ddof: number, whiten_epsilon_mode: chosen<EpsilonMode>, whiten_shift: truth, fill_padding: truth, strict: truth,
     compat: truth, opd_lambda: number, eta: number, gamma: number, lam: number, k: number, temperature: number,
     whiten_epsilon: number, clip: number, kl_in_reward: chosen<KlInReward>, kl_place: chosen<KlPlace>, scan_mask: chosen<ScanMask>,
-    gae_over: chosen<GaeOver>, divide_by: chosen<DivideBy>, step_sets: chosen<StepSets>, step_value: chosen<StepValue>, kl_coef: number,
+    gae_over: chosen<GaeOver>, divide_by: chosen<DivideBy>, step_sets: chosen<StepSets>, step_value: chosen<StepValue>,
+    token_baseline: chosen<TokenBaseline>, kl_coef: number,
     kl_log_ratio_clamp: number, kl_clamp: number, lam_returns: number, lam_length_alpha: number, step_gamma: number, rho_clip: number,
     c_clip: number,
 );

@@ -151,6 +151,9 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
         ("logp_reference", p.reference.map(|r| r.1), false),
         ("logp_behavior", p.behavior.map(|r| r.1), false),
         ("step_group", p.step_group, false),
+        ("logp_policy", p.baseline_inputs.map(|b| b.policy), true),
+        ("sum_pi_squared", p.baseline_inputs.map(|b| b.sum_pi_squared), false),
+        ("token_ratio", p.baseline_inputs.and_then(|b| b.ratio), false),
     ]
     .into_iter()
     .chain(rollout_streams)

@@ -39,6 +39,14 @@ pub struct Steps {
     pub begins: Option<Array>,
 }
 
+/// Token-shaped: log-probabilities of the policy, sums of its squared probabilities, importance ratios.
+#[derive(Clone, Copy, Debug)]
+pub struct BaselineInputs {
+    pub policy: Array,
+    pub sum_pi_squared: Array,
+    pub ratio: Option<Array>,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Problem {
     pub rollouts: usize,
@@ -77,6 +85,8 @@ pub struct Problem {
     pub behavior: Option<(Array, Array)>,
     /// `step_sets = step_group`: a number a step.
     pub step_group: Option<Array>,
+    /// `token_baseline`: what its weights are made of.
+    pub baseline_inputs: Option<BaselineInputs>,
 }
 
 /// A rollout's place in token-shaped arrays.

@@ -50,6 +50,7 @@ choice!(GaeOver { Tokens = 0 "tokens", Chunks = 1 "chunks" });
 choice!(DivideBy { Count = 0 "count", DiscountedCount = 1 "discounted_count" });
 choice!(StepSets { Group = 0 "group", StepGroup = 1 "step_group" });
 choice!(StepValue { Score = 0 "score", ReturnToGo = 1 "return_to_go" });
+choice!(TokenBaseline { None = 0 "none", Position = 1 "position", Token = 2 "token" });
 choice!(Missing { Error = 0 "error", Zero = 1 "zero", Exclude = 2 "exclude" });
 
 pub const MAX_STREAMS: usize = 16;
@@ -136,6 +137,7 @@ pub struct Config {
     pub divide_by: DivideBy,
     pub step_sets: StepSets,
     pub step_value: StepValue,
+    pub token_baseline: TokenBaseline,
     pub kl_coef: f64,
     pub kl_log_ratio_clamp: f64,
     pub kl_clamp: f64,

@@ -87,6 +87,7 @@ fn fields() -> Config {
         divide_by: DivideBy::Count,
         step_sets: StepSets::Group,
         step_value: StepValue::Score,
+        token_baseline: TokenBaseline::None,
         kl_coef: 0.0,
         kl_log_ratio_clamp: f64::INFINITY,
         kl_clamp: f64::INFINITY,

@@ -151,6 +151,9 @@ impl Plan {
         line(format!("3. fuse: {}", c.fusion.name()));
         line(format!("4. chunk: {}, eta {:e}, {}", c.chunk.name(), c.eta, c.boundary_rule.name()));
         line(format!("5. returns: {}, gamma {}, lam {}, scan_mask {}, kl_in_reward {}", c.credit.name(), c.gamma, c.lam, c.scan_mask.name(), c.kl_in_reward.name()));
+        if c.token_baseline != TokenBaseline::None {
+            line(format!("   token_baseline: {}", c.token_baseline.name()));
+        }
         line(format!("6. divide: k {}, {}, by {}", c.k, c.divide_scope.name(), c.divide_by.name()));
         line(format!("7. post: temperature {}, whiten {}, clip {}", c.temperature, c.whiten.name(), c.clip));
         line(format!("workspace: {} bytes (touched as far as the data reaches)", self.workspace.bytes));

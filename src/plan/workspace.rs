@@ -1,6 +1,6 @@
 //! The workspace: one function counts and carves. Offsets only; the plan survives a moved workspace.
 use super::Slots;
-use crate::model::config::{ChunkValue, Config, Credit, Kind, Limits, StepSets, Whiten};
+use crate::model::config::{ChunkValue, Config, Credit, Kind, Limits, StepSets, TokenBaseline, Whiten};
 
 /// `count` elements from byte `offset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,9 @@ pub struct Workspace {
     pub kl_sums: Part,
     /// Path scores, where whitening is over rollouts.
     pub paths: Part,
+    /// `token_baseline`: W and G W of the tokens in scope.
+    pub baseline_weights: Part,
+    pub baseline_gains: Part,
     /// One scratch a thread.
     pub threads: Part,
     pub thread_bytes: usize,
@@ -103,6 +106,11 @@ pub struct Scratch {
     pub edges: Part,
     /// Lines of a scan beside f, d and v.
     pub lines: Part,
+    /// `token_baseline`: an entry a place.
+    pub gain_most: Part,
+    pub weight_most: Part,
+    pub gain_sums: Part,
+    pub weight_sums: Part,
 }
 
 pub(super) struct Carver(usize);
@@ -148,6 +156,9 @@ impl Workspace {
         let kl_asked = config.asks_kl();
         let kl_tokens = c.take::<f32>(if_(config.kl_by_token(), n));
         let kl_sums = c.take::<f32>(if_(kl_asked && !config.kl_by_token(), r));
+        let baselines = config.token_baseline != TokenBaseline::None;
+        let baseline_weights = c.take::<f64>(if_(baselines, n));
+        let baseline_gains = c.take::<f64>(if_(baselines, n));
         let mut s = Carver(0);
         let kl = config.kind == Kind::Kl;
         let scratch = Scratch {
@@ -163,6 +174,10 @@ impl Workspace {
             live: s.take::<i64>(if_(kl, t + 2)),
             edges: s.take::<u64>(if_(kl, t / 64 + 2)),
             lines: s.take::<f64>(if_(config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace, t + 32)),
+            gain_most: s.take::<f64>(if_(baselines, t)),
+            weight_most: s.take::<f64>(if_(baselines, t)),
+            gain_sums: s.take::<i64>(if_(baselines, t)),
+            weight_sums: s.take::<i64>(if_(baselines, t)),
         };
         let thread_bytes = s.0;
         let threads = c.take::<u8>(thread_bytes * threads);
@@ -186,6 +201,8 @@ impl Workspace {
             kl: kl_tokens,
             kl_sums,
             paths,
+            baseline_weights,
+            baseline_gains,
             threads,
             thread_bytes,
             scratch,

@@ -35,7 +35,7 @@ pub const LAYOUTS: &[Layout] = layouts! {
         struct_size num_process num_extra kind pool fusion chunk boundary_rule merge_equal_steps average_over bridge_scope_gaps
         chunk_value credit divide_scope whiten whiten_ddof whiten_epsilon_mode whiten_shift fill_padding strict compat reserved0
         opd_lambda eta gamma lam k temperature whiten_epsilon clip streams kl_in_reward kl_place scan_mask gae_over divide_by step_sets
-        step_value reserved1 kl_coef kl_log_ratio_clamp kl_clamp lam_returns lam_length_alpha step_gamma rho_clip c_clip
+        step_value token_baseline kl_coef kl_log_ratio_clamp kl_clamp lam_returns lam_length_alpha step_gamma rho_clip c_clip
     }
     passrl_limits {
         struct_size reserved0 rollouts groups tokens rollout_tokens steps group_rollouts group_elements pieces
@@ -45,7 +45,7 @@ pub const LAYOUTS: &[Layout] = layouts! {
         group_size outcome format extra format_ok in_stats absent baselines bootstrap signal logp_policy logp_teacher logp_base
         logp_reference values token_rewards chunk_ends step_offsets step_ends step_begins step_scores step_marks step_group
         piece_rollout piece_begin stats_in stats_in_bytes rollout_lam logp_behavior
-        stats_mean stats_std
+        stats_mean stats_std sum_pi_squared token_ratio
     }
     passrl_outputs {
         struct_size reserved0 advantages returns path_scores num_chunks chunk_ends chunk_values stats_count stats_mean stats_std
@@ -99,5 +99,6 @@ pub const CONSTANTS: &[(&str, i64)] = numbers! {
     PASSRL_KL_PLACE_OUTCOME PASSRL_KL_PLACE_REWARD PASSRL_KL_PLACE_ADVANTAGE PASSRL_SCAN_MASK_CARRY PASSRL_SCAN_MASK_DECAY
     PASSRL_SCAN_MASK_NONE PASSRL_GAE_TOKENS PASSRL_GAE_CHUNKS PASSRL_DIVIDE_BY_COUNT PASSRL_DIVIDE_BY_DISCOUNTED_COUNT
     PASSRL_STEP_SETS_GROUP PASSRL_STEP_SETS_STEP_GROUP PASSRL_STEP_VALUE_SCORE PASSRL_STEP_VALUE_RETURN_TO_GO
+    PASSRL_TOKEN_BASELINE_NONE PASSRL_TOKEN_BASELINE_POSITION PASSRL_TOKEN_BASELINE_TOKEN
     PASSRL_FINDING_NONFINITE PASSRL_FINDING_MISSING PASSRL_FINDING_BAD_STEPS PASSRL_FINDING_SINGLETON PASSRL_FINDING_TOO_LARGE
 };

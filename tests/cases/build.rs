@@ -80,6 +80,9 @@ pub struct Spec {
     pub behavior: bool,
     /// Numbers of the steps' sets: few, so that they repeat within and across groups.
     pub step_group: bool,
+    /// Sums of squared probabilities, with importance ratios.
+    pub sum_pi_squared: bool,
+    pub token_ratio: bool,
     /// CSR steps without scores.
     pub unscored: bool,
     /// The chance that a rollout is empty or has no step.
@@ -112,6 +115,8 @@ impl Default for Spec {
             reference: false,
             behavior: false,
             step_group: false,
+            sum_pi_squared: false,
+            token_ratio: false,
             unscored: false,
             empty: 0.0,
         }
@@ -275,7 +280,7 @@ fn rollout(rng: &mut Rng, spec: &Spec, cfg: &Config, group: usize, breaks: &[boo
 fn estimators(rng: &mut Rng, spec: &Spec, r: &mut Rollout) {
     r.baseline = spec.baselines.then(|| score(rng, spec.quantised));
     r.lam = spec.lams.then(|| rng.unit() as f32);
-    if (spec.reference || spec.behavior) && r.logp.is_none() {
+    if (spec.reference || spec.behavior || spec.sum_pi_squared) && r.logp.is_none() {
         r.logp_policy = Some((0..r.len).map(|_| -(rng.below(4096) as f64) / 1024.0).collect());
     }
     let mut beside = |there: bool| {
@@ -287,6 +292,18 @@ fn estimators(rng: &mut Rng, spec: &Spec, r: &mut Rollout) {
     }
     if spec.unscored {
         r.step_scores.clear();
+    }
+    probabilities(rng, spec, r);
+}
+
+/// What baselines a token are weighted by: squares of probabilities that go with the policy's own, and ratios about 1.
+fn probabilities(rng: &mut Rng, spec: &Spec, r: &mut Rollout) {
+    if spec.sum_pi_squared {
+        let squared = r.policy().iter().map(|logp| logp.exp()).map(|p| p * p + rng.unit() * (1.0 - p) * (1.0 - p)).collect();
+        r.sum_pi_squared = Some(squared);
+    }
+    if spec.token_ratio {
+        r.token_ratio = Some((0..r.len).map(|_| (0.3 * rng.normal()).exp()).collect());
     }
 }
 
@@ -333,7 +350,7 @@ fn poison(r: &mut Rollout) {
         for row in [&mut r.values, &mut r.token_rewards].into_iter().flatten() {
             row[t] = f32::NAN;
         }
-        for row in [&mut r.logp_policy, &mut r.logp_reference, &mut r.logp_behavior].into_iter().flatten() {
+        for row in [&mut r.logp_policy, &mut r.logp_reference, &mut r.logp_behavior, &mut r.sum_pi_squared, &mut r.token_ratio].into_iter().flatten() {
             row[t] = f64::NAN;
         }
         if let Some(logp) = &mut r.logp {

@@ -201,16 +201,21 @@ fn odd() -> Vec<Case> {
         with("given_stats_tiny", |c, b| {
             c.outcome.epsilon = 1e-9;
             outcomes(b, |i| f32::from_bits(i as u32 % 5));
-            stds(b).iter_mut().for_each(|line| line[OUTCOME] = 1e-310);
+            stds(b).iter_mut().for_each(|line| line[OUTCOME] = 3e-45);
         }),
         with("given_stats_huge", |_, b| {
             outcomes(b, |i| (i as f32 % 7.0 - 3.0) * 1e30);
             stds(b).iter_mut().for_each(|line| line[OUTCOME] = 1e30);
             means(b).iter_mut().for_each(|line| line[OUTCOME] = -1e30);
         }),
-        with("given_stats_square_beyond_f64", |c, b| {
-            (c.outcome.epsilon, c.outcome.epsilon_mode) = (1e-6, EpsilonMode::FloorStd);
-            stds(b).iter_mut().for_each(|line| line[OUTCOME] = 1e200);
+        with("given_stats_beyond_f32", |_, b| {
+            (stds(b)[1][OUTCOME], means(b)[3][OUTCOME], means(b)[4][OUTCOME]) = (3.5e38, -3.5e38, 3.4e38);
+            stds(b)[4][OUTCOME] = 2.0;
+        }),
+        // The smallest deviation, and one below it, which counts as 0.
+        with("given_stats_least", |c, b| {
+            c.outcome.epsilon = 1e-9;
+            (stds(b)[1][OUTCOME], stds(b)[3][OUTCOME]) = (2f64.powi(-149), 2f64.powi(-150));
         }),
     ]
 }
@@ -326,11 +331,6 @@ fn kl() -> Vec<Case> {
         giving("given_stats_kl_negative", spec(), process(C::Group, S::Given), |_, b| stds(b)[1][0] = -1.0),
         giving("given_std_kl_average_over_group", Spec::of(KlSignal).continuous(), loose(C::Group, S::Given), |c, _| c.average_over = AverageOver::Group),
         giving("given_std_kl_alone_average_over_group", Spec::of(KlSignal).continuous(), loose(C::None, S::Given), |c, _| c.average_over = AverageOver::Group),
-        giving("given_mean_kl_average_over_group", Spec::of(KlSignal).continuous(), loose(C::Given, S::Given), |c, _| c.average_over = AverageOver::Group),
-        giving("given_mean_kl_average_over_group_uneven", Spec { max_len: 9, ..Spec::of(KlSignal).sizes(&UNEVEN) }, process(C::Given, S::None), |c, b| {
-            c.average_over = AverageOver::Group;
-            means(b).iter_mut().for_each(|line| line[0] = 3.0);
-        }),
         giving("given_stats_kl_anchored", Spec::of(KlSignal).continuous(), loose(C::Given, S::Given), |c, _| c.boundary_rule = BoundaryRule::Anchored),
         giving("given_stats_kl_token", Spec::of(KlOpd).holes(), whole, |c, _| c.chunk = Chunk::Token),
         giving("given_stats_kl_all_rows", Spec { others: 1, ..Spec::of(KlGOpd).holes() }, whole, nothing),

@@ -2,6 +2,7 @@
 //! Use from a test crate beside `mod oracle;`, as `mod cases;`.
 #![allow(dead_code, unused_imports)]
 
+mod baselines;
 mod build;
 mod count_by;
 mod credit;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Case> {
     table.extend(kl_reward::cases());
     table.extend(credit::cases());
     table.extend(steps::cases());
+    table.extend(baselines::cases());
     table.extend(count_by::cases());
     table.extend(given::cases());
     table

@@ -149,6 +149,7 @@ pub fn config(library: &Library, cfg: &Config) -> passrl_config {
     (c.lam_returns, c.lam_length_alpha) = (cfg.lam_returns, cfg.lam_length_alpha);
     (c.step_sets, c.step_value, c.step_gamma) = (cfg.step_sets as i32, cfg.step_value as i32, cfg.step_gamma);
     (c.rho_clip, c.c_clip) = (cfg.rho_clip, cfg.c_clip);
+    c.token_baseline = cfg.token_baseline as i32;
     c
 }
 
@@ -220,7 +221,7 @@ pub fn serve(cases: Vec<Case>) -> Vec<Case> {
 /// Which inputs some rollout has: which the batch gives.
 pub fn forms(rollouts: &[Rollout]) -> Vec<bool> {
     type Given = fn(&Rollout) -> bool;
-    let forms: [Given; 19] = [
+    let forms: [Given; 21] = [
         |r| r.outcome.is_some(),
         |r| r.format.is_some(),
         |r| r.format_ok.is_some(),
@@ -240,6 +241,8 @@ pub fn forms(rollouts: &[Rollout]) -> Vec<bool> {
         |r| r.logp_reference.is_some(),
         |r| r.logp_behavior.is_some(),
         |r| r.step_group.is_some(),
+        |r| r.sum_pi_squared.is_some(),
+        |r| r.token_ratio.is_some(),
     ];
     forms.iter().map(|given| rollouts.iter().any(given)).collect()
 }
@@ -370,6 +373,8 @@ pub fn place<'b>(cfg: &Config, batch: &'b Batch, how: &How) -> Placed<'b> {
     }
     b.logp_reference = logp(|r| r.logp_reference.as_ref());
     b.logp_behavior = logp(|r| r.logp_behavior.as_ref());
+    b.sum_pi_squared = logp(|r| r.sum_pi_squared.as_ref());
+    b.token_ratio = logp(|r| r.token_ratio.as_ref());
     Placed { batch: b, arena, layout, of: batch, signal }
 }
 

@@ -1,6 +1,6 @@
 //! The shipped library, loaded as a host would load it, and one call of each kind on a `World`.
 use crate::world::{Lent, World};
-use passrl::abi::constants::PASSRL_STEP_SETS_STEP_GROUP;
+use passrl::abi::constants::{PASSRL_STEP_SETS_STEP_GROUP, PASSRL_TOKEN_BASELINE_NONE};
 use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::ffi::{CStr, c_char, c_void};
@@ -127,6 +127,7 @@ impl Api {
             "batch.token_rewards" => w.batch.token_rewards; "batch.chunk_ends" => w.batch.chunk_ends;
             "batch.step_offsets" => w.batch.step_offsets; "batch.step_ends" => w.batch.step_ends; "batch.step_begins" => w.batch.step_begins;
             "batch.step_scores" => w.batch.step_scores; "batch.step_marks" => w.batch.step_marks; "batch.step_group" => w.batch.step_group;
+            "batch.sum_pi_squared" => w.batch.sum_pi_squared; "batch.token_ratio" => w.batch.token_ratio;
             "batch.piece_rollout" => w.batch.piece_rollout; "batch.piece_begin" => w.batch.piece_begin;
             "advantages" => w.outputs.advantages; "returns" => w.outputs.returns; "path_scores" => w.outputs.path_scores;
             "num_chunks" => w.outputs.num_chunks; "chunk_ends" => w.outputs.chunk_ends; "chunk_values" => w.outputs.chunk_values;
@@ -182,8 +183,8 @@ impl Api {
             assert_eq!(unsafe { f(plan, &mut bytes) }, PASSRL_OK);
             bytes
         };
-        // Sets of steps of equal state have no partials: any memory will do.
-        let pieces = w.config.step_sets != PASSRL_STEP_SETS_STEP_GROUP;
+        // Sets of steps of equal state and baselines a token have no partials: any memory will do.
+        let pieces = w.config.step_sets != PASSRL_STEP_SETS_STEP_GROUP && w.config.token_baseline == PASSRL_TOKEN_BASELINE_NONE;
         let (work, part) = (size("passrl_plan_workspace_size\0"), if pieces { size("passrl_partials_size\0") } else { 1024 });
         let partials_init = symbol!(self, passrl_partials_init(Plan, Mem, usize) -> i32);
         let mut memory: [Vec<u64>; 3] = [vec![0; work / 8 + 32], vec![0; part / 8 + 32], vec![0; part / 8 + 32]];

@@ -136,6 +136,18 @@ pub fn cases() -> Vec<Case> {
         ("returns_of_a_signal", Run, PASSRL_ERR_CONFLICT, "batch.signal[0] is given and config.step_value is return_to_go", |w| { w.returns(); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
         ("returns_of_nothing", Run, PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go", |w| { w.returns(); w.drop(&["batch.outcome"]) }),
         ("steps_without_scores", Run, PASSRL_ERR_NULL, "config.kind is prm and 0 of batch.signal", |w| { w.returns(); w.config.step_value = PASSRL_STEP_VALUE_SCORE }),
+        // Baselines a token.
+        ("sum_pi_squared_missing", Run, PASSRL_ERR_NULL, "batch.sum_pi_squared is NULL; config.token_baseline = position is made of logp_policy and sum_pi_squared", |w| { w.token_baseline(); w.drop(&["batch.sum_pi_squared"]) }),
+        ("policy_of_baseline_missing", Run, PASSRL_ERR_NULL, "batch.logp_policy is NULL; config.token_baseline = position", |w| { w.token_baseline(); w.drop(&["batch.logp_policy"]) }),
+        ("sum_pi_squared_short", Run, PASSRL_ERR_SHAPE, "batch.sum_pi_squared has 23 elements; it must have 24", |w| { w.token_baseline(); w.view("batch.sum_pi_squared").shape[0] = 23 }),
+        ("sum_pi_squared_type", Run, PASSRL_ERR_DTYPE, "batch.sum_pi_squared has dtype i64", |w| { w.token_baseline(); w.view("batch.sum_pi_squared").dtype = PASSRL_I64 }),
+        ("token_ratio_short", Run, PASSRL_ERR_SHAPE, "batch.token_ratio has 6 elements; it must have 24", |w| { w.token_baseline(); w.floats("batch.token_ratio", PASSRL_F32, &[1.0; 6]) }),
+        ("token_ratio_type", Run, PASSRL_ERR_DTYPE, "batch.token_ratio has dtype i32", |w| { w.token_baseline(); w.ints("batch.token_ratio", PASSRL_I32, &[1; 24]) }),
+        ("sum_pi_squared_over_returns", Run, PASSRL_ERR_OVERLAP, "outputs.returns and batch.sum_pi_squared share memory", |w| { w.token_baseline(); w.alias("batch.sum_pi_squared", "returns", 0) }),
+        ("token_ratio_over_advantages", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.token_ratio share memory", |w| { w.token_baseline(); w.floats("batch.token_ratio", PASSRL_F32, &[1.0; 24]); w.alias("batch.token_ratio", "advantages", 0) }),
+        ("token_baseline_add", Add, PASSRL_ERR_CONFLICT, "config.token_baseline is position, which needs all rollouts of a group in one call", World::token_baseline),
+        ("token_baseline_apply", Apply, PASSRL_ERR_CONFLICT, "config.token_baseline is position, which needs all rollouts", World::token_baseline),
+        ("token_baseline_partials", PartialsInit, PASSRL_ERR_CONFLICT, "use passrl_plan_run on whole groups, or token_baseline = none", World::token_baseline),
         // Credit.
         ("reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_reference is NULL; config.kl_in_reward needs it beside batch.logp_policy", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_behavior", PASSRL_F32, &[-1.0; 24]) }),
         ("policy_of_reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_policy is NULL; config.kl_in_reward needs it beside batch.logp_reference", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]) }),

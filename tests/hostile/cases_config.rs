@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
         ("whiten_shift_unknown", Plan, PASSRL_ERR_VALUE, "config.whiten_shift is 3", |w| w.config.whiten_shift = 3),
         ("fill_padding_unknown", Plan, PASSRL_ERR_VALUE, "config.fill_padding is 2", |w| w.config.fill_padding = 2),
         ("strict_unknown", Plan, PASSRL_ERR_VALUE, "config.strict is 2", |w| w.config.strict = 2),
-        ("config_reserved", Plan, PASSRL_ERR_VALUE, "config.reserved0 is 1 and config.reserved1 0; they must be 0", |w| w.config.reserved0 = 1),
+        ("config_reserved", Plan, PASSRL_ERR_VALUE, "config.reserved0 is 1; it must be 0", |w| w.config.reserved0 = 1),
         ("num_process_0", Plan, PASSRL_ERR_VALUE, "config.num_process is 0; it must be from 1 to 4", |w| w.config.num_process = 0),
         ("num_process_5", Plan, PASSRL_ERR_VALUE, "config.num_process is 5", |w| w.config.num_process = 5),
         ("num_extra_negative", Plan, PASSRL_ERR_VALUE, "config.num_extra is -1", |w| w.config.num_extra = -1),
@@ -106,6 +106,11 @@ pub fn cases() -> Vec<Case> {
         ("pool_rollouts_pooled", Plan, PASSRL_ERR_CONFLICT, "config.pool is rollouts and config.fusion is pooled", |w| { w.config.pool = PASSRL_POOL_ROLLOUTS; w.config.fusion = PASSRL_FUSION_POOLED }),
         ("pool_rollouts_kl_by_value", Plan, PASSRL_ERR_CONFLICT, "config.pool is rollouts with kind = kl and chunk = by_value", |w| { w.kl(); w.config.pool = PASSRL_POOL_ROLLOUTS }),
         ("pool_rollouts_loo_scale", Plan, PASSRL_ERR_CONFLICT, "a step's value is no element of a set of means: set loo_unit = rollout", |w| { w.config.pool = PASSRL_POOL_ROLLOUTS; w.config.streams[0].scale = PASSRL_SCALE_LEAVE_ONE_OUT }),
+        // Baselines a token.
+        ("token_baseline_unknown", Plan, PASSRL_ERR_VALUE, "config.token_baseline is 3; it is one of 0 (none), 1 (position), 2 (token)", |w| w.config.token_baseline = 3),
+        ("token_baseline_with_k", Plan, PASSRL_ERR_CONFLICT, "config.token_baseline is position and config.k is 0.7; the baseline is of returns as they are, set k = 0", |w| { w.token_baseline(); w.config.k = 0.7 }),
+        ("token_baseline_of_chunks", Plan, PASSRL_ERR_CONFLICT, "config.token_baseline is token with credit = return_to_go and chunk = step", |w| { w.token_baseline(); w.config.token_baseline = PASSRL_TOKEN_BASELINE_TOKEN; w.config.chunk = PASSRL_CHUNK_STEP }),
+        ("token_baseline_gae_over_chunks", Plan, PASSRL_ERR_CONFLICT, "config.token_baseline is position with credit = gae over chunks and chunk = token", |w| { w.token_baseline(); w.gae(); w.config.gae_over = PASSRL_GAE_CHUNKS }),
         // Credit.
         ("vtrace_with_k", Plan, PASSRL_ERR_CONFLICT, "config.credit is vtrace and config.k is 0.7", |w| w.config.credit = PASSRL_CREDIT_VTRACE),
         ("vtrace_with_divide_process", Plan, PASSRL_ERR_CONFLICT, "config.credit is vtrace and config.divide_scope is process", |w| { w.gae(); w.config.credit = PASSRL_CREDIT_VTRACE; w.config.divide_scope = PASSRL_DIVIDE_PROCESS }),

@@ -58,6 +58,8 @@ fn cases() -> Vec<Finding> {
         ("outcome_inf_taken_back", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, 1, 4, "stream outcome", |w| { w.returns(); w.keyed(); outcome(w, 1, INF) }),
         ("ends_of_a_state", PASSRL_FINDING_BAD_STEPS, PASSRL_FOUND_BAD_STEPS, 0, 0, "has steps that do not fit", |w| { w.keyed(); ends(w, [3, 2, 3, 1, 2, 5]) }),
         ("score_nan_of_means", PASSRL_FINDING_MISSING, PASSRL_FOUND_MISSING, 2, 0, "stream process_0", |w| { w.config.pool = PASSRL_POOL_ROLLOUTS; scores(w, 4, NAN) }),
+        ("squares_nan", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, 1, 0, "rollout 1 of group 0 has an infinite value", |w| { w.token_baseline(); let mut q = [0.5; 24]; q[6] = NAN; w.floats("batch.sum_pi_squared", PASSRL_F64, &q) }),
+        ("ratio_inf", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, 0, 0, "rollout 0 of group 0 has an infinite value", |w| { w.token_baseline(); let mut r = [1.0; 24]; r[0] = INF; w.floats("batch.token_ratio", PASSRL_F32, &r) }),
         ("group_of_one", PASSRL_FINDING_SINGLETON, PASSRL_FOUND_SINGLETON, -1, 4, "group 0 has a single element where singleton = refuse", single),
     ]
 }
@@ -86,6 +88,11 @@ fn bad_data_costs_its_group_and_no_other() {
                 }
                 ends(&mut good, [2, 4, 3, 1, 2, 5]);
                 good.floats("batch.format", PASSRL_F64, &[1., 1., 0., 1., 1., 0.]);
+                for (name, sound) in [("batch.sum_pi_squared", 0.5), ("batch.token_ratio", 1.0)] {
+                    if good.slots.contains_key(name) {
+                        good.floats(name, PASSRL_F64, &[sound; 24]);
+                    }
+                }
                 if begins {
                     good.ints("batch.step_begins", PASSRL_I32, &[0, 2, 0, 0, 1, 2, 0, 2, 0, 0, 1, 2]);
                 }
@@ -151,8 +158,10 @@ fn bad_data_under_other_settings() {
                 let mut w = World::new(&api);
                 edit(&mut w);
                 change(&mut w);
-                if w.config.step_sets == PASSRL_STEP_SETS_STEP_GROUP && matches!(act, Act::Apply) {
-                    continue; // refused: a case of cases_batch
+                let baseline = w.config.token_baseline != PASSRL_TOKEN_BASELINE_NONE;
+                let whole_groups = baseline || w.config.step_sets == PASSRL_STEP_SETS_STEP_GROUP;
+                if whole_groups && matches!(act, Act::Apply) || baseline && setting == "chunk_none" {
+                    continue; // refused: cases of cases_batch and cases_config
                 }
                 let got = api.call(&mut w, act);
                 let advantages = w.f64s("advantages");
@@ -211,4 +220,32 @@ fn a_group_too_large_for_exact_sums() {
     let advantages = w.f64s("advantages");
     assert!(advantages[0].to_bits() == 0 && advantages[1] < 0.0 && advantages[2] > 0.0, "{advantages:?}");
     assert_eq!((w.report.first_group, w.report.first_stream, w.report.bad_groups), (0, 4, 1));
+}
+
+/// Likewise of a baseline a token, where no stream has a set: rewards a token alone.
+#[test]
+fn a_group_too_large_for_exact_baselines() {
+    let api = Api::load();
+    let mut w = World::new(&api);
+    let large = 1i64 << 17;
+    let rollouts = large as usize + 2;
+    w.slots.clear();
+    w.config.kind = PASSRL_KIND_NONE;
+    (w.config.token_baseline, w.config.chunk, w.config.k) = (PASSRL_TOKEN_BASELINE_TOKEN, PASSRL_CHUNK_TOKEN, 0.0);
+    (w.limits.rollouts, w.limits.groups, w.limits.group_rollouts) = (rollouts as i64, 2, 8);
+    w.batch.num_rollouts = rollouts as i64;
+    w.batch.group_size = 0;
+    w.ints("batch.group_offsets", PASSRL_I64, &[0, large, large + 2]);
+    // One token each for the last three, none before.
+    let begins: Vec<i64> = (0..=rollouts as i64).map(|i| (i - (large - 1)).max(0)).collect();
+    w.ints("batch.cu_seqlens", PASSRL_I32, &begins);
+    w.floats("batch.token_rewards", PASSRL_F32, &[1.0, 0.0, 1.0]);
+    w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 3]);
+    w.floats("batch.sum_pi_squared", PASSRL_F32, &[0.5; 3]);
+    w.output("advantages", PASSRL_F32, [3, 1], 1);
+    let status = api.call(&mut w, Act::Run);
+    assert_eq!(status, PASSRL_FINDING_TOO_LARGE, "{}", w.sentence);
+    let advantages = w.f64s("advantages");
+    assert!(advantages[0].to_bits() == 0 && advantages[1] < -0.4 && advantages[2] > 0.4, "{advantages:?}");
+    assert_eq!((w.report.first_group, w.report.bad_groups), (0, 1));
 }

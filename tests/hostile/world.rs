@@ -260,6 +260,14 @@ impl World {
         self.drop(&["batch.step_scores"]);
     }
 
+    /// A baseline a token.
+    pub fn token_baseline(&mut self) {
+        self.config.token_baseline = PASSRL_TOKEN_BASELINE_POSITION;
+        (self.config.chunk, self.config.k) = (PASSRL_CHUNK_TOKEN, 0.0);
+        self.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]);
+        self.floats("batch.sum_pi_squared", PASSRL_F64, &[0.5; 24]);
+    }
+
     pub fn gae(&mut self) {
         self.config.credit = PASSRL_CREDIT_GAE;
         self.config.k = 0.0;

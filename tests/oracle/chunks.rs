@@ -18,8 +18,6 @@ pub struct KlTable {
     sum: i128,
     count: i128,
     group_size: i128,
-    /// `center = given`.
-    shift: Option<f64>,
 }
 
 /// The position of a token is its index less that of the rollout's first in-scope token (rule 3).
@@ -43,7 +41,6 @@ pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, given: Given, memb
         return table;
     }
     table.centered = row.center != Center::None;
-    table.shift = (row.center == Center::Given).then_some(given.mean);
     table.inv = match row.scale {
         Scale::Group => inverse(s.var, row.epsilon, row.epsilon_mode),
         Scale::Batch => inverse(batch.stats.var, row.epsilon, row.epsilon_mode),
@@ -83,11 +80,6 @@ impl KlTable {
     fn edge(&self, cfg: &Config, a: usize, b: usize) -> bool {
         if self.degenerate || a >= self.n.len() || b >= self.n.len() || self.n[a] == 0 || self.n[b] == 0 {
             return false;
-        }
-        if let (AverageOver::Group, Some(mean)) = (cfg.average_over, self.shift) {
-            // A position without a live token adds 0 to the average, not 0 less the mean.
-            let moved = (self.c[b] - self.c[a]) as f64 * self.unit - (self.n[b] - self.n[a]) as f64 * mean;
-            return moved.abs() * self.inv > cfg.eta * self.group_size as f64;
         }
         let (left, right) = match cfg.average_over {
             AverageOver::Live => (self.c[b] * self.n[a] - self.c[a] * self.n[b], self.n[b] * self.n[a]),

@@ -166,6 +166,14 @@ pub enum StepValue {
     ReturnToGo,
 }
 
+/// Tokens of a group that share a baseline (rule 66).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenBaseline {
+    None,
+    Position,
+    Token,
+}
+
 /// The shorthand `standardize`: two fields by one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standardize {
@@ -276,6 +284,7 @@ pub struct Config {
     pub step_sets: StepSets,
     pub step_value: StepValue,
     pub step_gamma: f64,
+    pub token_baseline: TokenBaseline,
     pub rho_clip: f64,
     pub c_clip: f64,
 }
@@ -326,6 +335,7 @@ impl Default for Config {
             step_sets: StepSets::Group,
             step_value: StepValue::Score,
             step_gamma: 1.0,
+            token_baseline: TokenBaseline::None,
             rho_clip: 1.0,
             c_clip: 1.0,
         }

@@ -153,6 +153,7 @@ pub fn credit(cfg: &Config, r: &Rollout, l: &Loaded, chunks: &[Range<usize>], fu
             out
         }
     };
+    // A baseline a token (`baselines`) is taken before the KL: the order makes no difference to this sum.
     if cfg.takes_kl() && cfg.kl_place == KlPlace::Advantage {
         out.advantages.iter_mut().zip(&l.kl).for_each(|(a, kl)| *a -= cfg.kl_coef * *kl as f64);
     }

@@ -3,6 +3,7 @@
 //! Use from a test crate as `mod oracle;`.
 #![allow(dead_code, unused_imports)]
 
+mod baselines;
 mod chunks;
 mod config;
 mod credit;
@@ -62,6 +63,9 @@ pub struct Rollout {
     pub logp_behavior: Option<Vec<f64>>,
     /// steps: `step_sets = step_group`.
     pub step_group: Option<Vec<i64>>,
+    /// `token_baseline`: the sum of the policy's squared probabilities at each token, and importance ratios.
+    pub sum_pi_squared: Option<Vec<f64>>,
+    pub token_ratio: Option<Vec<f64>>,
 }
 
 impl Rollout {

@@ -31,6 +31,12 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, l: &mut Loaded, bad: &mut boo
         }
         l.kl = l.toks.iter().map(|&t| admit(divergence(cfg, policy[t], reference[t]), Missing::Error, bad, report).unwrap()).collect();
     }
+    if cfg.token_baseline != TokenBaseline::None {
+        let squared = r.sum_pi_squared.as_ref().expect("token_baseline needs sums of squared probabilities");
+        let bad_at = |t: usize| ![r.policy()[t], squared[t], r.token_ratio.as_ref().map_or(1.0, |ratio| ratio[t])].iter().all(|x| x.is_finite());
+        let found = l.toks.iter().filter(|&&t| bad_at(t)).count();
+        (0..found).for_each(|_| _ = admit(f32::INFINITY, Missing::Error, bad, report));
+    }
     let taken = if cfg.kl_place == KlPlace::Outcome && !l.kl.is_empty() { cfg.kl_coef * exact_sum(&l.kl) as f32 as f64 } else { 0.0 };
     let reward = match cfg.fusion {
         Fusion::RewardSum => sum_of_rows(cfg, l),

@@ -78,7 +78,7 @@ pub fn inverse(var: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
     }
 }
 
-/// The same of a standard deviation that is given: its square need not fit.
+/// The same of a standard deviation.
 pub fn inverse_of_std(std: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
     match mode {
         EpsilonMode::AddStd => 1.0 / (std + epsilon),

@@ -1,4 +1,5 @@
 //! The pipeline of §2: standardise, fuse, chunk, credit, divide, post.
+use super::baselines;
 use super::chunks::{chunks_of, kl_table, KlTable};
 use super::credit::credit;
 use super::fuse::{reward_shaping, Fuser};
@@ -33,10 +34,12 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
     let mut groups: Vec<Group> = (0..batch.num_groups)
         .map(|g| {
             let rows = given_stats(cfg, batch, &given, g);
-            let bad = rows.iter().filter(|row| row.is_none()).count();
-            out.report.nonfinite += bad as u64;
-            out.bad_groups[g] |= bad > 0;
-            let given: Vec<Given> = rows.into_iter().map(Option::unwrap_or_default).collect();
+            out.bad_groups[g] |= rows.iter().any(|row| row.1 > 0);
+            // A group without rollouts is not looked at.
+            if batch.rollouts.iter().any(|r| r.group == g) {
+                out.report.nonfinite += rows.iter().map(|row| row.1).sum::<u64>();
+            }
+            let given: Vec<Given> = rows.into_iter().map(|row| row.0).collect();
             Group { sets: Vec::new(), kl: kl_of(cfg, batch, &loaded, &signal, given[0], g), given }
         })
         .collect();
@@ -65,6 +68,7 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
         let fuser = Fuser { cfg, rollout: i, r, l, group, batch: &whole_batch, given: &given };
         out.rollouts.push(one_rollout(&fuser, &chunks, zero));
     }
+    baselines::subtract(cfg, batch, &loaded, &mut out);
     post(cfg, batch, &loaded, &mut out);
     out
 }
@@ -90,7 +94,7 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
     if cfg.kind == Kind::Kl && cfg.chunk == Chunk::ByValue {
         let by_rollout = row.center == Center::LeaveOneOut && row.loo_unit == LooUnit::Rollout;
         assert!(row.scale != Scale::LeaveOneOut && !by_rollout, "kl edges need one scale and shift a group");
-        assert!(row.center != Center::Batch || cfg.average_over == AverageOver::Live, "the shift of the average is the group's");
+        assert!(!matches!(row.center, Center::Batch | Center::Given) || cfg.average_over == AverageOver::Live, "the shift of the average is the group's");
         assert!(cfg.pool != Pool::Rollouts, "the detector asks for a set of tokens");
     }
     let batch_wide = |row: &&StreamCfg| row.center == Center::Batch || matches!(row.scale, Scale::Batch | Scale::NonzeroShare);
@@ -113,6 +117,8 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
         assert!(cfg.credit != Credit::Vtrace);
     }
     let over_chunks = cfg.gae_over == GaeOver::Chunks;
+    let a_token = over_tokens || (cfg.chunk == Chunk::Token && !cfg.has_values());
+    assert!(cfg.token_baseline == TokenBaseline::None || (a_token && cfg.k == 0.0), "a baseline a token is of returns a token");
     assert!(!over_chunks || (cfg.credit == Credit::Gae && batch.rollouts.iter().all(|r| r.token_rewards.is_none())), "rewards of chunks");
     let outcome_lost = cfg.takes_kl() && cfg.kl_place == KlPlace::Outcome;
     let rows = if cfg.fusion == Fusion::RewardSum { &given[p..] } else { &given[p..p + 1] };
@@ -141,8 +147,8 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
     }
 }
 
-/// Rule 50: what the caller gives of each row that is there. `None`: not finite, or a deviation below 0.
-fn given_stats(cfg: &Config, batch: &Batch, there: &[bool], g: usize) -> Vec<Option<Given>> {
+/// Rule 50: what the caller gives of each row that is there, and how many of these numbers are findings: beyond f32, or a deviation below 0.
+fn given_stats(cfg: &Config, batch: &Batch, there: &[bool], g: usize) -> Vec<(Given, u64)> {
     let p = cfg.process.len();
     let baselines = batch.rollouts.iter().any(|r| r.baseline.is_some());
     let asked = |s: usize| match cfg.fusion {
@@ -151,14 +157,23 @@ fn given_stats(cfg: &Config, batch: &Batch, there: &[bool], g: usize) -> Vec<Opt
         _ => there[s],
     };
     let row = |s: usize, row: &StreamCfg| {
-        let mut given = Given::default();
+        let (mut given, mut bad) = (Given::default(), 0);
+        let mut read = |x: f64, least: f64| {
+            let sound = x >= least && x <= f32::MAX as f64;
+            bad += u64::from(!sound);
+            if sound { x } else { 0.0 }
+        };
         if asked(s) && row.center == Center::Given && !(s == p && baselines) {
-            given.mean = Batch::statistic(cfg, &batch.stats_mean, g, s);
+            given.mean = read(Batch::statistic(cfg, &batch.stats_mean, g, s), -f32::MAX as f64);
         }
         if asked(s) && row.scale == Scale::Given {
-            given.std = Batch::statistic(cfg, &batch.stats_std, g, s);
+            given.std = read(Batch::statistic(cfg, &batch.stats_std, g, s), 0.0);
         }
-        (given.mean.is_finite() && given.std.is_finite() && given.std >= 0.0).then_some(given)
+        // Below the smallest f32 there is no deviation to speak of.
+        if given.std < 2f64.powi(-149) {
+            given.std = 0.0;
+        }
+        (given, bad)
     };
     cfg.streams().into_iter().enumerate().map(|(s, stream)| row(s, stream)).collect()
 }

@@ -17,6 +17,7 @@ EXCEPTIONS = {
     "nan": "NaN leaks from behind a mask",
     "mixed": "uneven groups are mixed",
     "refused": "they fail on a group of one",
+    "set": "rows without a number of their own are in their last whitening, or not, where ours are not, or are",
 }
 
 
@@ -28,7 +29,7 @@ class Entry:
     how: "framework" (its own code ran) or "transcribed" (from the formula, in f64); reason: why, where transcribed. precision: what
     theirs computed in: "f64" or "f32". bound: largest difference relative to the largest |A| of the case. config: fields of passrl set
     beside the preset. inputs: names of the case's fields that passrl is given (see compare.KEYWORDS). needs: kinds that a case must
-    have; refuses: kinds it must not have. exceptions: case -> one of EXCEPTIONS, where theirs is reproduced by `compat = true` alone.
+    have; refuses: kinds it must not have. exceptions: case -> one of EXCEPTIONS: theirs is shown, not copied.
     run: case -> `[N]` advantages of theirs (any value out of scope), or `[R]`.
     """
 

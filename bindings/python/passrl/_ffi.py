@@ -40,7 +40,7 @@ class Config(ctypes.Structure):
         *[(name, c_double) for name in ("opd_lambda", "eta", "gamma", "lam", "k", "temperature", "whiten_epsilon", "clip")],
         ("streams", Stream * MAX_STREAMS),
         *[(name, c_int32) for name in (
-            "kl_in_reward", "kl_place", "scan_mask", "gae_over", "divide_by", "step_sets", "step_value", "reserved1")],
+            "kl_in_reward", "kl_place", "scan_mask", "gae_over", "divide_by", "step_sets", "step_value", "token_baseline")],
         *[(name, c_double) for name in (
             "kl_coef", "kl_log_ratio_clamp", "kl_clamp", "lam_returns", "lam_length_alpha", "step_gamma", "rho_clip", "c_clip")],
     ]
@@ -75,7 +75,7 @@ class Batch(ctypes.Structure):
             "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values", "token_rewards", "chunk_ends", "step_offsets",
             "step_ends", "step_begins", "step_scores", "step_marks", "step_group", "piece_rollout", "piece_begin")],
         ("stats_in", c_void_p), ("stats_in_bytes", c_size_t), ("rollout_lam", ViewP), ("logp_behavior", ViewP),
-        ("stats_mean", ViewP), ("stats_std", ViewP),
+        *[(name, ViewP) for name in ("stats_mean", "stats_std", "sum_pi_squared", "token_ratio")],
     ]
 
 
@@ -146,6 +146,7 @@ _STATUS: dict[str, list[Any]] = {
     "discounted_returns": [_P, POINTER(Batch), c_double, *[ViewP] * 2, *_MEMORY],
     "gae": [_P, POINTER(Batch), c_double, c_double, *[ViewP] * 5, *_MEMORY],
     "divide_length": [_P, POINTER(Batch), c_double, *[ViewP] * 2, *_MEMORY],
+    "kl_in_reward": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 4, *_MEMORY],
     "opd_signal": [_P, POINTER(Batch), c_double, *[ViewP] * 4, *_MEMORY],
     "whiten": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, *_MEMORY],
     "group_flags": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, POINTER(Report), *_MEMORY],

@@ -46,6 +46,8 @@ class Arguments:
     logp_base: Any = None
     logp_reference: Any = None
     logp_behavior: Any = None
+    sum_pi_squared: Any = None
+    token_ratio: Any = None
     cu_seqlens: Any = None
     lengths: Any = None
     pad_side: str = "right"
@@ -90,7 +92,7 @@ ARGUMENTS: tuple[str, ...] = tuple(field.name for field in fields(Arguments))
 
 # Argument, type of a list given for it. Token-shaped, then per rollout.
 _TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
-           "logp_behavior": "float64",
+           "logp_behavior": "float64", "sum_pi_squared": "float64", "token_ratio": "float64",
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
 _ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
              "bootstrap": "float64", "baselines": "float64", "rollout_lam": "float64"}

@@ -29,6 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "divide_by": ("count", "discounted_count"),
     "step_sets": ("group", "step_group"),
     "step_value": ("score", "return_to_go"),
+    "token_baseline": ("none", "position", "token"),
 }
 STREAM_CHOICES: dict[str, tuple[str, ...]] = {
     "center": ("none", "group", "leave_one_out", "batch", "length_weighted", "given", "runner_up"),
@@ -43,7 +44,7 @@ STREAM_CHOICES: dict[str, tuple[str, ...]] = {
 }
 _FLAGS = {"merge_equal_steps", "bridge_scope_gaps", "whiten_shift", "fill_padding", "strict", "compat"}
 FIELDS: tuple[str, ...] = tuple(
-    str(field[0]) for field in _ffi.Config._fields_ if field[0] not in ("struct_size", "reserved0", "reserved1", "streams")
+    str(field[0]) for field in _ffi.Config._fields_ if field[0] not in ("struct_size", "reserved0", "streams")
 )
 STREAM_FIELDS = ("weight", "epsilon", "center", "scale", "ddof", "epsilon_mode", "loo_unit", "singleton", "missing", "place",
                  "zero_variance", "count_by", "clip_value", "clip_standardized")

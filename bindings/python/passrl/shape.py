@@ -30,7 +30,7 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
             config.set(key, value)
         except UnknownNameError as fault:
             raise unknown_argument(fault, key, [*ARGUMENTS, "preset", "out", "dtype", "returns", "backend", "threads", "stream", "comm"]) from None
-    alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None
+    alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None and config.token_baseline == "none"
     logps = a.logp_teacher is not None or alone
     if logps and a.steps is None and a.step_ends is None and a.step_marks is None and "kind" not in config.told and config.kind == "prm":
         config.set("kind", "kl")
@@ -92,6 +92,8 @@ def shape(
     logp_base: Any = None,
     logp_reference: Any = None,
     logp_behavior: Any = None,
+    sum_pi_squared: Any = None,
+    token_ratio: Any = None,
     cu_seqlens: Any = None,
     lengths: Any = None,
     pad_side: str = "right",
@@ -147,6 +149,7 @@ def shape(
     `{"name": array}` or `{"name": (array, weight)}`. GAE: values, token_rewards (token-shaped), bootstrap, rollout_lam
     `[R]`. `center="given"`: baselines `[R]`, or stats_mean; `scale="given"`: stats_std:
     `{"outcome": 0.4}`, `{"outcome": [G]}` or `[G, 16]`. `kl_in_reward`: logp_policy, logp_reference; `credit="vtrace"`: logp_policy, logp_behavior.
+    `token_baseline`: logp_policy, sum_pi_squared (sum over the vocabulary of squared probabilities), token_ratio (importance ratio, 1), token-shaped.
 
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
@@ -159,7 +162,8 @@ def shape(
     refuse_comm(comm)
     a = Arguments(
         signal=signal, steps=steps, step_ends=step_ends, step_marks=step_marks, chunk_ends=chunk_ends, logp_policy=logp_policy,
-        logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, cu_seqlens=cu_seqlens, lengths=lengths,
+        logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, sum_pi_squared=sum_pi_squared,
+        token_ratio=token_ratio, cu_seqlens=cu_seqlens, lengths=lengths,
         pad_side=pad_side, mask=mask, groups=groups, group_size=group_size, group_offsets=group_offsets, outcome=outcome, format=format,
         format_ok=format_ok, streams=streams, values=values, token_rewards=token_rewards, bootstrap=bootstrap, baselines=baselines,
         rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_mean=stats_mean, stats_std=stats_std, stats_in=stats_in,

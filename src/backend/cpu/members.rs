@@ -18,6 +18,12 @@ impl Members<'_> {
         };
         range.chain(list.iter().map(|i| *i as usize))
     }
+    pub fn len(&self) -> usize {
+        match self {
+            Members::Range(a, b) => b.saturating_sub(*a),
+            Members::List(list) => list.len(),
+        }
+    }
     pub fn is_empty(&self) -> bool {
         match self {
             Members::Range(a, b) => a >= b,

@@ -26,6 +26,7 @@ mod step_sets;
 mod steps;
 mod terms;
 mod tile;
+mod token_baseline;
 mod vtrace;
 mod whiten;
 mod worker;

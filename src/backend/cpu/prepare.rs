@@ -98,6 +98,7 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
         self.keep_kl(i, &at, &scope, &mut kept);
+        self.keep_baseline_weights(&at, &scope, &mut kept);
         self.shape_lists(i, &at, &kept);
         self.without_stream(i, &mut kept);
         // SAFETY: the rollout is this thread's.

@@ -3,6 +3,7 @@ use super::chunk::KlEdges;
 use super::expand::{self, Chunks};
 use super::fuse;
 use super::terms::Terms;
+use super::token_baseline::Tail;
 use super::scope::Scope;
 use super::signal;
 use super::standard::{Apply, Standard};
@@ -45,6 +46,8 @@ pub struct Group<'a> {
     pub weight: f64,
     /// kl by value: bit t of `Worker::edges` is set where an edge stands between positions t and t + 1.
     pub edges: Option<KlEdges<'a>>,
+    /// `token_baseline`: the rollout whose last tokens have none.
+    pub tail: Option<Tail>,
 }
 
 /// What to do with a rollout's advantages.
@@ -90,18 +93,12 @@ impl Worker<'_> {
                 }
                 return;
             }
-            if c.spreads() {
-                self.gap_rewards(i, &at, &scope, &kept, group, &terms);
-            }
-            self.fuse(i, &at, &scope, &kept, group, &terms);
-            match (c.credit, c.gae_over) {
-                (Credit::Gae, GaeOver::Tokens) => self.gae(i, &at, &scope, &kept),
-                (Credit::Gae, GaeOver::Chunks) => self.gae_over_chunks(i, &at, &scope, &kept),
-                (Credit::Vtrace, _) => self.vtrace(i, &at, &scope, &kept),
-                _ => self.credit(&at, &scope, &kept, &terms),
-            }
+            self.credited(i, &at, &scope, &kept, group, &terms);
             if (if by_token { kept.count as usize } else { k }) > 0 {
                 path = self.d[0];
+            }
+            if problem.baseline_inputs.is_some() {
+                self.take_baseline(i, &at, &scope, group.tail);
             }
             if problem.reference.is_some() && c.kl_place == KlPlace::Advantage {
                 Self::take_kl(job, &at, &scope, false, self.d);
@@ -140,6 +137,21 @@ impl Worker<'_> {
         }
     }
 
+    /// Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token).
+    pub fn credited(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms) {
+        let c = self.job.config();
+        if c.spreads() {
+            self.gap_rewards(i, at, scope, kept, group, terms);
+        }
+        self.fuse(i, at, scope, kept, group, terms);
+        match (c.credit, c.gae_over) {
+            (Credit::Gae, GaeOver::Tokens) => self.gae(i, at, scope, kept),
+            (Credit::Gae, GaeOver::Chunks) => self.gae_over_chunks(i, at, scope, kept),
+            (Credit::Vtrace, _) => self.vtrace(i, at, scope, kept),
+            _ => self.credit(at, scope, kept, terms),
+        }
+    }
+
     /// The usual kl rollout, every token a chunk and nothing but advantages asked for, in one pass from signal to output (see `tile`). `None`: not
     /// such a one, nothing done.
     #[cfg(target_arch = "x86_64")]
@@ -153,6 +165,7 @@ impl Worker<'_> {
             && !c.spreads()
             && !c.kl_by_token()
             && problem.token_rewards.is_none()
+            && problem.baseline_inputs.is_none()
             && c.divide_scope == DivideScope::All
             && c.fusion == Fusion::Advantage
             && c.chunk_value == ChunkValue::Last

@@ -2,6 +2,7 @@
 use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
+use super::token_baseline::Places;
 use crate::model::batch::{Extent, Problem};
 use crate::model::config::Config;
 use crate::model::context::Memory;
@@ -40,6 +41,7 @@ pub struct Worker<'a> {
     pub live: &'a mut [i64],
     pub edges: &'a mut [u64],
     pub lines: &'a mut [f64],
+    pub places: Places<'a>,
     pub report: Report,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
@@ -81,6 +83,12 @@ impl<'a> Job<'a> {
                 live: memory.part(base + s.live.offset, s.live.count),
                 edges: memory.part(base + s.edges.offset, s.edges.count),
                 lines: memory.part(base + s.lines.offset, s.lines.count),
+                places: Places {
+                    gain_most: memory.part(base + s.gain_most.offset, s.gain_most.count),
+                    weight_most: memory.part(base + s.weight_most.offset, s.weight_most.count),
+                    gain_sums: memory.part(base + s.gain_sums.offset, s.gain_sums.count),
+                    weight_sums: memory.part(base + s.weight_sums.offset, s.weight_sums.count),
+                },
                 report: Report::default(),
                 missing: 0,
                 found: false,
@@ -175,6 +183,16 @@ impl<'a> Job<'a> {
     pub unsafe fn whitened(&self, at: &Extent) -> &'a mut [f32] {
         // SAFETY: by the caller's word.
         unsafe { self.part(self.plan.workspace.whitened, at.slot, at.len) }
+    }
+
+    pub unsafe fn baseline_weights(&self, at: &Extent) -> &'a mut [f64] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.baseline_weights, at.slot, at.len) }
+    }
+
+    pub unsafe fn baseline_gains(&self, at: &Extent) -> &'a mut [f64] {
+        // SAFETY: by the caller's word.
+        unsafe { self.part(self.plan.workspace.baseline_gains, at.slot, at.len) }
     }
 
     pub unsafe fn kl(&self, at: &Extent) -> &'a mut [f32] {

@@ -26,7 +26,7 @@ fn gae(c: &mut Config) {
 fn roll(c: &mut Config) {
     rows(c, |s| s.place = Place::End);
     c.scan_mask = ScanMask::Decay;
-    kl(c, KlInReward::K3, KlPlace::Reward, INF, 10.0);
+    kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
 }
 
 /// Outcome plus the return of each step among the group's steps of equal state.
@@ -135,6 +135,12 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"verl.gae"
     c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_gae_advantage_return; outcome or token_rewards, values"
     |c| { gae(c); raw(c); whiten_bessel(c); kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
+    c"verl.optimal_token_baseline"
+    c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_optimal_token_baseline_advantage; outcome or token_rewards, logp_policy, sum_pi_squared (and token_ratio)"
+    |c| { tokens(c); raw(c); c.token_baseline = TokenBaseline::Position; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
+    c"verl.tir_optimal_token_baseline"
+    c"verl-project/verl 1dda039b9 (0.9.1), verl/trainer/ppo/core_algos.py, compute_multi_turn_optimal_token_baseline_advantage; as verl.optimal_token_baseline"
+    |c| { tokens(c); raw(c); c.token_baseline = TokenBaseline::Token; kl(c, KlInReward::K1, KlPlace::Reward, INF, INF); };
     c"verl.prime"
     c"verl-project/verl-recipe, prime/prime_core_algos.py at 15510e8, compute_rloo_advantage_return; signal (the implicit reward a token), outcome"
     |c| {

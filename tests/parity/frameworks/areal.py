@@ -71,11 +71,10 @@ def entries() -> list[Entry]:
 
     batch, values = ("batch", "batch"), ("outcome", "values")
     found = [
-        # Rewards by group, then advantages by batch; rewards alone; and the rows of the matrix, where it is the advantages' tokens that make the group.
+        # Rewards by group, then advantages by batch; rewards alone.
         entry("grpo", batch, rewards=("group", "group"), refuses=frozenset({"single"})),
         entry("grpo", None, "reward_norm", rewards=("group", "group"), config={"whiten": "none"}, refuses=frozenset({"single"})),
         entry("dr_grpo", None, rewards=("group", None)), entry("rloo", None, rewards=("group", None, True), refuses=frozenset({"single"})),
-        entry("dr_grpo_tokens", ("group", None)), entry("lite_ppo_tokens", ("group", "batch")), entry("rloo_tokens", ("group", None, True)),
         entry("reinforce_plus_plus", batch),
         entry("ppo", batch, inputs=values, values=True),
         entry("ppo", batch, "gamma_lam", inputs=values, values=True, gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9}),

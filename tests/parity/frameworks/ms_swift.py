@@ -50,10 +50,11 @@ def entries() -> list[Entry]:
     even = frozenset({"even"})
 
     def entry(preset: str, estimator: str, scale: str, variant: str = "", needs: frozenset[str] = even, inputs: tuple[str, ...] = ("functions",),
-              config: dict[str, Any] | None = None, refuses: frozenset[str] = frozenset(), **more: Any) -> Entry:
+              config: dict[str, Any] | None = None, refuses: frozenset[str] = frozenset(),
+              exceptions: dict[str, str] | None = None, **more: Any) -> Entry:
         function = "compute_advantages_dynamic" if more.get("dynamic") else "compute_advantages"
         return Entry(preset=f"ms_swift.{preset}", variant=variant, source=SOURCE + function, run=_run(estimator, scale, **more), inputs=inputs, needs=needs,
-                     refuses=refuses, config=config or {})
+                     refuses=refuses, config=config or {}, exceptions=exceptions or {})
 
     kl = ("functions", "no_outcome", "logp_policy", "logp_reference")
     absent = even | {"absent"}
@@ -61,7 +62,7 @@ def entries() -> list[Entry]:
         Entry(preset="ms_swift.gdpo", variant="compat_refused", source=SOURCE + "compute_advantages", run=_run("grpo", "gdpo"), inputs=("functions",),
               needs=even | {"single"}, exceptions={"one": "refused"}, config={"compat": True}),
         entry("grpo", "grpo", "group"), entry("grpo_batch", "grpo", "batch"), entry("grpo", "grpo", "none", "no_std", config={"scale": "none"}),
-        entry("gdpo", "grpo", "gdpo", refuses=frozenset({"single"})), entry("gdpo", "grpo", "gdpo", "absent", needs=absent), entry("grpo", "grpo", "group", "absent", needs=absent),
+        entry("gdpo", "grpo", "gdpo", refuses=frozenset({"single"})), entry("gdpo", "grpo", "gdpo", "absent", needs=absent, exceptions={"absent": "set"}), entry("grpo", "grpo", "group", "absent", needs=absent),
         entry("rloo", "rloo", "group"), entry("rloo", "rloo", "none", "no_std", config={"scale": "none"}),
         entry("reinforce_plus_plus", "reinforce_plus_plus", "batch"),
         entry("reinforce_plus_plus", "reinforce_plus_plus", "group", "group", config={"scale": "group", "whiten": "none"}),

@@ -34,23 +34,6 @@ def _scores(rewards: F64, leave_one_out: bool, normalize: bool = True) -> F64:
     return np.where(deviation > 0, centred / (deviation + 1e-6), centred) if normalize else centred
 
 
-def _one_pass(case: Case) -> F64:
-    """As theirs: E[r²] - E[r]² of the others in float32, any residue above 0 being a deviation."""
-
-    def rule(rewards: F64) -> F64:
-        r, out = rewards.astype(np.float32), np.zeros(len(rewards))
-        peers = (1 - np.eye(len(r))).astype(np.float32)
-        count = np.float32(len(r) - 1)
-        mean, square = (peers @ r) / count, (peers @ (r * r)) / count
-        with np.errstate(invalid="ignore"):
-            deviation = np.nan_to_num(np.sqrt((square - mean * mean) * (count / (count - 1))))
-        centred = r - mean
-        out[:] = np.where(deviation > 0, centred / (deviation + np.float32(1e-6)), centred)
-        return out
-
-    return by_group(case, case.outcome, rule)
-
-
 def _grpo(leave_one_out: bool, normalize: bool = True) -> Callable[[Case], F64]:
     return lambda case: by_group(case, case.outcome, lambda r: _scores(r, leave_one_out, normalize))
 
@@ -117,8 +100,6 @@ def entries() -> list[Entry]:
         entry("gae", general, _gae(0.98, 0.9, False), "no_norm", values, {"gamma": 0.98, "lam": 0.9, "whiten": "none"}),
         entry("gae", general, _gae(0.98, 0.9, kl="k2", coef=0.05), "kl_k2", (*values, *log_probs), {"gamma": 0.98, "lam": 0.9, "kl_in_reward": "k2", "kl_coef": 0.05}),
         entry("gae_length_adaptive", general, _gae(1.0, 0.95, alpha=0.05), inputs=values),
-        entry("grpo", "GRPOAdvantageEstimator", _one_pass, "compat_zero_variance", config={"compat": True}, needs=frozenset({"residue"}), precision="f32", bound=1e-3,
-              bound_why="one rounding of a float32 sum decides the number", exceptions={"residue": "zero variance"}),
         entry("opd", "OPDAdvantageEstimator", lambda case: case.logp_teacher - case.logp_policy, inputs=("logp_policy", "logp_teacher")),
         entry("raw_reward", "RawRewardAdvantageEstimator", _raw(True)),
         entry("raw_reward", "RawRewardAdvantageEstimator", _raw(False), "no_norm", config={"whiten": "none"}),

@@ -61,7 +61,6 @@ def entries() -> list[Entry]:
     found = [entry(name) for name in ("rloo", "group_norm", "dr_grpo", "reinforce_baseline")]
     found += [
         entry("reinforce", refuses=none), entry("reinforce", "gamma", gamma=0.9, config={"gamma": 0.9}, refuses=none),
-        entry("reinforce_baseline", "no_std", no_std=True, config={"whiten_scale": False}),
         entry("flash_reinforce", refuses=none),
         entry("group_norm", "clip", clip=(-0.75, 0.75), config={"outcome.clip_standardized": 0.75}),
         entry("gae", inputs=("outcome", "values"), lam=0.95, refuses=none),

@@ -37,5 +37,5 @@ def entries() -> list[Entry]:
         Entry(preset="rllm.reinforce", source=SOURCE + "calculate_reinforce_advantages", run=lambda case: case.outcome, how="transcribed", reason=reason),
         Entry(preset="rllm.rloo", source=SOURCE + "calculate_rloo_advantages_per_group", run=_rloo, how="transcribed", reason=reason),
         Entry(preset="rllm.reinforce_plus_plus_baseline", source=SOURCE + "calculate_reinforce_plus_plus_baseline_advantages", run=_plus_plus_baseline,
-              how="transcribed", reason=reason),
+              how="transcribed", reason=reason, refuses=frozenset({"empty"})),
     ]

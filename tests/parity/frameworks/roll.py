@@ -100,7 +100,7 @@ def entries() -> list[Entry]:
         entry("reinforce", _rlvr("reinforce", kl="k1", coef=0.05, white=True), "kl_whiten", ("outcome", *log_probs), {"kl_in_reward": "k1", "kl_coef": 0.05, "whiten": "tokens"}, needs=none),
         entry("gae", _rlvr("gae", gamma=1.0, lam=0.95), inputs=values, needs=none),
         entry("gae", _rlvr("gae", gamma=0.98, lam=0.9, kl="k3", coef=0.05, white=True), "kl_whiten", (*values, *log_probs),
-              {"gamma": 0.98, "lam": 0.9, "kl_in_reward": "k3", "kl_coef": 0.05, "whiten": "tokens"}, needs=none),
+              {"gamma": 0.98, "lam": 0.9, "kl_in_reward": "k3", "kl_coef": 0.05, "kl_clamp": 10.0, "whiten": "tokens"}, needs=none),
         entry("grpo", _rlvr("grpo"), refuses=single),
         entry("grpo", _rlvr("grpo", clip=0.75), "clip", config={"outcome.clip_standardized": 0.75}, refuses=single),
         entry("grpo", _rlvr("grpo", kl="k1", coef=0.05), "kl", ("outcome", *log_probs), {"kl_in_reward": "k1", "kl_coef": 0.05}, refuses=single),

@@ -52,7 +52,4 @@ def entries() -> list[Entry]:
               inputs=("token_rewards", "values")),
         Entry(preset="skyrl.gae", variant="gamma_lam", source=SOURCE + "compute_gae_advantage_return", inputs=("token_rewards", "values"),
               run=_run("compute_gae_advantage_return", rewards="token_rewards", gamma=0.98, lambd=0.9), config={"gamma": 0.98, "lam": 0.9}),
-        Entry(preset="skyrl.reinforce_plus_plus", source=SOURCE + plus, run=_run(plus, rewards="token_rewards"), inputs=tokens),
-        Entry(preset="skyrl.reinforce_plus_plus", variant="gamma", source=SOURCE + plus, run=_run(plus, rewards="token_rewards", gamma=0.9), inputs=tokens,
-              config={"gamma": 0.9}),
     ]

@@ -113,7 +113,7 @@ def entries() -> list[Entry]:
         add("dr_grpo", GRPO, _grpo("none"))
         add("gdpo", GRPO, _grpo("group", "normalize_then_sum"))
         add("rloo", RLOO, _rloo())
-        add("rloo_normalized", RLOO, _rloo(normalize=True))
+        add("rloo_normalized", RLOO, _rloo(normalize=True), exceptions={"absent": "set"} if variant else {})
     found += [
         Entry(preset="trl.rloo", variant="kl", source=RLOO, run=_rloo(beta=0.04), inputs=kl, needs=groups, config={"kl_in_reward": "k1", "kl_coef": 0.04}),
         Entry(preset="trl.rloo", variant="clip_kl", source=RLOO, run=_rloo(beta=0.04, clip=(-0.75, 0.75)), inputs=kl, needs=groups,
@@ -122,9 +122,10 @@ def entries() -> list[Entry]:
         Entry(preset="trl.minillm", variant="gamma_normalized", source=MINILLM, run=_minillm(0.97, True), inputs=("logp_policy", "logp_teacher"), precision="f32",
               refuses=frozenset({"gaps", "empty"}), config={"gamma": 0.97}),
     ]
-    tail, ppo = frozenset({"tail"}), ("outcome", "values", "logp_policy", "logp_reference")
-    for variant, arguments in (("", {}), ("k3", {"kl_estimator": "k3"}), ("gamma", {"gamma": 0.97, "lam": 0.9}), ("whiten_rewards", {"whiten_rewards": True})):
-        names = {"kl_estimator": "kl_in_reward", "gamma": "gamma", "lam": "lam", "whiten_rewards": "whiten_rewards"}
+    # Theirs sets both log-probabilities of the slot after the last token to one constant.
+    tail, ppo = frozenset({"tail"}), ("outcome", "values", "logp_policy", "logp_reference_in_scope")
+    for variant, arguments in (("", {}), ("k3", {"kl_estimator": "k3"}), ("gamma", {"gamma": 0.97, "lam": 0.9})):
+        names = {"kl_estimator": "kl_in_reward", "gamma": "gamma", "lam": "lam"}
         config = {"kl_coef": 0.05, **{names[key]: value for key, value in arguments.items()}}
         found.append(Entry(preset="trl.ppo", variant=variant, source=PPO, run=_ppo(**arguments), inputs=ppo, needs=tail, config=config))
     return found

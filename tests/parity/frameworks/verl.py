@@ -106,7 +106,7 @@ def entries() -> list[Entry]:
         _entry("optimal_token_baseline", "compute_optimal_token_baseline_advantage", rewards="token_rewards",
                inputs=("token_rewards", "logp_policy", "sum_pi_squared")),
         _entry("optimal_token_baseline", "compute_optimal_token_baseline_advantage", variant="ratio", ratio=True, rewards="token_rewards",
-               inputs=("token_rewards", "logp_policy", "logp_behavior", "sum_pi_squared")),
+               inputs=("token_rewards", "logp_policy", "sum_pi_squared", "token_ratio")),
         _entry("tir_optimal_token_baseline", "compute_multi_turn_optimal_token_baseline_advantage", rewards="token_rewards",
                inputs=("token_rewards", "logp_policy", "sum_pi_squared")),
         _entry("tir_optimal_token_baseline", "compute_multi_turn_optimal_token_baseline_advantage", variant="outcome",
