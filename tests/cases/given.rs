@@ -241,6 +241,8 @@ fn rows() -> Vec<Case> {
             c.others[0].weight = 2.0;
             (means(b)[1][6], stds(b)[1][6]) = (f64::NAN, f64::NAN);
         }),
+        // Baselines are the outcome's alone.
+        giving("given_stats_beside_baselines", Spec { baselines: true, ..csr() }, whole, |_, b| means(b).iter_mut().for_each(|line| line[OUTCOME] = f64::NAN)),
         giving("given_stats_process", csr(), process(C::Given, S::Given), nothing),
         giving("given_mean_process", csr(), process(C::Given, S::None), nothing),
         giving("given_mean_process_group_std", csr(), process(C::Given, S::Group), nothing),

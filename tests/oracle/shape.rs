@@ -154,7 +154,8 @@ fn given_stats(cfg: &Config, batch: &Batch, there: &[bool], g: usize) -> Vec<(Gi
     let asked = |s: usize| match cfg.fusion {
         // The sum has the outcome's row; the other streams have none of their own.
         Fusion::RewardSum if s >= p => s == p && there[p..].contains(&true),
-        _ => there[s],
+        // A batch without rollouts shows no stream.
+        _ => there[s] && !batch.rollouts.is_empty(),
     };
     let row = |s: usize, row: &StreamCfg| {
         let (mut given, mut bad) = (Given::default(), 0);

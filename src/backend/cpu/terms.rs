@@ -77,7 +77,7 @@ impl Worker<'_> {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);
             let counts = counts && weighs(row, kept);
             let standard = match (row.center, job.baseline(i)) {
-                (Center::Given, Some(b)) => group.standards[slot].around(b as f64),
+                (Center::Given, Some(b)) if s == 0 => group.standards[slot].around(b as f64),
                 _ => group.standards[slot],
             };
             let r = match job.rollout_value(s, i) {
