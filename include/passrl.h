@@ -1143,8 +1143,14 @@ passrl_status passrl_group_flags(const struct passrl_context *context,
                                  size_t workspace_bytes,
                                  void *stream);
 
-// KL in the reward: token rewards less the scaled divergence of policy and reference. Declared, refused by this version (`PASSRL_ERR_NOT_YET`): it comes with the
-// estimators, and so do the fields of `config` that it reads.
+// KL in the reward: out = rewards - kl_coef KL(policy, reference), token by token, as a run takes it with `kl_place = reward`. Of `config` the fields
+// `kl_in_reward` (not none), `kl_coef`, `kl_log_ratio_clamp` and `kl_clamp` are used. The divergence is formed in f64 and rounded to f32.
+//
+// Reads the layout of `batch`; its own `logp_*` fields are not looked at. `logp_policy`, `logp_reference`, `rewards` (NULL: 0) and `out` token-shaped; `out` may be
+// one of the inputs (in place).
+//
+// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a value in scope that is NaN or infinite is 0 everywhere. Workspace, threads: see
+// `passrl_primitive_workspace_size`.
 PASSRL_API
 passrl_status passrl_kl_in_reward(const struct passrl_context *context,
                                   const struct passrl_batch *batch,

@@ -72,7 +72,7 @@ fn long_batch(seed: u64) -> Batch {
             }
         })
         .collect();
-    Batch { num_groups: 2, rollouts }
+    Batch { num_groups: 2, rollouts, ..Batch::default() }
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn order_of_rollouts_and_other_groups_change_nothing() {
             let mut members: Vec<usize> = (0..case.batch.rollouts.len()).filter(|&i| case.batch.rollouts[i].group == g).collect();
             members.reverse();
             let rollouts = members.iter().map(|&i| Rollout { group: 0, ..case.batch.rollouts[i].clone() }).collect();
-            let alone = shape(&case.cfg, &Batch { num_groups: 1, rollouts });
+            let alone = shape(&case.cfg, &Batch { num_groups: 1, rollouts, ..Batch::default() });
             for (o, &i) in alone.rollouts.iter().zip(&members) {
                 assert_eq!(o.chunk_ends, whole.rollouts[i].chunk_ends, "{name}");
                 o.advantages.iter().zip(&whole.rollouts[i].advantages).for_each(|(a, b)| assert!((a - b).abs() < 1e-9, "{name}"));

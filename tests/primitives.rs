@@ -70,6 +70,19 @@ fn primitives() -> Vec<Primitive> {
             call: |r, b, i, o| unsafe { passrl_opd_signal(r.context, b, 1.25, i[0], i[1], i[2], o[0], r.ws(), r.bytes(), null_mut()) },
             plain: |i| vec![(0..i[0].len()).map(|t| (1.25 * (i[1][t] - i[2][t]) - (i[0][t] - i[2][t])) as f32 as f64).collect()],
         },
+        Primitive {
+            name: "kl_in_reward",
+            inputs: 3,
+            outputs: 1,
+            call: |r, b, i, o| unsafe {
+                let c = passrl_config { kl_in_reward: PASSRL_KL_K3, kl_coef: 0.1, kl_log_ratio_clamp: 2.0, kl_clamp: 1.5, ..config() };
+                passrl_kl_in_reward(r.context, b, &c, i[0], i[1], i[2], o[0], r.ws(), r.bytes(), null_mut())
+            },
+            plain: |i| {
+                let kl = |d: f64| ((-d).exp() - 1.0 + d).clamp(-1.5, 1.5) as f32 as f64;
+                vec![(0..i[0].len()).map(|t| i[2][t] - 0.1 * kl((i[0][t] - i[1][t]).max(-2.0))).collect()]
+            },
+        },
     ]
 }
 
@@ -332,6 +345,16 @@ fn the_pipeline_has_the_same_bits() {
             });
             equal("opd", &whole.0, &part.0);
         }
+
+        // Rewards a token less their KL are what a run broadcasts.
+        let mut kl = opd;
+        (kl.kind, kl.chunk) = (PASSRL_KIND_NONE, PASSRL_CHUNK_TOKEN);
+        (kl.kl_in_reward, kl.kl_place, kl.kl_coef) = (PASSRL_KL_K2, PASSRL_KL_PLACE_REWARD, 0.3);
+        let whole = run(&kl, &|b| (b.logp_policy, b.logp_reference, b.token_rewards) = (&views[0], &views[1], &views[2]));
+        let part = primitive(&|b, f, _| unsafe {
+            passrl_kl_in_reward(rig.context, b, &kl, &views[0], &views[1], &views[2], f, rig.ws(), rig.bytes(), null_mut())
+        });
+        equal("kl_in_reward", &whole.0, &part.0);
     }
 }
 

@@ -321,8 +321,12 @@ fn null_handles_and_what_comes_later() {
         assert_eq!(passrl_primitive_workspace_size(rig.context, &hostile, &mut bytes), PASSRL_ERR_LIMIT);
         assert!(last().contains("rollout_tokens is 2147483648"), "{}", last());
         let status = passrl_kl_in_reward(rig.context, &batch(), &config(), null(), null(), null(), null(), null_mut(), 0, null_mut());
-        assert_eq!(status, PASSRL_ERR_NOT_YET);
-        assert!(last().contains("later version"), "{}", last());
+        assert_eq!(status, PASSRL_ERR_VALUE);
+        assert!(last().contains("config.kl_in_reward is none"), "{}", last());
+        let k1 = passrl_config { kl_in_reward: PASSRL_KL_K1, kl_coef: 0.1, ..config() };
+        let status = passrl_kl_in_reward(rig.context, &batch(), &k1, null(), null(), null(), null(), null_mut(), 0, null_mut());
+        assert_eq!(status, PASSRL_ERR_NULL);
+        assert!(last().contains("batch.cu_seqlens is NULL"), "{}", last());
         let none = null();
         assert_eq!(passrl_gae(null(), &batch(), 1.0, 1.0, none, none, none, none, none, null_mut(), 0, null_mut()), PASSRL_ERR_NULL);
         assert!(last().contains("context is NULL"), "{}", last());

@@ -31,7 +31,7 @@ fn read(path: &Path) -> Batch {
             }
         })
         .collect();
-    Batch { num_groups: rollouts.iter().map(|r| r.group + 1).max().unwrap_or(0), rollouts }
+    Batch { num_groups: rollouts.iter().map(|r| r.group + 1).max().unwrap_or(0), rollouts, ..Batch::default() }
 }
 
 fn hold(name: &str, batch: &Batch) {

@@ -362,8 +362,14 @@ pub unsafe extern "C" fn passrl_group_flags(
     })
 }
 
-/// KL in the reward: token rewards less the scaled divergence of policy and reference. Declared, refused by this version (`PASSRL_ERR_NOT_YET`): it comes with the
-/// estimators, and so do the fields of `config` that it reads.
+/// KL in the reward: out = rewards - kl_coef KL(policy, reference), token by token, as a run takes it with `kl_place = reward`. Of `config` the fields
+/// `kl_in_reward` (not none), `kl_coef`, `kl_log_ratio_clamp` and `kl_clamp` are used. The divergence is formed in f64 and rounded to f32.
+///
+/// Reads the layout of `batch`; its own `logp_*` fields are not looked at. `logp_policy`, `logp_reference`, `rewards` (NULL: 0) and `out` token-shaped; `out` may be
+/// one of the inputs (in place).
+///
+/// Findings: `PASSRL_FINDING_NONFINITE`: a rollout with a value in scope that is NaN or infinite is 0 everywhere. Workspace, threads: see
+/// `passrl_primitive_workspace_size`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_kl_in_reward(
     context: *const passrl_context,
@@ -377,11 +383,19 @@ pub unsafe extern "C" fn passrl_kl_in_reward(
     workspace_bytes: usize,
     stream: *mut c_void,
 ) -> passrl_status {
-    let _ = (context, batch, config, logp_policy, logp_reference, rewards, out, workspace, workspace_bytes, stream);
-    guard("passrl_kl_in_reward", || {
-        refuse!(
-            PASSRL_ERR_NOT_YET,
-            "KL in the reward is served by a later version, with the estimators; subtract it from the token rewards yourself"
-        )
+    // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
+    guard("passrl_kl_in_reward", || unsafe {
+        let simd = context::borrow(context)?.simd();
+        let batch = structs::read(batch, "batch")?;
+        check::stream(stream)?;
+        let config = checked::divergence(&structs::read(config, "config")?)?;
+        let inputs = [
+            Given::tokens("logp_policy", logp_policy),
+            Given::tokens("logp_reference", logp_reference),
+            Given::tokens("rewards", rewards).optional(),
+        ];
+        let call = checked::call(&batch, TOKENS, inputs, [Given::tokens("out", out)])?;
+        let (w, memory) = memory(&call, workspace, workspace_bytes)?;
+        Ok(checked::status(&work::kl_in_reward(simd, &call, &config, &w, memory)))
     })
 }

@@ -72,8 +72,12 @@ pub(super) fn together(c: &Config) -> Result<()> {
             return refuse!(PASSRL_ERR_CONFLICT, "config.divide_scope is process and config.{name}.place is {}; set place = every", s.place.name());
         }
         let averages = index == 0 && c.kind == Kind::Kl && c.chunk == Chunk::ByValue && c.average_over == AverageOver::Group;
-        if averages && s.center == Center::Batch {
-            return refuse!(PASSRL_ERR_CONFLICT, "config.kind is kl with chunk = by_value, average_over = group and {name}.center = batch; use average_over = live");
+        if averages && matches!(s.center, Center::Batch | Center::Given) {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.kind is kl with chunk = by_value, average_over = group and {name}.center = {}; the shift of such an average is the group's own: use average_over = live",
+                s.center.name()
+            );
         }
     }
     Ok(())

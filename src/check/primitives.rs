@@ -5,11 +5,11 @@ use super::view::{self, Want};
 use super::{offsets, outputs};
 use crate::abi::constants::*;
 use crate::abi::status::*;
-use crate::abi::types::{passrl_batch, passrl_limits, passrl_stream, passrl_view};
+use crate::abi::types::{passrl_batch, passrl_config, passrl_limits, passrl_stream, passrl_view};
 use crate::error::{self, Result};
 use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process};
-use crate::model::config::{Config, Fusion, Limits, Stream};
+use crate::model::config::{Config, Fusion, KlInReward, Limits, Stream};
 use crate::model::context::Memory;
 use crate::model::primitives::{Call, Found, What};
 use crate::model::report::{Report, SINGLETON};
@@ -402,6 +402,15 @@ pub unsafe fn stream_row(row: *const passrl_stream) -> Result<Stream> {
     let row = config::stream(format_args!("stream_row"), &unsafe { row.read_unaligned() })?;
     super::estimators::own_set(&row)?;
     Ok(row)
+}
+
+/// A configuration that says which divergence.
+pub fn divergence(c: &passrl_config) -> Result<Config> {
+    let config = config::config(c)?;
+    if config.kl_in_reward == KlInReward::None {
+        return refuse!(PASSRL_ERR_VALUE, "config.kl_in_reward is none; the divergence is one of k1, k2, k3, abs");
+    }
+    Ok(config)
 }
 
 /// Statistics of streams apart: what `passrl_group_flags` can tell.

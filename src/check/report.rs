@@ -45,6 +45,14 @@ pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
     }
 }
 
+/// The same of the finding of a group of which no rollout is at fault here.
+fn of_group(finding: i64) -> &'static str {
+    match finding {
+        report::NONFINITE => "has an infinite value, or is given a mean or deviation that is not finite or a deviation below 0",
+        _ => kind(finding).1,
+    }
+}
+
 /// Status of a report; its sentence goes to the last error.
 pub fn status(r: &passrl_report) -> passrl_status {
     if r.first_finding == 0 {
@@ -58,7 +66,7 @@ pub fn status(r: &passrl_report) -> passrl_status {
             r.first_rollout, r.first_group, r.bad_groups
         ));
     } else {
-        error::set(format_args!("done, with findings: group {} {words}, stream {stream}; {} group(s) have advantage 0", r.first_group, r.bad_groups));
+        error::set(format_args!("done, with findings: group {} {}, stream {stream}; {} group(s) have advantage 0", r.first_group, of_group(r.first_finding), r.bad_groups));
     }
     status
 }
@@ -72,6 +80,7 @@ pub fn strict(r: &Report) -> Result<()> {
     let (_, words) = kind(found.first_finding);
     let (rollout, group, bad) = (found.first_rollout, found.first_group, found.bad_groups);
     if rollout < 0 {
+        let words = of_group(found.first_finding);
         return refuse!(PASSRL_ERR_DATA, "strict: group {group} {words}; {bad} group(s) have findings, nothing was written");
     }
     refuse!(PASSRL_ERR_DATA, "strict: rollout {rollout} of group {group} {words}; {bad} group(s) have findings, nothing was written")

@@ -243,7 +243,7 @@ pub fn build(spec: &Spec) -> (Config, Batch) {
             rollouts.swap(i, j);
         }
     }
-    (cfg, Batch { num_groups: spec.sizes.len(), rollouts })
+    (cfg, Batch { num_groups: spec.sizes.len(), rollouts, ..Batch::default() })
 }
 
 fn rollout(rng: &mut Rng, spec: &Spec, cfg: &Config, group: usize, breaks: &[bool]) -> Rollout {

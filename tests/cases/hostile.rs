@@ -46,9 +46,9 @@ fn shapes() -> Vec<Case> {
     let kl_batch = (0..6).map(|i| kl_longest(i, if i == 4 { 131_072 } else { 300 + 50 * i })).collect();
     let tile = |len: usize| Spec { max_len: len, ..spec(Csr).continuous() };
     vec![
-        Case { name: "k_100000", cfg: Config::default(), batch: Batch { num_groups: 1, rollouts: many_chunks } },
-        Case { name: "longest_rollout", cfg: Config::default(), batch: Batch { num_groups: 2, rollouts: longest } },
-        Case { name: "kl_longest_rollout", cfg: Config { kind: Kind::Kl, ..Config::default() }, batch: Batch { num_groups: 2, rollouts: kl_batch } },
+        Case { name: "k_100000", cfg: Config::default(), batch: Batch { num_groups: 1, rollouts: many_chunks, ..Batch::default() } },
+        Case { name: "longest_rollout", cfg: Config::default(), batch: Batch { num_groups: 2, rollouts: longest, ..Batch::default() } },
+        Case { name: "kl_longest_rollout", cfg: Config { kind: Kind::Kl, ..Config::default() }, batch: Batch { num_groups: 2, rollouts: kl_batch, ..Batch::default() } },
         case("no_rollout", spec(Csr).sizes(&[]), |_, _| {}),
         case("groups_without_rollouts", spec(Csr).sizes(&[0, 3, 0, 0, 2, 0]), |_, _| {}),
         case("group_of_one", spec(Csr).sizes(&[1, 1, 1]), |_, _| {}),

@@ -4,8 +4,10 @@
 
 mod baselines;
 mod build;
+mod count_by;
 mod credit;
 mod features;
+mod given;
 mod hostile;
 mod kl_reward;
 mod random;
@@ -38,6 +40,8 @@ pub fn all() -> Vec<Case> {
     table.extend(credit::cases());
     table.extend(steps::cases());
     table.extend(baselines::cases());
+    table.extend(count_by::cases());
+    table.extend(given::cases());
     table
 }
 

@@ -71,7 +71,55 @@ pub fn random_estimators(seed: u64) -> Case {
     if rng.chance(0.1) {
         disturb_inputs(&mut rng, &mut batch);
     }
+    statistics(&mut Rng(seed ^ 0x57A7_15_71C5), &mut cfg, &mut batch);
     Case { name: "random estimators", cfg, batch }
+}
+
+/// In one seed of three: values counted by steps, and statistics that the caller gives. Drawn by themselves, so that other seeds stay what they were.
+fn statistics(rng: &mut Rng, cfg: &mut Config, batch: &mut Batch) {
+    use Center as C;
+    use Scale as S;
+    if !rng.chance(0.34) || !matches!(cfg.fusion, Fusion::Advantage | Fusion::RewardSum) {
+        return;
+    }
+    let by_step = cfg.kind == Kind::Prm && rng.chance(0.5);
+    let p = cfg.process.len();
+    // An average over the whole group asks for the group's own shift; steps of equal state, for their own sets.
+    let averages = cfg.kind == Kind::Kl && cfg.chunk == Chunk::ByValue && cfg.average_over == AverageOver::Group;
+    let (states, mean) = (cfg.step_sets == StepSets::StepGroup, cfg.chunk_value == ChunkValue::Mean);
+    let by_baselines = batch.rollouts.iter().any(|r| r.baseline.is_some());
+    for (s, row) in cfg.streams_mut().into_iter().enumerate() {
+        let process = s < p;
+        if rng.chance(0.4) && !(process && states) {
+            match rng.below(3) {
+                0 if row.center != C::LengthWeighted => row.scale = S::Given,
+                1 if !(process && averages) => (row.center, row.scale) = (C::Given, S::Given),
+                _ if !(process && averages) => (row.center, row.scale) = (C::Given, rng.pick(&[S::None, S::Group, S::AbsMax])),
+                _ => {}
+            }
+        }
+        let own_set = matches!(row.center, C::None | C::Group | C::Given | C::RunnerUp)
+            && matches!(row.scale, S::None | S::Group | S::Given | S::AbsMax | S::Mean);
+        if !process && by_step && own_set && rng.chance(0.7) {
+            row.count_by = CountBy::Step;
+        }
+        assert!(!(process && mean && row.scale == S::LeaveOneOut));
+    }
+    let lines = if rng.chance(0.2) { batch.num_groups.min(1) } else { batch.num_groups };
+    let bad = if rng.chance(0.15) { 0.1 } else { 0.0 };
+    let mut line = |asked: &dyn Fn(usize, &StreamCfg) -> bool, of: &dyn Fn(&mut Rng) -> f64| {
+        let mut line = [f64::NAN; 16];
+        for (s, row) in cfg.streams().into_iter().enumerate() {
+            let column = if s < p { s } else { 4 + s - p };
+            if asked(s, row) {
+                line[column] = if rng.chance(bad) { rng.pick(&[f64::NAN, f64::INFINITY, -1.0, 0.0]) } else { of(rng) };
+            }
+        }
+        line
+    };
+    let means = (0..lines).map(|_| line(&|s, row| row.center == C::Given && !(s == p && by_baselines), &|rng| rng.normal())).collect();
+    let stds = (0..lines).map(|_| line(&|_, row| row.scale == S::Given, &|rng| rng.pick(&[0.25, 0.5, 1.0, 0.1]) + rng.unit())).collect();
+    (batch.stats_mean, batch.stats_std) = (Some(means), Some(stds));
 }
 
 /// What is subtracted from a per-rollout stream, what it is divided by, and where its term goes.

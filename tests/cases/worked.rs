@@ -30,7 +30,7 @@ fn prm_batch() -> Batch {
     let b = prm(3, &[3], &[0.5], (0.0, 1.0, true));
     let mut c = prm(5, &[1, 2, 5], &[0.25, 0.25, -0.5], (0.0, 0.0, false));
     c.mask = Some(vec![true, true, false, true, true]);
-    Batch { num_groups: 1, rollouts: vec![a, b, c] }
+    Batch { num_groups: 1, rollouts: vec![a, b, c], ..Batch::default() }
 }
 
 fn kl_batch() -> Batch {
@@ -43,7 +43,7 @@ fn kl_batch() -> Batch {
         signal: vec![signal.to_vec()],
         ..Rollout::default()
     };
-    Batch { num_groups: 1, rollouts: vec![kl(&[-0.5, -0.25, -0.25, -1.0], 1.0), kl(&[-0.5, -0.75, -0.75], 0.0)] }
+    Batch { num_groups: 1, rollouts: vec![kl(&[-0.5, -0.25, -0.25, -1.0], 1.0), kl(&[-0.5, -0.75, -0.75], 0.0)], ..Batch::default() }
 }
 
 fn worked(name: &'static str, batch: Batch, edit: impl FnOnce(&mut Config), advantages: &[&[f64]]) -> Worked {

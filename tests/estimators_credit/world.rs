@@ -72,7 +72,7 @@ impl World {
                 ..Default::default()
             });
         }
-        World { config, batch: Batch { num_groups: 2, rollouts }, extra, gives_reference: false, gives_behavior: false, gives_lam: false }
+        World { config, batch: Batch { num_groups: 2, rollouts, ..Batch::default() }, extra, gives_reference: false, gives_behavior: false, gives_lam: false }
     }
 
     pub fn drop_token_rewards(&mut self) {
@@ -154,7 +154,7 @@ impl World {
             .map(|s| {
                 let rows: Vec<usize> = (0..self.batch.rollouts.len()).filter(|i| i * 5 % 3 == s).collect();
                 let rollouts = rows.iter().map(|i| self.batch.rollouts[*i].clone()).collect();
-                (rows, Batch { num_groups: self.batch.num_groups, rollouts })
+                (rows, Batch { rollouts, ..self.batch.clone() })
             })
             .collect();
         for phase in 0..plan.phases() {

@@ -1,6 +1,6 @@
 //! Memory of a placed batch: views of vectors that live as long as the arena.
 use super::{How, Ints};
-use crate::oracle::Batch;
+use crate::oracle::{Batch, Row16};
 use half::bf16;
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_view;
@@ -178,6 +178,22 @@ impl Arena {
         self.views[last].stride = [columns as i64, 1];
         self.views[last].ndim = 2;
         view
+    }
+
+    /// `[G, 16]` in f64 (or f32 where it holds all): one line serves all groups by a stride of 0.
+    pub fn statistics(&mut self, lines: &[Row16], groups: usize, how: &How) -> *const passrl_view {
+        let gap = how.stride;
+        let apart = if lines.len() == 1 { 0 } else { 16 * gap };
+        let (shape, count) = (([groups as i64, 16], [apart as i64, gap as i64], 2), 16 * gap * lines.len());
+        let narrow = self.other_floats && lines.iter().flatten().all(|x| x.is_nan() || *x as f32 as f64 == *x);
+        let (dtype, bytes) = if narrow { (PASSRL_F32, 4) } else { (PASSRL_F64, 8) };
+        self.add(dtype, bytes, count, shape, |to| {
+            for e in 0..count {
+                let x = if e % gap == 0 { lines[e / gap / 16][e / gap % 16] } else { f64::NAN };
+                // SAFETY: `add` gives room for `count` numbers of the type.
+                unsafe { if narrow { to.cast::<f32>().add(e).write(x as f32) } else { to.cast::<f64>().add(e).write(x) } }
+            }
+        })
     }
 
     pub fn flags(&mut self, values: &[bool], mask: i32) -> *const passrl_view {

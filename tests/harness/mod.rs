@@ -140,7 +140,7 @@ pub fn config(library: &Library, cfg: &Config) -> passrl_config {
         to.scale = if s.scale == oracle::Scale::AbsMax { PASSRL_SCALE_ABS_MAX } else { s.scale as i32 };
         (to.epsilon_mode, to.loo_unit) = (s.epsilon_mode as i32, s.loo_unit as i32);
         (to.singleton, to.missing) = (s.singleton as i32, s.missing as i32);
-        (to.place, to.zero_variance) = (s.place as i32, s.zero_variance as i32);
+        (to.place, to.zero_variance, to.count_by) = (s.place as i32, s.zero_variance as i32, s.count_by as i32);
         (to.clip_value, to.clip_standardized) = (s.clip_value, s.clip_standardized);
     }
     (c.kl_in_reward, c.kl_place, c.scan_mask) = (cfg.kl_in_reward as i32, cfg.kl_place as i32, cfg.scan_mask as i32);
@@ -300,6 +300,11 @@ pub fn place<'b>(cfg: &Config, batch: &'b Batch, how: &How) -> Placed<'b> {
     }
     if any(batch, |r| r.lam) {
         b.rollout_lam = arena.line(&f32s(&|r| r.lam));
+    }
+    for (view, lines) in [(&mut b.stats_mean, &batch.stats_mean), (&mut b.stats_std, &batch.stats_std)] {
+        if let Some(lines) = lines {
+            *view = arena.statistics(lines, batch.num_groups, how);
+        }
     }
     let mask = |r: &Rollout| r.mask.clone();
     if any(batch, mask) {

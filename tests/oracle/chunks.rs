@@ -1,6 +1,6 @@
 //! Chunk-by-Value (§2.4, Algorithm 2) and the KL edges on integers (§5.4). Chunks are ranges over a rollout's in-scope tokens.
 use super::load::{frexp_exponent, Loaded};
-use super::sets::{inverse, stats, values_of, Element, Whole};
+use super::sets::{inverse, inverse_of_std, stats, values_of, Element, Given, Whole};
 use super::*;
 use std::ops::Range;
 
@@ -26,12 +26,13 @@ fn position(l: &Loaded, i: usize) -> usize {
 }
 
 /// Only rollouts with `in_stats` take part, as in the sets (rule 15).
-pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, members: &[(&Rollout, &Loaded)]) -> KlTable {
+pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, given: Given, members: &[(&Rollout, &Loaded)]) -> KlTable {
     let row = &cfg.process[0];
     let s = stats(&values_of(set), row.ddof);
     let flat = match row.scale {
         Scale::Group => s.max == s.min,
         Scale::Batch => batch.stats.max == batch.stats.min,
+        Scale::Given => given.std == 0.0,
         _ => false,
     };
     let mut table = KlTable { degenerate: s.n < 2 || flat || (row.scale == Scale::AbsMax && s.absmax == 0.0), ..KlTable::default() };
@@ -43,6 +44,7 @@ pub fn kl_table(cfg: &Config, set: &[Element], batch: &Whole, members: &[(&Rollo
     table.inv = match row.scale {
         Scale::Group => inverse(s.var, row.epsilon, row.epsilon_mode),
         Scale::Batch => inverse(batch.stats.var, row.epsilon, row.epsilon_mode),
+        Scale::Given => inverse_of_std(given.std, row.epsilon, row.epsilon_mode),
         Scale::AbsMax => 1.0 / s.absmax,
         _ => 1.0,
     };

@@ -77,6 +77,7 @@ pub enum Scale {
     Group = 1,
     LeaveOneOut = 2,
     Batch = 3,
+    Given = 4,
     AbsMax = 5,
     NonzeroShare = 6,
     Mean = 7,
@@ -117,6 +118,12 @@ pub enum Place {
 pub enum ZeroVariance {
     Zero,
     Center,
+}
+/// How often a rollout's value of a per-rollout stream is in its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountBy {
+    Rollout,
+    Step,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KlInReward {
@@ -192,6 +199,7 @@ pub struct StreamCfg {
     pub missing: Missing,
     pub place: Place,
     pub zero_variance: ZeroVariance,
+    pub count_by: CountBy,
     pub clip_value: f64,
     pub clip_standardized: f64,
 }
@@ -211,6 +219,7 @@ impl StreamCfg {
             missing: Missing::Error,
             place: Place::Every,
             zero_variance: ZeroVariance::Zero,
+            count_by: CountBy::Rollout,
             clip_value: f64::INFINITY,
             clip_standardized: f64::INFINITY,
         }

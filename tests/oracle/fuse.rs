@@ -45,7 +45,13 @@ pub struct Fuser<'a> {
 
 impl Fuser<'_> {
     fn operator<'s>(&'s self, row: &'s StreamCfg, at: usize, set: &'s [Element]) -> Operator<'s> {
-        Operator::new(row, set, self.batch[at], self.l.baseline, self.rollout, self.r.in_stats)
+        let mut given = self.group.given[at];
+        if let (true, Some(baseline)) = (at == self.cfg.process.len(), self.l.baseline) {
+            given.mean = baseline;
+        }
+        // Under `count_by = step` a rollout without steps is not in the set.
+        let counted = self.r.in_stats && (row.count_by == CountBy::Rollout || self.l.steps > 0);
+        Operator::new(row, set, self.batch[at], given, self.rollout, counted)
     }
 
     /// w N of a per-rollout stream; 0 where it is not given or missing.

@@ -61,8 +61,10 @@ pub struct Loaded {
     pub rows: Vec<Option<f32>>,
     /// Of each in-scope token: the number of its step's set.
     pub keys: Vec<i64>,
-    /// What is subtracted under `center = given`.
-    pub baseline: f64,
+    /// What is subtracted from the outcome under `center = given`, where the batch has baselines.
+    pub baseline: Option<f64>,
+    /// Steps that are elements of the process set: how often `count_by = step` counts the rollout.
+    pub steps: usize,
     /// Lambda of this rollout's GAE.
     pub lam: f64,
     /// Of each in-scope token: the divergence of rule 58, before its coefficient; empty where none is asked for.
@@ -183,9 +185,8 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, report: &mut Report) -> Loade
         l.rows[2 + x] = r.others.get(x).and_then(|&v| admit(v, row.missing, &mut bad, report));
     }
     rewards::clip_values(cfg, &mut l.rows);
-    if cfg.outcome.center == Center::Given {
-        let b = r.baseline.expect("center = given needs baselines");
-        l.baseline = admit(b, Missing::Error, &mut bad, report).unwrap() as f64;
+    if let (Center::Given, Some(b)) = (cfg.outcome.center, r.baseline) {
+        l.baseline = admit(b, Missing::Error, &mut bad, report).map(f64::from);
     }
     for t in 0..r.len {
         if r.mask.as_ref().is_none_or(|mask| mask[t]) {
@@ -211,6 +212,7 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, report: &mut Report) -> Loade
         Form::Dense | Form::DenseWithEnds => load_dense(cfg, form, r, &mut l, &mut bad, report),
         Form::Csr | Form::Sparse | Form::OpdSteps => load_steps(cfg, form, r, &mut l, &mut bad, report),
     }
+    l.steps = tokens_of_steps(&l.step_of).iter().filter(|tokens| l.step_of[tokens[0]].is_some()).count();
     if let (StepSets::StepGroup, Some(numbers)) = (cfg.step_sets, &r.step_group) {
         l.keys = l.step_of.iter().map(|j| j.map_or(0, |j| numbers[j])).collect();
     }

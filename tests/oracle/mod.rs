@@ -82,6 +82,21 @@ impl Rollout {
 pub struct Batch {
     pub num_groups: usize,
     pub rollouts: Vec<Rollout>,
+    /// `center = given` and `scale = given`: a line of the table's 16 rows for each group, or one line for all.
+    pub stats_mean: Option<Vec<Row16>>,
+    pub stats_std: Option<Vec<Row16>>,
+}
+
+/// A number for each row of the library's table: process streams from 0, outcome 4, format 5, others from 6.
+pub type Row16 = [f64; 16];
+
+impl Batch {
+    /// What the caller gives for a group and a row of the configuration.
+    pub fn statistic(cfg: &Config, given: &Option<Vec<Row16>>, group: usize, row: usize) -> f64 {
+        let lines = given.as_ref().expect("center = given and scale = given need statistics");
+        let p = cfg.process.len();
+        lines[if lines.len() == 1 { 0 } else { group }][if row < p { row } else { 4 + row - p }]
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -25,6 +25,13 @@ pub fn whole(values: &[f64], ddof: u32) -> Whole {
     Whole { stats: stats(values, ddof), nonzero: values.iter().filter(|x| **x != 0.0).count() }
 }
 
+/// What the caller gives of a row's statistics (rule 50).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    pub mean: f64,
+    pub std: f64,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     pub n: usize,
@@ -71,13 +78,17 @@ pub fn inverse(var: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
     }
 }
 
-pub fn is_loo(cfg: &StreamCfg) -> bool {
-    cfg.center == Center::LeaveOneOut || cfg.scale == Scale::LeaveOneOut
+/// The same of a standard deviation.
+pub fn inverse_of_std(std: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
+    match mode {
+        EpsilonMode::AddStd => 1.0 / (std + epsilon),
+        EpsilonMode::FloorStd => 1.0 / std.max(epsilon),
+        EpsilonMode::AddVar | EpsilonMode::FloorVar => inverse(std * std, epsilon, mode),
+    }
 }
 
-/// Does the operator divide by a standard deviation?
-fn has_std(cfg: &StreamCfg) -> bool {
-    matches!(cfg.scale, Scale::Group | Scale::LeaveOneOut | Scale::Batch)
+pub fn is_loo(cfg: &StreamCfg) -> bool {
+    cfg.center == Center::LeaveOneOut || cfg.scale == Scale::LeaveOneOut
 }
 
 /// Elements of the set that the singleton rule looks at: the centre's, else that of the standard deviation; `None`: there is no such rule.
@@ -124,17 +135,16 @@ pub struct Operator<'a> {
     set: &'a [Element],
     all: Stats,
     batch: Whole,
-    /// `center = given`.
-    baseline: f64,
+    given: Given,
     rollout: usize,
-    /// The rollout is in the sets; one that is not leaves nothing out (rule 21).
+    /// The rollout is in the set; one that is not leaves nothing out (rule 21).
     counted: bool,
     /// The others where they do not depend on x: another rollout's elements, or everything.
     fixed: Option<Stats>,
 }
 
 impl<'a> Operator<'a> {
-    pub fn new(cfg: &'a StreamCfg, set: &'a [Element], batch: Whole, baseline: f64, rollout: usize, counted: bool) -> Operator<'a> {
+    pub fn new(cfg: &'a StreamCfg, set: &'a [Element], batch: Whole, given: Given, rollout: usize, counted: bool) -> Operator<'a> {
         let all = stats(&values_of(set), cfg.ddof);
         let fixed = if !counted {
             Some(all)
@@ -144,7 +154,7 @@ impl<'a> Operator<'a> {
         } else {
             None
         };
-        Operator { cfg, set, all, batch, baseline, rollout, counted, fixed }
+        Operator { cfg, set, all, batch, given, rollout, counted, fixed }
     }
 
     /// The elements without one equal to x, preferably the rollout's own.
@@ -183,7 +193,7 @@ impl<'a> Operator<'a> {
             Center::Group | Center::LeaveOneOut | Center::RunnerUp => group,
         };
         let scale = match cfg.scale {
-            Scale::None => false,
+            Scale::None | Scale::Given => false,
             Scale::Batch | Scale::NonzeroShare => batch,
             Scale::Group | Scale::LeaveOneOut | Scale::AbsMax | Scale::Mean => group,
         };
@@ -221,7 +231,7 @@ impl<'a> Operator<'a> {
         let others = if is_loo(cfg) { self.fixed.unwrap_or_else(|| self.others_of(x)) } else { Stats::default() };
         let from_center = match cfg.center {
             Center::None => x,
-            Center::Given => x - self.baseline,
+            Center::Given => x - self.given.mean,
             Center::Group => x - all.mean,
             Center::Batch => x - self.batch.stats.mean,
             Center::LengthWeighted => x - length_weighted(self.set).unwrap(),
@@ -246,6 +256,9 @@ impl<'a> Operator<'a> {
             Scale::Group => divided_by_std(all),
             Scale::LeaveOneOut => divided_by_std(&others),
             Scale::Batch => divided_by_std(&self.batch.stats),
+            Scale::Given if self.given.std != 0.0 => from_center * inverse_of_std(self.given.std, cfg.epsilon, cfg.epsilon_mode),
+            Scale::Given if cfg.zero_variance == ZeroVariance::Center => from_center,
+            Scale::Given => 0.0,
             Scale::AbsMax if all.absmax == 0.0 => 0.0,
             Scale::AbsMax => from_center / all.absmax,
             Scale::NonzeroShare => from_center * self.share(),

@@ -5,7 +5,7 @@ use super::credit::credit;
 use super::fuse::{reward_shaping, Fuser};
 use super::load::{form_of, load, Form, Loaded};
 use super::post::post;
-use super::sets::{is_loo, meets_singleton, stats, values_of, whole, Element, Whole};
+use super::sets::{is_loo, meets_singleton, stats, values_of, whole, Element, Given, Whole};
 use super::*;
 use std::ops::Range;
 
@@ -13,6 +13,8 @@ use std::ops::Range;
 pub struct Group {
     pub sets: Vec<Vec<Element>>,
     kl: Option<KlTable>,
+    /// A row's statistics that the caller gives; zeros where it gives none.
+    pub given: Vec<Given>,
 }
 
 pub fn shape(cfg: &Config, batch: &Batch) -> Output {
@@ -29,7 +31,18 @@ pub fn shape(cfg: &Config, batch: &Batch) -> Output {
     // The KL edges and the detector read the raw signal, so the table of averages is built before a fusion replaces it.
     let signals = (0..batch.num_groups).flat_map(|g| signal_set(batch, &loaded, g)).filter(|el| !loaded[el.rollout].bad);
     let signal = whole(&values_of(&signals.collect::<Vec<Element>>()), cfg.process[0].ddof);
-    let mut groups: Vec<Group> = (0..batch.num_groups).map(|g| Group { sets: Vec::new(), kl: kl_of(cfg, batch, &loaded, &signal, g) }).collect();
+    let mut groups: Vec<Group> = (0..batch.num_groups)
+        .map(|g| {
+            let rows = given_stats(cfg, batch, &given, g);
+            out.bad_groups[g] |= rows.iter().any(|row| row.1 > 0);
+            // A group without rollouts is not looked at.
+            if batch.rollouts.iter().any(|r| r.group == g) {
+                out.report.nonfinite += rows.iter().map(|row| row.1).sum::<u64>();
+            }
+            let given: Vec<Given> = rows.into_iter().map(|row| row.0).collect();
+            Group { sets: Vec::new(), kl: kl_of(cfg, batch, &loaded, &signal, given[0], g), given }
+        })
+        .collect();
     if cfg.fusion == Fusion::RewardShaping {
         loaded.iter_mut().for_each(|l| reward_shaping(cfg, l));
     }
@@ -81,14 +94,15 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
     if cfg.kind == Kind::Kl && cfg.chunk == Chunk::ByValue {
         let by_rollout = row.center == Center::LeaveOneOut && row.loo_unit == LooUnit::Rollout;
         assert!(row.scale != Scale::LeaveOneOut && !by_rollout, "kl edges need one scale and shift a group");
-        assert!(row.center != Center::Batch || cfg.average_over == AverageOver::Live, "the shift of the average is the group's");
+        assert!(!matches!(row.center, Center::Batch | Center::Given) || cfg.average_over == AverageOver::Live, "the shift of the average is the group's");
         assert!(cfg.pool != Pool::Rollouts, "the detector asks for a set of tokens");
     }
     let batch_wide = |row: &&StreamCfg| row.center == Center::Batch || matches!(row.scale, Scale::Batch | Scale::NonzeroShare);
+    let asks_given = |row: &&StreamCfg| row.center == Center::Given || row.scale == Scale::Given;
     if matches!(cfg.fusion, Fusion::Pooled | Fusion::RewardShaping) {
         assert!(p == 1 && cfg.others.is_empty(), "this fusion takes process_0, outcome and format");
         assert!(cfg.kind != Kind::None || cfg.fusion == Fusion::Pooled);
-        assert!(cfg.streams().iter().all(|row| row.place == Place::Every && row.clip_standardized == f64::INFINITY && !batch_wide(row)));
+        assert!(cfg.streams().iter().all(|row| row.place == Place::Every && row.clip_standardized == f64::INFINITY && !batch_wide(row) && !asks_given(row)));
     }
     if cfg.divide_scope == DivideScope::Process {
         assert!(cfg.streams().iter().all(|row| row.place == Place::Every), "divide_scope = process has no places");
@@ -110,31 +124,67 @@ fn check(cfg: &Config, batch: &Batch, given: &[bool]) {
     let rows = if cfg.fusion == Fusion::RewardSum { &given[p..] } else { &given[p..p + 1] };
     assert!(!outcome_lost || rows.contains(&true) || batch.rollouts.is_empty(), "KL in the outcome needs one");
     for row in &cfg.process {
-        let own = matches!(row.center, Center::None | Center::Group | Center::LeaveOneOut | Center::Batch);
+        let own = matches!(row.center, Center::None | Center::Group | Center::LeaveOneOut | Center::Batch | Center::Given);
+        assert!(row.count_by == CountBy::Rollout, "for per-rollout streams");
         assert!(own && !matches!(row.scale, Scale::NonzeroShare | Scale::Mean) && row.place == Place::Every, "for per-rollout streams");
         assert!(row.clip_value == f64::INFINITY && row.clip_standardized == f64::INFINITY, "for per-rollout streams");
         assert!(cfg.pool != Pool::Rollouts || row.scale != Scale::LeaveOneOut || row.loo_unit == LooUnit::Rollout);
         if cfg.step_sets == StepSets::StepGroup {
             assert!(row.loo_unit == LooUnit::Element || !is_loo(row));
-            assert!(!batch_wide(&row) && row.singleton != Singleton::Refuse);
+            assert!(!batch_wide(&row) && !asks_given(&row) && row.singleton != Singleton::Refuse);
         }
     }
     for row in cfg.streams() {
         assert!(row.center != Center::RunnerUp || row.scale != Scale::LeaveOneOut);
         assert!(row.center != Center::LengthWeighted || row.scale == Scale::None);
-        assert!(row.center != Center::Given || row.name == "outcome");
+        if row.count_by == CountBy::Step {
+            assert!(cfg.kind == Kind::Prm && matches!(cfg.fusion, Fusion::Advantage | Fusion::RewardSum), "steps are of kind prm");
+            assert!(!batch_wide(&row) && !is_loo(row) && row.center != Center::LengthWeighted, "sets of the group, nothing left out");
+        }
     }
     if cfg.step_sets == StepSets::StepGroup {
         assert!(cfg.kind == Kind::Prm && cfg.fusion == Fusion::Advantage && cfg.pool == Pool::Steps && cfg.chunk_value == ChunkValue::Last);
     }
 }
 
-fn kl_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], whole: &Whole, g: usize) -> Option<KlTable> {
+/// Rule 50: what the caller gives of each row that is there, and how many of these numbers are findings: beyond f32, or a deviation below 0.
+fn given_stats(cfg: &Config, batch: &Batch, there: &[bool], g: usize) -> Vec<(Given, u64)> {
+    let p = cfg.process.len();
+    let baselines = batch.rollouts.iter().any(|r| r.baseline.is_some());
+    let asked = |s: usize| match cfg.fusion {
+        // The sum has the outcome's row; the other streams have none of their own.
+        Fusion::RewardSum if s >= p => s == p && there[p..].contains(&true),
+        // A batch without rollouts shows no stream.
+        _ => there[s] && !batch.rollouts.is_empty(),
+    };
+    let row = |s: usize, row: &StreamCfg| {
+        let (mut given, mut bad) = (Given::default(), 0);
+        let mut read = |x: f64, least: f64| {
+            let sound = x >= least && x <= f32::MAX as f64;
+            bad += u64::from(!sound);
+            if sound { x } else { 0.0 }
+        };
+        if asked(s) && row.center == Center::Given && !(s == p && baselines) {
+            given.mean = read(Batch::statistic(cfg, &batch.stats_mean, g, s), -f32::MAX as f64);
+        }
+        if asked(s) && row.scale == Scale::Given {
+            given.std = read(Batch::statistic(cfg, &batch.stats_std, g, s), 0.0);
+        }
+        // Below the smallest f32 there is no deviation to speak of.
+        if given.std < 2f64.powi(-149) {
+            given.std = 0.0;
+        }
+        (given, bad)
+    };
+    cfg.streams().into_iter().enumerate().map(|(s, stream)| row(s, stream)).collect()
+}
+
+fn kl_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], whole: &Whole, given: Given, g: usize) -> Option<KlTable> {
     if cfg.kind != Kind::Kl || cfg.chunk != Chunk::ByValue {
         return None;
     }
     let members: Vec<(&Rollout, &Loaded)> = batch.rollouts.iter().zip(loaded).filter(|(r, _)| r.group == g && !r.absent).collect();
-    Some(kl_table(cfg, &signal_set(batch, loaded, g), whole, &members))
+    Some(kl_table(cfg, &signal_set(batch, loaded, g), whole, given, &members))
 }
 
 /// A group's elements of the first process stream; none where nothing is given.
@@ -162,8 +212,9 @@ fn sets_of(cfg: &Config, batch: &Batch, loaded: &[Loaded], g: usize) -> Vec<Vec<
         for (s, value) in l.rows.iter().enumerate() {
             let Some(x) = *value else { continue };
             let element = Element { rollout: i, x, tokens: l.toks.len(), key: 0 };
+            let times = if cfg.streams()[p + s].count_by == CountBy::Step { l.steps } else { 1 };
             match cfg.fusion {
-                Fusion::Advantage | Fusion::RewardSum => sets[p + s].push(element),
+                Fusion::Advantage | Fusion::RewardSum => sets[p + s].extend(std::iter::repeat_n(element, times)),
                 Fusion::Pooled => sets[0].push(element),
                 Fusion::RewardShaping => {}
             }

@@ -5,7 +5,7 @@
     shaped.advantages
 
 `shape` is one call; `Plan` and `Partials` are for the hot path and for micro-batches; `Config` and `presets` for what is computed. Its
-stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, `divide_length`, `opd_signal`, `whiten`, `group_flags`.
+stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, `divide_length`, `opd_signal`, `kl_in_reward`, `whiten`, `group_flags`.
 """
 from . import errors
 from ._ffi import library_path, plain as _plain, text as _text
@@ -28,7 +28,7 @@ from .errors import (
 from .group_primitives import Flags, group_flags, group_standardize
 from .partials import Partials, Section
 from .plan import Call, Plan
-from .primitives import Chunks, chunk, discounted_returns, divide_length, gae, opd_signal, whiten
+from .primitives import Chunks, chunk, discounted_returns, divide_length, gae, kl_in_reward, opd_signal, whiten
 from .results import Finding, GroupFlag, Report, RolloutFlag, Shaped, Stats, StreamStats
 from .shape import shape
 
@@ -39,6 +39,6 @@ __all__ = [
     "ArgumentError", "Call", "Chunks", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding",
     "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Plan", "Preset", "Report",
     "RolloutFlag", "Section", "ShapeError", "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "chunk", "discounted_returns",
-    "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "library_path", "numerics_version", "opd_signal",
+    "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "kl_in_reward", "library_path", "numerics_version", "opd_signal",
     "presets", "shape", "whiten",
 ]

@@ -146,6 +146,7 @@ _STATUS: dict[str, list[Any]] = {
     "discounted_returns": [_P, POINTER(Batch), c_double, *[ViewP] * 2, *_MEMORY],
     "gae": [_P, POINTER(Batch), c_double, c_double, *[ViewP] * 5, *_MEMORY],
     "divide_length": [_P, POINTER(Batch), c_double, *[ViewP] * 2, *_MEMORY],
+    "kl_in_reward": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 4, *_MEMORY],
     "opd_signal": [_P, POINTER(Batch), c_double, *[ViewP] * 4, *_MEMORY],
     "whiten": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, *_MEMORY],
     "group_flags": [_P, POINTER(Batch), POINTER(Config), *[ViewP] * 2, POINTER(Report), *_MEMORY],

@@ -134,6 +134,25 @@ def opd_signal(
     return made.result()
 
 
+def kl_in_reward(
+    logp_policy: Any, logp_reference: Any, rewards: Any = None, *, kind: str = "k1", coef: float = 1.0,
+    log_ratio_clamp: float = float("inf"), clamp: float = float("inf"),
+    cu_seqlens: Any = None, lengths: Any = None, pad_side: str = "right", mask: Any = None, absent: Any = None,
+    out: Any = None, dtype: Any = None, backend: str | None = None, stream: Any = None,
+) -> Any:
+    """Rewards less coef times the divergence of policy and reference, token by token.
+
+    All token-shaped; rewards None: 0. With d = logp_policy - logp_reference, not below -log_ratio_clamp, kind: "k1" d, "k2" d^2/2, "k3" exp(-d) - 1 + d,
+    "abs" |d|; limited to [-clamp, clamp]. What `passrl.shape` takes with `kl_place="reward"`. The result is f32 unless `dtype` or `out` says otherwise.
+    """
+    names = {"logp_policy": logp_policy, "logp_reference": logp_reference, "rewards": rewards}
+    config = Config(kl_in_reward=kind, kl_coef=coef, kl_log_ratio_clamp=log_ratio_clamp, kl_clamp=clamp, kl_place="reward", chunk="token")
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), names, out=out)
+    result = made.out(made.batch.token_shape, dtype, None)
+    warn(made.call("kl_in_reward", byref(config._raw), *(made.view(name) for name in names), result, backend=backend, stream=stream))
+    return made.result()
+
+
 def whiten(
     x: Any, mask: Any = None, *, ddof: int = 1, epsilon: float = 1e-8, epsilon_mode: str = "add_var", shift: bool = True,
     fill_padding: bool = True, in_stats: Any = None,

@@ -1,6 +1,7 @@
 """A plain float64 transcription of the pipeline for scored steps with begins: one Python loop a token, nothing of the package."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,11 @@ def divided(x: list[float], k: float) -> list[float]:
 def opd(policy: float, teacher: float, base: float | None, weight: float) -> float:
     """Log-ratio of teacher and policy; with a base, the teacher's gain over it weighed against the policy's."""
     return teacher - policy if base is None else weight * (teacher - base) - (policy - base)
+
+
+def k3(d: float, clamp: float) -> float:
+    """exp(-d) - 1 + d, limited, in float32."""
+    return float(np.float32(max(min(math.exp(-d) - 1 + d, clamp), -clamp)))
 
 
 def whitened(rows: list[list[float]], counted: list[bool], ddof: int = 1, shift: bool = True) -> list[list[float]]:

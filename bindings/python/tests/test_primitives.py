@@ -46,6 +46,8 @@ CASES = {
     "divide_length": Case(1, lambda x, **o: passrl.divide_length(x, K, **o), loop(lambda i, x: [reference.divided(x, K)])),
     "opd": Case(2, lambda p, t, **o: passrl.opd_signal(p, t, **o), loop(lambda i, p, t: [[reference.opd(*pt, None, 0) for pt in zip(p, t)]])),
     "g_opd": Case(3, lambda p, t, b, **o: passrl.opd_signal(p, t, b, 1.25, **o), loop(lambda i, p, t, b: [[reference.opd(*ptb, 1.25) for ptb in zip(p, t, b)]])),
+    "kl_in_reward": Case(3, lambda p, r, x, **o: passrl.kl_in_reward(p, r, x, kind="k3", coef=0.1, clamp=1.5, **o),
+                         loop(lambda i, p, r, x: [[reward - 0.1 * reference.k3(a - b, 1.5) for a, b, reward in zip(p, r, x)]])),
     "whiten": Case(1, lambda x, **o: passrl.whiten(x, **o), lambda x: [out_of_scope(reference.whitened(in_scope(x), [True] * len(LENGTHS)))]),
 }
 
@@ -74,7 +76,7 @@ def test_types_are_rounded_once(name: str, layout: str) -> None:
     for given in TYPES:
         arrays = [place.put(row, given) for row in rows]
         for one, want in zip(case(*arrays, **place.extent), wide):
-            expected = np.float32 if "opd" in name else given
+            expected = np.float32 if "opd" in name or name == "kl_in_reward" else given
             assert one.dtype == np.dtype(expected)
             np.testing.assert_array_equal(one, want.astype(expected))
         for asked in TYPES:
@@ -175,6 +177,10 @@ def test_bits_of_shape(layout: str) -> None:
     same(passrl.opd_signal(x, y, **place.extent), passrl.shape(logp_policy=x, logp_teacher=y, **flat).advantages)
     same(passrl.opd_signal(x, y, z, 1.5, **place.extent),
          passrl.shape(logp_policy=x, logp_teacher=y, logp_base=z, opd_lambda=1.5, **flat).advantages)
+    # Rewards a token less their KL are what a run broadcasts.
+    same(passrl.kl_in_reward(x, y, z, kind="k2", coef=0.3, **place.extent),
+         passrl.shape(logp_policy=x, logp_reference=y, token_rewards=z, kl_in_reward="k2", kl_coef=0.3, kl_place="reward",
+                      **(flat | {"kind": "none", "chunk": "token"})).advantages)
     # What opd_signal gives is a signal of a run.
     same(passrl.shape(signal=passrl.opd_signal(x, y, **place.extent), kind="kl", group_size=3, **place.extent).advantages,
          passrl.shape(logp_policy=x, logp_teacher=y, group_size=3, **place.extent).advantages)
@@ -233,6 +239,8 @@ X = np.ones(7, np.float32)
     (lambda: passrl.divide_length(X, 9, lengths=[7]), passrl.ArgumentError, "k is 9.0; it must be from 0.0 to 8.0"),
     (lambda: passrl.opd_signal(X, X, X, 1e7, lengths=[7]), passrl.ArgumentError, "opd_lambda is 10000000.0"),
     (lambda: passrl.opd_signal(X, None, lengths=[7]), passrl.ArgumentError, "logp_teacher is NULL"),
+    (lambda: passrl.kl_in_reward(X, X, kind="none", lengths=[7]), passrl.ArgumentError, "config.kl_in_reward is none"),
+    (lambda: passrl.kl_in_reward(X, X[:6], lengths=[7]), passrl.ShapeError, "logp_reference has 6 elements; it must have 7"),
     (lambda: passrl.whiten(X, ddof=2, lengths=[7]), passrl.ArgumentError, "whiten_ddof"),
     (lambda: passrl.whiten(X, epsilon_mode="add", lengths=[7]), passrl.ArgumentError, 'whiten_epsilon_mode is "add"'),
     (lambda: passrl.whiten(X, lengths=[7], out=X[::-1]), passrl.ShapeError, "out and x share memory; in place means the same type, shape and strides"),

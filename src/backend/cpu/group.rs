@@ -180,7 +180,9 @@ impl Worker<'_> {
                     (Some(if key == exact::NAN { report::MISSING } else { report::NONFINITE }), found[row] | flags::GROUP_NONFINITE)
                 };
             }
-            if finding.is_none() && there && self.bad_given(g, row) {
+            let bad_given = if there { self.bad_given(g, row) } else { 0 };
+            self.report.nonfinite_values += if job.counting && !members.is_empty() { bad_given } else { 0 };
+            if finding.is_none() && bad_given > 0 {
                 (finding, found[row]) = (Some(report::NONFINITE), found[row] | flags::GROUP_NONFINITE);
             }
             if self.missing >> slot & 1 == 1 {
@@ -229,13 +231,14 @@ impl Worker<'_> {
         (standards, bad, found)
     }
 
-    /// Is a statistic of the caller's that row `row` takes for group g no number, or a negative deviation?
-    fn bad_given(&self, g: usize, row: usize) -> bool {
+    /// How many of the caller's statistics that row `row` takes for group g are no number, beyond f32, or a negative deviation.
+    fn bad_given(&self, g: usize, row: usize) -> i64 {
         let (problem, stream) = (self.job.problem, &self.job.config().streams[row]);
         let by_baselines = row == OUTCOME && problem.baselines.is_some();
         let bad = |x: f64, low: f64| !(low..=f32::MAX as f64).contains(&x);
-        (stream.center == Center::Given && !by_baselines && bad(given(&problem.stats_mean, g, row), f32::MIN as f64))
-            || (stream.scale == Scale::Given && bad(given(&problem.stats_std, g, row), 0.0))
+        let mean = stream.center == Center::Given && !by_baselines && bad(given(&problem.stats_mean, g, row), f32::MIN as f64);
+        let std = stream.scale == Scale::Given && bad(given(&problem.stats_std, g, row), 0.0);
+        i64::from(mean) + i64::from(std)
     }
 
     /// Leave-one-out by rollout: do all elements come from one rollout, so that nothing is left?

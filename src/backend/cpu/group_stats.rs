@@ -12,6 +12,11 @@ use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};
 
+/// Is a rollout's value of a per-rollout stream in the stream's set, if the rollout counts? One that weighs nothing is not.
+pub fn weighs(row: &Stream, kept: &Rollout) -> bool {
+    (row.center != Center::LengthWeighted || kept.count > 0) && (row.count_by == CountBy::Rollout || kept.elements > 0)
+}
+
 impl Worker<'_> {
     /// Maxima of the group's members in this batch.
     pub fn extremes(&mut self, members: Members, group: usize, to: &mut GroupState) {
@@ -115,8 +120,7 @@ impl Worker<'_> {
                 continue;
             }
             let row = &c.streams[OUTCOME + s];
-            let weighs = (row.center != Center::LengthWeighted || kept.count > 0) && (row.count_by == CountBy::Rollout || kept.elements > 0);
-            if counts && weighs {
+            if counts && weighs(row, kept) {
                 to.extremes[slot].add(&one);
                 if slots.joint && !slots.shaped {
                     to.extremes[1].add(&one);
@@ -332,7 +336,7 @@ impl Worker<'_> {
                 } else {
                     self.one_sum(x, slot, of, &mut to.sums[slot]);
                 }
-                if slots.runner_up >> slot & 1 == 1 && exact::key(x) < of.extremes[slot].max {
+                if slots.runner_up >> slot & 1 == 1 && weighs(row, &kept) && exact::key(x) < of.extremes[slot].max {
                     to.second[slot] = to.second[slot].max(exact::key(x));
                 }
                 if slots.joint && !slots.shaped {

@@ -12,7 +12,7 @@ use crate::plan::workspace::{Rollout, state};
 
 dispatch! {
     /// d = policy - reference, not below `floor`; its divergence within +-`most`, rounded to f32. Not finite where a log-probability is not.
-    fn divergence(kind: KlInReward, floor: f64, most: f64, policy: &[f64], reference: &[f64], to: &mut [f32]) {
+    pub fn divergence(kind: KlInReward, floor: f64, most: f64, policy: &[f64], reference: &[f64], to: &mut [f32]) {
         for ((p, r), to) in policy.iter().zip(reference).zip(to) {
             let d = (p - r).max(floor);
             let kl = match kind {

@@ -1,4 +1,5 @@
 //! Terms of the per-rollout streams in the fusion (eq. 4): standardised, weighted, placed; and the format gate.
+use super::group_stats::weighs;
 use super::rollout_streams;
 use super::scope::Scope;
 use super::shape::Group;
@@ -74,8 +75,9 @@ impl Worker<'_> {
         let mut violation = 0.0;
         for s in (0..rollout_streams::COUNT).filter(|s| job.has_stream(*s)) {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);
+            let counts = counts && weighs(row, kept);
             let standard = match (row.center, job.baseline(i)) {
-                (Center::Given, Some(b)) => group.standards[slot].around(b as f64),
+                (Center::Given, Some(b)) if s == 0 => group.standards[slot].around(b as f64),
                 _ => group.standards[slot],
             };
             let r = match job.rollout_value(s, i) {

@@ -6,7 +6,7 @@ mod tokens;
 
 pub use chunks::chunk_boundaries;
 pub use groups::{group_flags, group_standardize};
-pub use tokens::{discounted_returns, divide_length, gae, opd_signal, whiten};
+pub use tokens::{discounted_returns, divide_length, gae, kl_in_reward, opd_signal, whiten};
 
 use super::expand::{self, Chunks};
 use super::members::{self, Members};

@@ -1,6 +1,7 @@
 //! Primitives on token-shaped arrays: returns, GAE, Divide-Length, OPD signals, whitening.
 use super::{Scratch, counts, scope_of, write};
 use crate::backend::cpu::expand;
+use crate::backend::cpu::kl_reward;
 use crate::backend::cpu::returns::{divide, scan};
 use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::signal;
@@ -160,6 +161,43 @@ pub fn opd_signal(simd: Simd, call: &Call<3, 1>, lambda: f64, w: &Workspace, mem
             let to = &mut to[..n];
             if let Some(t) = bad {
                 found.note(What::NonFinite, "the signal", i, Some(t));
+                to.fill(0.0);
+            }
+            write(simd, out, problem, &at, &scope, to, true);
+        }
+        pad_ends(&call.outputs, problem);
+        found
+    })
+}
+
+/// Rewards less `kl_coef` times the divergence of policy and reference.
+pub fn kl_in_reward(simd: Simd, call: &Call<3, 1>, config: &Config, w: &Workspace, memory: Memory) -> Found {
+    let mut found = Found::default();
+    let ([Some(policy), Some(reference), rewards], [Some(out)]) = (call.inputs, &call.outputs) else { return found };
+    let problem = &call.problem;
+    with_default_mode(|| {
+        let s = Scratch::new(w, memory);
+        let [p, r, to] = s.wide;
+        for i in 0..problem.rollouts {
+            let at = problem.extent(i);
+            let scope = scope_of(simd, problem, i, &at, s.bits);
+            let (p, r, kl) = (&mut p[..at.len], &mut r[..at.len], &mut s.line[..at.len]);
+            at.of(&policy).read_f64(p);
+            at.of(&reference).read_f64(r);
+            kl_reward::divergence(simd, config.kl_in_reward, -config.kl_log_ratio_clamp, config.kl_clamp, p, r, kl);
+            let row = rewards.as_ref().map(|rewards| at.of(rewards));
+            let (mut n, mut bad) = (0, None);
+            scope.runs(0, at.len, |a, b| {
+                for t in a..b {
+                    let reward = row.as_ref().map_or(0.0, |row| row.f32(t));
+                    bad = bad.or((!reward.is_finite() || !kl[t].is_finite()).then_some(t));
+                    to[n] = reward as f64 - config.kl_coef * kl[t] as f64;
+                    n += 1;
+                }
+            });
+            let to = &mut to[..n];
+            if let Some(t) = bad {
+                found.note(What::NonFinite, "a log-probability or reward", i, Some(t));
                 to.fill(0.0);
             }
             write(simd, out, problem, &at, &scope, to, true);
