@@ -118,7 +118,7 @@ fn as_verl_writes_it_in_every_layout_and_order() {
             let mut order: Vec<usize> = (0..batch.rollouts.len()).collect();
             let mut rng = Rng(seed + 1);
             (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
-            let shuffled = Batch { num_groups: batch.num_groups, rollouts: order.iter().map(|i| batch.rollouts[*i].clone()).collect() };
+            let shuffled = Batch { rollouts: order.iter().map(|i| batch.rollouts[*i].clone()).collect(), ..batch.clone() };
             let (a, b) = (run(preset, &cfg, &batch, &How::default(), &|_| ()), run(preset, &cfg, &shuffled, &How { threads: 4, ..How::default() }, &|_| ()));
             for (at, i) in order.iter().enumerate() {
                 let bits = |got: &Got, i: usize| got.advantages[i].iter().map(|x| x.to_bits()).collect::<Vec<_>>();
