@@ -92,7 +92,7 @@ impl World {
                 let e = &mut self.extra[i];
                 e.behavior[t] = f64::NAN;
                 // Under `scan_mask = none` the KL of these tokens may be in their rewards.
-                if t < first || !before {
+                if t < first || !before || self.config.kl_place != PASSRL_KL_PLACE_REWARD {
                     (e.policy[t], e.reference[t]) = (f64::NAN, f64::NAN);
                 }
                 if t < first || !before {
