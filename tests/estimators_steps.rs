@@ -252,7 +252,7 @@ fn an_order_of_rollouts_changes_no_bit() {
     for threads in [1, 4] {
         let mut order: Vec<usize> = (0..batch.rollouts.len()).collect();
         (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
-        let moved = Batch { rollouts: order.iter().map(|i| batch.rollouts[*i].clone()).collect(), ..batch.clone() };
+        let moved = batch.with(order.iter().map(|i| batch.rollouts[*i].clone()).collect());
         let moved_keys: Vec<Vec<i64>> = order.iter().map(|i| keys[*i].clone()).collect();
         let got = run(&cfg, &moved, Some(&moved_keys), true, &How { threads, ..How::default() }, &edit);
         for (at, i) in order.iter().enumerate() {

@@ -121,7 +121,7 @@ fn order_of_rollouts() {
         let mut order: Vec<usize> = (0..c.batch.rollouts.len()).collect();
         let mut rng = cases::Rng(n as u64 + 1);
         (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
-        let shuffled = Batch { rollouts: order.iter().map(|i| c.batch.rollouts[*i].clone()).collect(), ..c.batch.clone() };
+        let shuffled = c.batch.with(order.iter().map(|i| c.batch.rollouts[*i].clone()).collect());
         let (a, b) = (run(&c.cfg, &c.batch, &How::default()), run(&c.cfg, &shuffled, &How::default()));
         let moved = order.iter().enumerate().find(|(at, i)| {
             let bits = |got: &Got, r: usize| got.advantages[r].iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -142,7 +142,8 @@ fn other_groups() {
         }
         let whole = run(&c.cfg, &c.batch, &How::default());
         let kept: Vec<usize> = (0..c.batch.rollouts.len()).filter(|i| c.batch.rollouts[*i].group == 0).collect();
-        let mut alone = Batch { num_groups: 1, rollouts: kept.iter().map(|i| c.batch.rollouts[*i].clone()).collect(), ..c.batch.clone() };
+        let mut alone = c.batch.with(kept.iter().map(|i| c.batch.rollouts[*i].clone()).collect());
+        alone.num_groups = 1;
         [&mut alone.stats_mean, &mut alone.stats_std].into_iter().flatten().for_each(|lines| lines.truncate(1));
         if harness::forms(&alone.rollouts) != harness::forms(&c.batch.rollouts) {
             continue;

@@ -58,7 +58,7 @@ pub fn expected(w: &World, got: &Got, i: usize) -> Expected {
             (false, _, true) if c.kind == PASSRL_KIND_KL && !gated => c.streams[0].weight * (r.signal[0][t] as f64 - got.stats[r.group][0].1),
             _ => 0.0,
         };
-        own + token_reward(t).unwrap_or(0.0) - if inside { less(PASSRL_KL_PLACE_REWARD, t) } else { 0.0 }
+        own + token_reward(t).unwrap_or(0.0) - less(PASSRL_KL_PLACE_REWARD, t)
     };
     let value = |t: usize| if w.scope(i, t) || none { r.values.as_ref().expect("values")[t] as f64 } else { 0.0 };
     let tokens: Vec<usize> = if c.scan_mask == PASSRL_SCAN_MASK_CARRY { scope.clone() } else { (first..r.len).collect() };

@@ -90,7 +90,11 @@ impl World {
             let first = (0..len).find(|t| self.scope(i, *t)).unwrap_or(len);
             for t in (0..len).filter(|t| !self.scope(i, *t)).collect::<Vec<_>>() {
                 let e = &mut self.extra[i];
-                (e.policy[t], e.reference[t], e.behavior[t]) = (f64::NAN, f64::NAN, f64::NAN);
+                e.behavior[t] = f64::NAN;
+                // Under `scan_mask = none` the KL of these tokens may be in their rewards.
+                if t < first || !before || self.config.kl_place != PASSRL_KL_PLACE_REWARD {
+                    (e.policy[t], e.reference[t]) = (f64::NAN, f64::NAN);
+                }
                 if t < first || !before {
                     let r = &mut self.batch.rollouts[i];
                     for row in [Some(&mut r.signal[0]), r.values.as_mut(), r.token_rewards.as_mut()].into_iter().flatten() {
@@ -154,7 +158,7 @@ impl World {
             .map(|s| {
                 let rows: Vec<usize> = (0..self.batch.rollouts.len()).filter(|i| i * 5 % 3 == s).collect();
                 let rollouts = rows.iter().map(|i| self.batch.rollouts[*i].clone()).collect();
-                (rows, Batch { rollouts, ..self.batch.clone() })
+                (rows, self.batch.with(rollouts))
             })
             .collect();
         for phase in 0..plan.phases() {

@@ -151,7 +151,7 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
         .map(|s| {
             let rows: Vec<usize> = (0..batch.rollouts.len()).filter(|i| member[*i] == s).collect();
             let rollouts = rows.iter().map(|i| batch.rollouts[*i].clone()).collect();
-            (rows, Batch { rollouts, ..batch.clone() })
+            (rows, batch.with(rollouts))
         })
         .filter(|(rows, _)| !rows.is_empty())
         .collect();

@@ -127,6 +127,7 @@ impl Api {
             "batch.token_rewards" => w.batch.token_rewards; "batch.chunk_ends" => w.batch.chunk_ends;
             "batch.step_offsets" => w.batch.step_offsets; "batch.step_ends" => w.batch.step_ends; "batch.step_begins" => w.batch.step_begins;
             "batch.step_scores" => w.batch.step_scores; "batch.step_marks" => w.batch.step_marks; "batch.step_group" => w.batch.step_group;
+            "batch.stats_mean" => w.batch.stats_mean; "batch.stats_std" => w.batch.stats_std;
             "batch.sum_pi_squared" => w.batch.sum_pi_squared; "batch.token_ratio" => w.batch.token_ratio;
             "batch.piece_rollout" => w.batch.piece_rollout; "batch.piece_begin" => w.batch.piece_begin;
             "advantages" => w.outputs.advantages; "returns" => w.outputs.returns; "path_scores" => w.outputs.path_scores;

@@ -161,6 +161,11 @@ pub fn cases() -> Vec<Case> {
         // Declared, not served.
         ("piece_rollout_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_rollout", PASSRL_I32, &[0; 6])),
         ("piece_begin_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_begin", PASSRL_I32, &[0; 6])),
+        ("given_mean_missing", Run, PASSRL_ERR_NULL, "batch.stats_mean is NULL; config.outcome.center = given needs baselines, one a rollout, or stats_mean", |w| { w.given(0.5, 1.0); w.drop(&["batch.stats_mean"]) }),
+        ("given_std_missing", Run, PASSRL_ERR_NULL, "batch.stats_std is NULL; config.outcome.scale = given needs a standard deviation a group", |w| { w.given(0.5, 1.0); w.drop(&["batch.stats_std"]) }),
+        ("given_mean_of_format_missing", Run, PASSRL_ERR_NULL, "batch.stats_mean is NULL; config.format.center = given needs stats_mean, one a group", |w| { w.config.streams[5].center = PASSRL_CENTER_GIVEN; w.floats("batch.baselines", PASSRL_F32, &[0.0; 6]) }),
+        ("given_std_columns", Run, PASSRL_ERR_SHAPE, "batch.stats_std has shape [2, 15]; it must be [2, 16]", |w| { w.given(0.5, 1.0); w.view("batch.stats_std").shape[1] = 15 }),
+        ("given_mean_type", Run, PASSRL_ERR_DTYPE, "batch.stats_mean has dtype i64", |w| { w.given(0.5, 1.0); w.view("batch.stats_mean").dtype = PASSRL_I64 }),
         ("stats_in_not_yet", Add, PASSRL_ERR_NOT_YET, "batch.stats_in is given", |w| w.batch.stats_in = (&raw const w.batch).cast()),
         ("stats_in_bytes_not_yet", Apply, PASSRL_ERR_NOT_YET, "batch.stats_in is given", |w| w.batch.stats_in_bytes = 8),
     ]

@@ -130,6 +130,16 @@ pub fn cases() -> Vec<Case> {
         ("rho_clip_nan", Plan, PASSRL_ERR_VALUE, "config.rho_clip is NaN", |w| w.config.rho_clip = NAN),
         ("scan_mask_unknown", Plan, PASSRL_ERR_VALUE, "config.scan_mask is 3; it is one of 0 (carry), 1 (decay), 2 (none)", |w| w.config.scan_mask = 3),
         ("kl_in_reward_unknown", Plan, PASSRL_ERR_VALUE, "config.kl_in_reward is 5", |w| w.config.kl_in_reward = 5),
+        // Values counted by steps; statistics of the caller's.
+        ("count_by_unknown", Plan, PASSRL_ERR_VALUE, "count_by is 2; it is one of 0 (rollout), 1 (step)", |w| w.config.streams[4].count_by = 2),
+        ("count_by_of_process", Plan, PASSRL_ERR_CONFLICT, "config.process_0.count_by is step with kind = prm and fusion = advantage", |w| w.config.streams[0].count_by = PASSRL_COUNT_BY_STEP),
+        ("count_by_without_steps", Plan, PASSRL_ERR_CONFLICT, "config.outcome.count_by is step with kind = none", |w| { w.config.kind = PASSRL_KIND_NONE; w.config.streams[4].count_by = PASSRL_COUNT_BY_STEP }),
+        ("count_by_pooled", Plan, PASSRL_ERR_CONFLICT, "config.format.count_by is step with kind = prm and fusion = pooled", |w| { w.config.fusion = PASSRL_FUSION_POOLED; w.config.streams[5].count_by = PASSRL_COUNT_BY_STEP }),
+        ("count_by_leave_one_out", Plan, PASSRL_ERR_CONFLICT, "config.outcome.count_by is step with center leave_one_out", |w| { w.config.streams[4].center = PASSRL_CENTER_LEAVE_ONE_OUT; w.config.streams[4].count_by = PASSRL_COUNT_BY_STEP }),
+        ("count_by_of_the_batch", Plan, PASSRL_ERR_CONFLICT, "config.outcome.count_by is step with center group and scale batch", |w| { w.config.streams[4].scale = PASSRL_SCALE_BATCH; w.config.streams[4].count_by = PASSRL_COUNT_BY_STEP }),
+        ("given_joint", Plan, PASSRL_ERR_CONFLICT, "config.fusion is pooled and config.outcome asks for the batch's or given statistics", |w| { w.given(0.5, 1.0); w.config.fusion = PASSRL_FUSION_POOLED }),
+        ("given_step_sets", Plan, PASSRL_ERR_CONFLICT, "process_0 has center given, scale group; steps of equal state", |w| { w.keyed(); w.config.streams[0].center = PASSRL_CENTER_GIVEN }),
+        ("given_average_over_group", Plan, PASSRL_ERR_CONFLICT, "average_over = group and process_0.center = given; the shift of such an average is the group's own", |w| { w.kl(); w.config.average_over = PASSRL_AVERAGE_GROUP; w.config.streams[0].center = PASSRL_CENTER_GIVEN }),
         // Limits.
         ("limits_reserved", Plan, PASSRL_ERR_VALUE, "limits.reserved0 is 1", |w| w.limits.reserved0 = 1),
         ("limits_rollouts_negative", Plan, PASSRL_ERR_LIMIT, "limits.rollouts is -1; it must be from 0 to 2^40 - 1", |w| w.limits.rollouts = -1),

@@ -60,6 +60,10 @@ fn cases() -> Vec<Finding> {
         ("score_nan_of_means", PASSRL_FINDING_MISSING, PASSRL_FOUND_MISSING, 2, 0, "stream process_0", |w| { w.config.pool = PASSRL_POOL_ROLLOUTS; scores(w, 4, NAN) }),
         ("squares_nan", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, 1, 0, "rollout 1 of group 0 has an infinite value", |w| { w.token_baseline(); let mut q = [0.5; 24]; q[6] = NAN; w.floats("batch.sum_pi_squared", PASSRL_F64, &q) }),
         ("ratio_inf", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, 0, 0, "rollout 0 of group 0 has an infinite value", |w| { w.token_baseline(); let mut r = [1.0; 24]; r[0] = INF; w.floats("batch.token_ratio", PASSRL_F32, &r) }),
+        ("given_std_nan", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, -1, 4, "group 0 has an infinite value, or is given a mean or deviation that is not finite", |w| w.given(0.5, NAN)),
+        ("given_std_negative", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, -1, 4, "or a deviation below 0, stream outcome", |w| w.given(0.5, -1.0)),
+        ("given_mean_inf", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, -1, 4, "group 0 has an infinite value, or is given a mean", |w| w.given(INF, 1.0)),
+        ("given_mean_beyond_f32", PASSRL_FINDING_NONFINITE, PASSRL_FOUND_NONFINITE, -1, 4, "stream outcome", |w| w.given(1e300, 1.0)),
         ("group_of_one", PASSRL_FINDING_SINGLETON, PASSRL_FOUND_SINGLETON, -1, 4, "group 0 has a single element where singleton = refuse", single),
     ]
 }
@@ -88,6 +92,9 @@ fn bad_data_costs_its_group_and_no_other() {
                 }
                 ends(&mut good, [2, 4, 3, 1, 2, 5]);
                 good.floats("batch.format", PASSRL_F64, &[1., 1., 0., 1., 1., 0.]);
+                if good.slots.contains_key("batch.stats_std") {
+                    good.given(0.5, 1.0);
+                }
                 for (name, sound) in [("batch.sum_pi_squared", 0.5), ("batch.token_ratio", 1.0)] {
                     if good.slots.contains_key(name) {
                         good.floats(name, PASSRL_F64, &[sound; 24]);

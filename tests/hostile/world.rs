@@ -260,6 +260,14 @@ impl World {
         self.drop(&["batch.step_scores"]);
     }
 
+    /// The outcome takes the caller's statistics; these are group 0's.
+    pub fn given(&mut self, mean: f64, std: f64) {
+        (self.config.streams[4].center, self.config.streams[4].scale) = (PASSRL_CENTER_GIVEN, PASSRL_SCALE_GIVEN);
+        let line = |first: f64, other: f64| (0..32).map(|e| if e == 4 { first } else { other }).collect::<Vec<f64>>();
+        self.grid("batch.stats_mean", PASSRL_F64, 2, &line(mean, 0.25));
+        self.grid("batch.stats_std", PASSRL_F64, 2, &line(std, 0.5));
+    }
+
     /// A baseline a token.
     pub fn token_baseline(&mut self) {
         self.config.token_baseline = PASSRL_TOKEN_BASELINE_POSITION;

@@ -21,6 +21,8 @@ pub fn reward_shaping(cfg: &Config, l: &mut Loaded) {
     let elements = l.elements[0].iter().map(|&(s, key)| (raw(s), key)).collect();
     l.x[0] = x;
     l.elements[0] = elements;
+    // Tokens out of scope that a scan takes part with have a shaped reward as well.
+    l.beyond.iter_mut().flatten().for_each(|s| *s = s.map(raw));
 }
 
 /// A rollout's fused advantages: of each chunk in two parts, what comes from its own place and what the whole rollout has in common.

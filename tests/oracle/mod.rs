@@ -91,6 +91,11 @@ pub struct Batch {
 pub type Row16 = [f64; 16];
 
 impl Batch {
+    /// The same batch with other rollouts.
+    pub fn with(&self, rollouts: Vec<Rollout>) -> Batch {
+        Batch { num_groups: self.num_groups, rollouts, stats_mean: self.stats_mean.clone(), stats_std: self.stats_std.clone() }
+    }
+
     /// What the caller gives for a group and a row of the configuration.
     pub fn statistic(cfg: &Config, given: &Option<Vec<Row16>>, group: usize, row: usize) -> f64 {
         let lines = given.as_ref().expect("center = given and scale = given need statistics");
