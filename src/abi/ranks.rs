@@ -110,12 +110,11 @@ impl Comm {
             forms: None,
         };
         // SAFETY: passed on.
-        let prepared = unsafe { super::plan::prepare(plan, batch, outputs, workspace, workspace_bytes, stream) };
-        let prepared = prepared.and_then(|p| {
-            // SAFETY: `prepare` has read it.
-            check::ranks::batch(&unsafe { structs::read(batch, "batch")? })?;
-            Ok(p)
-        });
+        let prepared = unsafe {
+            structs::read(batch, "batch")
+                .and_then(|b| check::ranks::batch(&b))
+                .and_then(|()| super::plan::prepare(plan, batch, outputs, workspace, workspace_bytes, stream))
+        };
         let (problem, sinks, memory, report) = match prepared {
             Ok(prepared) => prepared,
             Err(refused) => {

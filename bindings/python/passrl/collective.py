@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import _ffi
 
 _AllReduce = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)
-_TYPES = {_ffi.I64: (ctypes.c_int64, np.int64), _ffi.I32: (ctypes.c_int32, np.int32)}
+_TYPES: dict[int, Any] = {_ffi.I64: ctypes.c_int64, _ffi.I32: ctypes.c_int32}
 _OPERATORS = {1: "sum", 2: "max"}
 
 
@@ -31,9 +31,7 @@ class Collective:
         def called(_user: Any, buffer: Any, count: int, dtype: int, op: int, _stream: Any) -> int:
             # An exception that leaves a ctypes callback gives an undefined status.
             try:
-                kind, number = _TYPES[dtype]
-                data = np.frombuffer((kind * count).from_address(buffer), dtype=number)
-                all_reduce(data, _OPERATORS[op])
+                all_reduce(np.ctypeslib.as_array((_TYPES[dtype] * count).from_address(buffer)), _OPERATORS[op])
             except BaseException as fault:
                 self.raised = fault
                 return -1

@@ -59,7 +59,7 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     rollouts, elements = batch.largest_group(config)
     views = batch.keep_views()
     device = (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
-    limits = {
+    limits: dict[str, Any] = {
         "rollouts": max(batch.rollouts, 1), "groups": max(batch.groups, 1), "tokens": max(batch.slots, 1),
         "rollout_tokens": max(batch.longest, 1), "steps": max(batch.num_steps, 1),
     }
