@@ -59,7 +59,7 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     rollouts, elements = batch.largest_group(config)
     views = batch.keep_views()
     device = (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
-    limits: dict[str, Any] = {
+    limits = {
         "rollouts": max(batch.rollouts, 1), "groups": max(batch.groups, 1), "tokens": max(batch.slots, 1),
         "rollout_tokens": max(batch.longest, 1), "steps": max(batch.num_steps, 1),
     }
@@ -71,7 +71,7 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     # No lock (see `plan.context`): each step is one of the dict's own; a key that another thread has dropped between them is no matter.
     plan = _plans.get(key)
     if plan is None:
-        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, _device=device, **limits))
+        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, comm=None, _device=device, **limits))
     with contextlib.suppress(KeyError):
         _plans.move_to_end(key)
         while len(_plans) > _MOST_PLANS:
