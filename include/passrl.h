@@ -169,7 +169,6 @@
 
 #define PASSRL_SCALE_BATCH 3
 
-// Declared for the estimators to come; refused by this version.
 #define PASSRL_SCALE_GIVEN 4
 
 #define PASSRL_SCALE_ABS_MAX 5

@@ -312,7 +312,7 @@ fn kl_of_tokens() {
             w.gives_reference = true;
             (w.config.kl_in_reward, w.config.kl_place) = (kind, place);
             hold_poisoned("kl and return-to-go", w.clone());
-            w.config.scan_mask = PASSRL_SCAN_MASK_NONE;
+            w.config.scan_mask = PASSRL_SCAN_MASK_DECAY;
             hold_poisoned("kl through gaps", w.clone());
             (w.config.credit, w.config.chunk) = (PASSRL_CREDIT_GAE, PASSRL_CHUNK_GIVEN);
             hold_poisoned("kl and gae through gaps", w.clone());

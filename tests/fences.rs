@@ -6,7 +6,7 @@ mod oracle;
 
 use cases::Case;
 use harness::fence::{Fence, Side, fenced};
-use harness::{Floats, GroupsAs, How, Sliced, in_slices, served, try_run};
+use harness::{Floats, GroupsAs, How, Sliced, in_pieces, in_slices, served, try_run};
 use oracle::Batch;
 use passrl::abi::constants::*;
 
@@ -70,7 +70,7 @@ fn nothing_around_micro_batches_and_partials() {
     let ways = [How { output: Floats::F32, ..How::default() }, How { padded: true, spare: 1, threads: 2, ..How::default() }];
     for side in [Side::After, Side::Before] {
         for (w, how) in ways.into_iter().enumerate() {
-            for (n, case) in sample.iter().enumerate().filter(|(n, c)| n % 3 == w && !c.batch.rollouts.is_empty()) {
+            for (n, case) in sample.iter().enumerate().filter(|(n, c)| n % 3 == w && in_pieces(&c.cfg) && !c.batch.rollouts.is_empty()) {
                 let sliced = Sliced { slices: 3, seed: n as u64 + 1, merged: n % 2 == 0 };
                 fenced(side, &format!("slices of {} {side:?} {how:?}", case.name), || in_slices(&case.cfg, &case.batch, &how, sliced));
             }

@@ -4,8 +4,8 @@ mod harness;
 mod oracle;
 
 use cases::Case;
-use harness::{Floats, Got, GroupsAs, How, Plan, Sliced, in_slices, library, run, serve};
-use oracle::{Batch, Config, StepSets, TokenBaseline};
+use harness::{Floats, Got, GroupsAs, How, Plan, Sliced, in_pieces, in_slices, library, run, serve};
+use oracle::Batch;
 use passrl::abi::constants::*;
 
 /// Cases that the library serves: the table's small ones and random ones.
@@ -14,11 +14,6 @@ fn sample() -> Vec<Case> {
     let table = cases::all().into_iter().filter(|c| tokens(&c.batch) < 20_000);
     let random = (0..300).map(cases::random).chain((0..200).map(cases::random_estimators));
     serve(table.chain(random).filter(|c| !c.batch.rollouts.is_empty()).collect())
-}
-
-/// Sets of steps of equal state and baselines a token need whole groups in one call.
-fn in_pieces(cfg: &Config) -> bool {
-    cfg.step_sets == StepSets::Group && cfg.token_baseline == TokenBaseline::None
 }
 
 fn same(name: &str, what: &str, a: &Got, b: &Got) -> Option<String> {

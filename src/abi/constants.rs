@@ -87,7 +87,6 @@ pub const PASSRL_SCALE_NONE: i32 = 0;
 pub const PASSRL_SCALE_GROUP: i32 = 1;
 pub const PASSRL_SCALE_LEAVE_ONE_OUT: i32 = 2;
 pub const PASSRL_SCALE_BATCH: i32 = 3;
-/// Declared for the estimators to come; refused by this version.
 pub const PASSRL_SCALE_GIVEN: i32 = 4;
 pub const PASSRL_SCALE_ABS_MAX: i32 = 5;
 pub const PASSRL_SCALE_NONZERO_SHARE: i32 = 6;

@@ -34,7 +34,7 @@ impl Tokens {
 fn not_yet(b: &passrl_batch) -> Result<()> {
     for (given, name, with) in [
         (!b.piece_rollout.is_null() || !b.piece_begin.is_null(), "piece_rollout", "context parallelism"),
-        (!b.stats_in.is_null() || b.stats_in_bytes != 0, "stats_in", "the estimators"),
+        (!b.stats_in.is_null() || b.stats_in_bytes != 0, "stats_in", "statistics as bytes (numbers: stats_mean, stats_std)"),
     ] {
         if given {
             return refuse!(PASSRL_ERR_NOT_YET, "batch.{name} is given; it is served by a later version, with {with}: pass NULL");
@@ -237,7 +237,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
 /// # Safety
 /// As `problem`.
 unsafe fn step_group(b: &passrl_batch, config: &Config, steps: &Option<Steps>) -> Result<Option<Array>> {
-    if config.step_sets == StepSets::Group {
+    if config.step_sets == StepSets::Group || b.num_rollouts == 0 {
         return Ok(None);
     }
     let Some(steps) = steps else {
@@ -297,6 +297,9 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
     let logps = policy || !b.logp_teacher.is_null() || !b.logp_base.is_null();
     let sources = usize::from(signals > 0) + usize::from(logps) + usize::from(!b.step_scores.is_null());
     if config.step_value == StepValue::ReturnToGo {
+        if steps.is_some() && !b.step_marks.is_null() {
+            return refuse!(PASSRL_ERR_CONFLICT, "batch.step_marks and batch.step_offsets are both given; say the steps in one way");
+        }
         if steps.is_none() {
             return refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps, as offsets and ends");
         }

@@ -85,6 +85,9 @@ pub(super) fn together(c: &Config) -> Result<()> {
 
 /// A configuration for `passrl_group_flags`, which sees the per-rollout streams alone.
 pub(super) fn early_flags(c: &Config) -> Result<()> {
+    if c.asks_kl() && c.kl_place == KlPlace::Outcome {
+        return refuse!(PASSRL_ERR_CONFLICT, "config.kl_in_reward is {} with kl_place = outcome; flags alone are of the outcomes as they are: set kl_coef = 0", c.kl_in_reward.name());
+    }
     for (index, s) in c.streams.iter().enumerate().skip(OUTCOME) {
         if s.center == Center::LengthWeighted || s.count_by == CountBy::Step || s.clip_value < f64::INFINITY {
             return refuse!(
@@ -151,7 +154,7 @@ pub(super) fn own_set(s: &Stream) -> Result<()> {
             s.center.name(), s.scale.name()
         );
     }
-    if s.zero_variance != ZeroVariance::Zero || s.clip_value < f64::INFINITY || s.clip_standardized < f64::INFINITY {
+    if s.count_by != CountBy::Rollout || s.zero_variance != ZeroVariance::Zero || s.clip_value < f64::INFINITY || s.clip_standardized < f64::INFINITY {
         return refuse!(PASSRL_ERR_NOT_YET, "stream_row asks for zero_variance {}, clip_value {:?}, clip_standardized {:?}; the primitive serves zero, inf, inf: use a plan",
             s.zero_variance.name(), s.clip_value, s.clip_standardized);
     }

@@ -203,7 +203,9 @@ impl Sums {
         // The limbs are sums of differences in leave-one-out; as a whole they are a sum of squares.
         let squares = ((self.hi as i128) << grid.bits) + self.lo as i128;
         let q = self.q.unsigned_abs() as u128;
-        (self.n as u128).wrapping_mul(squares as u128).wrapping_sub(q.wrapping_mul(q))
+        let found = (self.n as u128).wrapping_mul(squares as u128).wrapping_sub(q.wrapping_mul(q));
+        // A value that is no element, left out all the same, may leave sums that belong to no set: they have no deviation.
+        if found >> 127 == 1 { 0 } else { found }
     }
 
     /// num / den, in grid units squared.

@@ -153,6 +153,11 @@ pub fn config(library: &Library, cfg: &Config) -> passrl_config {
     c
 }
 
+/// Does the library take the configuration's groups in pieces? Sets of steps of equal state and baselines a token need whole groups in one call.
+pub fn in_pieces(cfg: &Config) -> bool {
+    cfg.step_sets == oracle::StepSets::Group && cfg.token_baseline == oracle::TokenBaseline::None
+}
+
 /// Limits that just hold a batch in one layout.
 pub fn limits(batch: &Batch, how: &How) -> passrl_limits {
     let layout = Layout::of(batch, how);

@@ -27,7 +27,8 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
     config = Config(preset)
     for key, value in fields.items():
         try:
-            config.set(key, value)
+            # An array is no field's value; its name is looked up all the same, so that a misspelt argument is told its nearest.
+            config.set(key, "an array" if getattr(value, "ndim", 0) else value)
         except UnknownNameError as fault:
             raise unknown_argument(fault, key, [*ARGUMENTS, "preset", "out", "dtype", "returns", "backend", "threads", "stream", "comm"]) from None
     alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None and config.token_baseline == "none"

@@ -19,7 +19,8 @@ impl Worker<'_> {
         };
         // GAE takes the caller's rewards in place of the chunks' values.
         let replaced = c.credit == Credit::Gae && problem.token_rewards.is_some();
-        c.spreads() && c.scan_mask == ScanMask::None && c.chunk == Chunk::Token && by_token && !replaced && kept.state & state::HAS_PROCESS != 0
+        // With sets of steps F is the step's, and a token out of scope has none.
+        problem.step_group.is_none() && c.spreads() && c.scan_mask == ScanMask::None && c.chunk == Chunk::Token && by_token && !replaced && kept.state & state::HAS_PROCESS != 0
     }
 
     /// Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. Uses f, d and v.
@@ -74,11 +75,16 @@ impl Worker<'_> {
         for p in 0..job.problem.num_process {
             let error = job.config().streams[p].missing == Missing::Error;
             let (mut found, mut bad) = (Extremes::EMPTY, 0);
+            let shape = job.plan.slots.shaped.then(|| job.shaped_reward(i));
             let xs = self.load(&at, p);
             scope.gaps(scope.first, at.len, |a, b| {
-                for x in xs[a..b].iter().filter(|x| x.is_infinite() || (error && x.is_nan())) {
-                    found.push(*x);
-                    bad += 1;
+                for x in xs[a..b].iter().filter(|x| error || !x.is_nan()) {
+                    // A shaped reward may be beyond f32 where its signal is not.
+                    let x = shape.as_ref().map_or(*x, |shape| shape(*x));
+                    if !x.is_finite() {
+                        found.push(x);
+                        bad += 1;
+                    }
                 }
             });
             if found.absmax >= INFINITE {

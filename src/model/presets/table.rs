@@ -5,14 +5,21 @@
 use super::super::config::*;
 use super::Preset;
 
+/// No framework knows a format reward apart: it has no weight until the user gives it one.
+fn no_format(c: &mut Config) {
+    c.streams[FORMAT].weight = 0.0;
+}
+
 /// One advantage a rollout: A = N(r), the same on every token.
 fn broadcast(c: &mut Config) {
     (c.kind, c.chunk, c.credit, c.k) = (Kind::None, Chunk::None, Credit::Broadcast, 0.0);
+    no_format(c);
 }
 
 /// Return-to-go over tokens of rewards a token and the outcome on the last one.
 fn tokens(c: &mut Config) {
     (c.kind, c.chunk, c.credit, c.k) = (Kind::None, Chunk::Token, Credit::ReturnToGo, 0.0);
+    no_format(c);
     rows(c, |s| s.place = Place::Last);
 }
 
@@ -32,6 +39,7 @@ fn roll(c: &mut Config) {
 /// Outcome plus the return of each step among the group's steps of equal state.
 fn gigpo(c: &mut Config) {
     (c.chunk, c.credit, c.k) = (Chunk::Step, Credit::Broadcast, 0.0);
+    no_format(c);
     (c.step_sets, c.step_value) = (StepSets::StepGroup, StepValue::ReturnToGo);
     rows(c, |s| s.count_by = CountBy::Step);
 }
@@ -148,7 +156,7 @@ pub(super) static PRESETS: &[Preset] = presets! {
         whiten_bessel(c);
     };
     c"trl.grpo"
-    c"huggingface/trl f2cd57710 (1.16.0), trl/trainer/grpo_trainer.py, _generate_and_score_completions (scale_rewards = group); outcome and further streams (reward functions; NaN: does not apply)"
+    c"huggingface/trl f2cd57710 (1.16.0), trl/trainer/grpo_trainer.py, _generate_and_score_completions (scale_rewards = group); outcome and further streams (reward functions, NaN where one does not apply)"
     |c| { broadcast(c); c.fusion = Fusion::RewardSum; norm(c, Center::Group, Scale::Group, 1e-4, Singleton::Zero); rows(c, |s| s.missing = Missing::Exclude); };
     c"trl.grpo_batch"
     c"huggingface/trl f2cd57710 (1.16.0), trl/trainer/grpo_trainer.py, _generate_and_score_completions (scale_rewards = batch); as trl.grpo"
@@ -176,14 +184,14 @@ pub(super) static PRESETS: &[Preset] = presets! {
         whiten(c, Whiten::Rollouts, 1, 1e-4, EpsilonMode::AddStd);
     };
     c"trl.ppo"
-    c"huggingface/trl 1.12.0, trl/experimental/ppo/ppo_trainer.py, train; outcome, values; a row shorter than the response has one slot more than tokens, out of scope, which takes the score"
+    c"huggingface/trl 1.12.0, trl/experimental/ppo/ppo_trainer.py, train; outcome, values, and in rows shorter than the response a slot after the last token, out of scope, which takes the score"
     |c| {
         gae(c); raw(c); rows(c, |s| s.place = Place::End); (c.lam, c.scan_mask) = (0.95, ScanMask::None); whiten_bessel(c);
         kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
     };
     c"trl.minillm"
     c"huggingface/trl 1.14.2, trl/experimental/minillm/minillm_trainer.py, _compute_advantage (length_normalization); logp_policy, logp_teacher"
-    |c| { (c.kind, c.chunk, c.k, c.divide_by) = (Kind::Kl, Chunk::Token, 1.0, DivideBy::DiscountedCount); raw_process(c); };
+    |c| { (c.kind, c.chunk, c.k, c.divide_by) = (Kind::Kl, Chunk::Token, 1.0, DivideBy::DiscountedCount); raw_process(c); no_format(c); };
     c"openrlhf.reinforce"
     c"OpenRLHF/OpenRLHF 3c3be623 (0.11.2), openrlhf/trainer/ppo_utils/experience_maker.py, compute_advantages_and_returns (advantage_estimator = reinforce); outcome"
     |c| {
@@ -339,15 +347,15 @@ pub(super) static PRESETS: &[Preset] = presets! {
     |c| { gae(c); raw(c); roll(c); c.lam = 0.95; };
     c"roll.agentic_reinforce"
     c"alibaba/ROLL 8eb27cc2, roll/pipeline/agentic/utils.py, agentic_reinforce; signal (a reward on the last token of each turn)"
-    |c| { (c.kind, c.chunk, c.k) = (Kind::Kl, Chunk::Segment, 0.0); raw_process(c); };
+    |c| { (c.kind, c.chunk, c.k) = (Kind::Kl, Chunk::Segment, 0.0); raw_process(c); no_format(c); };
     c"roll.gigpo"
-    c"alibaba/ROLL 090ac94, roll/pipeline/agentic/utils.py, gigpo (step sets within the group); steps without scores, with step_group; outcome"
+    c"alibaba/ROLL 090ac94, roll/pipeline/agentic/utils.py, gigpo (step sets within the group); steps without scores but with step_group, outcome"
     |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
     c"megatron.grpo"
     c"NVIDIA/Megatron-LM d98e8a64, megatron/rl/rl_utils.py, calculate_grpo_advantages; outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-4, Singleton::Zero); rows(c, |s| s.ddof = 0); };
     c"deepspeed_chat.ppo"
-    c"deepspeedai/DeepSpeedExamples 45b4b715, applications/DeepSpeed-Chat/dschat/rlhf/ppo_trainer.py, compute_rewards, get_advantages_and_returns; outcome, values; as trl.ppo a slot more than tokens"
+    c"deepspeedai/DeepSpeedExamples 45b4b715, applications/DeepSpeed-Chat/dschat/rlhf/ppo_trainer.py, compute_rewards, get_advantages_and_returns; outcome, values, and as with trl.ppo a slot after the last token"
     |c| {
         gae(c); raw(c); rows(c, |s| (s.place, s.clip_value) = (Place::End, 5.0)); (c.lam, c.scan_mask) = (0.95, ScanMask::None);
         kl(c, KlInReward::K1, KlPlace::Reward, INF, INF);
@@ -395,10 +403,10 @@ pub(super) static PRESETS: &[Preset] = presets! {
         whiten(c, Whiten::Rollouts, 1, 1e-4, EpsilonMode::AddStd); c.whiten_shift = false; kl(c, KlInReward::K1, KlPlace::Outcome, INF, INF);
     };
     c"torchrl.mc_advantage"
-    c"pytorch/rl ae9719f17 (0.14.1), torchrl/objectives/value/../../data/llm (MCAdvantage, a reward a step); signal"
+    c"pytorch/rl ae9719f17 (0.14.1), torchrl/data/llm (MCAdvantage, a reward a step); signal"
     |c| { broadcast(c); (c.kind, c.chunk) = (Kind::Kl, Chunk::Token); c.streams[..MAX_PROCESS].iter_mut().for_each(|s| s.epsilon_mode = EpsilonMode::FloorStd); };
     c"torchrl.mc_advantage_trajectory"
-    c"pytorch/rl ae9719f17 (0.14.1), torchrl/objectives/value/../../data/llm (MCAdvantage, trajectory_return = sum); outcome"
+    c"pytorch/rl ae9719f17 (0.14.1), torchrl/data/llm (MCAdvantage, trajectory_return = sum); outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Refuse); rows(c, |s| s.epsilon_mode = EpsilonMode::FloorStd); };
     c"torchrl.gae"
     c"pytorch/rl ae9719f17 (0.14.1), torchrl/objectives/value/functional.py, generalized_advantage_estimate; token_rewards or outcome, values, bootstrap"
@@ -431,15 +439,15 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"rllm-org/rllm 9beb6e0f, rllm/trainer/algorithms, reinforce; outcome"
     |c| { broadcast(c); raw(c); };
     c"verl_agent.gigpo"
-    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, gamma 0.95); steps without scores, with step_group; outcome"
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_std_norm, gamma 0.95); steps without scores but with step_group, outcome"
     |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Passthrough); c.step_gamma = 0.95; };
     c"verl_agent.gigpo_mean"
-    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, gamma 0.95); steps without scores, with step_group; outcome"
+    c"langfengQ/verl-agent, gigpo/core_gigpo.py, compute_gigpo_outcome_advantage (mode mean_norm, gamma 0.95); steps without scores but with step_group, outcome"
     |c| {
         gigpo(c); norm(c, Center::Group, Scale::None, 1e-6, Singleton::Passthrough); c.step_gamma = 0.95;
         c.streams[..MAX_PROCESS].iter_mut().for_each(|s| s.scale = Scale::None);
     };
     c"atropos.grpo_process"
     c"NousResearch/atropos 296a0bc5 (0.4.0), atroposlib/utils/advantages.py, compute_grpo_process_supervision_advantages; process signal of one group"
-    |c| { (c.chunk, c.k) = (Chunk::Step, 0.0); c.streams[..MAX_PROCESS].iter_mut().for_each(|s| (s.ddof, s.epsilon) = (0, 0.0)); };
+    |c| { no_format(c); (c.chunk, c.k) = (Chunk::Step, 0.0); c.streams[..MAX_PROCESS].iter_mut().for_each(|s| (s.ddof, s.epsilon) = (0, 0.0)); };
 };

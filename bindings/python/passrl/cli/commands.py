@@ -136,6 +136,7 @@ def shape_command(
     plot: Path | None, chosen: str | None, threads: int, batch_tokens: int, whole_file: bool, quiet: bool,
 ) -> None:
     """Computes the advantages of the rollouts in FILE, shows what changes against process-supervised GRPO, and writes them."""
+    _apart(file, {"--out": out, "--page": page, "--distributions": distributions, "--plot": plot})
     config = _configured(preset, settings, kind)
     output = None if out is None else Output(out)
     explained = Explained(page, distributions, threads)
@@ -165,6 +166,17 @@ def shape_command(
         told = [None if out is None else f"advantages: {out}", picture, *pages]
         for sentence in filter(None, told):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _apart(file: str, outputs: dict[str, Path | None]) -> None:
+    """No output is the input, or another output."""
+    seen = {} if file == "-" else {Path(file).resolve(): "FILE"}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise Refused(f"{option} {path}: is {other} as well, which would be lost; give another name")
 
 
 def _named(specs: tuple[str, ...], kind: str | None) -> dict[str, Config]:

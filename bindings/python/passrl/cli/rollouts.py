@@ -87,6 +87,9 @@ class Rollouts:
         found: dict[str, Any] = {
             "cu_seqlens": self.cu_seqlens, "groups": self.group, "outcome": self.outcome, "format": self.format, "format_ok": self.format_ok,
             "values": self.values, "logp_reference": self.logp_reference}
+        if config.streams["format"].weight == 0 and config.fusion in ("advantage", "reward_sum"):
+            # A configuration without a format reward has no gate either: the estimators of the frameworks.
+            found |= {"format": None, "format_ok": None}
         scores = self.step_score
         if config.kind == "kl" or (config.kind == "prm" and scores is None and self.signal is None):
             scores = None
