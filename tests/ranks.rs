@@ -242,6 +242,9 @@ fn what_a_plan_over_ranks_says_and_refuses() {
     let plan = library().plan_over(&config, &limits, &how, &collective).unwrap_or_else(|(_, said)| panic!("{said}"));
     let text = wire::describe(&plan);
     assert!(text.contains("ranks: rank 0 of 1; 2 reductions a run"), "{text}");
+    let whitened = passrl_config { whiten: passrl::abi::constants::PASSRL_WHITEN_TOKENS, ..config };
+    let whitened = library().plan_over(&whitened, &limits, &how, &seat.collective_anew()).unwrap_or_else(|(_, said)| panic!("{said}"));
+    assert!(wire::describe(&whitened).contains("4 reductions a run"), "{}", wire::describe(&whitened));
     let alone = library().plan(&config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{said}"));
     assert!(plan.size("passrl_plan_workspace_size") > alone.size("passrl_plan_workspace_size"));
     for name in ["passrl_partials_size", "passrl_plan_phases"] {

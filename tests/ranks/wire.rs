@@ -51,6 +51,12 @@ impl Seat<'_> {
         c
     }
 
+    /// For another plan: its creation is expected again.
+    pub fn collective_anew(&self) -> passrl_collective {
+        *self.expected.lock().unwrap() = vec![CREATION];
+        self.collective()
+    }
+
     /// From here on the messages of a run, as the plan describes them.
     pub fn expect(&self, plan: &Plan) {
         *self.expected.lock().unwrap() = messages(plan);
