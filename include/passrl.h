@@ -744,9 +744,11 @@ typedef struct passrl_limits {
     int64_t pieces;
 } passrl_limits;
 
-// All-reduce of the caller's engine (NCCL, MPI, torch.distributed). Declared for groups spread over ranks; a plan refuses it in this version.
+// All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
 //
-// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` in place by `op` (`PASSRL_REDUCE_*`), in order with `stream`; any nonzero return is a failure.
+// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
+// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
+// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it.
 typedef struct passrl_collective {
     // sizeof(passrl_collective) as the caller compiled it.
     uint32_t struct_size;
@@ -754,7 +756,9 @@ typedef struct passrl_collective {
     uint32_t reserved0;
     // Handed back to `all_reduce`.
     void *user;
+    // Must not be NULL; `user` and it must live as long as the plan.
     int32_t (*all_reduce)(void *user, void *buffer, size_t count, int32_t dtype, int32_t op, void *stream);
+    // This rank, 0 to size - 1.
     int32_t rank;
     int32_t size;
 } passrl_collective;
@@ -891,11 +895,14 @@ PASSRL_API passrl_status passrl_plan_phases(const struct passrl_plan *plan, int3
 // Bytes of a partials buffer of this plan. Any thread.
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
-// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses.
+// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
-PASSRL_API passrl_status passrl_partials_init(const struct passrl_plan *plan, void *buffer, size_t bytes);
+PASSRL_API
+passrl_status passrl_partials_init(const struct passrl_plan *plan,
+                                   void *buffer,
+                                   size_t bytes);
 
 // Adds a micro-batch's share of phase `phase` to the buffer. Every micro-batch once a phase, in any order; the group numbers of `batch` are those of the whole batch
 // (`group_index`). Workspace and `stream` as in `passrl_plan_run`. Findings are kept in the buffer and told by `passrl_plan_apply`.
@@ -934,8 +941,13 @@ passrl_status passrl_plan_apply(const struct passrl_plan *plan,
                                 void *stream);
 
 // Makes a plan: validates the configuration against the limits, decides everything, allocates what it will ever need on the host (tables; the
-// context's threads start with its first plan that may use them). `collective` must be NULL in this version. On success `*plan` is a new handle for
-// `passrl_plan_destroy`. `context`, `config` and `limits` are read during the call; the plan keeps what it needs of the context. Any thread.
+// context's threads start with its first plan that may use them). On success `*plan` is a new handle for `passrl_plan_destroy`. `context`, `config`,
+// `limits` and `collective` are read during the call; the plan keeps what it needs of them. Any thread.
+//
+// `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
+// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
+// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
+// (`step_sets = step_group`, `token_baseline`) are refused.
 PASSRL_API
 passrl_status passrl_plan_create(const struct passrl_context *context,
                                  const struct passrl_config *config,
@@ -958,6 +970,11 @@ PASSRL_API passrl_status passrl_plan_describe(const struct passrl_plan *plan, ch
 //
 // Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
 // is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
+//
+// Of a plan with a collective every rank calls this, each with its share of the rollouts (none is legal; one call at a time), groups numbered as in the whole batch
+// (`group_index`, or `group_offsets` over all groups): outputs are to the bit those of one call on the whole batch, statistics those of all ranks, the report that
+// of the share. `PASSRL_ERR_COLLECTIVE`, nothing written: the all-reduce failed, another rank's arguments are refused (it still takes part in the first
+// message), or the ranks run different plans, different calls or batches that give different inputs.
 PASSRL_API
 passrl_status passrl_plan_run(const struct passrl_plan *plan,
                               const struct passrl_batch *batch,

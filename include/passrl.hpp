@@ -228,10 +228,11 @@ private:
 // One configuration within limits, immutable. Many threads may run it at once, each with its own workspace and outputs; none may when it is destroyed.
 class plan {
 public:
-    // The arguments are read during the call. Throws where the configuration or the limits are refused.
-    plan(const context &context, const passrl_config &config, const passrl_limits &limits) {
+    // The arguments are read during the call. Throws where the configuration or the limits are refused. `collective`: the ranks over which groups are
+    // spread; its function and `user` live as long as the plan.
+    plan(const context &context, const passrl_config &config, const passrl_limits &limits, const passrl_collective *collective = nullptr) {
         passrl_plan *made = nullptr;
-        check(passrl_plan_create(context.get(), &config, &limits, nullptr, &made));
+        check(passrl_plan_create(context.get(), &config, &limits, collective, &made));
         handle_.reset(made);
     }
 

@@ -10,6 +10,7 @@ pub mod dlpack;
 pub mod partials;
 pub mod plan;
 pub mod primitives;
+pub mod ranks;
 pub mod status;
 pub mod structs;
 pub mod types;

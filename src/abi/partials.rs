@@ -15,6 +15,9 @@ use std::ffi::c_void;
 unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     // SAFETY: passed on.
     let plan = unsafe { borrow(plan)? };
+    if plan.comm.is_some() {
+        return refuse!(PASSRL_ERR_CONFLICT, "plan has a collective, which reduces its statistics within passrl_plan_run; for partials make a plan without one");
+    }
     check::estimators::in_pieces(&plan.inner.config)?;
     Ok(plan)
 }
@@ -50,7 +53,7 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
     })
 }
 
-/// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses.
+/// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
 ///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 /// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.

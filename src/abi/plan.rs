@@ -1,10 +1,14 @@
 //! Plans: validated once, run many times.
 use super::guard;
 use super::status::*;
+use super::ranks::Comm;
 use super::structs;
 use super::types::*;
 use super::{context, util};
 use crate::error::Result;
+use crate::model::batch::Problem;
+use crate::model::context::Memory;
+use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::plan::Plan;
 use crate::{backend, check, refuse};
@@ -48,9 +52,31 @@ pub unsafe fn advantages_shape(outputs: &passrl_outputs) -> Option<(i32, [i64; 2
     unsafe { outputs.advantages.as_ref() }.map(|view| (view.ndim, view.shape))
 }
 
+/// A plan on its own, its context's threads started.
+///
+/// # Safety
+/// As `passrl_plan_create`.
+unsafe fn make(context: *const passrl_context, config: *const passrl_config, limits: *const passrl_limits, over_ranks: bool) -> Result<Plan> {
+    // SAFETY: live handle and caller's structs by the contract.
+    let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
+    let config = check::config::config(&config)?;
+    let limits = check::config::limits(&limits, &config)?;
+    if over_ranks {
+        check::estimators::in_pieces(&config)?;
+    }
+    let plan = Plan::create(config, limits, context.threads(), context.simd())?;
+    context.start_threads()?;
+    Ok(plan)
+}
+
 /// Makes a plan: validates the configuration against the limits, decides everything, allocates what it will ever need on the host (tables; the
-/// context's threads start with its first plan that may use them). `collective` must be NULL in this version. On success `*plan` is a new handle for
-/// `passrl_plan_destroy`. `context`, `config` and `limits` are read during the call; the plan keeps what it needs of the context. Any thread.
+/// context's threads start with its first plan that may use them). On success `*plan` is a new handle for `passrl_plan_destroy`. `context`, `config`,
+/// `limits` and `collective` are read during the call; the plan keeps what it needs of them. Any thread.
+///
+/// `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
+/// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
+/// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
+/// (`step_sets = step_group`, `token_baseline`) are refused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_create(
     context: *const passrl_context,
@@ -60,24 +86,25 @@ pub unsafe extern "C" fn passrl_plan_create(
     plan: *mut *mut passrl_plan,
 ) -> passrl_status {
     guard("passrl_plan_create", || {
-        if plan.is_null() {
-            return refuse!(PASSRL_ERR_NULL, "plan is NULL; it must point to a passrl_plan *");
-        }
-        // SAFETY: live handle and caller's structs by the contract.
-        let (context, config, limits) =
-            unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
-        if !collective.is_null() {
-            return refuse!(
-                PASSRL_ERR_NOT_YET,
-                "collective is given; groups spread over ranks are not served by this version: reduce passrl_partials yourself, or pass NULL"
-            );
-        }
-        let config = check::config::config(&config)?;
-        let limits = check::config::limits(&limits, &config)?;
-        let inner = Plan::create(config, limits, context.threads(), context.simd())?;
-        context.start_threads()?;
+        let comm = match collective.is_null() {
+            true => None,
+            // SAFETY: a caller's struct by the contract.
+            false => Some(unsafe { Comm::read(collective)? }),
+        };
+        // A refusal of any of them is told to the other ranks.
+        let made = match plan.is_null() {
+            true => refuse!(PASSRL_ERR_NULL, "plan is NULL; it must point to a passrl_plan *"),
+            // SAFETY: live handle and caller's structs by the contract.
+            false => unsafe { make(context, config, limits, comm.is_some()) },
+        };
+        let (inner, comm) = match comm {
+            None => (made?, None),
+            Some(comm) => comm.agree(made).map(|(plan, comm)| (plan, Some(comm)))?,
+        };
+        // SAFETY: a live handle, as above.
+        let context = Arc::clone(unsafe { context::borrow(context)? });
         // SAFETY: not NULL, writable by the contract.
-        unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, context: Arc::clone(context) }))) };
+        unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, comm, context }))) };
         Ok(PASSRL_OK)
     })
 }
@@ -129,6 +156,11 @@ pub unsafe extern "C" fn passrl_plan_describe(
 ///
 /// Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
 /// is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
+///
+/// Of a plan with a collective every rank calls this, each with its share of the rollouts (none is legal; one call at a time), groups numbered as in the whole batch
+/// (`group_index`, or `group_offsets` over all groups): outputs are to the bit those of one call on the whole batch, statistics those of all ranks, the report that
+/// of the share. `PASSRL_ERR_COLLECTIVE`, nothing written: the all-reduce failed, another rank's arguments are refused (it still takes part in the first
+/// message), or the ranks run different plans, different calls or batches that give different inputs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_run(
     plan: *const passrl_plan,
@@ -142,17 +174,39 @@ pub unsafe extern "C" fn passrl_plan_run(
         // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
         unsafe {
             let plan = borrow(plan)?;
-            let batch = structs::read(batch, "batch")?;
-            let outputs = structs::read(outputs, "outputs")?;
-            check::stream(stream)?;
-            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
-            let sinks = check::outputs::outputs(&outputs, &problem)?;
-            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
-            check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
+            if let Some(comm) = &plan.comm {
+                return comm.run(plan, batch, outputs, workspace, workspace_bytes, stream);
+            }
+            let (problem, sinks, memory, report) = prepare(plan, batch, outputs, workspace, workspace_bytes, stream)?;
             if plan.inner.config.strict {
                 check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
             }
-            finish(outputs.report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory))
+            finish(report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory))
         }
     })
+}
+
+/// A run's arguments, checked.
+///
+/// # Safety
+/// As `passrl_plan_run`.
+pub unsafe fn prepare(
+    plan: &passrl_plan,
+    batch: *const passrl_batch,
+    outputs: *const passrl_outputs,
+    workspace: *mut c_void,
+    workspace_bytes: usize,
+    stream: *mut c_void,
+) -> Result<(Problem, Outputs, Memory, *mut passrl_report)> {
+    // SAFETY: structs and views by the contract.
+    unsafe {
+        let batch = structs::read(batch, "batch")?;
+        let outputs = structs::read(outputs, "outputs")?;
+        check::stream(stream)?;
+        let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
+        let sinks = check::outputs::outputs(&outputs, &problem)?;
+        let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+        check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
+        Ok((problem, sinks, memory, outputs.report))
+    }
 }

@@ -381,9 +381,11 @@ pub struct passrl_context_options {
     pub cache_dir: *const c_char,
 }
 
-/// All-reduce of the caller's engine (NCCL, MPI, torch.distributed). Declared for groups spread over ranks; a plan refuses it in this version.
+/// All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
 ///
-/// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` in place by `op` (`PASSRL_REDUCE_*`), in order with `stream`; any nonzero return is a failure.
+/// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
+/// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
+/// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct passrl_collective {
@@ -393,9 +395,11 @@ pub struct passrl_collective {
     pub reserved0: u32,
     /// Handed back to `all_reduce`.
     pub user: *mut c_void,
+    /// Must not be NULL; `user` and it must live as long as the plan.
     pub all_reduce: Option<
         unsafe extern "C" fn(user: *mut c_void, buffer: *mut c_void, count: usize, dtype: i32, op: i32, stream: *mut c_void) -> i32,
     >,
+    /// This rank, 0 to size - 1.
     pub rank: i32,
     pub size: i32,
 }
@@ -422,6 +426,7 @@ pub struct passrl_context {
 /// A plan: one configuration within limits, immutable; may be run from many threads at once, each with its own workspace. Opaque.
 pub struct passrl_plan {
     pub(crate) inner: crate::plan::Plan,
+    pub(crate) comm: Option<super::ranks::Comm>,
     pub(crate) context: std::sync::Arc<crate::backend::Context>,
 }
 

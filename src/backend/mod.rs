@@ -80,3 +80,8 @@ pub fn partials_add(context: &Context, plan: &Plan, phase: usize, problem: &Prob
 pub fn apply(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
     cpu::apply(&context.pool, context.threads_for(problem.bytes()), plan, problem, partials, outputs, memory)
 }
+
+/// A rank's share of a batch: `reduce` exchanges the statistics of a phase. Nothing is written before the last exchange.
+pub fn run_ranks(context: &Context, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory, exchange: &cpu::ranks::Exchange) -> Result<Report> {
+    cpu::ranks::run(&context.pool, context.threads_for(problem.bytes()), plan, problem, outputs, memory, exchange)
+}

@@ -7,6 +7,7 @@ pub mod names;
 pub mod offsets;
 pub mod outputs;
 pub mod primitives;
+pub mod ranks;
 pub mod report;
 pub mod view;
 

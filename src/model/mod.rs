@@ -7,4 +7,5 @@ pub mod flags;
 pub mod outputs;
 pub mod presets;
 pub mod primitives;
+pub mod ranks;
 pub mod report;

@@ -1,6 +1,7 @@
 //! A plan: configuration and limits turned into decisions, once. Pure host code; no pointers, no device.
 pub mod partials;
 pub mod primitives;
+pub mod ranks;
 pub mod workspace;
 
 use crate::error::{RESOURCE, Result};
@@ -78,6 +79,8 @@ pub struct Plan {
     pub decay: [f64; 33],
     pub threads: usize,
     pub simd: Simd,
+    /// One rank among several, whose statistics are reduced within a run.
+    pub ranks: Option<ranks::Ranks>,
 }
 
 impl Plan {
@@ -114,6 +117,7 @@ impl Plan {
             decay: decay_powers(coefficient),
             threads,
             simd,
+            ranks: None,
         })
     }
 
@@ -164,6 +168,9 @@ impl Plan {
                 let (dtype, each) = if s.dtype == partials::I64 { ("i64", 8) } else { ("i32", 4) };
                 line(format!("  phase {phase}: {op} of {} {dtype}, {} bytes, at {}", s.count, s.count * each, s.offset));
             }
+        }
+        if let Some(ranks) = &self.ranks {
+            t += &ranks.describe();
         }
         t
     }

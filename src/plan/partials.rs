@@ -2,6 +2,7 @@
 use super::Slots;
 use crate::model::config::{Chunk, Config, Kind, Limits, Whiten};
 use crate::model::context::Memory;
+use crate::model::ranks::hash;
 use crate::numerics::exact::{Extremes, Sums};
 
 /// The numbers of the ABI for a section's type and operator; `check` holds them to its own.
@@ -89,20 +90,20 @@ impl Partials {
         };
         let by_value = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
         let positions = if by_value { limits.rollout_tokens } else { 0 };
+        let whitens = config.whiten != Whiten::None;
+        let batch = if slots.batch != 0 { slots.count } else { 0 };
+        // Sections of one phase, type and operator stand side by side: one all-reduce serves them (`joined`).
         let extremes = take(limits.groups * (3 * slots.count + 1), I32, MAX);
+        let batch_extremes = take(3 * batch, I32, MAX);
         let sums = take(limits.groups * (6 * slots.count + 1), I64, SUM);
         let table = take(limits.groups * positions * 2, I64, SUM);
-        let whitens = config.whiten != Whiten::None;
-        let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
-        let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
-        let batch = if slots.batch != 0 { slots.count } else { 0 };
-        let batch_extremes = take(3 * batch, I32, MAX);
         let batch_sums = take(7 * batch, I64, SUM);
         let second = take(if slots.runner_up != 0 { limits.groups * slots.count } else { 0 }, I32, MAX);
+        let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
+        let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
         let bytes = at;
-        // FNV-1a over what the bits depend on.
-        let text = format!("{config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
-        let fingerprint = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ b as u64).wrapping_mul(0x0100_0000_01b3));
+        // Over what the bits and the layout depend on.
+        let fingerprint = hash(&format!("layout 2 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens));
         Partials {
             bytes,
             phases: if whitens { 4 } else { 2 },
@@ -134,6 +135,16 @@ impl Partials {
             _ => vec![self.whiten_sums],
         };
         all.into_iter().filter(|s| s.count > 0).collect()
+    }
+
+    /// The sections of a phase of one type and operator as one; what lies between them is padding, which both operators leave as it is.
+    pub fn joined(&self, phase: usize, dtype: i32, op: i32) -> Section {
+        let each = if dtype == I64 { 8 } else { 4 };
+        let of: Vec<Section> = self.sections(phase).into_iter().filter(|s| (s.dtype, s.op) == (dtype, op)).collect();
+        match (of.first(), of.last()) {
+            (Some(first), Some(last)) => Section { count: (last.offset - first.offset) / each + last.count, ..*first },
+            _ => Section { count: 0, dtype, op, ..EMPTY },
+        }
     }
 
     /// # Safety

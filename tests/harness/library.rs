@@ -36,7 +36,7 @@ pub trait Initial: Sized {
 macro_rules! initial {
     ($($T:ident),*) => {$(impl Initial for $T { const NAME: &'static str = concat!(stringify!($T), "_init"); })*};
 }
-initial!(passrl_config, passrl_limits, passrl_batch, passrl_outputs, passrl_report, passrl_context_options);
+initial!(passrl_config, passrl_limits, passrl_batch, passrl_outputs, passrl_report, passrl_context_options, passrl_collective);
 
 impl Library {
     /// A function of the library. The caller names its type.
@@ -73,17 +73,22 @@ impl Library {
 
     /// A plan with a context of its own, or the status and sentence of its refusal.
     pub fn plan(&'static self, config: &passrl_config, limits: &passrl_limits, how: &How) -> Result<Plan, (Status, String)> {
+        self.plan_over(config, limits, how, null())
+    }
+
+    /// As `plan`, of one rank.
+    pub fn plan_over(&'static self, config: &passrl_config, limits: &passrl_limits, how: &How, over: *const passrl_collective) -> Result<Plan, (Status, String)> {
         let mut options: passrl_context_options = self.initial();
         (options.threads, options.simd, options.small_call_bytes) = (how.threads, how.simd, how.small_call_bytes);
         let make: unsafe extern "C" fn(*const passrl_context_options, *mut *mut c_void) -> Status = self.get("passrl_context_create");
-        type Create = unsafe extern "C" fn(*const c_void, *const passrl_config, *const passrl_limits, *const c_void, *mut *mut c_void) -> Status;
+        type Create = unsafe extern "C" fn(*const c_void, *const passrl_config, *const passrl_limits, *const passrl_collective, *mut *mut c_void) -> Status;
         let create: Create = self.get("passrl_plan_create");
         let (mut context, mut plan) = (null_mut(), null_mut());
         // SAFETY: structs of the header; handles are written on success.
         unsafe {
             let status = make(&options, &mut context);
             assert_eq!(status, 0, "{}", self.last_error());
-            match create(context, config, limits, null(), &mut plan) {
+            match create(context, config, limits, over, &mut plan) {
                 0 => Ok(Plan { library: self, context, plan }),
                 status => {
                     let sentence = self.last_error();

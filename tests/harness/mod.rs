@@ -10,7 +10,7 @@ mod slices;
 pub use arrays::Floats;
 pub use library::{Library, Plan, library};
 #[allow(unused_imports)]
-pub use slices::{Outputs, Sliced, in_slices};
+pub use slices::{Outputs, Sliced, empty, gather, in_slices};
 
 use crate::cases::Case;
 use crate::oracle::{self, Batch, Config, LogProbs, Rollout};

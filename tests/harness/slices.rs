@@ -208,15 +208,7 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
         call(&plan, status);
         let got = outputs.collect(&placed, status, library.last_error());
         let all = whole.get_or_insert_with(|| empty(batch));
-        for (at, i) in rows.iter().enumerate() {
-            all.advantages[*i] = got.advantages[at].clone();
-            all.returns[*i] = got.returns[at].clone();
-            all.path_scores[*i] = got.path_scores[at];
-            all.num_chunks[*i] = got.num_chunks[at];
-            all.chunk_ends[*i] = got.chunk_ends[at].clone();
-            all.chunk_values[*i] = got.chunk_values[at].clone();
-            all.rollout_flags[*i] = got.rollout_flags[at];
-        }
+        gather(all, rows, &got);
         all.status = all.status.max(status);
         all.padding_is_zero &= got.padding_is_zero;
         all.stats = got.stats;
@@ -255,7 +247,20 @@ fn merge_phase(
     into
 }
 
-fn empty(batch: &Batch) -> Got {
+/// Puts a slice's rollouts where they stand in the whole batch.
+pub fn gather(all: &mut Got, rows: &[usize], got: &Got) {
+    for (at, i) in rows.iter().enumerate() {
+        all.advantages[*i] = got.advantages[at].clone();
+        all.returns[*i] = got.returns[at].clone();
+        all.path_scores[*i] = got.path_scores[at];
+        all.num_chunks[*i] = got.num_chunks[at];
+        all.chunk_ends[*i] = got.chunk_ends[at].clone();
+        all.chunk_values[*i] = got.chunk_values[at].clone();
+        all.rollout_flags[*i] = got.rollout_flags[at];
+    }
+}
+
+pub fn empty(batch: &Batch) -> Got {
     let n = batch.rollouts.len();
     Got {
         status: 0,

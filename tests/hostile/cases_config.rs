@@ -61,7 +61,7 @@ pub fn cases() -> Vec<Case> {
         ("place_with_pooled", Plan, PASSRL_ERR_CONFLICT, "config.fusion is pooled and config.format has place end", |w| { w.config.fusion = PASSRL_FUSION_POOLED; w.config.streams[5].place = PASSRL_PLACE_END }),
         ("zero_variance_unknown", Plan, PASSRL_ERR_VALUE, "(outcome).zero_variance is 7", |w| w.config.streams[4].zero_variance = 7),
         ("compat_not_yet", Plan, PASSRL_ERR_NOT_YET, "config.compat is 1", |w| w.config.compat = 1),
-        ("collective_not_yet", Plan, PASSRL_ERR_NOT_YET, "collective is given", |w| w.collective = true),
+        ("collective_of_zeros", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_collective.struct_size is 0", |w| w.collective = true),
         // Numbers out of range.
         ("k_nan", Plan, PASSRL_ERR_VALUE, "config.k is NaN; it must be from 0.0 to 8.0", |w| w.config.k = NAN),
         ("k_negative", Plan, PASSRL_ERR_VALUE, "config.k is -0.5", |w| w.config.k = -0.5),

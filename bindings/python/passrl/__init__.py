@@ -10,6 +10,7 @@ stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, 
 from . import errors
 from ._ffi import library_path, plain as _plain, text as _text
 from .batch import Steps, group_index
+from .collective import Collective
 from .config import Config, Preset, presets
 from .errors import (
     ArgumentError,
@@ -36,7 +37,7 @@ __version__: str = _text("version")
 numerics_version: int = _plain("numerics_version")
 
 __all__ = [
-    "ArgumentError", "Call", "Chunks", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding",
+    "ArgumentError", "Call", "Chunks", "Collective", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding",
     "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Plan", "Preset", "Report",
     "RolloutFlag", "Section", "ShapeError", "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "chunk", "discounted_returns",
     "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "kl_in_reward", "library_path", "numerics_version", "opd_signal",

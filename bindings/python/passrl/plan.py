@@ -5,13 +5,14 @@ import ctypes
 import os
 import weakref
 from ctypes import byref
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _ffi, arrays
 from .arrays import Array, Maker
 from .batch import ARGUMENTS, Arguments, Batch
+from .collective import Collective
 from .config import Config
-from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
+from .errors import ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
 from .results import Report, Shaped
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
@@ -84,13 +85,6 @@ def stream_pointer(stream: Any) -> int | None:
     refuse(ERR_VALUE, f"passrl: stream is a {type(stream).__name__}; it must be an address, a torch or cupy stream, or None")
 
 
-def refuse_comm(comm: Any) -> None:
-    """Groups over ranks are not served yet."""
-    if comm is not None:
-        refuse(ERR_NOT_YET, "passrl: comm is given; groups spread over ranks come with a later version: gather the rewards first, or "
-                            "add passrl.Partials of the ranks, and pass comm=None")
-
-
 def arguments_of(given: dict[str, Any]) -> Arguments:
     """Batch arguments by keyword; an unknown one is refused with the nearest."""
     for name in given:
@@ -113,14 +107,19 @@ class Plan:
     given. groups (default: rollouts), rollout_tokens (tokens), steps (tokens), group_rollouts (rollouts), group_elements (tokens): likewise.
     backend, threads: as for `passrl.shape`. Batches say their groups by dense indices (`groups`, see `passrl.group_index`), `group_size`
     or `group_offsets`.
+
+    comm: a `Collective`: the plan is one rank's, every rank makes it with the same configuration and limits and runs it as often; each run is given
+    the rank's share (`groups`: dense indices of the whole batch). One run at a time.
     """
 
     def __init__(
         self, config: Config | str = "pass", *, rollouts: int, tokens: int, groups: int = 0, rollout_tokens: int = 0, steps: int = 0,
-        group_rollouts: int = 0, group_elements: int = 0, backend: str | None = None, threads: int = 0, comm: Any = None,
+        group_rollouts: int = 0, group_elements: int = 0, backend: str | None = None, threads: int = 0, comm: Collective | None = None,
         _device: tuple[int, int] = (_ffi.CPU, 0), **fields: Any,
     ) -> None:
-        refuse_comm(comm)
+        if comm is not None and not isinstance(comm, Collective):
+            refuse(ERR_VALUE, f"passrl: comm is a {type(comm).__name__}; it must be a passrl.Collective or None")
+        self._comm = comm
         self.config = Config(config, **fields)
         self.limits = {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens, "rollout_tokens": rollout_tokens,
                        "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements}
@@ -129,7 +128,10 @@ class Plan:
             setattr(limits, name, int(value))
         self._context = context(backend, threads, _device)
         self._handle = ctypes.c_void_p()
-        _ffi.call("plan_create", self._context.handle, byref(self.config._raw), byref(limits), None, byref(self._handle))
+        over = None if comm is None else byref(comm.struct)
+        status = _ffi.function("plan_create")(self._context.handle, byref(self.config._raw), byref(limits), over, byref(self._handle))
+        if status < 0:
+            self.fail(status)
         _finally(self, _destroy, _ffi.function("plan_destroy"), self._handle)
         needed = ctypes.c_size_t()
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
@@ -140,6 +142,10 @@ class Plan:
     def handle(self) -> ctypes.c_void_p:
         """The library's handle."""
         return self._handle
+
+    def fail(self, status: int) -> NoReturn:
+        """Raises the library's last refusal; what a collective's callback raised is its cause."""
+        raise error(status, _ffi.last_error()) from (None if self._comm is None else self._comm.cause())
 
     def workspace(self) -> Any:
         """A workspace for one call at a time; `release` it."""
@@ -274,7 +280,7 @@ class Call:
         """Runs; the result's memory is overwritten by the next call. Errors: `passrl.Error` with the library's sentence."""
         status = self._function(*self._arguments)
         if status < 0:
-            refuse(status, _ffi.last_error())
+            self.plan.fail(status)
         shaped = self.shaped
         shaped.status, shaped._csr = status, None
         return shaped

@@ -9,8 +9,8 @@ from typing import Any
 from . import _ffi
 from .batch import ARGUMENTS, Arguments, Batch, Steps
 from .config import Config, unknown_argument
-from .errors import ERR_VALUE, UnknownNameError, refuse
-from .plan import Call, Plan, refuse_comm
+from .errors import ERR_NOT_YET, ERR_VALUE, UnknownNameError, refuse
+from .plan import Call, Plan
 from .results import Shaped
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
@@ -72,7 +72,7 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     # No lock (see `plan.context`): each step is one of the dict's own; a key that another thread has dropped between them is no matter.
     plan = _plans.get(key)
     if plan is None:
-        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, _device=device, **limits))
+        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, comm=None, _device=device, **limits))
     with contextlib.suppress(KeyError):
         _plans.move_to_end(key)
         while len(_plans) > _MOST_PLANS:
@@ -155,12 +155,14 @@ def shape(
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
     backend: "cpu", "cuda", or None for where the arrays are. threads: 0 for the library's choice; results do not depend on it.
-    stream: CUDA stream. comm: not served yet.
+    stream: CUDA stream. comm: refused; `Plan(..., comm=)` serves groups over ranks.
 
     Returns a `Shaped`. Errors: `passrl.Error` with the library's sentence, nothing written. Findings in the data (NaN, steps that do not fit)
     are no errors: `Shaped.status` is positive and the bad groups have advantage 0; with `strict=True` they are refused.
     """
-    refuse_comm(comm)
+    if comm is not None:
+        refuse(ERR_NOT_YET, "passrl: shape takes no comm: every rank's limits and group numbers must be those of the whole batch, which a share does not show; "
+                            "make a passrl.Plan with comm=")
     a = Arguments(
         signal=signal, steps=steps, step_ends=step_ends, step_marks=step_marks, chunk_ends=chunk_ends, logp_policy=logp_policy,
         logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, sum_pi_squared=sum_pi_squared,

@@ -59,6 +59,14 @@ impl Worker<'_> {
         self.decide(g, members, &state);
     }
 
+    /// Findings only, of a slice of a group whose statistics are complete.
+    pub fn slice_look(&mut self, g: usize, members: Members, partials: Memory) {
+        self.look_at(g, members);
+        // SAFETY: groups are handed to one thread each; the buffer is read only here.
+        let state = unsafe { self.job.plan.partials.load(partials, g) };
+        self.decide(g, members, &state);
+    }
+
     /// This call's share of a phase.
     pub fn group_share(&mut self, phase: usize, g: usize, members: Members, partials: Memory) {
         let layout = &self.job.plan.partials;

@@ -16,6 +16,7 @@ mod outputs;
 pub mod pool;
 mod prepare;
 pub mod primitives;
+pub mod ranks;
 mod returns;
 mod rollout_streams;
 mod scope;

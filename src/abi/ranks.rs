@@ -1,0 +1,144 @@
+//! A plan's communicator: the caller's all-reduce, the agreement on a plan, the run of one rank.
+use super::status::*;
+use super::structs;
+use super::types::*;
+use crate::backend::cpu::ranks::Exchange;
+use crate::error::Result;
+use crate::model::context::Memory;
+use crate::model::ranks::{self, Header, WORDS};
+use crate::model::report::Report;
+use crate::plan::Plan;
+use crate::plan::partials::{I32, I64, MAX};
+use crate::plan::ranks::Message;
+use crate::{backend, check, refuse};
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+pub struct Comm {
+    of: passrl_collective,
+    calls: AtomicI32,
+    running: AtomicBool,
+    /// First message of a call whose arguments are refused: its workspace may be what is wrong.
+    refusal: UnsafeCell<Vec<i32>>,
+}
+
+// SAFETY: the caller's pointer is handed to the caller's function alone; `refusal` is touched by the one call that set `running`.
+unsafe impl Send for Comm {}
+// SAFETY: as above.
+unsafe impl Sync for Comm {}
+
+/// One call at a time.
+struct Running<'a>(&'a AtomicBool);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Comm {
+    /// # Safety
+    /// As `structs::read`.
+    pub unsafe fn read(collective: *const passrl_collective) -> Result<Comm> {
+        // SAFETY: passed on.
+        let of = unsafe { structs::read(collective, "collective")? };
+        check::ranks::collective(&of)?;
+        Ok(Comm { of, calls: AtomicI32::new(0), running: AtomicBool::new(false), refusal: UnsafeCell::new(Vec::new()) })
+    }
+
+    /// The caller's all-reduce, its status as it is.
+    fn call(&self, buffer: *mut c_void, count: usize, dtype: i32, op: i32) -> i32 {
+        // SAFETY: `count` elements of this thread's; the function and `user` are the caller's by the contract.
+        self.of.all_reduce.map_or(-1, |reduce| unsafe { reduce(self.of.user, buffer, count, dtype, op, null_mut()) })
+    }
+
+    fn reduce(&self, buffer: *mut c_void, count: usize, dtype: i32, op: i32, what: &str) -> Result<()> {
+        match self.call(buffer, count, dtype, op) {
+            0 => Ok(()),
+            failed => refuse!(
+                PASSRL_ERR_COLLECTIVE,
+                "collective.all_reduce returned {failed} on rank {} of {} for {count} elements ({what}); nothing was written on this rank",
+                self.of.rank, self.of.size
+            ),
+        }
+    }
+
+    /// Agrees with the other ranks on the plan that this one has made, or has been refused.
+    pub fn agree(mut self, made: Result<Plan>) -> Result<(Plan, Comm)> {
+        let agreed = made.as_ref().ok().map(|p| check::ranks::agreed_of(self.of.size, crate::NUMERICS_VERSION, &p.config, &p.limits));
+        let mut words = ranks::creation(self.of.rank, agreed);
+        let mut plan = match made {
+            Ok(plan) => plan,
+            Err(refused) => {
+                // The sentence is already said; a failing callback would not tell more.
+                self.call(words.as_mut_ptr().cast(), words.len(), I64, MAX);
+                return Err(refused);
+            }
+        };
+        self.reduce(words.as_mut_ptr().cast(), words.len(), I64, MAX, "agreement on the plan")?;
+        check::ranks::creation(&words)?;
+        plan.spread(self.of.rank, self.of.size);
+        let first = plan.ranks.as_ref().map_or(WORDS, |r| r.messages()[0].section.count);
+        *self.refusal.get_mut() = vec![0; first];
+        Ok((plan, self))
+    }
+
+    /// One rank's run.
+    ///
+    /// # Safety
+    /// As `passrl_plan_run`.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn run(
+        &self,
+        plan: &passrl_plan,
+        batch: *const passrl_batch,
+        outputs: *const passrl_outputs,
+        workspace: *mut c_void,
+        workspace_bytes: usize,
+        stream: *mut c_void,
+    ) -> Result<i32> {
+        if self.running.swap(true, Ordering::Acquire) {
+            return refuse!(PASSRL_ERR_CONFLICT, "another run of this plan is under way in this process; a plan with a collective is run by one thread at a time");
+        }
+        let _running = Running(&self.running);
+        let mut header = Header {
+            plan: plan.inner.partials.fingerprint as i32,
+            call: self.calls.fetch_add(1, Ordering::Relaxed) & i32::MAX,
+            refused: 0,
+            forms: None,
+        };
+        // SAFETY: passed on.
+        let prepared = unsafe {
+            structs::read(batch, "batch")
+                .and_then(|b| check::ranks::batch(&b))
+                .and_then(|()| super::plan::prepare(plan, batch, outputs, workspace, workspace_bytes, stream))
+        };
+        let (problem, sinks, memory, report) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refused) => {
+                header.refused = self.of.rank + 1;
+                // SAFETY: `running` makes this call the only one.
+                let first = unsafe { &mut *self.refusal.get() };
+                first.fill(0);
+                first[..WORDS].copy_from_slice(&header.words());
+                self.call(first.as_mut_ptr().cast(), first.len(), I32, MAX);
+                return Err(refused);
+            }
+        };
+        header.forms = check::ranks::forms(&problem);
+        let exchange = Exchange {
+            header: header.words(),
+            reduce: &|m: &Message, buffer: Memory| {
+                let at = buffer.data.wrapping_add(m.section.offset).cast();
+                self.reduce(at, m.section.count, m.section.dtype, m.section.op, m.what)
+            },
+            agreed: &check::ranks::header,
+            strict: &|found: &Report| check::report::strict(found),
+        };
+        let found = backend::run_ranks(&plan.context, &plan.inner, &problem, &sinks, memory, &exchange)?;
+        // SAFETY: as the run of a plan without a collective.
+        unsafe { super::plan::finish(report, &found) }
+    }
+}

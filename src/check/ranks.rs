@@ -1,0 +1,109 @@
+//! Groups spread over ranks: the caller's collective, and what all ranks' words came to. Every rank judges the same words and comes to the same end.
+use crate::abi::status::*;
+use crate::abi::types::{passrl_batch, passrl_collective};
+use crate::error::Result;
+use crate::model::batch::{Problem, Process};
+use crate::model::config::{Config, Limits};
+use crate::model::ranks::{CREATION, Header, LIMITS, WORDS, hash};
+use crate::refuse;
+
+pub fn collective(c: &passrl_collective) -> Result<()> {
+    if c.reserved0 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "collective.reserved0 is {}; it must be 0", c.reserved0);
+    }
+    if c.all_reduce.is_none() {
+        return refuse!(PASSRL_ERR_NULL, "collective.all_reduce is NULL; it must reduce a buffer over the ranks, or pass no collective");
+    }
+    if c.size < 1 || !(0..c.size).contains(&c.rank) {
+        return refuse!(PASSRL_ERR_VALUE, "collective.rank is {} and size {}; rank is 0 to size - 1", c.rank, c.size);
+    }
+    Ok(())
+}
+
+/// What all ranks must have the same: size, numerics, configuration, each limit.
+pub fn agreed_of(size: i32, numerics: u32, config: &Config, l: &Limits) -> [i64; 3 + LIMITS.len()] {
+    let limits = [l.rollouts, l.groups, l.tokens, l.rollout_tokens, l.steps, l.group_rollouts, l.group_elements].map(|x| x as i64);
+    let mut all = [0; 3 + LIMITS.len()];
+    // Any number but the least, of which there is no complement above it.
+    all[..3].copy_from_slice(&[size as i64, numerics as i64, (hash(&format!("{config:?}")) >> 1) as i64]);
+    all[3..].copy_from_slice(&limits);
+    all
+}
+
+/// The words of a plan's creation after the reduction.
+pub fn creation(words: &[i64; CREATION]) -> Result<()> {
+    if words[0] != 0 {
+        return refuse!(PASSRL_ERR_COLLECTIVE, "the arguments of rank {} are refused (its own error says why); no rank has a plan", words[0] - 1);
+    }
+    for (i, pair) in words[1..].chunks_exact(2).enumerate() {
+        let (most, least) = (pair[0], !pair[1]);
+        if most == least {
+            continue;
+        }
+        return match i {
+            0 => refuse!(PASSRL_ERR_COLLECTIVE, "collective.size is {least} on some rank and {most} on another; it must be the same on all"),
+            1 => refuse!(PASSRL_ERR_COLLECTIVE, "numerics version is {least} on some rank and {most} on another; use the same libpassrl.so on all"),
+            2 => refuse!(PASSRL_ERR_COLLECTIVE, "config differs between ranks; passrl_plan_describe of plans without a collective shows where"),
+            _ => refuse!(
+                PASSRL_ERR_COLLECTIVE,
+                "limits.{} is {least} on some rank and {most} on another; limits must be the same on all: give the largest",
+                LIMITS[i - 3]
+            ),
+        };
+    }
+    Ok(())
+}
+
+/// A rank's batch says its groups by numbers of the whole batch.
+pub fn batch(b: &passrl_batch) -> Result<()> {
+    if b.group_size > 0 && b.num_rollouts > 0 {
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "batch.group_size is {} with a collective, which would number this rank's groups from 0; give group_index, numbers of the whole batch",
+            b.group_size
+        );
+    }
+    Ok(())
+}
+
+/// Which inputs the batch gives that change what the statistics are; `None`: no rollouts.
+pub fn forms(p: &Problem) -> Option<i32> {
+    if p.rollouts == 0 {
+        return None;
+    }
+    let streams = p.rollout_streams.iter().enumerate().fold(0, |bits, (i, s)| bits | i32::from(s.is_some()) << i);
+    let others = [p.format_ok.is_some(), p.baselines.is_some(), matches!(p.process, Process::Returns), p.token_rewards.is_some()];
+    let others = others.iter().enumerate().fold(0, |bits, (i, given)| bits | i32::from(*given) << i);
+    Some(streams | others << 12 | (p.num_process as i32) << 16)
+}
+
+/// The header's words after a reduction.
+pub fn header(words: &[i32; WORDS]) -> Result<()> {
+    let differ = |at: usize| words[at] != !words[at + 1];
+    if words[Header::REFUSED] != 0 {
+        let rank = words[Header::REFUSED] - 1;
+        return if words[Header::STRICT] != 0 {
+            refuse!(PASSRL_ERR_COLLECTIVE, "strict: the data of rank {rank} has findings (its own error says which); nothing was written on any rank")
+        } else {
+            refuse!(PASSRL_ERR_COLLECTIVE, "the arguments of rank {rank} are refused (its own error says why); nothing was written on any rank")
+        };
+    }
+    if differ(0) {
+        return refuse!(PASSRL_ERR_COLLECTIVE, "ranks run different plans on one communicator; every rank must run the plan made with the others'");
+    }
+    if differ(2) {
+        return refuse!(
+            PASSRL_ERR_COLLECTIVE,
+            "ranks are at different calls of the plan, {} and {}; every rank must call passrl_plan_run as often, with an empty batch where it has no data",
+            !words[3], words[2]
+        );
+    }
+    // Ranks without rollouts say the least number twice.
+    if words[5] != i32::MIN && differ(5) {
+        return refuse!(
+            PASSRL_ERR_COLLECTIVE,
+            "batches of the ranks give different inputs (process streams, outcome, format, extra, format_ok, baselines, token_rewards); give the same on every rank that has rollouts"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! Groups spread over ranks: every share has the bits of one call on the whole batch; what one rank does wrong every rank is told.
+mod cases;
+mod harness;
+mod oracle;
+#[path = "ranks/wire.rs"]
+mod wire;
+
+use cases::Case;
+use harness::{Got, How, Outputs, library, run, serve};
+use oracle::{Batch, Config, StepSets, TokenBaseline};
+use passrl::abi::status::*;
+use passrl::abi::types::*;
+use wire::{Seat, Wire};
+
+fn in_pieces(cfg: &Config) -> bool {
+    cfg.step_sets == StepSets::Group && cfg.token_baseline == TokenBaseline::None
+}
+
+fn sample() -> Vec<Case> {
+    let tokens = |b: &Batch| b.rollouts.iter().map(|r| r.len).sum::<usize>();
+    let table = cases::all().into_iter().filter(|c| tokens(&c.batch) < 20_000);
+    let random = (0..120).map(cases::random).chain((0..80).map(cases::random_estimators));
+    serve(table.chain(random).filter(|c| !c.batch.rollouts.is_empty() && in_pieces(&c.cfg)).collect())
+}
+
+/// What one rank of a run over ranks gets.
+struct Share {
+    rows: Vec<usize>,
+    status: i32,
+    said: String,
+    got: Option<Got>,
+    /// Is every byte of the advantages what it was before?
+    untouched: bool,
+}
+
+/// Runs a case over ranks as threads: `member` is each rollout's rank; `edit` damages a rank's batch, `tune` its configuration and limits.
+fn over_ranks(
+    wire: &Wire,
+    cfg: &Config,
+    batch: &Batch,
+    how: &How,
+    member: &[usize],
+    edit: &(dyn Fn(usize, &mut passrl_batch) + Sync),
+    tune: &(dyn Fn(usize, &mut passrl_config, &mut passrl_limits) + Sync),
+) -> Vec<Share> {
+    let one = |seat: Seat| {
+        let rows: Vec<usize> = (0..batch.rollouts.len()).filter(|i| member[*i] == seat.rank).collect();
+        let part = Batch { rollouts: rows.iter().map(|i| batch.rollouts[*i].clone()).collect(), ..batch.clone() };
+        let (mut config, mut limits) = (harness::config(library(), cfg), harness::limits(batch, how));
+        tune(seat.rank, &mut config, &mut limits);
+        let collective = seat.collective();
+        let plan = match library().plan_over(&config, &limits, how, &collective) {
+            Ok(plan) => plan,
+            Err((status, said)) => return Share { rows, status, said, got: None, untouched: true },
+        };
+        seat.expect(&plan);
+        let mut placed = harness::place(cfg, &part, how);
+        placed.seal();
+        edit(seat.rank, &mut placed.batch);
+        let mut outputs = Outputs::new(&placed, how);
+        let (status, said) = plan.run(&mut placed, &mut outputs, how);
+        // SAFETY: the view that `Outputs` gave it; packed and dense, f64.
+        let untouched = unsafe {
+            let view = &*outputs.raw().advantages;
+            how.padded || std::slice::from_raw_parts(view.data.cast::<u8>(), view.shape[0] as usize * 8).iter().all(|b| *b == how.dirt)
+        };
+        let got = (status >= 0).then(|| outputs.collect(&placed, status, said.clone()));
+        Share { rows, status, said, got, untouched }
+    };
+    let shares = std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..wire.size).map(|rank| scope.spawn(move || one(wire.seat(rank)))).collect();
+        ranks.into_iter().map(|rank| rank.join().expect("a rank")).collect()
+    });
+    let wrong = wire.wrong.lock().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    shares
+}
+
+fn plainly(size: usize, cfg: &Config, batch: &Batch, how: &How, member: &[usize]) -> Vec<Share> {
+    over_ranks(&Wire::new(size), cfg, batch, how, member, &|_, _| (), &|_, _, _| ())
+}
+
+/// A draw of ranks for the rollouts in which every rank that has any gives the inputs that the batch gives.
+fn draw(batch: &Batch, size: usize, seed: u64) -> Option<Vec<usize>> {
+    let mut rng = cases::Rng(seed);
+    let member: Vec<usize> = batch.rollouts.iter().map(|_| rng.below(size)).collect();
+    let whole = harness::forms(&batch.rollouts);
+    let of = |rank| batch.rollouts.iter().zip(&member).filter(|(_, m)| **m == rank).map(|(r, _)| r.clone()).collect::<Vec<_>>();
+    (0..size).map(of).all(|part| part.is_empty() || harness::forms(&part) == whole).then_some(member)
+}
+
+fn differs(case: &Case, whole: &Got, shares: &[Share]) -> Option<String> {
+    let mut all = harness::empty(&case.batch);
+    for (rank, share) in shares.iter().enumerate() {
+        let Some(got) = &share.got else { return Some(format!("{}: rank {rank} is refused: {} {}", case.name, share.status, share.said)) };
+        harness::gather(&mut all, &share.rows, got);
+        if !share.rows.is_empty() && got.stats != whole.stats {
+            return Some(format!("{}: statistics of rank {rank}", case.name));
+        }
+    }
+    (all.bits() != whole.bits()).then(|| format!("{} on {} ranks", case.name, shares.len()))
+}
+
+#[test]
+fn any_split_has_the_bits_of_one_process() {
+    let (mut failures, mut ran, mut left) = (Vec::new(), 0, 0);
+    for (n, case) in sample().iter().enumerate() {
+        let whole = run(&case.cfg, &case.batch, &How::default());
+        let how = How { padded: n % 2 == 0, threads: 1 + (n % 3 == 0) as i32, ..How::default() };
+        for size in [1, 2, 3, 4, 8] {
+            let Some(member) = draw(&case.batch, size, (n * 31 + size) as u64) else {
+                left += 1;
+                continue;
+            };
+            ran += 1;
+            failures.extend(differs(case, &whole, &plainly(size, &case.cfg, &case.batch, &how, &member)));
+        }
+        // One rank with everything, between ranks without data.
+        failures.extend(differs(case, &whole, &plainly(3, &case.cfg, &case.batch, &how, &vec![1; case.batch.rollouts.len()])));
+    }
+    println!("{ran} splits; {left} not run: a rank would not give all inputs");
+    assert!(failures.is_empty(), "{} of {ran} differ:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+    assert!(ran > 500, "{ran}");
+}
+
+/// A case of one kind with whole groups on both of two ranks.
+fn plain_case() -> Case {
+    sample().into_iter().find(|c| c.batch.rollouts.len() >= 4 && !c.cfg.is_of_the_batch() && draw(&c.batch, 2, 1).is_some()).expect("a case")
+}
+
+fn all_fail(shares: &[Share], at_fault: usize, own: i32, others: &str) {
+    for (rank, share) in shares.iter().enumerate() {
+        let expected = if rank == at_fault { own } else { PASSRL_ERR_COLLECTIVE };
+        assert_eq!(share.status, expected, "rank {rank}: {}", share.said);
+        assert!(rank == at_fault || share.said.contains(others), "rank {rank}: {}", share.said);
+        assert!(share.untouched, "rank {rank} wrote");
+    }
+}
+
+#[test]
+fn refused_arguments_are_told_to_every_rank() {
+    let case = plain_case();
+    let member: Vec<usize> = (0..case.batch.rollouts.len()).map(|i| i % 3).collect();
+    let edit = |rank: usize, b: &mut passrl_batch| b.layout = if rank == 2 { 9 } else { b.layout };
+    let shares = over_ranks(&Wire::new(3), &case.cfg, &case.batch, &How::default(), &member, &edit, &|_, _, _| ());
+    all_fail(&shares, 2, PASSRL_ERR_VALUE, "rank 2 are refused");
+    let edit = |rank: usize, b: &mut passrl_batch| {
+        if rank == 0 {
+            (b.group_index, b.num_groups, b.group_size) = (std::ptr::null(), 0, 1)
+        }
+    };
+    let shares = over_ranks(&Wire::new(3), &case.cfg, &case.batch, &How::default(), &member, &edit, &|_, _, _| ());
+    all_fail(&shares, 0, PASSRL_ERR_CONFLICT, "rank 0 are refused");
+}
+
+#[test]
+fn a_failing_engine_fails_every_rank() {
+    let case = plain_case();
+    let member: Vec<usize> = (0..case.batch.rollouts.len()).map(|i| i % 2).collect();
+    // Of the run's calls (`expect` counts anew); call 0 is the plan's creation too.
+    for call in 0..2 {
+        let mut wire = Wire::new(2);
+        wire.fails = Some((1, call));
+        let shares = over_ranks(&wire, &case.cfg, &case.batch, &How::default(), &member, &|_, _| (), &|_, _, _| ());
+        for share in &shares {
+            assert_eq!(share.status, PASSRL_ERR_COLLECTIVE, "{}", share.said);
+            assert!(share.said.contains("all_reduce returned 5") && share.untouched, "{}", share.said);
+        }
+    }
+}
+
+#[test]
+fn plans_that_differ_are_refused_by_name() {
+    let case = plain_case();
+    let member: Vec<usize> = (0..case.batch.rollouts.len()).map(|i| i % 2).collect();
+    type Tune = fn(usize, &mut passrl_config, &mut passrl_limits);
+    let table: [(&str, Tune); 3] = [
+        ("config differs", |rank, c, _| c.k += rank as f64 * 1e-9),
+        ("limits.tokens is", |rank, _, l| l.tokens += rank as i64),
+        ("limits.groups is", |rank, _, l| l.groups += rank as i64),
+    ];
+    for (sentence, tune) in table {
+        for share in over_ranks(&Wire::new(2), &case.cfg, &case.batch, &How::default(), &member, &|_, _| (), &tune) {
+            assert_eq!(share.status, PASSRL_ERR_COLLECTIVE, "{}", share.said);
+            assert!(share.said.contains(sentence), "{}", share.said);
+        }
+    }
+    let refused: Tune = |rank, c, _| c.kind = if rank == 1 { 77 } else { c.kind };
+    let shares = over_ranks(&Wire::new(2), &case.cfg, &case.batch, &How::default(), &member, &|_, _| (), &refused);
+    all_fail(&shares, 1, PASSRL_ERR_VALUE, "rank 1 are refused");
+}
+
+#[test]
+fn ranks_that_give_different_inputs_are_refused() {
+    let case = sample()
+        .into_iter()
+        .find(|c| c.batch.rollouts.len() >= 4 && c.batch.rollouts.iter().all(|r| r.outcome.is_some() && r.format.is_none() && r.format_ok.is_none()))
+        .expect("a case");
+    let member: Vec<usize> = (0..case.batch.rollouts.len()).map(|i| i % 2).collect();
+    let edit = |rank: usize, b: &mut passrl_batch| {
+        if rank == 1 {
+            b.format = b.outcome
+        }
+    };
+    for share in over_ranks(&Wire::new(2), &case.cfg, &case.batch, &How::default(), &member, &edit, &|_, _, _| ()) {
+        assert!(share.status == PASSRL_ERR_COLLECTIVE && share.said.contains("different inputs") && share.untouched, "{}", share.said);
+    }
+}
+
+#[test]
+fn strict_refuses_everywhere_or_changes_nothing() {
+    let (mut refused, mut passed) = (0, 0);
+    for (n, case) in sample().iter().enumerate() {
+        let Some(member) = draw(&case.batch, 3, n as u64) else { continue };
+        let whole = run(&case.cfg, &case.batch, &How::default());
+        let mut cfg = case.cfg.clone();
+        cfg.strict = true;
+        let shares = plainly(3, &cfg, &case.batch, &How::default(), &member);
+        if whole.status == 0 {
+            passed += 1;
+            assert_eq!(differs(case, &whole, &shares), None);
+        } else if shares.iter().all(|s| s.status < 0) {
+            refused += 1;
+            assert!(shares.iter().any(|s| s.status == PASSRL_ERR_DATA), "{}", case.name);
+            assert!(shares.iter().all(|s| s.untouched && [PASSRL_ERR_DATA, PASSRL_ERR_COLLECTIVE].contains(&s.status)), "{}", case.name);
+        } else {
+            panic!("{}: findings, and not every rank refuses: {:?}", case.name, shares.iter().map(|s| (s.status, &s.said)).collect::<Vec<_>>());
+        }
+    }
+    println!("strict: {passed} with the same bits, {refused} refused");
+    assert!(passed > 50 && refused > 3, "{passed} {refused}");
+}
+
+#[test]
+fn what_a_plan_over_ranks_says_and_refuses() {
+    let case = plain_case();
+    let how = How::default();
+    let wire = Wire::new(1);
+    let seat = wire.seat(0);
+    let collective = seat.collective();
+    let (config, limits) = (harness::config(library(), &case.cfg), harness::limits(&case.batch, &how));
+    let plan = library().plan_over(&config, &limits, &how, &collective).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let text = wire::describe(&plan);
+    assert!(text.contains("ranks: rank 0 of 1; 2 reductions a run"), "{text}");
+    let whitened = passrl_config { whiten: passrl::abi::constants::PASSRL_WHITEN_TOKENS, ..config };
+    let whitened = library().plan_over(&whitened, &limits, &how, &seat.collective_anew()).unwrap_or_else(|(_, said)| panic!("{said}"));
+    assert!(wire::describe(&whitened).contains("4 reductions a run"), "{}", wire::describe(&whitened));
+    let alone = library().plan(&config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{said}"));
+    assert!(plan.size("passrl_plan_workspace_size") > alone.size("passrl_plan_workspace_size"));
+    for name in ["passrl_partials_size", "passrl_plan_phases"] {
+        assert_eq!(wire::ask(&plan, name), PASSRL_ERR_CONFLICT, "{}", library().last_error());
+    }
+    seat.expect(&plan);
+    assert_eq!(wire::run_without_batch(&plan, &how).0, PASSRL_ERR_NULL);
+    assert_eq!(seat.calls.load(std::sync::atomic::Ordering::SeqCst), 1, "a refused call takes part in the first message");
+
+    let mut bad = collective;
+    bad.rank = 1;
+    let refusal = |c: &passrl_collective| library().plan_over(&config, &limits, &how, c).err().map_or((0, String::new()), |e| e);
+    assert!(refusal(&bad).1.contains("collective.rank is 1 and size 1"));
+    bad = collective;
+    bad.all_reduce = None;
+    assert_eq!(refusal(&bad).0, PASSRL_ERR_NULL);
+    let pieces = passrl_config { token_baseline: passrl::abi::constants::PASSRL_TOKEN_BASELINE_POSITION, ..config };
+    *seat.expected.lock().unwrap() = vec![wire::CREATION];
+    assert!(library().plan_over(&pieces, &limits, &how, &collective).is_err());
+}
