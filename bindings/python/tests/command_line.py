@@ -49,7 +49,10 @@ def reference(rows: list[dict[str, Any]], preset: str = "pass", **fields: Any) -
         return np.array([np.nan if value is None else value for row in rows for value in row[key]], dtype=dtype) if key in rows[0] else None
 
     batch: dict[str, Any] = {name: np.array([row[name] for row in rows], np.float64) for name in ("outcome", "format") if name in rows[0]}
-    if "format" in rows[0]:
+    if "." in preset:
+        # The estimators of the frameworks know no format reward, and the command line gives them none.
+        batch.pop("format", None)
+    if "format" in batch:
         batch["format_ok"] = np.array([row.get("format_ok", row["format"]) for row in rows]) != 0
     kl = fields.get("kind") == "kl"
     if kl and "logp_policy" in rows[0]:
