@@ -253,6 +253,6 @@ def test_no_output_is_the_input_or_another_output(tmp_path: Path) -> None:
     file = write(tmp_path / "in.jsonl", ROWS)
     before = file.read_bytes()
     for options, says in ((("--out", file), "--out"), (("--out", tmp_path / "a.npz", "--page", tmp_path / "a.npz"), "--page")):
-        done = passrl_command("shape", file, *options, "--quiet")
+        done = command("shape", file, *options, "--quiet")
         assert done.exit_code != 0 and f"{says} " in done.output and "would be lost" in done.output, done.output
     assert file.read_bytes() == before and not (tmp_path / "a.npz").exists()
