@@ -229,7 +229,8 @@ for what, times, warm in ((cycle, 300, 100), (threads, 30, 25), (context, 300, 1
     gc.collect()
     after, grown = counted(), memory() - held
     assert after[:3] == before[:3], (what.__name__, before, after)
-    assert after[3] - before[3] < times / 4, (what.__name__, before, after)
+    # One object a call would be 30 at least; the interpreter's own come and go by a few.
+    assert after[3] - before[3] < max(times / 4, 20), (what.__name__, before, after)
     assert grown < 4 << 20, (what.__name__, grown)
     # The interpreter's own tables double now and then.
     assert heap() - out < max(times * 100, 1 << 17), (what.__name__, heap() - out)
