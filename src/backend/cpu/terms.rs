@@ -72,7 +72,7 @@ impl Worker<'_> {
         }
         let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
         let at_end = scope.end == at.len;
-        let mut violation = 0.0;
+        let mut violation = None;
         for s in (0..rollout_streams::COUNT).filter(|s| job.has_stream(*s)) {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);
             let counts = counts && weighs(row, kept);
@@ -93,14 +93,13 @@ impl Worker<'_> {
             terms.push(job.stream_weight(s) * r, row.place, at_end);
             if gate && s == 1 {
                 let f = group.weight * r;
-                violation = f;
                 let outside = row.place == Place::End && !at_end;
+                violation = Some((outside, f));
                 terms.gated = Some(Gated { every: if row.place == Place::Every { f } else { 0.0 }, last: if outside { 0.0 } else { f } });
             }
         }
-        if terms.gated.is_some() {
-            let outside = c.streams[FORMAT].place == Place::End && !at_end;
-            terms.beyond = outside.then_some(violation);
+        if let Some((outside, f)) = violation {
+            terms.beyond = outside.then_some(f);
         }
         terms
     }
