@@ -10,8 +10,15 @@ VENV := .venv
 LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
+# Tests of the Python package that have more to do where torch is.
+FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_torch_cpp.py)
 
-.PHONY: help build demo test parity test-frameworks pictures bench clean header library rollouts miri
+# `make install PREFIX=/opt/passrl DESTDIR= LIBDIR=lib`: see bindings/cpp/install.sh.
+PREFIX ?= /usr/local
+LIBDIR ?= lib
+DESTDIR ?=
+
+.PHONY: help build demo install test parity frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +41,10 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 	$(VENV)/bin/passrl shape $(ROLLOUTS) --preset pass --out $(DEMO)/advantages.npz --plot $(DEMO)/credit.png
 	@ls -l $(DEMO)/advantages.npz $(DEMO)/credit.png
 
+# `sudo make install` after `make build` needs no cargo.
+install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake package, pkg-config file and licences to PREFIX (/usr/local), below DESTDIR
+	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" bindings/cpp/install.sh $(LIB)
+
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
 
@@ -43,9 +54,9 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, the C++ examples (a .venv-frameworks of 6 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
-	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py
+	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
 
 pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
