@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test parity frameworks pictures bench clean header library rollouts miri
+.PHONY: help build demo install test wheel wheel-release parity frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake p
 
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
+
+wheel: build ## one py3-none-<platform> wheel with the library inside, and the source distribution, in target/wheel
+	@rm -rf target/wheel && mkdir -p target/wheel
+	@cp $(LIB) target/wheel/libpassrl.so && { strip --strip-debug target/wheel/libpassrl.so || true; }
+	@PYTHON=$(VENV)/bin/python bindings/python/wheel.sh target/wheel target/wheel/libpassrl.so && rm target/wheel/libpassrl.so
+	@ls -l target/wheel
+
+wheel-release: ## manylinux_2_17 wheels for x86_64 and aarch64 (zig and auditwheel, in a .venv-wheel), built and installed once, in target/wheel-release
+	@PYTHON=$(PYTHON) bindings/python/release.sh target/wheel-release
 
 parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 GB), compares with tests/parity/golden, prints the table of presets
 	@PYTHON=$(PYTHON) tests/parity/setup.sh
@@ -79,4 +88,4 @@ rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_ro
 	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
 
 clean: ## remove target and the virtual environments
-	rm -rf target $(VENV) .venv-frameworks
+	rm -rf target $(VENV) .venv-frameworks .venv-wheel
