@@ -8,17 +8,18 @@ PYTHON ?= python3
 CARGO ?= cargo
 VENV := .venv
 LIB := target/release/libpassrl.so
+TVM_FFI := target/release/libpassrl_tvmffi.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 # Tests of the Python package that have more to do where torch is.
-FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_torch_cpp.py)
+FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_ready.py test_torch_ops.py test_tvm_ffi.py test_torch_cpp.py)
 
 # `make install PREFIX=/opt/passrl DESTDIR= LIBDIR=lib`: see bindings/cpp/install.sh.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release parity frameworks pictures bench clean header library rollouts miri
+.PHONY: help build demo install test wheel wheel-release tvm-ffi parity frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake p
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
 
+tvm-ffi: library ## target/release/libpassrl_tvmffi.so: the library for apache-tvm-ffi (see bindings/tvm_ffi/passrl_tvmffi.c)
+	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror -shared -fPIC -fvisibility=hidden -Iinclude -o $(TVM_FFI) bindings/tvm_ffi/passrl_tvmffi.c $(LIB) -ldl '-Wl,-rpath,$$ORIGIN'
+
 wheel: build ## one py3-none-<platform> wheel with the library inside, and the source distribution, in target/wheel
 	@rm -rf target/wheel && mkdir -p target/wheel
 	@cp $(LIB) target/wheel/libpassrl.so && { strip --strip-debug target/wheel/libpassrl.so || true; }
@@ -71,11 +75,12 @@ pictures: build ## draw docs/pictures again from the example's rollouts (page.pn
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
 	@ls -l docs/pictures/*.png
 
-bench: ## one table against a copy of the same bytes, recorded in benches/record
+bench: build ## one table against a copy of the same bytes, recorded in benches/record, and what Python adds to a call
 	@mkdir -p target
 	@echo "benches are built and run (about a minute each); log: target/bench.log"
 	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
 	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bindings/python/benches/overhead.py
 
 miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }

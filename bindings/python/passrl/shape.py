@@ -11,6 +11,7 @@ from .batch import ARGUMENTS, Arguments, Batch, Steps
 from .config import Config, unknown_argument
 from .errors import ERR_NOT_YET, ERR_VALUE, UnknownNameError, refuse
 from .plan import Call, Plan
+from .ready import remembered
 from .results import Shaped
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
@@ -80,6 +81,7 @@ def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Pl
     return plan
 
 
+@remembered
 def shape(
     preset: str | Config = "pass",
     *,
@@ -175,4 +177,7 @@ def shape(
     batch = Batch(a, out=out, dense=True)
     fitted(config, batch, a)
     plan = _plan(config, batch, backend, threads)
-    return Call(plan, batch, dtype, returns, None, stream).once()
+    call = Call(plan, batch, dtype, returns, None, stream)
+    shaped = call.once()
+    shaped._bound = call
+    return shaped
