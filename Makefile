@@ -19,7 +19,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release tvm-ffi parity frameworks pictures bench clean header library rollouts miri
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake p
 
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
+
+docs: build ## the reference of C, C++ (Doxygen) and Python (pdoc) with the guides, in target/docs; a warning fails
+	@command -v doxygen >/dev/null || { echo "doxygen is missing: sudo apt-get install doxygen" >&2; exit 1; }
+	@rm -rf target/docs && mkdir -p target/docs
+	@doxygen docs/Doxyfile && { [ ! -s target/docs/doxygen.log ] || { cat target/docs/doxygen.log >&2; exit 1; }; }
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -W ignore -m pdoc -o target/docs/python passrl '!passrl.cli' '!passrl.torch_ops' '!passrl.ready'
+	@echo "target/docs/c/index.html target/docs/python/passrl.html"
 
 tvm-ffi: library ## target/release/libpassrl_tvmffi.so: the library for apache-tvm-ffi (see bindings/tvm_ffi/passrl_tvmffi.c)
 	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror -shared -fPIC -fvisibility=hidden -Iinclude -o $(TVM_FFI) bindings/tvm_ffi/passrl_tvmffi.c $(LIB) -ldl '-Wl,-rpath,$$ORIGIN'
