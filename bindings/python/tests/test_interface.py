@@ -71,7 +71,7 @@ def test_config() -> None:
     ({"cu_seqlens": np.array([0, 4, 8])}, passrl.ShapeError, -205, "batch.cu_seqlens[2] is 8; there are 7 elements"),
     ({"format_ok": [1, 0]}, passrl.ArgumentError, -104, "format_ok is given without batch.format"),
     ({"stats_in": b"x" * 64}, passrl.NotServedError, -105, "batch.stats_in"),
-    ({"comm": object()}, passrl.NotServedError, -105, "shape takes no comm"),
+    ({"comm": object()}, passrl.ArgumentError, -101, "comm is a object"),
     ({"backend": "tpu"}, passrl.ArgumentError, -101, "backend is 'tpu'"),
     ({"pad_side": "up"}, passrl.ArgumentError, -101, "pad_side is 'up'"),
     ({"out": np.zeros(7, np.int32)}, passrl.DtypeError, -201, "outputs.advantages has dtype i32"),
