@@ -12,7 +12,7 @@ TVM_FFI := target/release/libpassrl_tvmffi.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 # Tests of the Python package that have more to do where torch is.
-FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_ready.py test_torch_ops.py test_tvm_ffi.py test_torch_cpp.py)
+FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_ready.py test_torch_ops.py test_tvm_ffi.py test_torch_ranks.py test_linking_guide.py test_torch_cpp.py)
 
 # `make install PREFIX=/opt/passrl DESTDIR= LIBDIR=lib`: see bindings/cpp/install.sh.
 PREFIX ?= /usr/local
@@ -53,7 +53,7 @@ docs: build ## the reference of C, C++ (Doxygen) and Python (pdoc) with the guid
 	@command -v doxygen >/dev/null || { echo "doxygen is missing: sudo apt-get install doxygen" >&2; exit 1; }
 	@rm -rf target/docs && mkdir -p target/docs
 	@doxygen docs/Doxyfile && { [ ! -s target/docs/doxygen.log ] || { cat target/docs/doxygen.log >&2; exit 1; }; }
-	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -W ignore -m pdoc -o target/docs/python passrl '!passrl.cli' '!passrl.torch_ops' '!passrl.ready'
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -W ignore -m pdoc -o target/docs/python passrl '!passrl.cli' '!passrl.ready' '!passrl.torch' '!passrl.torch_ops' '!passrl.mpi' '!passrl.plugins'
 	@echo "target/docs/c/index.html target/docs/python/passrl.html"
 
 tvm-ffi: library ## target/release/libpassrl_tvmffi.so: the library for apache-tvm-ffi (see bindings/tvm_ffi/passrl_tvmffi.c)
@@ -74,7 +74,7 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-frameworks: library ## the tests that need torch, which `make test` skips: arrays, the C++ examples (a .venv-frameworks of 6 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, operators, gloo ranks, C++ examples (a .venv-frameworks of 6 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
 	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
 
