@@ -74,9 +74,10 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-frameworks: library ## the tests that need torch, which `make test` skips: arrays, operators, gloo ranks, C++ examples (a .venv-frameworks of 6 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, operators, gloo ranks, C++ examples, plug-ins (a .venv-frameworks of 6 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
 	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
+	tests/frameworks/run.sh .venv-frameworks
 
 pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py

@@ -270,16 +270,16 @@ class Call:
         # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace()
         # ctypes objects, made once: a call converts nothing.
-        self.workspace_arguments = ctypes.c_void_p(arrays.address(self._workspace)), ctypes.c_size_t(plan.workspace_bytes)
-        _finally(self, _give_back, plan, self._workspace, self.workspace_arguments[0])
-        tail = *self.workspace_arguments, ctypes.c_void_p(stream_pointer(stream))
+        address, pointer = ctypes.c_void_p(arrays.address(self._workspace)), stream_pointer(stream)
+        _finally(self, _give_back, plan, self._workspace, address)
+        tail = address, _ffi.word(plan.workspace_bytes), None if pointer is None else ctypes.c_void_p(pointer)
         structs = byref(batch.struct), byref(self.sinks.struct)
         if buffer is None:
             self._function = _ffi.bare("plan_run")
             self._arguments: tuple[Any, ...] = (plan.handle, *structs, *tail)
         else:
             self._function = _ffi.bare("plan_apply")
-            kept = ctypes.c_void_p(arrays.address(buffer)), ctypes.c_size_t(buffer.nbytes)
+            kept = ctypes.c_void_p(arrays.address(buffer)), _ffi.word(buffer.nbytes)
             self._arguments = (plan.handle, structs[0], *kept, structs[1], *tail)
             self._buffer = buffer
         # Neither holds the batch, whose arrays a kept result would keep alive.
@@ -298,5 +298,6 @@ class Call:
         if status < 0:
             self.plan.fail(status)
         shaped = self.shaped
-        shaped.status, shaped._csr = status, None
+        shaped.status = status
+        shaped._csr = None
         return shaped

@@ -187,7 +187,7 @@ class Form:
         # Taken at the first run: by then the call that this was learnt from has given its own back.
         self._workspace: Any = None
         self._arguments: tuple[Any, ...] = (
-            self.plan.handle, ctypes.byref(self._batch), ctypes.byref(self._outputs), ctypes.c_void_p(), ctypes.c_size_t(self.plan.workspace_bytes), None)
+            self.plan.handle, ctypes.byref(self._batch), ctypes.byref(self._outputs), ctypes.c_void_p(), _ffi.word(self.plan.workspace_bytes), None)
 
     def _shape(self, found: list[Any]) -> tuple[int, ...] | None:
         """Shape of what is token-shaped; derived arrays are made on the way."""
