@@ -53,7 +53,8 @@ _served = _readable()
 _put_line = struct.Struct("=Qq").pack_into
 _put_rows = struct.Struct("=Qqqqq").pack_into
 _ndarray = np.ndarray
-_chunks_of: Callable[..., NDArray[Any]] = functools.partial(np.empty, dtype=np.dtype(np.int32))
+_new: Callable[..., NDArray[Any]] = np.empty  # by position: keywords cost as much again
+_i32 = np.dtype(np.int32)
 _group_index = _ffi.bare("group_index")
 _run = _ffi.bare("plan_run")
 
@@ -175,7 +176,8 @@ class Form:
         self._groups = batch.groups
         self._batch, self._outputs = batch.struct, sinks.struct
         self._long = [sinks.views[name] for name in ("advantages", "returns", "chunk_ends", "chunk_values") if name in sinks.views]
-        self._empty = self.maker.maker(int(sinks.views["advantages"].dtype))
+        self._dtype = int(sinks.views["advantages"].dtype)
+        self._numpy = arrays.numpy_dtype(self._dtype) if self.maker.framework == "numpy" else None
         # Small outputs are written to a block, of which a result has a copy.
         self._small = sinks.small.copy()
         begin = arrays.address(self._small.memory)
@@ -218,12 +220,17 @@ class Form:
             value = found[place]
             _put_rows(view, 0, _address(value), *shape, shape[1], 1)
         # New memory for what is long.
-        advantages = self._empty(shape)
-        native, places = {"advantages": advantages}, [_address(advantages)]
+        if self._numpy is not None:
+            advantages = _new(shape, self._numpy)
+            places = [_words[id(advantages) + _HEAD >> 3]]
+        else:
+            advantages = self.maker.empty(shape, self._dtype)
+            places = [advantages.data_ptr()]
+        native = {"advantages": advantages}
         if self._returns:
-            native["returns"] = returns = self._empty(shape)
+            native["returns"] = returns = self.maker.empty(shape, self._dtype)
             places.append(_address(returns))
-        chunks = _chunks_of((2, *shape))
+        chunks = _new((2, *shape), _i32)
         begin = _words[id(chunks) + _HEAD >> 3]
         places += (begin, begin + (chunks.nbytes >> 1))
         if self.padded:
