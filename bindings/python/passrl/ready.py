@@ -37,7 +37,7 @@ _MOST_FORMS, _MOST_IDLE = 32, os.cpu_count() or 1
 # A NumPy array's address is the first field after the object's head, by NumPy's C ABI. Read there it costs a fiftieth of what `__array_interface__` does: the
 # whole address space as one array of words, of which only such fields are read.
 _HEAD = object.__basicsize__
-_words = (ctypes.c_size_t * (1 << 44)).from_address(0)
+_words = (ctypes.c_size_t * (1 << 57)).from_address(0)
 
 
 def _readable() -> bool:
