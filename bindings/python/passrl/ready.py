@@ -32,7 +32,8 @@ _PLAIN = frozenset({str, int, float, bool})
 # Memory to write to, which a call that is done again might have written already; objects that are not arrays.
 _NOT_SERVED = frozenset({"out", "returns", "stream", "comm", "stats_in", "streams", "step_ends"})
 _NONE: frozenset[str] = frozenset()
-_MOST_FORMS, _MOST_IDLE = 32, os.cpu_count() or 1
+_MOST_FORMS, _MOST_IDLE = 16, os.cpu_count() or 1
+_SMALL_WORKSPACE = 1 << 20
 
 # A NumPy array's address is the first field after the object's head, by NumPy's C ABI. Read there it costs a fiftieth of what `__array_interface__` does: the
 # whole address space as one array of words, of which only such fields are read.
@@ -188,6 +189,8 @@ class Form:
         self._returns = "returns" in sinks.views
         # Taken at the first run: by then the call that this was learnt from has given its own back.
         self._workspace: Any = None
+        # A large one is the plan's, shared by its forms; a small one stays here, which is quicker.
+        self._large = self.plan.workspace_bytes > _SMALL_WORKSPACE
         self._arguments: tuple[Any, ...] = (
             self.plan.handle, ctypes.byref(self._batch), ctypes.byref(self._outputs), ctypes.c_void_p(), _ffi.word(self.plan.workspace_bytes), None)
 
@@ -244,6 +247,9 @@ class Form:
             self._workspace = self.plan.workspace()
             self._arguments[3].value = arrays.address(self._workspace)
         status = _run(*self._arguments)
+        if self._large:
+            self.plan.release(self._workspace)
+            self._workspace = self._arguments[3].value = None
         # Too many elements for the limits of this plan: another is made.
         if status < 0 or (status > 0 and self._report.findings & Finding.TOO_LARGE):
             return None
