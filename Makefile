@@ -11,7 +11,7 @@ LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 
-.PHONY: help build demo test parity test-frameworks pictures bench clean header library rollouts miri
+.PHONY: help build demo test parity test-frameworks ranks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,9 +43,19 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
+test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, and ranks over gloo and Ray, in a .venv-frameworks (6 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
-	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py
+	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py \
+		bindings/python/tests/test_torch_ranks.py bindings/python/tests/test_ray_ranks.py
+
+ranks: ## groups over ranks in full: every preset, split and layout; 1,024 virtual ranks; MPI; NCCL's wheel (460 MB in .venv-nccl)
+	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/setup.sh system
+	@PYTHON=$(PYTHON) tests/setup.sh nccl
+	@mkdir -p target
+	@PASSRL_RANKS=all $(CARGO) test --locked --test ranks --test mpi --test nccl --test ranks_scale --test ranks_presets -- --nocapture --test-threads=1 \
+		>target/ranks.log 2>&1 || { tail -n 60 target/ranks.log; exit 1; }
+	@grep -vE '^running |^$$|^test result|Compiling|Finished' target/ranks.log
+	@grep -h '^ranks: ' target/ranks.log
 
 pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
@@ -68,4 +78,4 @@ rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_ro
 	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
 
 clean: ## remove target and the virtual environments
-	rm -rf target $(VENV) .venv-frameworks
+	rm -rf target $(VENV) .venv-frameworks .venv-nccl

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from typing import Any
 
@@ -210,8 +211,14 @@ def test_maxima_alone_take_one_reduction() -> None:
         assert np.array_equal(found[rank], np.concatenate([whole[begins[i]:begins[i + 1]] for i in rows_of(rank)]))
 
 
-def _process(rank: int, pipes: Any, result: Any) -> None:
+def _process(rank: int, pipes: Any, result: Any, dies: bool) -> None:
+    calls = 0
+
     def all_reduce(data: np.ndarray, op: str) -> None:
+        nonlocal calls
+        calls += 1
+        if dies and rank == 1 and calls == 3:
+            os._exit(9)
         if rank == 0:
             parts = [data.copy()] + [pipe.recv() for pipe in pipes]
             data[:] = {"sum": np.sum, "max": np.max}[op](np.stack(parts), axis=0)
@@ -222,18 +229,48 @@ def _process(rank: int, pipes: Any, result: Any) -> None:
             data[:] = pipes.recv()
 
     plan = passrl.Plan("pass", comm=passrl.Collective(all_reduce, rank, RANKS), **LIMITS)
-    result.send(np.asarray(plan.run(**share(rows_of(rank))).advantages))
+    out = np.full(int(LENS[rows_of(rank)].sum()), 7, np.float32)
+    try:
+        result.send(np.asarray(plan.run(out=out, **share(rows_of(rank))).advantages))
+    except passrl.CollectiveError as fault:
+        result.send((str(fault), type(fault.__cause__).__name__, bool((out == 7).all())))
 
 
-def test_processes_over_pipes_get_the_bits_of_one_call() -> None:
+def over_pipes(dies: bool) -> list[Any]:
     context = multiprocessing.get_context("spawn")
     ends = [context.Pipe() for _ in range(1, RANKS)]
     results = [context.Pipe(duplex=False) for _ in range(RANKS)]
     mine: list[Any] = [[a for a, _ in ends]] + [b for _, b in ends]
-    processes = [context.Process(target=_process, args=(rank, mine[rank], results[rank][1])) for rank in range(RANKS)]
+    processes = [context.Process(target=_process, args=(rank, mine[rank], results[rank][1], dies)) for rank in range(RANKS)]
     for process in processes:
         process.start()
-    found = [receiver.recv() if receiver.poll(60) else None for receiver, _ in results]
+    # The ends that the children have are theirs alone: a dead one's close.
+    for _, end in ends:
+        end.close()
+    for end in mine[0]:
+        end.close()
+    for _, sender in results:
+        sender.close()
+    found = [received(receiver) for receiver, _ in results]
     for process in processes:
         process.join(20)
-    same(found)
+    return found
+
+
+def received(receiver: Any) -> Any:
+    try:
+        return receiver.recv() if receiver.poll(60) else None
+    except EOFError:
+        return None
+
+
+def test_processes_over_pipes_get_the_bits_of_one_call() -> None:
+    same(over_pipes(dies=False))
+
+
+def test_a_process_that_dies_is_a_collective_error_on_the_others() -> None:
+    found = over_pipes(dies=True)
+    assert found[1] is None
+    for rank in (0, 2):
+        sentence, cause, untouched = found[rank]
+        assert f"all_reduce returned -1 on rank {rank} of 3" in sentence and cause in ("EOFError", "ConnectionResetError", "BrokenPipeError") and untouched
