@@ -209,6 +209,15 @@ def _load() -> tuple[ctypes.CDLL, Path]:
 _library, library_path = _load()
 
 
+def _include() -> Path:
+    here = Path(__file__).resolve().parent
+    return here / "include" if (here / "include").is_dir() else here.parents[2] / "include"
+
+
+# Folder of passrl.h and passrl.hpp.
+include_path = _include()
+
+
 def _bind(name: str, result: Any, arguments: list[Any]) -> Any:
     try:
         function = getattr(_library, "passrl_" + name)

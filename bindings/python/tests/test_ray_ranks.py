@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 for module in ("ray", "torch"):
-    pytest.importorskip(module, reason=f"SKIPPED: {module} is not installed, the Ray example was not run; make test-frameworks runs it")
+    pytest.importorskip(module, reason=f"SKIPPED: {module} is not installed, the Ray example was not run; make frameworks runs it")
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "ray_ranks.py"
 
