@@ -211,6 +211,28 @@ def test_maxima_alone_take_one_reduction() -> None:
         assert np.array_equal(found[rank], np.concatenate([whole[begins[i]:begins[i + 1]] for i in rows_of(rank)]))
 
 
+def test_micro_batches_within_ranks_have_the_bits_of_one_call() -> None:
+    wire = InMemory()
+
+    def work(rank: int) -> Any:
+        comm, plan = passrl.Collective(wire.of(rank), rank, RANKS), passrl.Plan("pass", **LIMITS)
+        partials = passrl.Partials(plan)
+        micro = [rows_of(rank)[:1], rows_of(rank)[1:]] if rows_of(rank) else []
+        for phase in range(partials.phases):
+            for rows in micro:
+                partials.add(phase, **share(rows))
+            partials.reduce(phase, comm)
+        return np.concatenate([np.asarray(partials.apply(**share(rows)).advantages) for rows in micro] or [np.zeros(0)])
+
+    same(on_threads(work))
+
+    def apart(rank: int) -> Any:
+        passrl.Partials(passrl.Plan("pass", k=rank / 4, **LIMITS)).reduce(0, passrl.Collective(wire.of(rank), rank, RANKS))
+
+    for fault in on_threads(apart):
+        assert isinstance(fault, passrl.CollectiveError) and "partials of different plans" in str(fault)
+
+
 def _process(rank: int, pipes: Any, result: Any, dies: bool) -> None:
     calls = 0
 
