@@ -526,7 +526,8 @@ typedef struct passrl_context_options {
 //
 // `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
 // (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
-// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it.
+// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it. (Where the maxima of
+// sets say all, the sums follow only if some rank's outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
 typedef struct passrl_collective {
     // sizeof(passrl_collective) as the caller compiled it.
     uint32_t struct_size;
