@@ -29,8 +29,8 @@ fn program() -> Option<PathBuf> {
 
 fn mpirun(program: &PathBuf, ranks: usize, mode: &str) -> Command {
     let mut command = Command::new("mpirun");
-    // Ranks beyond the machine's cores yield; shared memory alone, whatever interfaces there are.
-    command.args(["--allow-run-as-root", "--oversubscribe", "--mca", "btl", "self,vader", "--mca", "btl_vader_single_copy_mechanism", "none"]);
+    // Ranks beyond the machine's cores yield; this machine alone, whatever interfaces there are and without ssh.
+    command.args(["--allow-run-as-root", "--oversubscribe", "--mca", "plm", "isolated", "--mca", "btl", "self,vader", "--mca", "btl_vader_single_copy_mechanism", "none"]);
     command.args(["--mca", "mpi_yield_when_idle", "1", "-n", &ranks.to_string()]).arg(program).arg(mode);
     command
 }
