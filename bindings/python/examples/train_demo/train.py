@@ -40,7 +40,7 @@ PRESETS = ("pass", "trl.grpo", "grpo_process")
 # Rollouts an update, in groups of GROUP.
 BATCH, GROUP = 64, 8
 HELD_OUT = 128
-RATE = 1e-3
+RATE = 3e-4
 # Advantages that differ by less are the same to the eye of an optimizer.
 SAME = 1e-3
 
@@ -163,7 +163,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    policy.imitate(chosen.out / "start", texts=5000, epochs=4, temperature=1.0)
+    policy.imitate(chosen.out / "start", texts=6000, epochs=6, temperature=1.0)
     bar = tqdm(total=len(PRESETS) * chosen.seeds * chosen.updates, unit="update", smoothing=0.05)
     for seed in range(chosen.seeds):
         for preset in PRESETS:
