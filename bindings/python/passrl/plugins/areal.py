@@ -59,11 +59,21 @@ def _records(data: dict[str, Any], at: list[slice]) -> list[dict[str, Any] | Non
     return found
 
 
+def _one_batch(config: Any) -> None:
+    """A worker holds whole groups, and a part of the batch."""
+    world = torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
+    batch_wide = config.whiten != "none" or any("batch" in (row.center, row.scale) for row in config.streams.values())
+    if world > 1 and batch_wide:
+        refuse(ERR_CONFLICT, f"passrl: the configuration asks for statistics of the whole batch and this is one of {world} workers; take a preset with statistics "
+                             "of groups alone (whiten=none, center and scale not batch)")
+
+
 def compute(actor: Any, data: dict[str, Any]) -> None:
     """Ours in the place of the advantages and returns that AReaL has put into `data`."""
     config = settings.from_environment(getattr(actor.config, "passrl_preset", None))
-    if actor.adv_norm is not None and config.whiten == "none" and not str(config.credit) == "gae":
-        refuse(ERR_CONFLICT, "passrl: AReaL would normalise advantages (actor.adv_norm) and passrl's are final; set actor.adv_norm to null, or whiten=tokens in the preset and null there")
+    if actor.adv_norm is not None and config.whiten == "none":
+        refuse(ERR_CONFLICT, "passrl: actor.adv_norm is set and passrl's advantages are final; set actor.adv_norm to null, or whiten=tokens in the preset")
+    _one_batch(config)
     if actor.kl_ctl and config.kl_in_reward == "none":
         refuse(ERR_CONFLICT, f"passrl: AReaL takes {actor.kl_ctl} KL from the reward and the configuration has no KL there; set actor.kl_ctl to 0, or the preset's kl_in_reward=k1")
     if actor.kl_ctl and "kl_coef" not in config.told:
