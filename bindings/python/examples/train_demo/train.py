@@ -40,7 +40,7 @@ PRESETS = ("pass", "trl.grpo", "grpo_process")
 # Rollouts an update, in groups of GROUP.
 BATCH, GROUP = 64, 8
 HELD_OUT = 128
-RATE = 3e-4
+RATE = 5e-4
 # Advantages that differ by less are the same to the eye of an optimizer.
 SAME = 1e-3
 

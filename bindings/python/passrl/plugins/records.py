@@ -133,3 +133,18 @@ def _format(found: Sequence[Record]) -> dict[str, NDArray[Any]]:
             refuse(ERR_NULL, f"passrl: the process record of rollout {row} has no format and others have; give it in all or in none")
     rewards = np.array([_number(record["format"]) for record in found])
     return {"format": rewards, "format_ok": np.array([bool(record.get("format_ok", reward != 0)) for record, reward in zip(found, rewards)])}
+
+
+def token_ends(texts: Sequence[str], ends: Sequence[int]) -> list[int]:
+    """Exclusive token offsets of exclusive character offsets: the tokens whose text begins before the offset.
+
+    texts: what each token of the response decodes to, whose concatenation the offsets count characters of. ends: character offsets, not decreasing.
+    A token that lies across an offset belongs to the step before it, and tokens without text behind the last offset too. Errors: an offset beyond the text.
+    """
+    begins = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
+    found: list[int] = []
+    for end in ends:
+        if not 0 <= end <= begins[-1]:
+            refuse(ERR_VALUE, f"passrl: token_ends has the offset {end} in a text of {int(begins[-1])} characters; offsets are from 0 to its length")
+        found.append(len(texts) if end == begins[-1] else int(np.searchsorted(begins[:-1], end)))
+    return found
