@@ -28,10 +28,14 @@ import passrl  # noqa: E402
 PROMPT = 3
 
 
+def norm(level: str | None, std: str | None = "same", size: int = 4, **more: Any) -> Any:
+    return Normalization(types.SimpleNamespace(**{**dict(mean_level=level, std_level=level if std == "same" else std, mean_leave1out=False, std_unbiased=True, eps=1e-5, group_size=size), **more}))
+
+
 def actor(**more: Any) -> Any:
     found = PPOActor.__new__(PPOActor)
-    found.config = types.SimpleNamespace(overlong_reward_penalty=False, use_decoupled_loss=False, recompute_logprob=False, group_size=4)
-    settings = dict(reward_bias=0.0, reward_scaling=1.0, reward_clip=20.0, reward_norm=None, adv_norm=None, kl_ctl=0.0, kl_estimator=KLEstimator("k1"), discount=1.0, gae_lambda=1.0,
+    found.config = types.SimpleNamespace(overlong_reward_penalty=False, use_decoupled_loss=False, recompute_logprob=False)
+    settings = dict(reward_bias=0.0, reward_scaling=1.0, reward_clip=20.0, reward_norm=norm("group"), adv_norm=None, kl_ctl=0.0, kl_estimator=KLEstimator("k1"), discount=1.0, gae_lambda=1.0,
                     mask_no_eos_with_zero=False)
     for name, value in (settings | more).items():
         setattr(found, name, value)
@@ -78,16 +82,14 @@ def test_group_sizes_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     rollouts.compare(rolled(data["advantages"]), rollouts.expected())
 
 
-@pytest.mark.parametrize("preset, own", [("areal.dr_grpo", dict(mean_level="group", std_level=None)), ("areal.rloo", dict(mean_level="group", std_level=None, mean_leave1out=True))])
+@pytest.mark.parametrize("preset, own", [("areal.dr_grpo", {}), ("areal.rloo", {"mean_leave1out": True})])
 def test_areals_own_by_our_name(preset: str, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSRL_PRESET", preset)
     rollouts = make(sizes=(4, 4), mixed=False)
     rollouts.outcome = np.random.default_rng(2).random(8)
-    norm = Normalization(types.SimpleNamespace(**{**dict(mean_leave1out=False, std_unbiased=True, eps=1e-5, group_size=4), **own}))
     ours = actor()._compute_advantages(batch(rollouts, False))
-    theirs: Any = {}
     monkeypatch.setattr(plugin, "compute", lambda actor, data: None)
-    theirs = actor(reward_norm=norm)._compute_advantages(batch(rollouts, False))
+    theirs = actor(reward_norm=norm("group", None, **own))._compute_advantages(batch(rollouts, False))
     inside = ours["loss_mask"] != 0
     assert ours["advantages"][inside].abs().max() > 0.1
     torch.testing.assert_close(ours["advantages"][inside], theirs["advantages"][inside].float(), rtol=0, atol=1e-5)
@@ -96,11 +98,9 @@ def test_areals_own_by_our_name(preset: str, own: Any, monkeypatch: pytest.Monke
 def test_what_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSRL_PRESET", "pass")
     rollouts = make(sizes=(4, 4), mixed=False)
-    norm = Normalization(types.SimpleNamespace(mean_level="batch", std_level="batch", mean_leave1out=False, std_unbiased=True, eps=1e-5, group_size=4))
-    for given, process, told in [({"adv_norm": norm}, True, "actor.adv_norm to null"), ({"kl_ctl": 0.1}, True, "actor.kl_ctl to 0"), ({}, False, "process_score")]:
+    for given, process, told in [({"adv_norm": norm("batch")}, True, "actor.adv_norm to null"), ({"kl_ctl": 0.1}, True, "actor.kl_ctl to 0"), ({}, False, "process_score")]:
         with pytest.raises(passrl.ArgumentError, match=told):
             actor(**given)._compute_advantages(batch(rollouts, process))
-    alone = actor()
-    del alone.config.group_size
-    with pytest.raises(passrl.ArgumentError, match="actor.group_size"):
-        alone._compute_advantages(batch(rollouts))
+    for lone in (None, norm("batch", size=1)):
+        with pytest.raises(passrl.ArgumentError, match="actor.reward_norm.group_size"):
+            actor(reward_norm=lone)._compute_advantages(batch(rollouts))

@@ -86,6 +86,15 @@ def test_the_package_imports_numpy_alone() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_findings_are_told() -> None:
+    from passrl.plugins import lists
+
+    rows = [{"step_end": [9], "step_score": [1]}, {"step_end": [2], "step_score": [0]}]
+    with pytest.warns(passrl.FindingWarning, match="rollout 0"):
+        found, _ = lists.shaped(passrl.Config(), rows, [1, 0], [[1, 1], [1, 1]], ["a", "b"])
+    assert [row.tolist() for row in found] == [[0, 0], [0, 0]]
+
+
 def test_token_offsets_of_character_offsets() -> None:
     texts = ["Step", " one", "\n", "Step two", ".", ""]
     assert records.token_ends(texts, [9, 17, 18]) == [3, 4, 6]

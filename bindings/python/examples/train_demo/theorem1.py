@@ -80,7 +80,7 @@ def draw(found: dict[tuple[str, float], NDArray[np.float64]], path: Path) -> Non
         axis.grid(alpha=0.2)
     axes[0].set_ylabel("steps in a rollout")
     axes[0].legend(frameon=False)
-    figure.suptitle(f"Scores of 0.5 with noise whatever the policy does: mean and range of {len(next(iter(found.values())))} seeds", fontsize=10)
+    figure.suptitle(f"Scores of 0.5 with noise whatever the policy does: mean and range over {len(next(iter(found.values())))} seed(s)", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -7,7 +7,7 @@ process rewards: every line graded. trl.grpo takes the two rewards, grpo_process
 Every update is a line of target/train-demo/PRESET-SEED.jsonl, with what the other presets would have given the same rollouts. A run that was
 interrupted goes on from its last checkpoint; one that is finished is not repeated. At the end a table and target/train-demo/train.png.
 
-    python train.py                   all runs (minutes on two cores)
+    python train.py                   all runs: about a quarter of an hour of one core
     python train.py --updates 5 --seeds 1
 """
 from __future__ import annotations
@@ -41,6 +41,8 @@ PRESETS = ("pass", "trl.grpo", "grpo_process")
 BATCH, GROUP = 64, 8
 HELD_OUT = 128
 RATE = 5e-4
+# The same however many updates are asked for, so that a run can be made longer.
+PROBLEMS = 4096
 # Advantages that differ by less are the same to the eye of an optimizer.
 SAME = 1e-3
 
@@ -138,7 +140,7 @@ def run(out: Path, preset: str, seed: int, updates: int, bar: Any) -> None:
     path.write_text("".join(f"{line}\n" for line in lines[:begun]))
     bar.update(begun)
     random = task.Random(seed + 1)
-    problems = Dataset.from_list([{"prompt": task.prompt(task.draw(random))} for _ in range(updates * BATCH // GROUP)])
+    problems = Dataset.from_list([{"prompt": task.prompt(task.draw(random))} for _ in range(PROBLEMS)])
     writer = Writer(path, bar, every=10)
     config = GRPOConfig(
         output_dir=str(folder), use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, logging_strategy="no", seed=seed, max_steps=updates,
@@ -155,7 +157,7 @@ def run(out: Path, preset: str, seed: int, updates: int, bar: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="PASS, GRPO and process-supervised GRPO in TRL's GRPOTrainer")
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("target/train-demo"))
     chosen = parser.parse_args()

@@ -7,7 +7,7 @@ rewards into the trajectory as tensors of the shape of `input_ids`, which AReaL 
 `process_score`, the step's score there; or `process_score` alone, a reward a token. `format` and `format_ok` are `[B]`. Everything is aligned with `input_ids`;
 like AReaL's masks it is rolled by one here.
 
-Groups: `group_sizes` in the batch, else `config.group_size` neighbours (`actor.group_size`). The preset: PASSRL_PRESET.
+Groups: `group_sizes` in the batch, else neighbours by `actor.reward_norm.group_size`. The preset: PASSRL_PRESET.
 """
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _groups(actor: Any, data: dict[str, Any], rows: int) -> Any:
     sizes = data.get("group_sizes")
     if sizes is not None:
         return np.repeat(np.arange(len(sizes)), lists.host(sizes, np.int64))
-    for owner in (actor, actor.config):
-        size = getattr(owner, "group_size", None)
-        if size:
-            return np.arange(rows) // int(size)
-    refuse(ERR_NULL, "passrl: the batch has no group_sizes and the actor's configuration no group_size; set actor.group_size to gconfig.n_samples")
+    for norm in (actor.reward_norm, actor.adv_norm):
+        if norm is not None and norm.group_size > 1:
+            return np.arange(rows) // int(norm.group_size)
+    refuse(ERR_NULL, "passrl: the batch has no group_sizes and the actor no group_size; set actor.reward_norm.group_size to gconfig.n_samples (with mean_level: group): its own "
+                     "normalisation has no say")
 
 
 def _records(data: dict[str, Any], at: list[slice]) -> list[dict[str, Any] | None]:

@@ -61,5 +61,5 @@ def shaped(config: Config, given: Sequence[Any], rewards: Any, masks: Sequence[A
         return [], shape(config, lengths=lengths, groups=[], kind="none", outcome=np.zeros(0))
     arguments = records.arguments(config, given, rewards, lengths, where=where)
     arguments |= {name: np.concatenate([host(row) for row in rows]) for name, rows in tokens.items()}
-    result = shape(config, lengths=lengths, groups=groups, mask=np.concatenate(scope), in_stats=in_stats, **arguments)
+    result = records.told(shape(config, lengths=lengths, groups=groups, mask=np.concatenate(scope), in_stats=in_stats, **arguments))
     return np.split(result.advantages, np.cumsum(lengths)[:-1]), result

@@ -17,6 +17,7 @@ import torch
 from ..config import Config, presets
 from ..errors import ERR_NULL, refuse
 from ..shape import shape
+from .records import told
 from .settings import configured
 
 
@@ -39,7 +40,7 @@ def _estimator(config: Config) -> Callable[..., tuple[torch.Tensor, torch.Tensor
             if values is None:
                 refuse(ERR_NULL, "passrl: the configuration reads values and the batch has none; SkyRL has a critic with trainer.critic.model.path")
             arguments |= {"values": values.detach().cpu(), "token_rewards": rewards, "outcome": None}
-        result = shape(config, **arguments)
+        result = told(shape(config, **arguments))
         advantages = result.advantages.to(token_level_rewards.device)
         return advantages, advantages if result.returns is None else result.returns.to(token_level_rewards.device)
 

@@ -114,7 +114,7 @@ class PassGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 streams[str(name).encode()[:31].decode(errors="ignore")] = (rewards[:, f], weights[f])
         if streams:
             batch["streams"] = streams
-        return shape(config, mask=mask, group_size=group_size, out=torch.empty(mask.shape, dtype=torch.float32), **batch)
+        return records.told(shape(config, mask=mask, group_size=group_size, out=torch.empty(mask.shape, dtype=torch.float32), **batch))
 
     def _log_shaped(self, mode: str, shaped: Shaped) -> None:
         """TRL's logs, with the path score where it has an advantage a completion, and what the groups had to say."""

@@ -103,7 +103,7 @@ def shaped(data: Any, config: Config, signal: str = "records", *, in_stats: Any 
         arguments |= {"signal": rewards} | ({} if np.isnan(found["outcome"]).all() else found)
         if signal == "sparse_rm_scores":
             arguments["step_marks"] = rewards != 0
-    return shape(config, **arguments)
+    return records.told(shape(config, **arguments))
 
 
 def estimate(data: Any, name: str, config: Any = None, *, in_stats: Any = None) -> Any:
