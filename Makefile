@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release parity frameworks ranks pictures bench clean header library rollouts miri
+.PHONY: help build demo install test wheel wheel-release parity frameworks train-demo ranks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,9 +63,18 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-frameworks: library ## the tests that need torch, which `make test` skips: arrays, the C++ examples, ranks over gloo and Ray (a .venv-frameworks of 6 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, the C++ examples, ranks over gloo and Ray, the plug-ins in the frameworks (a .venv-frameworks of 7 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
 	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
+	@tests/frameworks/setup.sh .venv-frameworks
+	@tests/frameworks/run.sh .venv-frameworks
+
+# Small matrices: a second OpenMP thread only waits for the first.
+train-demo: library ## PASS against two rivals in TRL's GRPOTrainer, 9 runs of a small model (minutes; goes on where it was interrupted), and Theorem 1: target/train-demo
+	@[ -x .venv-frameworks/bin/python ] || PYTHON=$(PYTHON) tests/setup.sh frameworks
+	@tests/frameworks/setup.sh .venv-frameworks
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python bindings/python/examples/train_demo/theorem1.py
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -W ignore bindings/python/examples/train_demo/train.py
 
 ranks: ## groups over ranks in full: every preset, split and layout; 1,024 virtual ranks; MPI; NCCL's wheel (460 MB in .venv-nccl)
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/setup.sh system
