@@ -12,14 +12,14 @@ TVM_FFI := target/release/libpassrl_tvmffi.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 # Tests of the Python package that have more to do where torch is.
-FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_ready.py test_torch_ops.py test_tvm_ffi.py test_torch_ranks.py test_linking_guide.py test_torch_cpp.py)
+FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_ready.py test_torch_ops.py test_tvm_ffi.py test_torch_ranks.py test_ray_ranks.py test_linking_guide.py test_torch_cpp.py)
 
 # `make install PREFIX=/opt/passrl DESTDIR= LIBDIR=lib`: see bindings/cpp/install.sh.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks pictures bench clean header library rollouts miri aarch64
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri aarch64
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,10 +74,27 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-frameworks: library ## the tests that need torch, which `make test` skips: arrays, operators, gloo ranks, C++ examples, plug-ins (a .venv-frameworks of 6 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, operators, the C++ examples, ranks over gloo and Ray, the plug-ins in the frameworks (a .venv-frameworks of 7 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
 	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
-	tests/frameworks/run.sh .venv-frameworks
+	@tests/frameworks/setup.sh .venv-frameworks
+	@tests/frameworks/run.sh .venv-frameworks
+
+# Small matrices: a second OpenMP thread only waits for the first.
+train-demo: library ## PASS against two rivals in TRL's GRPOTrainer, 9 runs of a small model (minutes; goes on where it was interrupted), and Theorem 1: target/train-demo
+	@[ -x .venv-frameworks/bin/python ] || PYTHON=$(PYTHON) tests/setup.sh frameworks
+	@tests/frameworks/setup.sh .venv-frameworks
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python bindings/python/examples/train_demo/theorem1.py
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -W ignore bindings/python/examples/train_demo/train.py
+
+ranks: ## groups over ranks in full: every preset, split and layout; 1,024 virtual ranks; MPI; NCCL's wheel (460 MB in .venv-nccl)
+	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/setup.sh system
+	@PYTHON=$(PYTHON) tests/setup.sh nccl
+	@mkdir -p target
+	@PASSRL_RANKS=all $(CARGO) test --locked --test ranks --test mpi --test nccl --test ranks_scale --test ranks_presets -- --nocapture --test-threads=1 \
+		>target/ranks.log 2>&1 || { tail -n 60 target/ranks.log; exit 1; }
+	@grep -vE '^running |^$$|^test result|Compiling|Finished' target/ranks.log
+	@grep -h '^ranks: ' target/ranks.log
 
 pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
@@ -104,4 +121,4 @@ rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_ro
 	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
 
 clean: ## remove target and the virtual environments
-	rm -rf target $(VENV) .venv-frameworks .venv-wheel
+	rm -rf target $(VENV) .venv-frameworks .venv-wheel .venv-nccl
