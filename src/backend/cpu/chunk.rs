@@ -25,7 +25,7 @@ impl ChunkList<'_> {
 
 /// Is there an edge between two values? NaN is one, so that it lands in the lists.
 #[inline(always)]
-fn edge(a: f32, b: f32, eta: f64) -> bool {
+pub fn edge(a: f32, b: f32, eta: f64) -> bool {
     let distance = (b as f64 - a as f64).abs();
     distance > eta || distance.is_nan()
 }
