@@ -112,7 +112,7 @@ impl Job<'_> {
         place
     }
 
-    /// Numbers of the caller's steps at the first and last token of a span in scope, plus 1; 0: none.
+    /// Numbers (among the rollout's) of the steps at the first and last token of a span in scope, plus 1; 0: none.
     pub fn span_steps(&self, i: usize, at: &Extent, scope: &Scope) -> [usize; 2] {
         let Some(csr) = self.problem.steps.as_ref().filter(|_| !scope.is_empty()) else { return [0; 2] };
         let (from, to) = steps::numbers(csr, self.problem.row(i));
@@ -160,7 +160,7 @@ impl Job<'_> {
         rows.next(piece).map_or(0, |next| (next[words::FIRST] - rows.row(piece)[words::LAST]) as usize)
     }
 
-    /// Does step `number` of the caller, or what missing steps have left of it, go on in a later piece?
+    /// Does step `number` of the rollout, or what missing steps have left of it, go on in a later piece?
     pub fn step_goes_on(&self, i: usize, number: usize) -> bool {
         let (rollout, piece) = self.piece(i);
         let Some(rows) = self.rows(rollout) else { return false };
@@ -183,10 +183,10 @@ impl Worker<'_> {
             hash = mix(hash, stream.as_ref().map_or(s as u64, |a| a.f64(row).to_bits()));
         }
         for number in [&p.baselines, &p.bootstrap, &p.rollout_lam] {
-            hash = mix(hash, number.as_ref().map_or(1, |a| a.f64(row).to_bits()));
+            hash = mix(hash, number.as_ref().map_or(0, |a| a.f64(row).to_bits()));
         }
-        for mask in [&p.format_ok, &p.in_stats, &p.absent] {
-            hash = mix(hash, mask.as_ref().map_or(2, |a| u64::from(a.flag(row))));
+        for (mask, not_given) in [(&p.format_ok, true), (&p.in_stats, true), (&p.absent, false)] {
+            hash = mix(hash, u64::from(mask.as_ref().map_or(not_given, |a| a.flag(row))));
         }
         let Some(csr) = &p.steps else { return hash as i64 };
         let (from, to) = steps::numbers(csr, row);
@@ -258,8 +258,8 @@ impl Worker<'_> {
     }
 
     /// Tells the piece's edges, or learns from the others' what is the rollout's, and what of it goes on in a later piece. `dense`: steps are runs of the detector;
-    /// `stepped`: the rollout has steps.
-    pub fn join(&mut self, i: usize, at: &Extent, scope: &Scope, edge: &Edge, dense: bool, stepped: bool, kept: &mut Rollout) {
+    /// `stepped`: the rollout has steps; `uniform`: all tokens of a step have its value.
+    pub fn join(&mut self, i: usize, at: &Extent, scope: &Scope, edge: &Edge, dense: bool, stepped: bool, uniform: bool, kept: &mut Rollout) {
         kept.total = kept.count;
         let job = self.job;
         let Some(joint) = &job.joint else { return };
@@ -282,8 +282,10 @@ impl Worker<'_> {
         let Some(next) = rows.next(piece) else { return };
         let same_step = self.steps_at_edge(i, at, scope, edge, &rows).is_some_and(|(a, b)| a == b);
         let detected = self.next_detected(&rows, piece, next);
-        let gap = next[words::FIRST] as usize != at.begin + scope.end && !c.bridge_scope_gaps;
-        let same_run = !gap && !chunk::edge(edge.detected[1], detected, c.eta);
+        let adjacent = next[words::FIRST] as usize == at.begin + scope.end;
+        // Inside a step nothing is compared (an infinity is no edge to itself).
+        let within = uniform && same_step && adjacent;
+        let same_run = within || ((adjacent || c.bridge_scope_gaps) && !chunk::edge(edge.detected[1], detected, c.eta));
         // An element that goes on is counted where it ends.
         if kept.elements > 0 && if dense { same_run } else { stepped && same_step } {
             if c.pool == Pool::Tokens {

@@ -37,7 +37,7 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_ABSENT | flags::ROLLOUT_NO_SCOPE;
             kept.state |= state::ZEROED | state::OUT_OF_STATS;
             self.keep_kl(i, &at, &Scope::span(0, 0), &mut kept);
-            self.join(i, &at, &Scope::span(0, 0), &Edge::default(), false, false, &mut kept);
+            self.join(i, &at, &Scope::span(0, 0), &Edge::default(), false, false, false, &mut kept);
             // SAFETY: the rollout is this thread's; likewise below.
             return unsafe { job.keep(i, kept) };
         }
@@ -103,7 +103,7 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
         let stepped = if problem.step_marks.is_some() { form == Form::Scored } else { fits && count_steps > 0 };
-        self.join(i, &at, &scope, &edge, form == Form::Dense, stepped, &mut kept);
+        self.join(i, &at, &scope, &edge, form == Form::Dense, stepped, form == Form::Scored, &mut kept);
         self.keep_kl(i, &at, &scope, &mut kept);
         self.keep_baseline_weights(&at, &scope, &mut kept);
         self.shape_lists(i, &at, &kept);
@@ -394,7 +394,7 @@ fn csr_steps(
                 _ => steps::exact_sum(lines[p], &scope, a, b),
             };
             if scores && x.is_nan() && c.streams[p].missing != Missing::Error {
-                missing_values += i64::from(job.counting && !job.step_goes_on(i, number));
+                missing_values += i64::from(job.counting && !job.step_goes_on(i, number - from));
                 kept.flags |= flags::ROLLOUT_MISSING;
                 match c.streams[p].missing {
                     Missing::Zero => x = 0.0,

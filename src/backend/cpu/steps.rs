@@ -67,14 +67,14 @@ pub fn clipped((a, b): (usize, usize), at: &Extent) -> (usize, usize) {
     (local(a), local(b))
 }
 
-/// Number (among all of the caller's) of the step of token t of a rollout, which has one.
+/// Number, among its rollout's, of the step of token t of a rollout, which has one.
 pub fn of_token(steps: &Steps, from: usize, to: usize, t: usize) -> usize {
     let (mut low, mut high) = (from, to - 1);
     while low < high {
         let middle = (low + high) / 2;
         (low, high) = if steps.ends.int(middle) as usize > t { (low, middle) } else { (middle + 1, high) };
     }
-    low
+    low - from
 }
 
 /// Each value becomes the return from it on: s_j + gamma (s_j+1 + gamma (...)), in f64 from the last, rounded to f32. A value that is not finite (missing, or a
