@@ -5,6 +5,7 @@ use super::status::*;
 use super::structs;
 use super::types::*;
 use crate::error::Result;
+use crate::model::batch::Problem;
 use crate::model::context::Memory;
 use crate::{backend, check, refuse};
 use std::ffi::c_void;
@@ -23,14 +24,16 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     Ok(plan)
 }
 
-/// Have all pieces come that phase `phase` needs?
+/// Have all pieces come that phase `phase` needs, those of this call among them?
 ///
 /// # Safety
 /// The buffer is this call's.
-unsafe fn in_whole(plan: &passrl_plan, phase: usize, buffer: Memory) -> Result<()> {
+unsafe fn in_whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory) -> Result<()> {
     let (Some(layout), true) = (&plan.inner.partials.pieces, phase > 0) else { return Ok(()) };
     // SAFETY: by the caller's word.
-    check::pieces::table(unsafe { layout.table(buffer) }, &plan.inner.limits)
+    let rows = unsafe { layout.table(buffer) };
+    check::pieces::table(rows, &plan.inner.limits)?;
+    check::pieces::known(rows, problem, &plan.inner.limits)
 }
 
 /// Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
@@ -108,7 +111,7 @@ pub unsafe extern "C" fn passrl_partials_add(
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
-            in_whole(plan, phase, partials)?;
+            in_whole(plan, phase, &problem, partials)?;
             backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
         }
         Ok(PASSRL_OK)
@@ -199,7 +202,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
-            in_whole(plan, plan.inner.partials.phases, partials)?;
+            in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
             finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory))
         }
     })

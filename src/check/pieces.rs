@@ -3,7 +3,7 @@ use super::view::{self, Want};
 use crate::abi::status::*;
 use crate::abi::types::passrl_batch;
 use crate::error::Result;
-use crate::model::batch::{Pieces, Process, Steps};
+use crate::model::batch::{Pieces, Problem, Process, Steps};
 use crate::model::config::*;
 use crate::model::outputs::Outputs;
 use crate::model::pieces::*;
@@ -186,6 +186,27 @@ pub(super) fn outputs(o: &Outputs) -> Result<()> {
 pub fn table(rows: &[i64], limits: &Limits) -> Result<()> {
     for (number, rows) in rows.chunks_exact(limits.rollout_pieces * WORDS).enumerate() {
         rollout(number, Rows(rows))?;
+    }
+    Ok(())
+}
+
+/// Are the pieces of a call among those that the table was made from?
+pub fn known(rows: &[i64], problem: &Problem, limits: &Limits) -> Result<()> {
+    let Some(pieces) = &problem.pieces else { return Ok(()) };
+    let each = limits.rollout_pieces * WORDS;
+    for i in 0..pieces.count {
+        let (at, row, index) = (problem.extent(i), problem.row(i), pieces.index.int(i).max(0) as usize);
+        let number = pieces.numbers.map_or(row, |n| n.int(row).max(0) as usize);
+        let found = rows.chunks_exact(each.max(1)).nth(number).filter(|_| index < limits.rollout_pieces).map(|rows| Rows(rows).row(index));
+        let own = [1, at.begin as i64, (at.len + at.tail) as i64, at.whole as i64];
+        if found.is_none_or(|found| found[..own.len()] != own) {
+            return refuse!(
+                PASSRL_ERR_OFFSETS,
+                "piece {i} of the call (batch.piece_index {index} of rollout {number} of the batch, {} slots from {}) was not in phase 0 as it is here; the pieces of every phase and of \
+                 passrl_plan_apply are those of phase 0",
+                at.len + at.tail, at.begin
+            );
+        }
     }
     Ok(())
 }

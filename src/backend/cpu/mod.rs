@@ -25,6 +25,7 @@ mod scope;
 mod shape;
 mod signal;
 mod standard;
+mod step_lists;
 mod step_sets;
 mod steps;
 mod terms;
