@@ -42,8 +42,12 @@ system() {
     command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
     command -v cc >/dev/null || install gcc "the linker of Rust and the C tests" || broken=1
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
+    command -v cmake >/dev/null || install cmake "an installed tree is used by it in the tests" || true
+    command -v pkg-config >/dev/null || install pkgconf "likewise" || true
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
+    command -v mpicc >/dev/null || install libopenmpi-dev "the MPI adapter's test" || true
+    command -v mpirun >/dev/null || install openmpi-bin "the MPI adapter's test" || true
     has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true
     [ -e /usr/share/i18n/locales/de_DE ] || install locales "a locale with a decimal comma, for one test" || true
     return $broken

@@ -18,3 +18,10 @@ pub struct Outputs {
     /// Is a report wanted? Its sums over tokens are not formed for nothing.
     pub report: bool,
 }
+
+impl Outputs {
+    /// Is an output wanted that says how many elements a set has, or their mean or deviation?
+    pub fn ask_sums(&self) -> bool {
+        [self.stats_count, self.stats_mean, self.stats_std, self.group_flags].iter().any(Option::is_some)
+    }
+}

@@ -33,7 +33,7 @@ impl Worker<'_> {
                     }
                 });
             }
-            for s in 0..if job.is_head(i) { rollout_streams::COUNT } else { 0 } {
+            for s in rollout_streams::places(if job.is_head(i) { job.sets } else { 0 }) {
                 let slot = slots.of_rollout_stream(s);
                 if slots.batch >> slot & 1 == 1 {
                     if let Some(x) = job.rollout_value(s, i) {
