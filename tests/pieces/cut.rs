@@ -1,4 +1,5 @@
 //! A batch cut into pieces, put before the library call by call.
+#![allow(dead_code)]
 use crate::cases::Rng;
 use crate::harness::{self, Got, How, Ints, Placed, Plan, library};
 use crate::oracle::{Batch, Config, LogProbs, Rollout};
