@@ -102,7 +102,7 @@ fn scans_of_many_tiles_have_the_bits_of_whole_rollouts() {
 /// Two ranks, of which one damages its pieces: every rank is refused alike, and nothing is written.
 #[test]
 fn pieces_that_make_no_whole_rollouts_are_refused_on_every_rank() {
-    let (cfg, batch) = build(&Spec { sizes: vec![3, 2], ..Spec::of(Input::Csr) });
+    let (cfg, batch) = build(&Spec { sizes: vec![3, 2], ..Spec::of(Input::Csr).continuous() });
     let ranks = cut::zigzag(&batch, 2);
     let pieces: Vec<Piece> = ranks.iter().flatten().copied().collect();
     type Damage = fn(&mut Vec<Piece>);
