@@ -12,6 +12,7 @@ pub type Result<T> = std::result::Result<T, Refused>;
 pub const NO_DEVICE: i32 = -300;
 pub const RESOURCE: i32 = -303;
 pub const NOT_YET: i32 = -105;
+pub const COLLECTIVE: i32 = -500;
 
 const CAPACITY: usize = 1024;
 

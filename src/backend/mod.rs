@@ -35,6 +35,11 @@ impl Context {
         self.pool.threads()
     }
 
+    /// Do its plans work on device memory?
+    pub fn is_cuda(&self) -> bool {
+        self.options.cuda
+    }
+
     pub fn simd(&self) -> Simd {
         self.options.simd
     }

@@ -1,4 +1,7 @@
 //! The CUDA backend: in this version the probe alone, which says in words why there is no CUDA context.
+pub mod nccl;
+mod nccl_sys;
+
 use crate::error::{self, Refused};
 use cudarc::driver::sys;
 
