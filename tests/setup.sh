@@ -43,6 +43,7 @@ system() {
     command -v cc >/dev/null || install gcc "the linker of Rust and the C tests" || broken=1
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
     command -v cmake >/dev/null || install cmake "an installed tree is used by it in the tests" || true
+    command -v doxygen >/dev/null || install doxygen "the reference of C and C++ is made by it" || true
     command -v pkg-config >/dev/null || install pkgconf "likewise" || true
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
