@@ -581,9 +581,9 @@ typedef struct passrl_batch {
     int32_t pad_side;
     // Must be 0.
     int32_t reserved0;
-    // Packed: `[R+1]` i32 or i64, not decreasing; may start above 0 (a slice of a longer batch).
+    // Packed: `[R+1]` (with pieces `[P+1]`) i32 or i64, not decreasing; may start above 0 (a slice of a longer batch).
     const struct passrl_view *cu_seqlens;
-    // Padded: tokens of each rollout, `[R]` i32 or i64, 0 to T. NULL: T each, the mask alone says what is there.
+    // Padded: tokens of each rollout, `[R]` i32 or i64, 0 to T; with pieces those of the whole rollout. NULL: T each, the mask alone says what is there.
     const struct passrl_view *lengths;
     // Scope, token-shaped: bool, u8, i32, i64, f32, bf16; nonzero (NaN too) is in scope. NULL: all.
     const struct passrl_view *mask;
@@ -636,8 +636,11 @@ typedef struct passrl_batch {
     const struct passrl_view *step_marks;
     // `step_sets = step_group`: `[S]` i32 or i64, any numbers: steps of a group with equal numbers (equal state) share statistics (GiGPO).
     const struct passrl_view *step_group;
-    // Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
+    // Rollouts in pieces (context parallelism), `[P]` i32 or i64 each, in any order; for plans with `limits.pieces`. Packed layout: `cu_seqlens` is `[P+1]` and token-shaped
+    // views hold the pieces; `lengths [R]` says the whole rollouts' tokens, and slots of a piece beyond them are padding. Per-rollout views stay `[R]`, and steps are given
+    // whole: the same on every rank and in every call that has a piece of the rollout. Row of the rollout that a piece is of;
     const struct passrl_view *piece_rollout;
+    // index of its first token in the rollout; see also `piece_index` and `rollout_index`.
     const struct passrl_view *piece_begin;
     // Exact statistics as bytes. Declared; refused by this version (`stats_mean` and `stats_std` are numbers; partials are exact).
     const void *stats_in;
@@ -654,6 +657,10 @@ typedef struct passrl_batch {
     const struct passrl_view *sum_pi_squared;
     // `token_baseline`: importance ratio of each token, token-shaped as `logp_policy`. NULL: 1.
     const struct passrl_view *token_ratio;
+    // With pieces: number of each piece among those of its rollout, from the rollout's begin, `[P]` i32 or i64, 0 to `limits.rollout_pieces` - 1.
+    const struct passrl_view *piece_index;
+    // With pieces: number of each rollout in the whole batch, the same in every call and on every rank, `[R]` i32 or i64, 0 to `limits.batch_rollouts` - 1. NULL: its row.
+    const struct passrl_view *rollout_index;
 } passrl_batch;
 
 // One section of a partials buffer (`passrl_partials_layout`): reduce it in place and partials of several processes are one. Frozen.
@@ -760,8 +767,12 @@ typedef struct passrl_limits {
     int64_t group_rollouts;
     // Most elements (steps; tokens for kl and `pool = tokens`) of one group; below 2^33, with a leave-one-out standard deviation below 2^17. 0: as `tokens`.
     int64_t group_elements;
-    // Pieces of rollouts of one call. 0: as `rollouts`.
+    // Pieces of rollouts of one call (context parallelism). 0: rollouts come whole; else every batch says its pieces.
     int64_t pieces;
+    // With `pieces`: most pieces of one rollout over all calls and ranks (2 cp in a zigzag). 0: as `pieces`.
+    int64_t rollout_pieces;
+    // With `pieces`: rollouts of the whole batch, over all calls and ranks. 0: as `rollouts`.
+    int64_t batch_rollouts;
 } passrl_limits;
 
 #define PASSRL_OK 0
@@ -902,9 +913,12 @@ PASSRL_API passrl_status passrl_nccl_collective(struct passrl_collective *collec
 // Version of the NCCL that is loaded (22305: 2.23.5), loading it if need be; errors as `passrl_nccl_collective`. Any thread.
 PASSRL_API passrl_status passrl_nccl_version(int32_t *version);
 
-// Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
+// Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
+// one before the whitening (tiles of the scan), for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
 // Any thread.
-PASSRL_API passrl_status passrl_plan_phases(const struct passrl_plan *plan, int32_t *phases);
+PASSRL_API
+passrl_status passrl_plan_phases(const struct passrl_plan *plan,
+                                 int32_t *phases);
 
 // Bytes of a partials buffer of this plan. Any thread.
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);

@@ -10,6 +10,8 @@ mod cases_calls;
 mod cases_config;
 #[path = "hostile/cases_memory.rs"]
 mod cases_memory;
+#[path = "hostile/cases_pieces.rs"]
+mod cases_pieces;
 #[path = "abi/common.rs"]
 mod common;
 #[path = "hostile/findings.rs"]
@@ -26,7 +28,7 @@ use world::World;
 pub type Case = (&'static str, Act, i32, &'static str, fn(&mut World));
 
 fn all() -> Vec<Case> {
-    [cases_calls::cases(), cases_config::cases(), cases_batch::cases(), cases_memory::cases()].concat()
+    [cases_calls::cases(), cases_config::cases(), cases_batch::cases(), cases_memory::cases(), cases_pieces::cases()].concat()
 }
 
 fn function(act: Act) -> &'static str {
@@ -46,13 +48,16 @@ fn function(act: Act) -> &'static str {
 fn the_valid_world_is_valid() {
     let api = Api::load();
     for (name, edit) in
-        [("packed", (|_| ()) as fn(&mut World)), ("padded", World::padded), ("kl", World::kl), ("opd", World::opd), ("gae", World::gae), ("returns", World::returns), ("keyed", World::keyed)]
+        [("packed", (|_| ()) as fn(&mut World)), ("padded", World::padded), ("kl", World::kl), ("opd", World::opd), ("gae", World::gae), ("returns", World::returns), ("keyed", World::keyed), ("pieces", World::pieces)]
     {
         for act in [Act::Run, Act::Add, Act::Apply, Act::Merge, Act::PartialsInit, Act::Plan, Act::Context] {
             let mut w = World::new(&api);
             edit(&mut w);
             if name == "keyed" && !matches!(act, Act::Run | Act::Plan | Act::Context) {
                 continue; // no partials: refused, a case of cases_batch
+            }
+            if name == "pieces" && matches!(act, Act::Apply) {
+                continue; // pieces that the buffer has not seen: refused, a case of cases_pieces
             }
             let status = api.call(&mut w, act);
             assert!(status == PASSRL_OK && w.sentence.is_empty(), "{name}, {act:?}: {status}, {}", w.sentence);

@@ -5,6 +5,8 @@ use super::status::*;
 use super::structs;
 use super::types::*;
 use crate::error::Result;
+use crate::model::batch::Problem;
+use crate::model::context::Memory;
 use crate::{backend, check, refuse};
 use std::ffi::c_void;
 
@@ -22,7 +24,20 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     Ok(plan)
 }
 
-/// Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
+/// Have all pieces come that phase `phase` needs, those of this call among them?
+///
+/// # Safety
+/// The buffer is this call's.
+unsafe fn in_whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory) -> Result<()> {
+    let (Some(layout), true) = (&plan.inner.partials.pieces, phase > 0) else { return Ok(()) };
+    // SAFETY: by the caller's word.
+    let rows = unsafe { layout.table(buffer) };
+    check::pieces::table(rows, &plan.inner.limits)?;
+    check::pieces::known(rows, problem, &plan.inner.limits)
+}
+
+/// Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
+/// one before the whitening (tiles of the scan), for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
 /// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_phases(plan: *const passrl_plan, phases: *mut i32) -> passrl_status {
@@ -96,6 +111,7 @@ pub unsafe extern "C" fn passrl_partials_add(
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
+            in_whole(plan, phase, &problem, partials)?;
             backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
         }
         Ok(PASSRL_OK)
@@ -186,6 +202,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
+            in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
             finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory))
         }
     })

@@ -64,7 +64,11 @@ unsafe fn make(context: *const passrl_context, config: *const passrl_config, lim
     if over_ranks {
         check::estimators::in_pieces(&config)?;
     }
-    let plan = Plan::create(config, limits, context.threads(), context.simd())?;
+    let mut plan = Plan::create(config, limits, context.threads(), context.simd())?;
+    if plan.partials.pieces.is_some() && !over_ranks {
+        // One call takes the phases one after the other, as the only rank.
+        plan.spread(0, 0);
+    }
     context.start_threads()?;
     Ok(plan)
 }
@@ -182,6 +186,9 @@ pub unsafe extern "C" fn passrl_plan_run(
                 return comm.run(plan, batch, outputs, workspace, workspace_bytes, stream);
             }
             let (problem, sinks, memory, report) = prepare(plan, batch, outputs, workspace, workspace_bytes, stream)?;
+            if plan.inner.partials.pieces.is_some() {
+                return finish(report, &super::ranks::alone(plan, &problem, &sinks, memory)?);
+            }
             if plan.inner.config.strict {
                 check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
             }

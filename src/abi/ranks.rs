@@ -4,7 +4,9 @@ use super::structs;
 use super::types::*;
 use crate::backend::cpu::ranks::Exchange;
 use crate::error::Result;
+use crate::model::batch::Problem;
 use crate::model::context::Memory;
+use crate::model::outputs::Outputs;
 use crate::model::ranks::{self, Header, WORDS};
 use crate::model::report::Report;
 use crate::plan::Plan;
@@ -15,6 +17,19 @@ use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// A run of a plan without a collective whose rollouts come in pieces: the phases, with nobody to exchange with.
+pub fn alone(plan: &passrl_plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Result<Report> {
+    let header = Header { plan: plan.inner.partials.fingerprint as i32, call: 0, refused: 0, forms: check::ranks::forms(problem), note: Header::SUMS };
+    let exchange = Exchange {
+        header: header.words(),
+        reduce: &|_: &Message, _: Memory| Ok(()),
+        agreed: &check::ranks::header,
+        pieces: &|rows: &[i64]| check::pieces::table(rows, &plan.inner.limits),
+        strict: &|found: &Report| check::report::strict(found),
+    };
+    backend::run_ranks(&plan.context, &plan.inner, problem, outputs, memory, &exchange)
+}
 
 pub struct Comm {
     of: passrl_collective,
@@ -153,6 +168,7 @@ impl Comm {
                 self.reduce(at, m.section.count, m.section.dtype, m.section.op, m.what)
             },
             agreed: &check::ranks::header,
+            pieces: &|rows: &[i64]| check::pieces::table(rows, &plan.inner.limits),
             strict: &|found: &Report| check::report::strict(found),
         };
         let found = backend::run_ranks(&plan.context, &plan.inner, &problem, &sinks, memory, &exchange)?;

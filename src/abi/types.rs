@@ -184,8 +184,12 @@ pub struct passrl_limits {
     pub group_rollouts: i64,
     /// Most elements (steps; tokens for kl and `pool = tokens`) of one group; below 2^33, with a leave-one-out standard deviation below 2^17. 0: as `tokens`.
     pub group_elements: i64,
-    /// Pieces of rollouts of one call. 0: as `rollouts`.
+    /// Pieces of rollouts of one call (context parallelism). 0: rollouts come whole; else every batch says its pieces.
     pub pieces: i64,
+    /// With `pieces`: most pieces of one rollout over all calls and ranks (2 cp in a zigzag). 0: as `pieces`.
+    pub rollout_pieces: i64,
+    /// With `pieces`: rollouts of the whole batch, over all calls and ranks. 0: as `rollouts`.
+    pub batch_rollouts: i64,
 }
 
 /// One batch: views of the caller's memory. Fill with `passrl_batch_init`, then set what there is. R rollouts, G groups, N tokens.
@@ -208,9 +212,9 @@ pub struct passrl_batch {
     pub pad_side: i32,
     /// Must be 0.
     pub reserved0: i32,
-    /// Packed: `[R+1]` i32 or i64, not decreasing; may start above 0 (a slice of a longer batch).
+    /// Packed: `[R+1]` (with pieces `[P+1]`) i32 or i64, not decreasing; may start above 0 (a slice of a longer batch).
     pub cu_seqlens: *const passrl_view,
-    /// Padded: tokens of each rollout, `[R]` i32 or i64, 0 to T. NULL: T each, the mask alone says what is there.
+    /// Padded: tokens of each rollout, `[R]` i32 or i64, 0 to T; with pieces those of the whole rollout. NULL: T each, the mask alone says what is there.
     pub lengths: *const passrl_view,
     /// Scope, token-shaped: bool, u8, i32, i64, f32, bf16; nonzero (NaN too) is in scope. NULL: all.
     pub mask: *const passrl_view,
@@ -263,8 +267,11 @@ pub struct passrl_batch {
     pub step_marks: *const passrl_view,
     /// `step_sets = step_group`: `[S]` i32 or i64, any numbers: steps of a group with equal numbers (equal state) share statistics (GiGPO).
     pub step_group: *const passrl_view,
-    /// Rollouts in pieces (context parallelism): `[P]` each. Declared; refused by this version.
+    /// Rollouts in pieces (context parallelism), `[P]` i32 or i64 each, in any order; for plans with `limits.pieces`. Packed layout: `cu_seqlens` is `[P+1]` and token-shaped
+    /// views hold the pieces; `lengths [R]` says the whole rollouts' tokens, and slots of a piece beyond them are padding. Per-rollout views stay `[R]`, and steps are given
+    /// whole: the same on every rank and in every call that has a piece of the rollout. Row of the rollout that a piece is of;
     pub piece_rollout: *const passrl_view,
+    /// index of its first token in the rollout; see also `piece_index` and `rollout_index`.
     pub piece_begin: *const passrl_view,
     /// Exact statistics as bytes. Declared; refused by this version (`stats_mean` and `stats_std` are numbers; partials are exact).
     pub stats_in: *const c_void,
@@ -281,6 +288,10 @@ pub struct passrl_batch {
     pub sum_pi_squared: *const passrl_view,
     /// `token_baseline`: importance ratio of each token, token-shaped as `logp_policy`. NULL: 1.
     pub token_ratio: *const passrl_view,
+    /// With pieces: number of each piece among those of its rollout, from the rollout's begin, `[P]` i32 or i64, 0 to `limits.rollout_pieces` - 1.
+    pub piece_index: *const passrl_view,
+    /// With pieces: number of each rollout in the whole batch, the same in every call and on every rank, `[R]` i32 or i64, 0 to `limits.batch_rollouts` - 1. NULL: its row.
+    pub rollout_index: *const passrl_view,
 }
 
 /// Where results go: views of the caller's memory, NULL for what is not wanted (`advantages` is always wanted). Fill with `passrl_outputs_init`.
@@ -435,7 +446,7 @@ const _: () = {
     assert!(size_of::<passrl_view>() == 56);
     assert!(size_of::<passrl_stream>() == 128);
     assert!(size_of::<passrl_config>() == 22 * 4 + 8 * 8 + 16 * 128 + 8 * 4 + 8 * 8);
-    assert!(size_of::<passrl_limits>() == 72);
+    assert!(size_of::<passrl_limits>() == 88);
     assert!(size_of::<passrl_section>() == 24);
     assert!(size_of::<passrl_report>() == 168);
 };

@@ -33,7 +33,6 @@ impl Tokens {
 /// What this version declares and does not serve.
 fn not_yet(b: &passrl_batch) -> Result<()> {
     for (given, name, with) in [
-        (!b.piece_rollout.is_null() || !b.piece_begin.is_null(), "piece_rollout", "context parallelism"),
         (!b.stats_in.is_null() || b.stats_in_bytes != 0, "stats_in", "statistics as bytes (numbers: stats_mean, stats_std)"),
     ] {
         if given {
@@ -122,25 +121,30 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
     };
     // SAFETY: the views are the caller's by the contract; likewise throughout.
     unsafe {
-        let cu_seqlens = view::optional(b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(rollouts + 1))?;
-        let lengths = view::optional(b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?;
+        let pieces = super::pieces::pieces(b, rollouts, packed, limits)?;
+        let units = pieces.map_or(rollouts, |p| p.count);
+        let cu_seqlens = view::optional(b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(units + 1))?;
+        let lengths = view::optional(b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| pieces.is_none());
         let extents = match (packed, cu_seqlens, lengths) {
             (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
-            (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", rollouts + 1),
+            (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", units + 1),
             (true, _, Some(_)) => return refuse!(PASSRL_ERR_CONFLICT, "batch.lengths is given in the packed layout; cu_seqlens says the lengths"),
             (false, None, lengths) => Extents::Padded { lengths, pad_left },
             (false, Some(_), _) => return refuse!(PASSRL_ERR_CONFLICT, "batch.cu_seqlens is given in the padded layout; use lengths"),
         };
         // Without token-shaped memory the offsets alone say how far the tokens reach.
         let last = match &extents {
-            Extents::Packed { cu_seqlens } => Some(cu_seqlens.int(rollouts)),
+            Extents::Packed { cu_seqlens } => Some(cu_seqlens.int(units)),
             Extents::Padded { lengths, .. } => lengths.map(|l| (0..rollouts).map(|i| l.int(i)).max().unwrap_or(0)),
         };
         let slots = slots(b, packed, hint, last)?;
-        offsets::extents(&extents, rollouts, slots, limits)?;
+        offsets::extents(&extents, units, slots, limits, pieces.is_some())?;
         let tokens = Tokens { packed, rollouts, slots };
         let steps = steps(b, rollouts, limits)?;
         let (process, num_process) = process(b, config, &tokens, &steps)?;
+        if pieces.is_some() {
+            super::pieces::forms(&process, &steps, !b.step_marks.is_null(), config)?;
+        }
         let line = |view, name, types| view::optional(view, name, types, Want::Line(rollouts));
 
         let mut rollout_streams = [None; 12];
@@ -230,6 +234,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             behavior,
             step_group,
             baseline_inputs,
+            pieces,
         })
     }
 }

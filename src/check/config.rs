@@ -205,7 +205,7 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
     };
     let or = |value: usize, default: usize| if value == 0 { default } else { value };
     let (rollouts, tokens) = (at_least("rollouts", l.rollouts)?, at_least("tokens", l.tokens)?);
-    at_least("pieces", l.pieces)?;
+    let pieces = at_least("pieces", l.pieces)?;
     let limits = Limits {
         rollouts,
         groups: or(at_least("groups", l.groups)?, rollouts),
@@ -214,7 +214,11 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
         steps: or(at_least("steps", l.steps)?, tokens),
         group_rollouts: or(at_least("group_rollouts", l.group_rollouts)?, rollouts),
         group_elements: or(at_least("group_elements", l.group_elements)?, tokens),
+        pieces,
+        rollout_pieces: or(at_least("rollout_pieces", l.rollout_pieces)?, pieces),
+        batch_rollouts: or(at_least("batch_rollouts", l.batch_rollouts)?, rollouts),
     };
+    super::pieces::limits(&limits, config)?;
     // Sums are exact in 64-bit integers up to here (numerics contract): 46 bits a value for a group's rollouts, 30 for tokens and steps.
     const ROLLOUTS: usize = 1 << 17;
     const TOKENS: usize = 1 << 33;

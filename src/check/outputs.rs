@@ -43,6 +43,9 @@ pub unsafe fn outputs(o: &passrl_outputs, problem: &Problem) -> Result<Outputs> 
             rollout_flags: view::output(o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?,
             report: !o.report.is_null(),
         };
+        if problem.pieces.is_some() {
+            super::pieces::outputs(&outputs)?;
+        }
         apart(&outputs, problem)?;
         Ok(outputs)
     }
@@ -154,6 +157,11 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
         ("logp_policy", p.baseline_inputs.map(|b| b.policy), true),
         ("sum_pi_squared", p.baseline_inputs.map(|b| b.sum_pi_squared), false),
         ("token_ratio", p.baseline_inputs.and_then(|b| b.ratio), false),
+        ("piece_rollout", p.pieces.map(|p| p.rollout), false),
+        ("piece_begin", p.pieces.map(|p| p.begin), false),
+        ("piece_index", p.pieces.map(|p| p.index), false),
+        ("lengths", p.pieces.map(|p| p.lengths), false),
+        ("rollout_index", p.pieces.and_then(|p| p.numbers), false),
     ]
     .into_iter()
     .chain(rollout_streams)

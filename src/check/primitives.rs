@@ -27,6 +27,9 @@ const NO_LIMITS: Limits = Limits {
     steps: 1 << 40,
     group_rollouts: MOST,
     group_elements: MOST,
+    pieces: 0,
+    rollout_pieces: 0,
+    batch_rollouts: 0,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,6 +147,7 @@ pub unsafe fn call<const I: usize, const O: usize>(
         behavior: None,
         step_group: None,
         baseline_inputs: None,
+        pieces: None,
     };
     // SAFETY: the views are the caller's by the contract; likewise below.
     unsafe {
@@ -241,7 +245,7 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
             return refuse!(PASSRL_ERR_SHAPE, "{name} has {slots} token slots; it must be 0 or more");
         };
         problem.slots = slots;
-        offsets::extents(&problem.extents, rollouts, slots, &NO_LIMITS)?;
+        offsets::extents(&problem.extents, rollouts, slots, &NO_LIMITS, false)?;
         let want = Tokens { packed, rollouts, slots }.want();
         problem.mask = view::optional(b.mask, "batch.mask", view::MASKS, want)?;
     }

@@ -23,7 +23,10 @@ pub fn collective(c: &passrl_collective) -> Result<()> {
 
 /// What all ranks must have the same: size, numerics, configuration, each limit.
 pub fn agreed_of(size: i32, numerics: u32, config: &Config, l: &Limits) -> [i64; 3 + LIMITS.len()] {
-    let limits = [l.rollouts, l.groups, l.tokens, l.rollout_tokens, l.steps, l.group_rollouts, l.group_elements].map(|x| x as i64);
+    let limits = [
+        l.rollouts, l.groups, l.tokens, l.rollout_tokens, l.steps, l.group_rollouts, l.group_elements, l.pieces, l.rollout_pieces, l.batch_rollouts,
+    ]
+    .map(|x| x as i64);
     let mut all = [0; 3 + LIMITS.len()];
     // Any number but the least, of which there is no complement above it.
     all[..3].copy_from_slice(&[size as i64, numerics as i64, (hash(&format!("{config:?}")) >> 1) as i64]);

@@ -47,8 +47,22 @@ pub struct BaselineInputs {
     pub ratio: Option<Array>,
 }
 
+/// Rollouts in pieces (context parallelism): what a piece is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    pub count: usize,
+    /// `[P]`: row of the per-rollout arrays, index of its first token in the rollout, number among the rollout's pieces.
+    pub rollout: Array,
+    pub begin: Array,
+    pub index: Array,
+    /// `[R]`: tokens of the whole rollouts; their numbers in the whole batch (`None`: the row).
+    pub lengths: Array,
+    pub numbers: Option<Array>,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Problem {
+    /// Rows of the per-rollout arrays.
     pub rollouts: usize,
     pub groups: usize,
     /// Token slots of token-shaped arrays: `[slots]` packed (N), `[R, slots]` padded (T).
@@ -87,6 +101,7 @@ pub struct Problem {
     pub step_group: Option<Array>,
     /// `token_baseline`: what its weights are made of.
     pub baseline_inputs: Option<BaselineInputs>,
+    pub pieces: Option<Pieces>,
 }
 
 /// A rollout's place in token-shaped arrays.
@@ -98,6 +113,11 @@ pub struct Extent {
     pub flat: bool,
     /// First slot of workspace arrays.
     pub slot: usize,
+    /// Slots after it that hold no token (of a piece that reaches beyond its rollout's end).
+    pub tail: usize,
+    /// Index of its first token in the rollout, whose tokens are `whole`.
+    pub begin: usize,
+    pub whole: usize,
 }
 
 impl Extent {
@@ -111,16 +131,48 @@ impl Problem {
         matches!(self.extents, Extents::Packed { .. })
     }
 
+    /// Extents of a call: a rollout each, or a piece.
+    pub fn units(&self) -> usize {
+        self.pieces.map_or(self.rollouts, |p| p.count)
+    }
+
+    /// Row of unit i in the per-rollout arrays.
+    pub fn row(&self, i: usize) -> usize {
+        // Rows have been seen to be in range; a caller who changes them under way gets a wrong one, nothing worse.
+        self.pieces.map_or(i, |p| (p.rollout.int(i).max(0) as usize).min(self.rollouts.saturating_sub(1)))
+    }
+
+    /// Group of a row.
+    pub fn group(&self, row: usize) -> usize {
+        match self.grouping {
+            Groups::Index(index) => (index.int(row).max(0) as usize).min(self.groups.saturating_sub(1)),
+            Groups::Constant(n) => row / n,
+            Groups::Offsets(offsets) => {
+                let (mut low, mut high) = (0, self.groups);
+                while low + 1 < high {
+                    let middle = (low + high) / 2;
+                    (low, high) = if offsets.int(middle) as usize <= row { (middle, high) } else { (low, middle) };
+                }
+                low
+            }
+        }
+    }
+
     pub fn extent(&self, i: usize) -> Extent {
         match self.extents {
             Extents::Packed { cu_seqlens } => {
-                let (begin, end) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
-                Extent { row: i, column: begin, len: end - begin, flat: true, slot: begin - cu_seqlens.int(0) as usize }
+                let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
+                let (begin, whole) = match &self.pieces {
+                    None => (0, to - from),
+                    Some(p) => (p.begin.int(i).max(0) as usize, p.lengths.int(self.row(i)).max(0) as usize),
+                };
+                let len = whole.saturating_sub(begin).min(to - from);
+                Extent { row: i, column: from, len, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: to - from - len, begin, whole }
             }
             Extents::Padded { lengths, pad_left } => {
                 let len = lengths.map_or(self.slots, |l| l.int(i) as usize);
                 let column = if pad_left { self.slots - len } else { 0 };
-                Extent { row: i, column, len, flat: false, slot: i * self.slots + column }
+                Extent { row: i, column, len, flat: false, slot: i * self.slots + column, tail: 0, begin: 0, whole: len }
             }
         }
     }

@@ -181,4 +181,15 @@ pub struct Limits {
     pub steps: usize,
     pub group_rollouts: usize,
     pub group_elements: usize,
+    /// Pieces of rollouts of one call; 0: rollouts come whole.
+    pub pieces: usize,
+    pub rollout_pieces: usize,
+    pub batch_rollouts: usize,
+}
+
+impl Limits {
+    /// Extents of one call.
+    pub fn units(&self) -> usize {
+        self.rollouts.max(self.pieces)
+    }
 }

@@ -5,6 +5,7 @@ pub mod config;
 pub mod context;
 pub mod flags;
 pub mod outputs;
+pub mod pieces;
 pub mod presets;
 pub mod primitives;
 pub mod ranks;

@@ -39,7 +39,9 @@ impl Header {
 }
 
 /// Limits by name, in the order of `creation`.
-pub const LIMITS: [&str; 7] = ["rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements"];
+pub const LIMITS: [&str; 10] = [
+    "rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces", "rollout_pieces", "batch_rollouts",
+];
 
 /// Words of the message of a plan's creation: refusal, then number and complement of size, numerics version, configuration, limits.
 pub const CREATION: usize = 1 + 2 * (3 + LIMITS.len());

@@ -1,5 +1,6 @@
 //! A plan: configuration and limits turned into decisions, once. Pure host code; no pointers, no device.
 pub mod partials;
+pub mod pieces;
 pub mod primitives;
 pub mod ranks;
 pub mod workspace;
@@ -169,7 +170,7 @@ impl Plan {
                 line(format!("  phase {phase}: {op} of {} {dtype}, {} bytes, at {}", s.count, s.count * each, s.offset));
             }
         }
-        if let Some(ranks) = &self.ranks {
+        if let Some(ranks) = self.ranks.as_ref().filter(|r| r.size > 0) {
             t += &ranks.describe();
         }
         t

@@ -1,5 +1,6 @@
 //! Partials: a batch's statistics as sections of integers that add or take the maximum, in any order.
 use super::Slots;
+use super::pieces::Exchange;
 use crate::model::config::{Chunk, Config, Kind, Limits, Whiten};
 use crate::model::context::Memory;
 use crate::model::ranks::hash;
@@ -24,6 +25,23 @@ const EMPTY: Section = Section { offset: 0, count: 0, dtype: I64, op: SUM };
 /// First word of every buffer.
 const MAGIC: u64 = u64::from_le_bytes(*b"passrl-p");
 
+/// What a phase takes in. Those of pieces are there where rollouts come in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// What stands at the edges of the pieces.
+    Edges,
+    Maxima,
+    Sums,
+    /// Chunks that end in each piece, where they are not known by `Sums`.
+    Chunks,
+    /// Tiles of the scan.
+    Scan,
+    WhitenMaxima,
+    WhitenSums,
+}
+
+const MOST_STAGES: usize = 7;
+
 /// Layout of a plan's partials buffer: header, then the sections of each phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Partials {
@@ -44,6 +62,8 @@ pub struct Partials {
     second: Section,
     whiten_extremes: Section,
     whiten_sums: Section,
+    pub pieces: Option<Exchange>,
+    stages: [Stage; MOST_STAGES],
 }
 
 /// What is known of one group: of a call alone, or of all that a buffer has seen.
@@ -101,16 +121,36 @@ impl Partials {
         let sums = take(limits.groups * words, I64, SUM);
         let table = take(limits.groups * positions * 2, I64, SUM);
         let batch_sums = take(7 * batch, I64, SUM);
+        let pieces = Exchange::new(limits, &mut |count| take(count, I64, SUM));
         let second = take(if slots.runner_up != 0 { limits.groups * slots.count } else { 0 }, I32, MAX);
         let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
         let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
         let bytes = at;
+        let mut stages = [Stage::Maxima; MOST_STAGES];
+        let mut phases = 0;
+        for (there, stage) in [
+            (pieces.is_some(), Stage::Edges),
+            (true, Stage::Maxima),
+            (true, Stage::Sums),
+            (pieces.is_some() && by_value, Stage::Chunks),
+            (pieces.is_some(), Stage::Scan),
+            (whitens, Stage::WhitenMaxima),
+            (whitens, Stage::WhitenSums),
+        ] {
+            if there {
+                stages[phases] = stage;
+                phases += 1;
+            }
+        }
         // Over what the bits and the layout depend on.
-        let fingerprint = hash(&format!("layout 3 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens));
+        let mut layout = format!("layout 3 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
+        if pieces.is_some() {
+            layout += &format!(" rollout_pieces {} batch_rollouts {}", limits.rollout_pieces, limits.batch_rollouts);
+        }
         Partials {
             bytes,
-            phases: if whitens { 4 } else { 2 },
-            fingerprint,
+            phases,
+            fingerprint: hash(&layout),
             slots: slots.count,
             groups: limits.groups,
             words,
@@ -123,7 +163,13 @@ impl Partials {
             second,
             whiten_extremes,
             whiten_sums,
+            pieces,
+            stages,
         }
+    }
+
+    pub fn stage(&self, phase: usize) -> Stage {
+        self.stages[..self.phases][phase]
     }
 
     pub fn header(&self) -> [u64; 4] {
@@ -132,13 +178,22 @@ impl Partials {
 
     /// Sections of a phase that an all-reduce combines.
     pub fn sections(&self, phase: usize) -> Vec<Section> {
-        let all = match phase {
-            0 => vec![self.extremes, self.batch_extremes],
-            1 => vec![self.sums, self.table, self.batch_sums, self.second],
-            2 => vec![self.whiten_extremes],
-            _ => vec![self.whiten_sums],
+        let (edges, chunks, scan) = self.pieces.map_or((EMPTY, EMPTY, EMPTY), |p| (p.edges, p.chunks, p.scan));
+        let all = match self.stage(phase) {
+            Stage::Edges => vec![edges],
+            Stage::Maxima => vec![self.extremes, self.batch_extremes],
+            Stage::Sums => vec![self.sums, self.table, self.batch_sums, if self.counts_apart() { EMPTY } else { chunks }, self.second],
+            Stage::Chunks => vec![chunks],
+            Stage::Scan => vec![scan],
+            Stage::WhitenMaxima => vec![self.whiten_extremes],
+            Stage::WhitenSums => vec![self.whiten_sums],
         };
         all.into_iter().filter(|s| s.count > 0).collect()
+    }
+
+    /// Are chunks counted in a phase of their own (their edges follow from sums of the group)?
+    fn counts_apart(&self) -> bool {
+        self.stages[..self.phases].contains(&Stage::Chunks)
     }
 
     /// The sections of a phase of one type and operator as one; what lies between them is padding, which both operators leave as it is.

@@ -1,13 +1,13 @@
 //! A plan of one rank among several: where its statistics lie in the workspace and which messages a run sends.
-use super::partials::{I32, I64, MAX, SUM, Section};
+use super::partials::{I32, I64, MAX, SUM, Section, Stage};
 use super::Plan;
 use crate::model::config::{Chunk, CountBy, Kind};
 use crate::model::context::Memory;
 use crate::model::ranks::WORDS;
 use crate::numerics::exact::ROLLOUT_BITS;
 
-/// The most messages of a run: maxima, sums, second largest values, strict, two of whitening.
-const MOST: usize = 6;
+/// The most messages of a run: header and edges of pieces, maxima, sums, second largest values, strict, chunks and tiles of pieces, two of whitening.
+const MOST: usize = 10;
 
 /// One call of the caller's all-reduce. Offsets are those of the statistics' buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Ranks {
 }
 
 impl Plan {
-    /// Makes it one rank's plan: the workspace grows by the statistics.
+    /// Makes it one rank's plan: the workspace grows by the statistics. Size 0: no communicator, the phases one after the other.
     pub fn spread(&mut self, rank: i32, size: i32) {
         let offset = self.workspace.bytes.next_multiple_of(64);
         self.workspace.bytes = (offset + self.partials.bytes).next_multiple_of(64);
@@ -51,17 +51,29 @@ impl Plan {
                 ranks.count += 1;
             }
         };
-        // The header's words stand where a buffer of partials has its fingerprint, right before the maxima.
-        let maxima = p.joined(0, I32, MAX);
-        add(0, "header and maxima", Section { offset: 0, count: maxima.offset / 4 + maxima.count, ..maxima });
-        add(1, "sums", p.joined(1, I64, SUM));
-        add(1, "second largest values", p.joined(1, I32, MAX));
-        if self.config.strict {
-            add(1, "findings (strict)", Section { offset: 0, count: WORDS, dtype: I32, op: MAX });
-        }
-        for phase in 2..p.phases {
-            add(phase, "maxima of whitening", p.joined(phase, I32, MAX));
-            add(phase, "sums of whitening", p.joined(phase, I64, SUM));
+        let header = Section { offset: 0, count: WORDS, dtype: I32, op: MAX };
+        for phase in 0..p.phases {
+            let (maxima, sums) = (p.joined(phase, I32, MAX), p.joined(phase, I64, SUM));
+            match p.stage(phase) {
+                Stage::Edges => {
+                    add(phase, "header", header);
+                    add(phase, "edges of pieces", sums);
+                }
+                // The header's words stand where a buffer of partials has its fingerprint, right before the maxima.
+                Stage::Maxima if phase == 0 => add(phase, "header and maxima", Section { offset: 0, count: maxima.offset / 4 + maxima.count, ..maxima }),
+                Stage::Maxima => add(phase, "maxima", maxima),
+                Stage::Sums => {
+                    add(phase, "sums", sums);
+                    add(phase, "second largest values", maxima);
+                    if self.config.strict {
+                        add(phase, "findings (strict)", header);
+                    }
+                }
+                Stage::Chunks => add(phase, "chunks of pieces", sums),
+                Stage::Scan => add(phase, "tiles of pieces", sums),
+                Stage::WhitenMaxima => add(phase, "maxima of whitening", maxima),
+                Stage::WhitenSums => add(phase, "sums of whitening", sums),
+            }
         }
         self.ranks = Some(ranks);
     }
@@ -70,7 +82,9 @@ impl Plan {
     fn maxima_alone(&self, size: usize) -> bool {
         let (config, limits) = (&self.config, &self.limits);
         let by_sums = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
+        // Of pieces the chunks are counted beside the sums.
         !by_sums
+            && limits.pieces == 0
             && self.slots.batch == 0
             && (0..self.slots.count).all(|slot| {
                 let row = &config.streams[self.slots.row(slot)];

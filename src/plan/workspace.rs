@@ -25,6 +25,15 @@ pub struct Rollout {
     pub flags: u32,
     /// Bits of `state`.
     pub state: u32,
+    /// Tokens in scope of the whole rollout, where this is a piece of it.
+    pub total: u32,
+}
+
+impl Rollout {
+    /// Chunks that end here: of a piece the last may go on in another.
+    pub fn own_chunks(&self) -> usize {
+        (self.chunks - u32::from(self.state & state::OPEN != 0)) as usize
+    }
 }
 
 /// A step of a group, to be sorted by its state.
@@ -51,6 +60,10 @@ pub mod state {
     /// A value that no list holds is infinite, or NaN where that is an error.
     pub const INFINITE: u32 = 32;
     pub const NAN: u32 = 64;
+    /// Of a piece: its last chunk goes on in a later one.
+    pub const OPEN: u32 = 128;
+    /// Likewise its last step, which is listed here all the same (`pool = tokens`).
+    pub const OPEN_STEP: u32 = 256;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +144,7 @@ impl Carver {
 
 impl Workspace {
     pub fn new(config: &Config, limits: &Limits, slots: &Slots, threads: usize) -> Workspace {
-        let (r, n, t) = (limits.rollouts, limits.tokens, limits.rollout_tokens);
+        let (r, n, t) = (limits.units(), limits.tokens, limits.rollout_tokens);
         let prm = config.kind == Kind::Prm;
         let if_ = |wanted: bool, count: usize| if wanted { count } else { 0 };
         let mut c = Carver(0);

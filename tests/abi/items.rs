@@ -38,14 +38,14 @@ pub const LAYOUTS: &[Layout] = layouts! {
         step_value token_baseline kl_coef kl_log_ratio_clamp kl_clamp lam_returns lam_length_alpha step_gamma rho_clip c_clip
     }
     passrl_limits {
-        struct_size reserved0 rollouts groups tokens rollout_tokens steps group_rollouts group_elements pieces
+        struct_size reserved0 rollouts groups tokens rollout_tokens steps group_rollouts group_elements pieces rollout_pieces batch_rollouts
     }
     passrl_batch {
         struct_size layout num_rollouts num_groups row_tokens pad_side reserved0 cu_seqlens lengths mask group_index group_offsets
         group_size outcome format extra format_ok in_stats absent baselines bootstrap signal logp_policy logp_teacher logp_base
         logp_reference values token_rewards chunk_ends step_offsets step_ends step_begins step_scores step_marks step_group
         piece_rollout piece_begin stats_in stats_in_bytes rollout_lam logp_behavior
-        stats_mean stats_std sum_pi_squared token_ratio
+        stats_mean stats_std sum_pi_squared token_ratio piece_index rollout_index
     }
     passrl_outputs {
         struct_size reserved0 advantages returns path_scores num_chunks chunk_ends chunk_values stats_count stats_mean stats_std

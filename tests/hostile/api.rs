@@ -130,6 +130,7 @@ impl Api {
             "batch.stats_mean" => w.batch.stats_mean; "batch.stats_std" => w.batch.stats_std;
             "batch.sum_pi_squared" => w.batch.sum_pi_squared; "batch.token_ratio" => w.batch.token_ratio;
             "batch.piece_rollout" => w.batch.piece_rollout; "batch.piece_begin" => w.batch.piece_begin;
+            "batch.piece_index" => w.batch.piece_index; "batch.rollout_index" => w.batch.rollout_index;
             "advantages" => w.outputs.advantages; "returns" => w.outputs.returns; "path_scores" => w.outputs.path_scores;
             "num_chunks" => w.outputs.num_chunks; "chunk_ends" => w.outputs.chunk_ends; "chunk_values" => w.outputs.chunk_values;
             "stats_count" => w.outputs.stats_count; "stats_mean" => w.outputs.stats_mean; "stats_std" => w.outputs.stats_std;

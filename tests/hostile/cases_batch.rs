@@ -159,8 +159,6 @@ pub fn cases() -> Vec<Case> {
         ("rollout_lam_short", Run, PASSRL_ERR_SHAPE, "batch.rollout_lam has 1 elements; it must have 6", |w| { w.gae(); w.floats("batch.rollout_lam", PASSRL_F64, &[0.5]) }),
         ("token_rewards_and_gae_over_chunks", Run, PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks", |w| { w.gae(); w.config.gae_over = PASSRL_GAE_CHUNKS; w.floats("batch.token_rewards", PASSRL_F32, &[0.0; 24]) }),
         // Declared, not served.
-        ("piece_rollout_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_rollout", PASSRL_I32, &[0; 6])),
-        ("piece_begin_not_yet", Run, PASSRL_ERR_NOT_YET, "batch.piece_rollout is given", |w| w.ints("batch.piece_begin", PASSRL_I32, &[0; 6])),
         ("given_mean_missing", Run, PASSRL_ERR_NULL, "batch.stats_mean is NULL; config.outcome.center = given needs baselines, one a rollout, or stats_mean", |w| { w.given(0.5, 1.0); w.drop(&["batch.stats_mean"]) }),
         ("given_std_missing", Run, PASSRL_ERR_NULL, "batch.stats_std is NULL; config.outcome.scale = given needs a standard deviation a group", |w| { w.given(0.5, 1.0); w.drop(&["batch.stats_std"]) }),
         ("given_mean_of_format_missing", Run, PASSRL_ERR_NULL, "batch.stats_mean is NULL; config.format.center = given needs stats_mean, one a group", |w| { w.config.streams[5].center = PASSRL_CENTER_GIVEN; w.floats("batch.baselines", PASSRL_F32, &[0.0; 6]) }),

@@ -167,7 +167,7 @@ pub fn cases() -> Vec<Case> {
         ("config_size_garbage", Plan, PASSRL_ERR_STRUCT_SIZE, "struct_size is 4294967295", |w| w.config.struct_size = u32::MAX),
         ("config_newer_bytes", Plan, PASSRL_ERR_STRUCT_SIZE, "config: passrl_config of 2312 bytes is newer than this library's (2296 bytes), and byte 2299 is set", |w| { w.config.struct_size = CONFIG + 16; w.config_tail[3] = 1 }),
         ("limits_size_7", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_limits.struct_size is 7", |w| w.limits.struct_size = 7),
-        ("limits_newer_bytes", Plan, PASSRL_ERR_STRUCT_SIZE, "88 bytes is newer than this library's (72 bytes), and byte 87 is set", |w| { w.limits.struct_size = 88; w.limits_tail[15] = 1 }),
+        ("limits_newer_bytes", Plan, PASSRL_ERR_STRUCT_SIZE, "104 bytes is newer than this library's (88 bytes), and byte 103 is set", |w| { w.limits.struct_size = 104; w.limits_tail[15] = 1 }),
         ("batch_size_0", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_batch.struct_size is 0", |w| w.batch.struct_size = 0),
         ("batch_size_garbage", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_batch.struct_size is 65537", |w| w.batch.struct_size = 65537),
         ("batch_newer_bytes", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_batch of ", |w| { w.batch.struct_size += 8; w.batch_tail[0] = 255 }),

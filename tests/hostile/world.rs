@@ -276,6 +276,17 @@ impl World {
         self.floats("batch.sum_pi_squared", PASSRL_F64, &[0.5; 24]);
     }
 
+    /// Rollout 0 in two pieces, the others in one.
+    pub fn pieces(&mut self) {
+        (self.limits.pieces, self.limits.rollout_pieces) = (8, 2);
+        self.drop(&["chunk_ends", "chunk_values"]);
+        self.ints("batch.cu_seqlens", PASSRL_I32, &[0, 2, 4, 7, 12, 16, 19, 24]);
+        self.ints("batch.lengths", PASSRL_I64, &[4, 3, 5, 4, 3, 5]);
+        self.ints("batch.piece_rollout", PASSRL_I32, &[0, 0, 1, 2, 3, 4, 5]);
+        self.ints("batch.piece_begin", PASSRL_I64, &[2, 0, 0, 0, 0, 0, 0]);
+        self.ints("batch.piece_index", PASSRL_I32, &[1, 0, 0, 0, 0, 0, 0]);
+    }
+
     pub fn gae(&mut self) {
         self.config.credit = PASSRL_CREDIT_GAE;
         self.config.k = 0.0;

@@ -12,7 +12,7 @@ use std::sync::{Barrier, Mutex};
 pub type Message = (usize, i32, i32);
 
 /// Message of a plan's creation.
-pub const CREATION: Message = (21, PASSRL_I64, PASSRL_REDUCE_MAX);
+pub const CREATION: Message = (27, PASSRL_I64, PASSRL_REDUCE_MAX);
 
 /// Message after it where configurations differ.
 pub const FIELDS: Message = (536, PASSRL_I64, PASSRL_REDUCE_MAX);

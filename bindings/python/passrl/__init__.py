@@ -28,6 +28,7 @@ from .errors import (
 )
 from .group_primitives import Flags, group_flags, group_standardize
 from .partials import Partials, Section
+from .pieces import Pieces, zigzag
 from .plan import Call, Plan
 from .primitives import Chunks, chunk, discounted_returns, divide_length, gae, kl_in_reward, opd_signal, whiten
 from .results import Finding, GroupFlag, Report, RolloutFlag, Shaped, Stats, StreamStats
@@ -38,8 +39,8 @@ numerics_version: int = _plain("numerics_version")
 
 __all__ = [
     "ArgumentError", "Call", "Chunks", "Collective", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding",
-    "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Plan", "Preset", "Report",
+    "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Pieces", "Plan", "Preset", "Report",
     "RolloutFlag", "Section", "ShapeError", "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "chunk", "discounted_returns",
     "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "include_path", "kl_in_reward", "library_path", "numerics_version", "opd_signal",
-    "presets", "shape", "whiten",
+    "presets", "shape", "whiten", "zigzag",
 ]

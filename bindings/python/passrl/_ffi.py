@@ -75,7 +75,7 @@ class Batch(ctypes.Structure):
             "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values", "token_rewards", "chunk_ends", "step_offsets",
             "step_ends", "step_begins", "step_scores", "step_marks", "step_group", "piece_rollout", "piece_begin")],
         ("stats_in", c_void_p), ("stats_in_bytes", c_size_t), ("rollout_lam", ViewP), ("logp_behavior", ViewP),
-        *[(name, ViewP) for name in ("stats_mean", "stats_std", "sum_pi_squared", "token_ratio")],
+        *[(name, ViewP) for name in ("stats_mean", "stats_std", "sum_pi_squared", "token_ratio", "piece_index", "rollout_index")],
     ]
 
 
@@ -108,7 +108,7 @@ class Limits(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_uint32), ("reserved0", c_uint32),
         *[(name, c_int64) for name in (
-            "rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces")],
+            "rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces", "rollout_pieces", "batch_rollouts")],
     ]
 
 

@@ -13,6 +13,7 @@ from . import _ffi, arrays
 from .arrays import Array, Maker
 from .config import STREAM_NAMES
 from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
+from .pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Arguments:
     stats_mean: Any = None
     stats_std: Any = None
     stats_in: Any = None
+    pieces: Pieces | None = None
 
     def signals(self) -> list[Any]:
         """The process signals: one array, or a list or tuple of arrays."""
@@ -153,6 +155,7 @@ class Batch:
     token_shape: tuple[int, ...]
     token_offsets: NDArray[np.int64]
     extents: NDArray[np.int64]
+    in_pieces: bool
 
     def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0, views: Mapping[str, Any] | None = None,
                  rollouts: int | None = None) -> None:
@@ -210,6 +213,7 @@ class Batch:
     def _without_tokens(self, rollouts: int) -> None:
         self.rollouts = self.struct.num_rollouts = rollouts
         self.longest = self.slots = self.num_signals = 0
+        self.in_pieces = False
         self.extents, self.token_offsets = np.zeros(rollouts, dtype=np.int64), np.zeros(rollouts, dtype=np.int64)
         self.token_shape = (0,)
 
@@ -253,7 +257,20 @@ class Batch:
             self.extents = np.diff(cu)
             self.longest, self.slots = int(max(self.extents.max(initial=0), 0)), slots
             self.token_offsets = cu[:-1]
+        self.in_pieces = a.pieces is not None
+        if a.pieces is not None:
+            self._pieces(a.pieces)
         self.struct.num_rollouts = self.rollouts
+
+    def _pieces(self, pieces: Pieces) -> None:
+        if not isinstance(pieces, Pieces):
+            refuse(ERR_VALUE, f"passrl: pieces is a {type(pieces).__name__}; it must be a passrl.Pieces")
+        for name, field in (("rollout", "piece_rollout"), ("begin", "piece_begin"), ("index", "piece_index"), ("lengths", "lengths"), ("rollout_index", "rollout_index")):
+            found = self._put(f"pieces.{name}", getattr(pieces, name), "int64", field)
+            if name == "lengths":
+                if found is None or len(found.shape) != 1:
+                    refuse(ERR_SHAPE, "passrl: pieces.lengths must be [R], the tokens of the whole rollouts")
+                self.rollouts = found.shape[0]
 
     def _packed(self, a: Arguments) -> NDArray[np.int64]:
         if a.cu_seqlens is not None:

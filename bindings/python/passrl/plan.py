@@ -21,7 +21,7 @@ from .results import Shaped, Small
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
 _BACKENDS = {"cpu": _ffi.CPU, "cuda": _ffi.CUDA}
-_LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces")
+_LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements", "pieces", "rollout_pieces", "batch_rollouts")
 
 # Workspaces kept by a plan for later calls.
 _MOST_FREE = os.cpu_count() or 1
@@ -109,6 +109,8 @@ class Plan:
 
     config: a `Config` or a preset's name; further keywords are its fields. rollouts, tokens (packed N, padded R*T): the most a call is
     given. groups (default: rollouts), rollout_tokens (tokens), steps (tokens), group_rollouts (rollouts), group_elements (tokens): likewise.
+    pieces: the plan takes rollouts in pieces (`pieces=passrl.Pieces(...)` of a batch): most pieces of a call; rollout_pieces: of a rollout; batch_rollouts: rollouts of the
+    whole batch, over all calls and ranks.
     backend, threads: as for `passrl.shape`. Batches say their groups by dense indices (`groups`, see `passrl.group_index`), `group_size`
     or `group_offsets`.
 
@@ -118,8 +120,8 @@ class Plan:
 
     def __init__(
         self, config: Config | str = "pass", *, rollouts: int, tokens: int, groups: int = 0, rollout_tokens: int = 0, steps: int = 0,
-        group_rollouts: int = 0, group_elements: int = 0, backend: str | None = None, threads: int = 0, comm: Collective | None = None,
-        _device: tuple[int, int] = (_ffi.CPU, 0), **fields: Any,
+        group_rollouts: int = 0, group_elements: int = 0, pieces: int = 0, rollout_pieces: int = 0, batch_rollouts: int = 0, backend: str | None = None,
+        threads: int = 0, comm: Collective | None = None, _device: tuple[int, int] = (_ffi.CPU, 0), **fields: Any,
     ) -> None:
         if comm is not None and not isinstance(comm, Collective):
             refuse(ERR_VALUE, f"passrl: comm is a {type(comm).__name__}; it must be a passrl.Collective or None")
@@ -127,7 +129,8 @@ class Plan:
         self._handle = ctypes.c_void_p()
         try:
             limits = self._configured(config, fields, {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens,
-                                      "rollout_tokens": rollout_tokens, "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements})
+                                      "rollout_tokens": rollout_tokens, "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements,
+                                      "pieces": pieces, "rollout_pieces": rollout_pieces, "batch_rollouts": batch_rollouts})
             self._context = context(backend, threads, _device)
         except BaseException:
             if comm is not None:
@@ -210,7 +213,8 @@ class Sinks:
         self.views: dict[str, Any] = {}
         self.keep: list[Any] = []
         self.native: dict[str, Any] = {}
-        wanted = WANTED if want is None else frozenset([want] if isinstance(want, str) else want)
+        # Lists of chunks have no place in pieces.
+        wanted = WANTED - ({"chunks"} if batch.in_pieces else set()) if want is None else frozenset([want] if isinstance(want, str) else want)
         if wanted - WANTED:
             refuse(ERR_VALUE, f"passrl: want has {', '.join(sorted(wanted - WANTED))}; it knows {', '.join(sorted(WANTED))}")
         maker, tokens = batch.maker, batch.token_shape

@@ -34,7 +34,7 @@ def _configured(preset: str | Config, fields: dict[str, Any], a: Arguments) -> C
             # An array is no field's value; its name is looked up all the same, so that a misspelt argument is told its nearest.
             config.set(key, "an array" if getattr(value, "ndim", 0) else value)
         except UnknownNameError as fault:
-            raise unknown_argument(fault, key, [*ARGUMENTS, "preset", "out", "dtype", "returns", "backend", "threads", "stream", "comm"]) from None
+            raise unknown_argument(fault, key, [*(name for name in ARGUMENTS if name != "pieces"), "preset", "out", "dtype", "returns", "backend", "threads", "stream", "comm"]) from None
     alone = a.logp_policy is not None and a.logp_reference is None and a.logp_behavior is None and config.token_baseline == "none"
     logps = a.logp_teacher is not None or alone
     if logps and a.steps is None and a.step_ends is None and a.step_marks is None and "kind" not in config.told and config.kind == "prm":

@@ -16,7 +16,7 @@ impl Worker<'_> {
         for i in members.iter() {
             let kept = job.rollout(i);
             let outside = flags::ROLLOUT_ABSENT | flags::ROLLOUT_NONFINITE | flags::ROLLOUT_BAD_STEPS;
-            if kept.state & state::OUT_OF_STATS != 0 || kept.flags & outside != 0 {
+            if kept.state & state::OUT_OF_STATS != 0 || (kept.flags | job.found_in_pieces(i)) & outside != 0 {
                 continue;
             }
             for slot in (0..slots.sets).filter(|slot| slots.batch >> slot & 1 == 1) {
@@ -33,7 +33,7 @@ impl Worker<'_> {
                     }
                 });
             }
-            for s in rollout_streams::places(self.job.sets) {
+            for s in rollout_streams::places(if job.is_head(i) { job.sets } else { 0 }) {
                 let slot = slots.of_rollout_stream(s);
                 if slots.batch >> slot & 1 == 1 {
                     if let Some(x) = job.rollout_value(s, i) {

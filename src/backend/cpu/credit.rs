@@ -21,9 +21,10 @@ impl Worker<'_> {
     pub fn credit(&mut self, at: &Extent, scope: &Scope, kept: &Rollout, terms: &Terms) {
         let job = self.job;
         let (c, plan, simd) = (job.config(), job.plan, job.simd());
-        let k = kept.chunks as usize;
+        // Of a piece: the chunks that end in it, then the one that goes on, if any.
+        let (k, own) = (kept.chunks as usize, kept.own_chunks());
         let apart = c.divide_scope == DivideScope::Process && c.fusion == Fusion::Advantage;
-        let (f, d, v) = (&mut self.f[..k], &mut self.d[..k], &mut self.v[..k]);
+        let (f, d, v) = (&mut self.f[..own], &mut self.d[..own], &mut self.v[..own]);
         match (apart, terms.gated) {
             // f holds process + terms, the chunk values; `fuse` has left the process part in d. A wrong format has none.
             (true, None) => v.copy_from_slice(d),
@@ -32,7 +33,15 @@ impl Worker<'_> {
         }
         self.add_token_rewards(at, scope);
         if job.problem.reference.is_some() && c.kl_place == KlPlace::Reward {
-            Self::take_kl(job, at, scope, false, &mut self.v[..k]);
+            Self::take_kl(job, at, scope, false, &mut self.v[..own]);
+        }
+        if self.place.joint {
+            let v = std::mem::take(&mut self.v);
+            self.joint_credit(false, own, k, &plan.decay, v);
+            self.v = v;
+            if self.tells {
+                return;
+            }
         }
         let v = &mut self.v[..k];
         if c.spreads() {
@@ -46,11 +55,11 @@ impl Worker<'_> {
             returns::scan(simd, lines, &plan.decay);
             gather(scope, at.len, lines);
             v.copy_from_slice(&lines[..k]);
-        } else if c.credit == Credit::ReturnToGo {
+        } else if c.credit == Credit::ReturnToGo && !self.place.joint {
             returns::scan(simd, v, &plan.decay);
         }
         let d = &mut self.d[..k];
-        let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - k..] };
+        let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - (self.place.after + own)..] };
         if c.k == 0.0 {
             d.copy_from_slice(v);
         } else {

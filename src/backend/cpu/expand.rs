@@ -160,9 +160,11 @@ fn zero_row(row: &Row) {
     }
 }
 
-/// Padded layout: zeros left and right of the rollout.
+/// Zeros left and right of the rollout (padded layout), or after the tokens of a piece.
 pub fn pad(output: &Array, problem: &Problem, at: &Extent) {
-    if !at.flat {
+    if at.flat {
+        zero_row(&output.line(0, at.column + at.len, at.tail, true));
+    } else {
         zero_row(&output.line(at.row, 0, at.column, false));
         let end = at.column + at.len;
         zero_row(&output.line(at.row, end, problem.slots - end, false));
@@ -172,7 +174,7 @@ pub fn pad(output: &Array, problem: &Problem, at: &Extent) {
 /// Packed layout: zeros before the first rollout and after the last.
 pub fn pad_ends(output: &Array, problem: &Problem) {
     if let crate::model::batch::Extents::Packed { cu_seqlens } = problem.extents {
-        let (first, last) = (cu_seqlens.int(0) as usize, cu_seqlens.int(problem.rollouts) as usize);
+        let (first, last) = (cu_seqlens.int(0) as usize, cu_seqlens.int(problem.units()) as usize);
         zero_row(&output.line(0, 0, first, true));
         zero_row(&output.line(0, last, problem.slots - last, true));
     }

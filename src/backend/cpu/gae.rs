@@ -62,11 +62,14 @@ impl Worker<'_> {
                 // SAFETY: the rollout's own list.
                 let last: &[u32] = unsafe { job.last(at) };
                 let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
-                let f = &self.f[..k];
+                let f = &self.f[..kept.own_chunks()];
                 let mut after = 0;
                 chunks.each(scope, |j, a, b| {
                     after += scope.count_in(a, b);
-                    rewards[if spread { b - 1 - first } else { after - 1 }] = f[j];
+                    // Of a piece the last chunk may go on in another, which has its reward.
+                    if let Some(f) = f.get(j) {
+                        rewards[if spread { b - 1 - first } else { after - 1 }] = *f;
+                    }
                 });
             }
         }
@@ -83,10 +86,17 @@ impl Worker<'_> {
     fn lambda(&self, i: usize, kept: &Rollout) -> f64 {
         let c = self.job.config();
         match &self.job.problem.rollout_lam {
-            Some(given) => given.f32(i) as f64,
-            None if c.lam_length_alpha > 0.0 => (1.0 - 1.0 / (c.lam_length_alpha * kept.count as f64)).max(0.0),
+            Some(given) => given.f32(self.job.problem.row(i)) as f64,
+            None if c.lam_length_alpha > 0.0 => (1.0 - 1.0 / (c.lam_length_alpha * kept.total as f64)).max(0.0),
             None => c.lam,
         }
+    }
+
+    /// Powers of the scan's coefficient.
+    pub fn scan_powers(&self, i: usize, kept: &Rollout) -> [f64; 33] {
+        let c = self.job.config();
+        let own = c.credit == Credit::Gae && (self.job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0);
+        if own { decay_powers(c.gamma * self.lambda(i, kept)) } else { self.job.plan.decay }
     }
 
     /// From rewards in d and values in v, n lines: advantages in d, returns in v.
@@ -94,7 +104,8 @@ impl Worker<'_> {
         let job = self.job;
         let (c, simd) = (job.config(), job.simd());
         let (rewards, values) = (&mut self.d[..n], &mut self.v[..n]);
-        let mut next = if n > 0 { job.problem.bootstrap.map_or(0.0, |b| b.f32(i) as f64) } else { 0.0 };
+        let bootstrap = || if n > 0 { job.problem.bootstrap.map_or(0.0, |b| b.f32(job.problem.row(i)) as f64) } else { 0.0 };
+        let mut next = job.next_value(i).unwrap_or_else(bootstrap);
         // A in place of the rewards; the deltas read a reward and two values and write where the reward was.
         for t in (0..n).rev() {
             rewards[t] = (rewards[t] + c.gamma * next) - values[t];
@@ -106,11 +117,13 @@ impl Worker<'_> {
             returns::scan(simd, apart, &decay_powers(c.gamma * c.lam_returns));
             values.iter_mut().zip(apart).for_each(|(value, a)| *value += *a);
         }
-        if job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0 {
-            let powers = decay_powers(c.gamma * self.lambda(i, kept));
-            returns::scan(simd, &mut self.d[..n], &powers);
+        let powers = self.scan_powers(i, kept);
+        if self.place.joint {
+            let d = std::mem::take(&mut self.d);
+            self.joint_credit(true, n, n, &powers, d);
+            self.d = d;
         } else {
-            returns::scan(simd, rewards, &job.plan.decay);
+            returns::scan(simd, &mut self.d[..n], &powers);
         }
         if c.lam_returns < 0.0 {
             self.v[..n].iter_mut().zip(&self.d[..n]).for_each(|(value, a)| *value += *a);

@@ -11,7 +11,7 @@ use crate::model::config::*;
 use crate::model::context::Memory;
 use crate::model::report;
 use crate::numerics::exact::{self, ROLLOUT_BITS};
-use crate::plan::partials::GroupState;
+use crate::plan::partials::{GroupState, Stage};
 
 /// Elements that exact sums allow on a grid.
 fn most(bits: i32) -> i64 {
@@ -68,17 +68,19 @@ impl Worker<'_> {
     }
 
     /// This call's share of a phase.
-    pub fn group_share(&mut self, phase: usize, g: usize, members: Members, partials: Memory) {
+    pub fn group_share(&mut self, stage: Stage, g: usize, members: Members, partials: Memory) {
         let layout = &self.job.plan.partials;
         self.prepare_all(g, members);
-        match phase {
-            0 => {
+        match stage {
+            Stage::Edges => self.tell_edges(members, g),
+            Stage::Maxima => {
                 let mut share = GroupState::EMPTY;
                 self.extremes(members, g, &mut share);
                 // SAFETY: groups are handed to one thread each; likewise below.
                 unsafe { layout.add_extremes(partials, g, &share) };
             }
-            1 => {
+            Stage::Sums => {
+                self.count_chunks(members);
                 // SAFETY: as above.
                 let of = unsafe { layout.load(partials, g) };
                 let mut share = GroupState::EMPTY;
@@ -93,7 +95,9 @@ impl Worker<'_> {
                     }
                 }
             }
-            _ => self.group_kept(g, members, partials, Sink::Keep),
+            Stage::Chunks => self.group_kept(g, members, partials, Sink::Chunks),
+            Stage::Scan => self.group_kept(g, members, partials, Sink::Scan),
+            Stage::WhitenMaxima | Stage::WhitenSums => self.group_kept(g, members, partials, Sink::Keep),
         }
     }
 
@@ -113,13 +117,42 @@ impl Worker<'_> {
         // SAFETY: as above.
         let table: &[i64] = unsafe { layout.table(partials, g) };
         let (columns, live) = table.split_at(layout.positions);
-        let mut positions = 0;
-        for i in members.iter() {
-            let kept = self.job.rollout(i);
-            positions = positions.max((kept.end - kept.first) as usize);
-        }
-        let positions = positions.min(layout.positions);
+        let positions = self.positions(members).min(layout.positions);
         self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+    }
+
+    /// Positions that the rollouts reach (kl).
+    pub fn positions(&self, members: Members) -> usize {
+        let reach = |i: usize| {
+            let kept = self.job.rollout(i);
+            // Of a piece also the next token in scope, which its last is compared with.
+            let position = self.job.position(i, &kept);
+            position + (kept.end - kept.first) as usize + self.job.way_to_next(i, &kept)
+        };
+        members.iter().map(reach).max().unwrap_or(0)
+    }
+
+    /// What the pieces of the group's rollouts tell of their edges.
+    fn tell_edges(&mut self, members: Members, g: usize) {
+        self.extremes(members, g, &mut GroupState::EMPTY.clone());
+        members.iter().for_each(|i| self.tell_flags(i));
+    }
+
+    /// Counts the chunks of the group's pieces, where they do not follow from the group's sums.
+    fn count_chunks(&mut self, members: Members) {
+        let c = self.job.config();
+        if self.job.joint.is_none() || (c.kind == Kind::Kl && c.chunk == Chunk::ByValue) {
+            return;
+        }
+        for i in members.iter() {
+            let mut kept = self.job.rollout(i);
+            if c.kind == Kind::Kl {
+                let at = self.job.problem.extent(i);
+                let scope = self.job.kept_scope(i, &kept, &at);
+                self.kl_chunks(i, &at, &scope, None, &mut kept);
+            }
+            self.tell_chunks(i, &kept);
+        }
     }
 
     fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: &[i64], sink: Sink) {

@@ -14,7 +14,7 @@ use crate::plan::workspace::{Rollout, state};
 
 /// Is a rollout's value of a per-rollout stream in the stream's set, if the rollout counts? One that weighs nothing is not.
 pub fn weighs(row: &Stream, kept: &Rollout) -> bool {
-    (row.center != Center::LengthWeighted || kept.count > 0) && (row.count_by == CountBy::Rollout || kept.elements > 0)
+    (row.center != Center::LengthWeighted || kept.total > 0) && (row.count_by == CountBy::Rollout || kept.elements > 0)
 }
 
 impl Worker<'_> {
@@ -54,7 +54,7 @@ impl Worker<'_> {
                     }
                 }
             }
-            if kept.flags & flags::ROLLOUT_NO_SCOPE == 0 {
+            if kept.count > 0 {
                 let mut bad = 0;
                 self.gap_extremes(i, &kept, |worker, list, key| {
                     bad |= flags::ROLLOUT_NONFINITE;
@@ -67,7 +67,9 @@ impl Worker<'_> {
                     self.poison(0, found.absmax, i, group, to);
                 }
             }
-            self.rollout_extremes(i, group, counts, &mut kept, to);
+            if job.is_head(i) {
+                self.rollout_extremes(i, group, counts, &mut kept, to);
+            }
             // SAFETY: the rollout is this thread's.
             unsafe { job.keep(i, kept) };
         }
@@ -84,7 +86,7 @@ impl Worker<'_> {
         };
         for s in rollout_streams::places(job.given) {
             let Some(stream) = &problem.rollout_streams[s] else { continue };
-            if stream.f32(i).is_nan() && c.streams[OUTCOME + s].missing != Missing::Error {
+            if stream.f32(problem.row(i)).is_nan() && c.streams[OUTCOME + s].missing != Missing::Error {
                 kept.flags |= flags::ROLLOUT_MISSING;
                 self.missing |= 1 << slots.of_rollout_stream(s);
                 self.report.missing_values += i64::from(job.counting);
@@ -139,7 +141,7 @@ impl Worker<'_> {
         }
         if self.job.counting {
             let finding = if key >= exact::NAN { report::MISSING } else { report::NONFINITE };
-            self.report.find(finding, group, Some(rollout), self.job.plan.slots.row(slot));
+            self.report.find(finding, group, Some(self.job.problem.row(rollout)), self.job.plan.slots.row(slot));
             self.found = true;
         }
     }
@@ -165,8 +167,10 @@ impl Worker<'_> {
             let scope = job.kept_scope(i, kept, &at);
             signal::count_bad(self.load(&at, list), &scope)
         } else {
+            // A step that goes on in a later piece is counted there.
+            let n = (kept.elements - u32::from(kept.state & state::OPEN_STEP != 0)) as usize;
             // SAFETY: the rollout's own list.
-            let elements = unsafe { &job.elements(list, &at)[..kept.elements as usize] };
+            let elements = unsafe { &job.elements(list, &at)[..n] };
             elements.iter().fold((0, 0), |(n, i), x| (n + i64::from(x.is_nan()), i + i64::from(x.is_infinite())))
         };
         self.report.nonfinite_values += infinite + if error { nan } else { 0 };
@@ -279,13 +283,16 @@ impl Worker<'_> {
             self.report.nonfinite_values += if job.counting { bad } else { 0 };
             found.absmax = found.absmax.max(if bad > 0 { exact::INFINITE } else { 0 });
         }
-        if problem.rollout_lam.is_some_and(|lam| !(0.0..=1.0).contains(&lam.f32(i))) {
+        // What is the rollout's is read with its first token in scope.
+        let first = !self.job.has_scope_before(i);
+        let row = problem.row(i);
+        if first && problem.rollout_lam.is_some_and(|lam| !(0.0..=1.0).contains(&lam.f32(row))) {
             self.report.nonfinite_values += i64::from(job.counting);
             found.absmax = found.absmax.max(exact::INFINITE);
         }
-        if let Some(bootstrap) = problem.bootstrap {
+        if let Some(bootstrap) = problem.bootstrap.filter(|_| first) {
             let mut own = Extremes::EMPTY;
-            own.push(bootstrap.f32(i));
+            own.push(bootstrap.f32(row));
             self.report.nonfinite_values += i64::from(own.is_bad() && job.counting);
             found.add(&own);
         }
@@ -303,10 +310,7 @@ impl Worker<'_> {
         let tabled = c.kind == Kind::Kl && c.chunk == Chunk::ByValue && problem.has_process();
         let mut positions = 0;
         if tabled {
-            for i in members.iter() {
-                let kept = job.rollout(i);
-                positions = positions.max((kept.end - kept.first) as usize);
-            }
+            positions = self.positions(members);
             self.columns[..positions].fill(0);
             self.live[..positions + 1].fill(0);
         }
@@ -315,7 +319,7 @@ impl Worker<'_> {
             if kept.state & state::OUT_OF_STATS != 0 {
                 continue;
             }
-            to.members += 1;
+            to.members += i64::from(job.is_head(i));
             if kept.state & state::HAS_PROCESS != 0 {
                 for list in 0..if slots.shaped { 2 } else { problem.num_process } {
                     let table = tabled && list == 0;
@@ -325,12 +329,12 @@ impl Worker<'_> {
                     }
                 }
             }
-            for s in rollout_streams::places(job.sets) {
+            for s in rollout_streams::places(if job.is_head(i) { job.sets } else { 0 }) {
                 let Some(x) = job.rollout_value(s, i) else { continue };
                 let slot = slots.of_rollout_stream(s);
                 let row = &c.streams[OUTCOME + s];
                 if row.center == Center::LengthWeighted {
-                    self.length_weighted_sum(x, slot, kept.count, of, &mut to.sums[slot]);
+                    self.length_weighted_sum(x, slot, kept.total, of, &mut to.sums[slot]);
                 } else if row.count_by == CountBy::Step {
                     self.counted_sum(x, slot, kept.elements, of, &mut to.sums[slot]);
                 } else {
@@ -394,7 +398,7 @@ impl Worker<'_> {
         let grid = Grid::new(bits, extremes.absmax);
         let skip = self.skips_nan(list);
         let exact_counts = bits != STEP_BITS;
-        let first = kept.first as usize;
+        let (first, position) = (kept.first as usize, if table { self.job.position(i, kept) } else { 0 });
         // The table leaves the worker while the elements are read through it.
         let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
         self.each_run(i, kept, list, |run, weights, begin| {
@@ -404,13 +408,13 @@ impl Worker<'_> {
                     exact::sums_wide(&grid, std::slice::from_ref(x), weight(j), &extremes, to);
                 }
             } else if table {
-                exact::sums_narrow(simd, &grid, run, &mut columns[begin - first..], to);
+                exact::sums_narrow(simd, &grid, run, &mut columns[position + begin - first..], to);
             } else {
                 exact::sums_narrow(simd, &grid, run, &mut [], to);
             }
             if table {
-                live[begin - first] += 1;
-                live[begin - first + run.len()] -= 1;
+                live[position + begin - first] += 1;
+                live[position + begin - first + run.len()] -= 1;
             }
         });
         (self.columns, self.live) = (columns, live);

@@ -1,20 +1,49 @@
 //! Chunks of kl signals: edges of the group's average (Algorithm 2 with u-bar), or the other chunk modes over tokens.
-use super::chunk::{self, ChunkList};
+use super::chunk::{self, ChunkList, KlEdges};
 use super::scope::Scope;
-use super::shape::Group;
+use super::pieces::Edge;
 use super::steps;
 use super::worker::Worker;
 use crate::model::flags;
+use crate::model::pieces as words;
 use crate::model::batch::Extent;
 use crate::model::config::*;
 use crate::plan::workspace::{Rollout, state};
 
 impl Worker<'_> {
     /// Lists the chunks of rollout i (its last tokens), or says that every token is one.
-    pub fn kl_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, group: &Group, kept: &mut Rollout) {
+    pub fn kl_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, edges: Option<&KlEdges>, kept: &mut Rollout) {
+        kept.state &= !(state::EVERY_TOKEN | state::OPEN);
+        self.kl_lists(i, at, scope, edges, kept);
+        if kept.chunks > 0 && self.kl_goes_on(i, at, scope, edges) {
+            kept.state |= state::OPEN;
+        }
+    }
+
+    /// Does the last chunk of a piece go on in a later one?
+    fn kl_goes_on(&self, i: usize, at: &Extent, scope: &Scope, edges: Option<&KlEdges>) -> bool {
+        let (job, c) = (self.job, self.job.config());
+        let (rollout, piece) = job.piece(i);
+        let Some(rows) = job.rows(rollout) else { return false };
+        let Some(next) = rows.next(piece) else { return false };
+        match (c.chunk, edges) {
+            (Chunk::ByValue, Some(edges)) => {
+                let (last, following) = (at.begin + scope.end - 1, next[words::FIRST] as usize);
+                let first = at.begin + scope.first - job.position(i, &job.rollout(i));
+                let gap = following != last + 1 && !c.bridge_scope_gaps;
+                !gap && !edges.between(last - first, following - first)
+            }
+            (Chunk::Step, _) => match self.steps_at_edge(i, at, scope, &Edge::default(), &rows) {
+                Some((own, following)) => own == following,
+                None => job.problem.steps.is_some(),
+            },
+            _ => self.chunk_goes_on(at, scope, &rows, piece),
+        }
+    }
+
+    fn kl_lists(&mut self, i: usize, at: &Extent, scope: &Scope, edges: Option<&KlEdges>, kept: &mut Rollout) {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
-        kept.state &= !state::EVERY_TOKEN;
         if kept.flags & flags::ROLLOUT_BAD_STEPS != 0 || scope.is_empty() {
             kept.chunks = 0;
             return;
@@ -23,11 +52,11 @@ impl Worker<'_> {
         let last = unsafe { job.last(at) };
         let mut chunks = ChunkList { last, values: Default::default(), lists: 0, count: 0 };
         let none = |_: usize, _: usize| 0.0;
-        let steps_given = problem.steps.as_ref().map(|s| (s, steps::numbers(s, i)));
+        let steps_given = problem.steps.as_ref().map(|s| (s, steps::numbers(s, problem.row(i))));
         match c.chunk {
             Chunk::ByValue => {
-                let Some(edges) = &group.edges else { return chunk_all(scope, kept, &mut chunks) };
-                if c.boundary_rule == BoundaryRule::Adjacent && !scope.has_holes() {
+                let Some(edges) = edges else { return chunk_all(scope, kept, &mut chunks) };
+                if c.boundary_rule == BoundaryRule::Adjacent && !scope.has_holes() && job.joint.is_none() {
                     kept.chunks = adjacent(&self.edges[..], scope, chunks.last) as u32;
                     if kept.chunks == kept.count {
                         kept.state |= state::EVERY_TOKEN;
@@ -35,13 +64,14 @@ impl Worker<'_> {
                     return;
                 }
                 let first = scope.first;
+                let position = job.position(i, kept);
                 let (mut anchor, mut before) = (None::<usize>, 0usize);
                 scope.runs(0, at.len, |a, b| {
                     for t in a..b {
                         let cut = anchor.is_some_and(|anchor| {
                             let gap = t - before > 1 && !c.bridge_scope_gaps;
                             let from = if c.boundary_rule == BoundaryRule::Anchored { anchor } else { before };
-                            gap || edges.between(from - first, t - first)
+                            gap || edges.between(position + from - first, position + t - first)
                         });
                         if cut {
                             chunks.last[chunks.count] = before as u32;
@@ -62,7 +92,7 @@ impl Worker<'_> {
                 None => return every(kept),
                 Some((csr, (from, to))) if to > from => {
                     for j in from..to {
-                        let (a, b) = steps::range(csr, j, from, to, at.len);
+                        let (a, b) = steps::clipped(steps::range(csr, j, from, to, at.whole), at);
                         if let Some(l) = scope.last_in(a, b) {
                             chunks.last[chunks.count] = l as u32;
                             chunks.count += 1;

@@ -1,6 +1,5 @@
 //! The rollouts of a group, wherever they lie in the batch.
 use super::worker::Job;
-use crate::model::array::Array;
 use crate::model::batch::{Groups, Problem};
 
 #[derive(Clone, Copy)]
@@ -35,11 +34,18 @@ impl Members<'_> {
 /// Sorts the rollouts by group (counting sort) where the groups come as an index. One thread, before all others.
 pub fn sort(job: &Job) {
     let problem = job.problem;
-    let Groups::Index(index) = problem.grouping else { return };
+    if !listed(problem) {
+        return;
+    }
     let w = &job.plan.workspace;
     // SAFETY: no other thread has begun.
-    let (order, starts) = unsafe { (job.memory.part::<u32>(w.order.offset, problem.rollouts), job.memory.part::<u32>(w.starts.offset, problem.groups + 1)) };
-    counting_sort(problem, &index, order, starts);
+    let (order, starts) = unsafe { (job.memory.part::<u32>(w.order.offset, problem.units()), job.memory.part::<u32>(w.starts.offset, problem.groups + 1)) };
+    counting_sort(problem, order, starts);
+}
+
+/// Are the members of a group listed (not a range)?
+fn listed(problem: &Problem) -> bool {
+    matches!(problem.grouping, Groups::Index(_)) || problem.pieces.is_some()
 }
 
 /// Where the steps of each group begin among those of all groups (`step_sets = step_group`). One thread, after `sort` and before all others.
@@ -56,18 +62,17 @@ pub fn step_starts(job: &Job) {
 }
 
 /// Rollouts by group in `order` `[R]`, and where each group begins in `starts` `[G+1]`.
-pub fn counting_sort(problem: &Problem, index: &Array, order: &mut [u32], starts: &mut [u32]) {
+pub fn counting_sort(problem: &Problem, order: &mut [u32], starts: &mut [u32]) {
     starts.fill(0);
-    // Indices have been seen to be in range; a caller who changes them under way gets a wrong group, nothing worse.
-    let group = |i: usize| (index.int(i).max(0) as usize).min(problem.groups.saturating_sub(1));
-    for i in 0..problem.rollouts {
+    let group = |i: usize| problem.group(problem.row(i));
+    for i in 0..problem.units() {
         starts[group(i) + 1] += 1;
     }
     for g in 0..problem.groups {
         starts[g + 1] += starts[g];
     }
     // Place each rollout at its group's cursor, which ends where the next group begins; then shift the cursors back.
-    for i in 0..problem.rollouts {
+    for i in 0..problem.units() {
         let at = &mut starts[group(i)];
         if let Some(slot) = order.get_mut(*at as usize) {
             *slot = i as u32;
@@ -85,16 +90,19 @@ pub fn counting_sort(problem: &Problem, index: &Array, order: &mut [u32], starts
 /// Members of group g.
 pub fn members<'a>(job: &Job<'a>, problem: &Problem, g: usize) -> Members<'a> {
     match problem.grouping {
+        _ if problem.pieces.is_some() => list(job, problem, g),
         Groups::Constant(n) => Members::Range(g * n, (g + 1) * n),
         Groups::Offsets(offsets) => Members::Range(offsets.int(g) as usize, offsets.int(g + 1) as usize),
-        Groups::Index(_) => {
-            let w = &job.plan.workspace;
-            // SAFETY: read only, after `sort` and before any write to them.
-            unsafe {
-                let starts = job.memory.part::<u32>(w.starts.offset, problem.groups + 1);
-                let (a, b) = (starts[g] as usize, starts[g + 1] as usize);
-                Members::List(&job.memory.part::<u32>(w.order.offset, problem.rollouts)[a..b])
-            }
-        }
+        Groups::Index(_) => list(job, problem, g),
+    }
+}
+
+fn list<'a>(job: &Job<'a>, problem: &Problem, g: usize) -> Members<'a> {
+    let w = &job.plan.workspace;
+    // SAFETY: read only, after `sort` and before any write to them.
+    unsafe {
+        let starts = job.memory.part::<u32>(w.starts.offset, problem.groups + 1);
+        let (a, b) = (starts[g] as usize, starts[g + 1] as usize);
+        Members::List(&job.memory.part::<u32>(w.order.offset, problem.units())[a..b])
     }
 }

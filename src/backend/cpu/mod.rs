@@ -13,6 +13,8 @@ mod kl;
 mod kl_reward;
 mod members;
 mod outputs;
+mod pieces;
+mod pieces_scan;
 pub mod pool;
 mod prepare;
 pub mod primitives;
@@ -23,6 +25,7 @@ mod scope;
 mod shape;
 mod signal;
 mod standard;
+mod step_lists;
 mod step_sets;
 mod steps;
 mod terms;
@@ -40,7 +43,8 @@ use crate::model::report::Report;
 use crate::numerics::exact::{Extremes, Sums};
 use crate::numerics::fpmode::with_default_mode;
 use crate::plan::Plan;
-use crate::plan::partials::BatchState;
+use crate::plan::partials::{BatchState, Stage};
+use pieces::Joint;
 use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
@@ -84,7 +88,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
     let (given, sets) = rollout_streams::there(&plan.config, problem);
-    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None };
+    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None, joint: None };
     sort(&job);
     step_starts(&job);
     Crew { pool, threads: threads.min(plan.threads), job }
@@ -116,7 +120,7 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
 
 fn whiten_sums(crew: &Crew, problem: &Problem, extremes: &Extremes) -> Sums {
     let sums = Mutex::new(Sums::default());
-    crew.each(problem.rollouts, &Mutex::new(Report::default()), |worker, i| {
+    crew.each(problem.units(), &Mutex::new(Report::default()), |worker, i| {
         let mut own = Sums::default();
         worker.whiten_sums(i, extremes, &mut own);
         lock(&sums).add(&own);
@@ -166,6 +170,11 @@ fn ends(plan: &Plan, problem: &Problem, outputs: &Outputs) {
     }
 }
 
+/// What pieces of rollouts have exchanged; the phase that is taken.
+fn joint(plan: &Plan, partials: Memory, stage: Option<Stage>) -> Option<Joint> {
+    plan.partials.pieces.map(|layout| Joint { buffer: partials, layout, stage })
+}
+
 pub fn look(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, memory: Memory) -> Report {
     let mut crew = crew(pool, threads, plan, problem, None, memory, true);
     let batch = batch_state(&crew, problem);
@@ -176,11 +185,13 @@ pub fn look(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, memory:
 }
 
 pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory) {
+    let stage = plan.partials.stage(phase);
     let mut crew = crew(pool, threads, plan, problem, None, memory, false);
+    crew.job.joint = joint(plan, partials, Some(stage));
     // SAFETY: the buffer is this call's, and no thread has begun.
     let mut batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
-    if let (Some(batch), true) = (&mut batch, phase < 2) {
-        if phase == 1 {
+    if let (Some(batch), true) = (&mut batch, matches!(stage, Stage::Maxima | Stage::Sums)) {
+        if stage == Stage::Sums {
             // The buffer's maxima stay; this prepares the rollouts.
             batch_maxima(&crew, problem, &mut BatchState::EMPTY.clone());
             batch_sums(&crew, problem, batch);
@@ -196,16 +207,16 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
     crew.each(problem.groups, &report, |worker, g| {
         let members = members(&worker.job, problem, g);
         if !members.is_empty() {
-            worker.group_share(phase, g, members, partials);
-            if phase == 2 {
+            worker.group_share(stage, g, members, partials);
+            if stage == Stage::WhitenMaxima {
                 lock(&extremes).add(&worker.group_whiten_extremes(members));
             }
         }
     });
-    if phase >= 2 {
+    if matches!(stage, Stage::WhitenMaxima | Stage::WhitenSums) {
         // SAFETY: the buffer is this call's; the threads are done with it.
         let (mut total, mut sums) = unsafe { plan.partials.whitening(partials) };
-        if phase == 2 {
+        if stage == Stage::WhitenMaxima {
             total.add(&lock(&extremes));
         } else {
             let own = whiten_sums(&crew, problem, &total);
@@ -218,6 +229,7 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
 
 pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
     let mut crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
+    crew.job.joint = joint(plan, partials, None);
     // SAFETY: read only.
     let batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
     crew.job.batch = batch.as_ref();

@@ -39,7 +39,7 @@ impl Worker<'_> {
     #[allow(clippy::too_many_arguments)]
     pub fn side_outputs(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, chunks: Chunks, path: f64, by_token: bool, o: &Outputs) {
         let job = self.job;
-        let k = kept.chunks as usize;
+        let (k, row, place) = (kept.chunks as usize, job.problem.row(i), self.place);
         if let Some(returns) = &o.returns {
             let (lines, n) = if by_token { (Chunks::EveryToken, kept.count as usize) } else { (chunks, k) };
             // SAFETY: the rollout's slots are this thread's; returns lie over no input.
@@ -51,13 +51,13 @@ impl Worker<'_> {
         // SAFETY: slots of rollout i; likewise below.
         unsafe {
             if let Some(paths) = &o.path_scores {
-                put_float(&paths.whole(), i, path);
+                put_float(&paths.whole(), row, path);
             }
             if let Some(counts) = &o.num_chunks {
-                put_int(&counts.whole(), i, k as i64);
+                put_int(&counts.whole(), row, if place.joint { place.chunks } else { k } as i64);
             }
             if let Some(flags) = &o.rollout_flags {
-                flags.whole().put(i, kept.flags as i32);
+                flags.whole().put(row, (kept.flags | place.flags) as i32);
             }
             if let Some(ends) = &o.chunk_ends {
                 let row = slots(ends, at);
@@ -68,11 +68,11 @@ impl Worker<'_> {
                 self.f[..k].iter().enumerate().for_each(|(j, a)| put_float(&row, j, *a));
             }
         }
-        if kept.flags & flags::ROLLOUT_ABSENT == 0 {
+        if kept.flags & flags::ROLLOUT_ABSENT == 0 && place.head {
             self.report.rollouts += 1;
         }
         self.report.tokens += kept.count as i64;
-        self.report.chunks += k as i64;
+        self.report.chunks += kept.own_chunks() as i64;
     }
 
     /// Statistics and flags of a group.

@@ -1,8 +1,9 @@
 //! First pass over a rollout: its scope, its steps (the elements of the process sets) and, for prm and outcome-only input, its chunks.
 use super::chunk::{self, ChunkList, Detector, StepCursor};
 use super::scope::{self, Scope};
+use super::pieces::Edge;
 use super::worker::Worker;
-use super::{rollout_streams, signal, steps};
+use super::{rollout_streams, signal, step_lists, steps};
 use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
 use crate::model::flags;
@@ -11,7 +12,7 @@ use crate::plan::workspace::{Rollout, state};
 
 /// What kind of steps a rollout has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// No step: one chunk, process term 0.
     Stepless,
     /// CSR scores, OPD sums, sparse marks: a value a step.
@@ -29,19 +30,20 @@ impl Worker<'_> {
     pub fn prepare(&mut self, i: usize, group: usize) {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
-        let at = problem.extent(i);
+        let (at, row) = (problem.extent(i), problem.row(i));
         let mut kept = Rollout { group: group as u32, ..Rollout::default() };
-        if problem.absent.is_some_and(|a| a.flag(i)) {
+        if problem.absent.is_some_and(|a| a.flag(row)) {
             kept.flags |= flags::ROLLOUT_ABSENT | flags::ROLLOUT_NO_SCOPE;
             kept.state |= state::ZEROED | state::OUT_OF_STATS;
             self.keep_kl(i, &at, &Scope::span(0, 0), &mut kept);
+            self.join(i, &at, &Scope::span(0, 0), &Edge::default(), false, false, false, &mut kept);
             // SAFETY: the rollout is this thread's; likewise below.
             return unsafe { job.keep(i, kept) };
         }
-        if problem.in_stats.is_some_and(|a| !a.flag(i)) {
+        if problem.in_stats.is_some_and(|a| !a.flag(row)) {
             kept.state |= state::OUT_OF_STATS;
         }
-        if problem.format_ok.is_some_and(|a| !a.flag(i)) {
+        if problem.format_ok.is_some_and(|a| !a.flag(row)) {
             kept.flags |= flags::ROLLOUT_FORMAT_VIOLATING;
         }
         // SAFETY: the rollout's own words.
@@ -54,9 +56,9 @@ impl Worker<'_> {
         let mut count_steps = 0;
         let mut fits = true;
         if let Some(csr) = &problem.steps {
-            let (from, to) = steps::numbers(csr, i);
+            let (from, to) = steps::numbers(csr, row);
             count_steps = to - from;
-            fits = steps::fit(csr, i, at.len);
+            fits = steps::fit(csr, row, at.whole);
             if let (true, Some(begins), true) = (fits, csr.begins, count_steps > 0) {
                 if !in_bits {
                     scope::fill_span(bits, 0, at.len);
@@ -65,8 +67,9 @@ impl Worker<'_> {
                 // Tokens between steps are out of scope.
                 let mut before = 0;
                 for j in from..to {
-                    scope::clear(bits, before, begins.int(j) as usize);
-                    before = csr.ends.int(j) as usize;
+                    let (a, b) = steps::clipped((begins.int(j) as usize, csr.ends.int(j) as usize), &at);
+                    scope::clear(bits, before, a);
+                    before = b;
                 }
                 scope::clear(bits, before, at.len);
             }
@@ -75,18 +78,19 @@ impl Worker<'_> {
         let reads_tokens = matches!(form, Form::Dense | Form::DenseWithEnds | Form::Tokens)
             || (form == Form::Scored && matches!(problem.process, Process::LogProbs { .. }));
         let counting = job.counting;
+        let mut edge = Edge::default();
         if reads_tokens {
             self.missing_tokens(&at, bits, &mut in_bits, counting, &mut kept);
         }
         if !fits {
             kept.flags |= flags::ROLLOUT_BAD_STEPS;
             kept.state |= state::ZEROED;
-            if counting {
+            if counting && job.is_head(i) {
                 self.report.bad_steps += 1;
-                self.report.find(report::BAD_STEPS, group, Some(i), 0);
+                self.report.find(report::BAD_STEPS, group, Some(row), 0);
             }
         } else if c.kind != Kind::Kl {
-            self.elements_and_chunks(i, &at, form, bits, &mut in_bits, &mut kept);
+            edge = self.elements_and_chunks(i, &at, form, bits, &mut in_bits, &mut kept);
         }
         let scope = if in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
         (kept.first, kept.end, kept.count) = (scope.first as u32, scope.end as u32, scope.count as u32);
@@ -97,6 +101,8 @@ impl Worker<'_> {
         if scope.is_empty() {
             kept.flags |= flags::ROLLOUT_NO_SCOPE;
         }
+        let stepped = if problem.step_marks.is_some() { form == Form::Scored } else { fits && count_steps > 0 };
+        self.join(i, &at, &scope, &edge, form == Form::Dense, stepped, form == Form::Scored, &mut kept);
         self.keep_kl(i, &at, &scope, &mut kept);
         self.keep_baseline_weights(&at, &scope, &mut kept);
         self.shape_lists(i, &at, &kept);
@@ -153,10 +159,11 @@ impl Worker<'_> {
     }
 
     /// Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input.
-    fn elements_and_chunks(&mut self, i: usize, at: &Extent, form: Form, bits: &mut [u64], in_bits: &mut bool, kept: &mut Rollout) {
+    fn elements_and_chunks(&mut self, i: usize, at: &Extent, form: Form, bits: &mut [u64], in_bits: &mut bool, kept: &mut Rollout) -> Edge {
         let job = self.job;
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
         let streams = problem.num_process;
+        let mut edge = Edge::default();
         let stride = plan.limits.rollout_tokens + 16;
         // Signals of every stream into this thread's scratch; `lines` are where they lie.
         let mut lines: [&[f32]; MAX_PROCESS] = [&[]; MAX_PROCESS];
@@ -218,9 +225,13 @@ impl Worker<'_> {
                 begin = end;
             }
         } else if form == Form::Scored && problem.step_marks.is_some() {
-            self.report.missing_values += sparse_steps(at, &lines, bits, in_bits, &mut list, job, kept);
+            self.report.missing_values += step_lists::sparse(i, at, &lines, bits, in_bits, &mut list, job, kept, &mut edge);
         } else if form != Form::Stepless || problem.steps.is_some() {
-            self.report.missing_values += csr_steps(i, at, form, &lines, bits, in_bits, &mut list, job, kept);
+            if job.joint.is_some() {
+                let scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
+                edge.raw = job.span_steps(i, at, &scope);
+            }
+            self.report.missing_values += step_lists::csr(i, at, form, &lines, bits, in_bits, &mut list, job, kept);
             if c.step_value == StepValue::ReturnToGo {
                 let count = list.count;
                 if let (Process::Returns, Some(last)) = (&problem.process, count.checked_sub(1)) {
@@ -259,6 +270,9 @@ impl Worker<'_> {
         let cursor = StepCursor::new(&list);
         let dense = matches!(form, Form::Dense | Form::DenseWithEnds);
         let at_token = |p: usize, t: usize| if dense { lines[p][t] } else { list.value[p * list.stride + cursor.step(t)] };
+        if job.joint.is_some() && scored && !scope.is_empty() {
+            edge.detected = [at_token(0, scope.first), at_token(0, scope.end - 1)];
+        }
         let at_step = |p: usize, j: usize, t: usize| if dense { lines[p][t] } else { list.value[p * list.stride + j] };
         match c.chunk {
             Chunk::ByValue | Chunk::Step if form == Form::Dense => {
@@ -302,6 +316,7 @@ impl Worker<'_> {
                 });
             }
         }
+        edge
     }
 
     /// The shaped reward of every element, chunk and token (fusion `reward_shaping`): once the rollout's KL is known.
@@ -334,138 +349,5 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_NO_STREAM;
             kept.state |= state::ZEROED;
         }
-    }
-}
-
-/// CSR steps that have a token in scope, with their values. Returns the missing values counted.
-#[allow(clippy::too_many_arguments)]
-fn csr_steps(
-    i: usize,
-    at: &Extent,
-    form: Form,
-    lines: &[&[f32]; MAX_PROCESS],
-    bits: &mut [u64],
-    in_bits: &mut bool,
-    list: &mut super::steps::StepList,
-    job: super::worker::Job,
-    kept: &mut Rollout,
-) -> i64 {
-    let (problem, c) = (job.problem, job.config());
-    let Some(csr) = &problem.steps else { return 0 };
-    let (from, to) = steps::numbers(csr, i);
-    let streams = if form == Form::Stepless { 0 } else { problem.num_process };
-    let scores = matches!(problem.process, Process::Scores(_)) && streams > 0;
-    let mut missing_values = 0;
-    // Bits as they are before steps are taken out: ranges of steps do not overlap, so counting in the old scope is counting in the new.
-    let first_scope = if *in_bits { Scope::from_bits(bits) } else { Scope::span(0, at.len) };
-    let (first, end, count) = (first_scope.first, first_scope.end, first_scope.count);
-    for number in from..to {
-        let (a, b) = steps::range(csr, number, from, to, at.len);
-        let scope = Scope::kept(first, end, count, bits);
-        let Some(last) = scope.last_in(a, b) else { continue };
-        let mut values = [0f32; MAX_PROCESS];
-        let mut drop = false;
-        for p in 0..streams {
-            let mut x = match (scores, form) {
-                (true, _) => steps::score(problem, p, number),
-                _ if matches!(problem.process, Process::Returns) => 0.0,
-                (false, Form::DenseWithEnds) => lines[p][last],
-                _ => steps::exact_sum(lines[p], &scope, a, b),
-            };
-            if scores && x.is_nan() && c.streams[p].missing != Missing::Error {
-                missing_values += i64::from(job.counting);
-                kept.flags |= flags::ROLLOUT_MISSING;
-                match c.streams[p].missing {
-                    Missing::Zero => x = 0.0,
-                    _ => drop |= p == 0,
-                }
-            }
-            values[p] = x;
-            if drop {
-                break; // the other streams are not read in a step that leaves the scope
-            }
-        }
-        if drop {
-            if !*in_bits {
-                scope::fill_span(bits, 0, at.len);
-                *in_bits = true;
-            }
-            // Later steps are looked up in the scope as it was; this one's tokens are not asked for again.
-            scope::clear(bits, a, b);
-            continue;
-        }
-        let j = list.push(a, b);
-        if let Some(keys) = &problem.step_group {
-            // SAFETY: the rollout's own list.
-            unsafe { job.step_keys(at)[j] = keys.int(number) };
-        }
-        for (p, x) in values.iter().enumerate().take(streams) {
-            list.set(p, j, *x);
-        }
-    }
-    missing_values
-}
-
-/// Steps of the sparse form: a mark on an in-scope token ends a step with that token's value.
-#[allow(clippy::too_many_arguments)]
-fn sparse_steps(
-    at: &Extent,
-    lines: &[&[f32]; MAX_PROCESS],
-    bits: &mut [u64],
-    in_bits: &mut bool,
-    list: &mut super::steps::StepList,
-    job: super::worker::Job,
-    kept: &mut Rollout,
-) -> i64 {
-    let (problem, c) = (job.problem, job.config());
-    let Some(marks) = problem.step_marks.as_ref().map(|m| at.of(m)) else { return 0 };
-    let sums = matches!(problem.process, Process::LogProbs { .. });
-    let mut missing_values = 0;
-    if !*in_bits {
-        scope::fill_span(bits, 0, at.len);
-        *in_bits = true;
-    }
-    let last_mark = (0..at.len).rev().find(|t| bits[t / 64] >> (t % 64) & 1 == 1 && marks.flag(*t));
-    let mut begin = 0;
-    for t in 0..at.len {
-        if bits[t / 64] >> (t % 64) & 1 == 0 || !marks.flag(t) {
-            continue;
-        }
-        // Tokens after the last mark belong to the last step.
-        let end = if Some(t) == last_mark { at.len } else { t + 1 };
-        let mut values = [0f32; MAX_PROCESS];
-        let mut drop = false;
-        for p in 0..problem.num_process {
-            values[p] = if sums { steps::exact_sum(lines[p], &Scope::from_bits(bits), begin, end) } else { lines[p][t] };
-            let raw_missing = !sums && signal_is_nan(problem, at, p, t);
-            if raw_missing && c.streams[p].missing != Missing::Error {
-                missing_values += i64::from(job.counting);
-                kept.flags |= flags::ROLLOUT_MISSING;
-                drop |= p == 0 && c.streams[p].missing == Missing::Exclude;
-            }
-            if drop {
-                break; // as for CSR steps
-            }
-        }
-        if drop {
-            scope::clear(bits, begin, end);
-        } else {
-            let j = list.push(begin, end);
-            for (p, x) in values.iter().enumerate().take(problem.num_process) {
-                list.set(p, j, *x);
-            }
-        }
-        begin = end;
-        if end == at.len {
-            break;
-        }
-    }
-    missing_values
-}
-
-fn signal_is_nan(problem: &crate::model::batch::Problem, at: &Extent, p: usize, t: usize) -> bool {
-    match &problem.process {
-        Process::Signal(arrays) => arrays[p].as_ref().is_some_and(|a| at.of(a).f32(t).is_nan()),
-        _ => false,
     }
 }

@@ -1,6 +1,6 @@
 //! One rank's run: the shares of the phases as partials in the workspace, exchanged between the phases, then its rollouts shaped.
 use super::pool::Pool;
-use super::{apply, crew, lock, members, partials_add};
+use super::{apply, crew, joint, lock, members, partials_add};
 use crate::error::Result;
 use crate::model::batch::Problem;
 use crate::model::context::Memory;
@@ -8,6 +8,7 @@ use crate::model::outputs::Outputs;
 use crate::model::ranks::{Header, WORDS};
 use crate::model::report::Report;
 use crate::plan::Plan;
+use crate::plan::partials::Stage;
 use crate::plan::ranks::Message;
 use std::sync::Mutex;
 
@@ -19,6 +20,8 @@ pub struct Exchange<'a> {
     pub reduce: &'a dyn Fn(&Message, Memory) -> Result<()>,
     /// Judges what all ranks' headers came to.
     pub agreed: &'a dyn Fn(&[i32; WORDS]) -> Result<()>,
+    /// Judges the pieces that all ranks have.
+    pub pieces: &'a dyn Fn(&[i64]) -> Result<()>,
     /// `strict`: this rank's own findings, before the ranks are asked for theirs.
     pub strict: &'a dyn Fn(&Report) -> Result<()>,
 }
@@ -66,6 +69,10 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
                 sums = !ranks.maxima_alone || found[Header::NOTE] == Header::SUMS;
             }
         }
+        if let (Some(layout), Stage::Edges) = (&plan.partials.pieces, plan.partials.stage(phase)) {
+            // SAFETY: as above.
+            (exchange.pieces)(unsafe { layout.table(partials) })?;
+        }
     }
     Ok(apply(pool, threads, plan, problem, partials, outputs, memory))
 }
@@ -93,6 +100,7 @@ fn strict(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials:
 /// What `apply` would find in the data; nothing is written.
 fn look(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Report {
     let mut crew = crew(pool, threads, plan, problem, None, memory, true);
+    crew.job.joint = joint(plan, partials, None);
     // SAFETY: read only.
     let batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
     crew.job.batch = batch.as_ref();

@@ -60,6 +60,18 @@ pub fn plain(y: &mut [f64], powers: &[f64; 33], carry: f64) {
     }
 }
 
+/// y within one tile, of at most 32 positions, before a carry is added; in place.
+pub fn tile(y: &mut [f64], powers: &[f64; 33]) {
+    let mut c = powers[1];
+    for d in [1, 2, 4, 8, 16] {
+        // Rising order: what is read further on has not been written yet. Beyond the tile stands 0, as in `plain`.
+        for i in 0..y.len() {
+            y[i] += c * y.get(i + d).copied().unwrap_or(0.0);
+        }
+        c = c * c;
+    }
+}
+
 dispatch! {
     /// D_j = G_j (K - j + 1)^-k. `divisors` are those of this K, first chunk first.
     pub fn divide(g: &[f64], divisors: &[f64], d: &mut [f64]) {

@@ -44,7 +44,7 @@ impl Job<'_> {
     #[inline]
     fn limited_value(&self, s: usize, i: usize) -> Option<f64> {
         let stream = self.problem.rollout_streams[s].as_ref()?;
-        let row = &self.config().streams[OUTCOME + s];
+        let (row, i) = (&self.config().streams[OUTCOME + s], self.problem.row(i));
         let x = match (stream.f32(i).is_nan(), row.missing) {
             (true, Missing::Exclude) => return None,
             (true, Missing::Zero) => 0.0,
@@ -90,6 +90,6 @@ impl Job<'_> {
 
     /// What `center = given` takes from the outcome.
     pub fn baseline(&self, i: usize) -> Option<f32> {
-        self.problem.baselines.as_ref().map(|b| b.f32(i))
+        self.problem.baselines.as_ref().map(|b| b.f32(self.problem.row(i)))
     }
 }

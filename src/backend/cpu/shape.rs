@@ -59,6 +59,9 @@ pub enum Sink<'a> {
     Write(Option<&'a Whitening>),
     /// Keep them, rounded to f32, for the whitening's statistics.
     Keep,
+    /// Of pieces: count the chunks alone; bring the scan's tiles together.
+    Chunks,
+    Scan,
 }
 
 impl Worker<'_> {
@@ -69,8 +72,13 @@ impl Worker<'_> {
         let mut kept = job.rollout(i);
         let scope = job.kept_scope(i, &kept, &at);
         if c.kind == Kind::Kl {
-            self.kl_chunks(i, &at, &scope, group, &mut kept);
+            self.kl_chunks(i, &at, &scope, group.edges.as_ref(), &mut kept);
         }
+        if let Sink::Chunks = sink {
+            return self.tell_chunks(i, &kept);
+        }
+        self.place = job.place(i, &kept, &at);
+        self.tells = matches!(sink, Sink::Scan);
         let k = kept.chunks as usize;
         let zeroed = group.bad || kept.state & state::ZEROED != 0;
         if group.bad {
@@ -96,7 +104,12 @@ impl Worker<'_> {
                 return;
             }
             self.credited(i, &at, &scope, &kept, group, &terms);
-            if (if by_token { kept.count as usize } else { k }) > 0 {
+            if self.tells {
+                return;
+            }
+            if self.place.joint {
+                path = self.joint_path(by_token, &terms, &self.scan_powers(i, &kept));
+            } else if (if by_token { kept.count as usize } else { k }) > 0 {
                 path = self.d[0];
             }
             if problem.baseline_inputs.is_some() {
@@ -130,6 +143,7 @@ impl Worker<'_> {
                 None
             }
             Sink::Write(whitening) => whitening,
+            Sink::Chunks | Sink::Scan => return,
         };
         if let Some(outputs) = job.outputs {
             self.side_outputs(i, &at, &scope, &kept, chunks, path, by_token, outputs);
@@ -178,6 +192,7 @@ impl Worker<'_> {
             && problem.num_process == 1
             && job.simd() == crate::numerics::simd::Simd::Avx2
             && matches!(sink, Sink::Write(None))
+            && job.joint.is_none()
             && outputs.returns.is_none()
             && outputs.chunk_values.is_none();
         let rollout = kept.state & (state::EVERY_TOKEN | state::OUT_OF_STATS) == state::EVERY_TOKEN && terms.gated.is_none() && !terms.placed && !scope.has_holes();
@@ -264,18 +279,20 @@ impl Worker<'_> {
     fn fuse(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms) {
         let job = self.job;
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
-        let k = kept.chunks as usize;
+        // A chunk that goes on in a later piece has its value there.
+        let k = kept.own_chunks();
+        let ends = k > 0 && self.place.after == 0;
         let counts = kept.state & state::OUT_OF_STATS == 0;
         if let Some(gated) = terms.gated {
             self.f[..k].fill(gated.every);
-            if k > 0 {
+            if ends {
                 self.f[k - 1] = gated.last;
             }
             return;
         }
         // The rollout's last in-scope token gains the pooled outcome and format.
         let mut gains = [None; 2];
-        if c.fusion == Fusion::Pooled && k > 0 {
+        if c.fusion == Fusion::Pooled && ends {
             let standard = &group.standards[1];
             let mut lost = 0;
             let apply = standard.resolve(counts, || self.own_sums(i, kept, 1, group.state), &mut lost);
@@ -322,12 +339,12 @@ impl Worker<'_> {
             self.d[..k].copy_from_slice(&self.f[..k]);
         }
         // The last chunk's sum runs over all terms in the table's order, those placed there alone among them.
-        let at_last = (terms.placed && k > 0).then(|| terms.at_last().iter().fold(self.f[k - 1], |f, t| f + t));
+        let at_last = (terms.placed && ends).then(|| terms.at_last().iter().fold(self.f[k - 1], |f, t| f + t));
         fuse::add_terms(job.simd(), terms.every(), &mut self.f[..k]);
         if let Some(last) = at_last {
             self.f[k - 1] = last;
         }
-        if k > 0 {
+        if ends {
             self.f[k - 1] = gains.iter().flatten().fold(self.f[k - 1], |f, gain| f + gain);
         }
     }
@@ -336,7 +353,7 @@ impl Worker<'_> {
     fn chunk_values(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, list: usize, mut each: impl FnMut(crate::numerics::simd::Simd, &[f32], &mut [f64])) {
         let job = self.job;
         let simd = job.simd();
-        let k = kept.chunks as usize;
+        let k = kept.own_chunks();
         if job.config().kind != Kind::Kl {
             // SAFETY: the rollout's own lists.
             let xs = unsafe { if kept.state & state::ONE_LIST != 0 { job.elements(list, at) } else { job.values(list, at) } };

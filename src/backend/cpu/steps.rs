@@ -1,6 +1,6 @@
 //! Steps of a rollout: the units that the process signal scores, normalised to lists of those that have a token in scope.
 use super::scope::Scope;
-use crate::model::batch::{Problem, Process, Steps};
+use crate::model::batch::{Extent, Problem, Process, Steps};
 use crate::numerics::exact::{self, Grid, ROLLOUT_BITS, STEP_BITS, Sums};
 
 /// Steps of one rollout, in the thread's scratch: `begin[j] .. end[j]` and a value a list (`value[p * stride + j]`).
@@ -59,6 +59,22 @@ pub fn range(steps: &Steps, j: usize, from: usize, to: usize, len: usize) -> (us
             (begin, end)
         }
     }
+}
+
+/// The range as it lies in a piece, in the piece's own tokens; empty where it lies elsewhere.
+pub fn clipped((a, b): (usize, usize), at: &Extent) -> (usize, usize) {
+    let local = |t: usize| t.saturating_sub(at.begin).min(at.len);
+    (local(a), local(b))
+}
+
+/// Number, among its rollout's, of the step of token t of a rollout, which has one.
+pub fn of_token(steps: &Steps, from: usize, to: usize, t: usize) -> usize {
+    let (mut low, mut high) = (from, to - 1);
+    while low < high {
+        let middle = (low + high) / 2;
+        (low, high) = if steps.ends.int(middle) as usize > t { (low, middle) } else { (middle + 1, high) };
+    }
+    low - from
 }
 
 /// Each value becomes the return from it on: s_j + gamma (s_j+1 + gamma (...)), in f64 from the last, rounded to f32. A value that is not finite (missing, or a

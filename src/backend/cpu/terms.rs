@@ -71,7 +71,7 @@ impl Worker<'_> {
             return terms;
         }
         let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
-        let at_end = scope.end == at.len;
+        let at_end = if self.place.joint { self.place.at_end } else { scope.end == at.len };
         let mut violation = None;
         for s in rollout_streams::places(job.sets) {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);

@@ -153,7 +153,7 @@ impl Worker<'_> {
         let at = job.problem.extent(i);
         let scope = job.kept_scope(i, &kept, &at);
         if job.config().kind == Kind::Kl {
-            self.kl_chunks(i, &at, &scope, group, &mut kept);
+            self.kl_chunks(i, &at, &scope, group.edges.as_ref(), &mut kept);
         }
         let terms = self.terms(i, &at, &scope, &kept, group);
         self.credited(i, &at, &scope, &kept, group, &terms);

@@ -66,6 +66,9 @@ impl Worker<'_> {
             return Extremes::EMPTY;
         }
         if job.config().whiten == Whiten::Rollouts {
+            if !job.is_head(i) {
+                return Extremes::EMPTY;
+            }
             let mut one = Extremes::EMPTY;
             // SAFETY: the rollout is this thread's; likewise below.
             one.push(unsafe { *job.path(i) });
@@ -85,6 +88,9 @@ impl Worker<'_> {
         }
         let grid = Grid::new(STEP_BITS, of.absmax);
         if job.config().whiten == Whiten::Rollouts {
+            if !job.is_head(i) {
+                return;
+            }
             // SAFETY: as above.
             return to.push(&grid, grid.quantize(unsafe { *job.path(i) }), 1);
         }

@@ -1,4 +1,5 @@
 //! One thread of a run: its scratch, its share of the shared workspace, its counts.
+use super::pieces::{Joint, Place};
 use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
@@ -28,6 +29,8 @@ pub struct Job<'a> {
     pub sets: u32,
     /// Sets of the whole batch, once they are known.
     pub batch: Option<&'a BatchState>,
+    /// Rollouts come in pieces: what these have exchanged.
+    pub joint: Option<Joint>,
 }
 
 pub struct Worker<'a> {
@@ -49,6 +52,9 @@ pub struct Worker<'a> {
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
     pub found: bool,
+    /// Of the rollout in work: where it stands among the pieces of its rollout; it brings its tiles of the scan together.
+    pub place: Place,
+    pub tells: bool,
 }
 
 impl<'a> Job<'a> {
@@ -95,6 +101,8 @@ impl<'a> Job<'a> {
                 report: Report::default(),
                 missing: 0,
                 found: false,
+                place: Place::WHOLE,
+                tells: false,
             }
         }
     }

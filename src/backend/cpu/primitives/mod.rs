@@ -82,8 +82,8 @@ fn write(simd: Simd, to: &Array, problem: &Problem, at: &Extent, scope: &Scope, 
 
 /// Groups in order of their numbers.
 fn each_group(problem: &Problem, order: &mut [u32], starts: &mut [u32], mut each: impl FnMut(usize, Members)) {
-    if let Groups::Index(index) = &problem.grouping {
-        members::counting_sort(problem, index, &mut order[..problem.rollouts], &mut starts[..problem.groups + 1]);
+    if let Groups::Index(_) = &problem.grouping {
+        members::counting_sort(problem, &mut order[..problem.rollouts], &mut starts[..problem.groups + 1]);
     }
     for g in 0..problem.groups {
         each(

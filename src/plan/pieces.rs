@@ -1,0 +1,99 @@
+//! What the pieces of rollouts exchange (context parallelism): a table of what stands at their edges, how many chunks each has, and the tiles of the scan.
+//! Sections of the partials: every piece writes its own slots, so that a SUM of int64 brings all to every rank.
+use super::partials::{I64, SUM, Section};
+use crate::model::config::Limits;
+use crate::model::pieces::{Rows, WORDS};
+use crate::model::context::Memory;
+
+/// Positions of a tile of the scan.
+pub const TILE: usize = 32;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    rollouts: usize,
+    /// Rows of a rollout: its pieces at most.
+    each: usize,
+    /// Tiles of a rollout at most.
+    tiles: usize,
+    pub edges: Section,
+    pub chunks: Section,
+    pub scan: Section,
+}
+
+const NONE: Section = Section { offset: 0, count: 0, dtype: I64, op: SUM };
+
+impl Exchange {
+    /// `None`: rollouts come whole.
+    pub fn new(limits: &Limits, take: &mut impl FnMut(usize) -> Section) -> Option<Exchange> {
+        if limits.pieces == 0 {
+            return None;
+        }
+        let (rollouts, each, tiles) = (limits.batch_rollouts, limits.rollout_pieces, limits.rollout_tokens.div_ceil(TILE));
+        let mut exchange = Exchange { rollouts, each, tiles, edges: NONE, chunks: NONE, scan: NONE };
+        // First what goes with the sums that were taken before.
+        exchange.chunks = take(rollouts * each);
+        exchange.edges = take(rollouts * each * WORDS);
+        exchange.scan = take(rollouts * exchange.scan_words());
+        Some(exchange)
+    }
+
+    /// Words of a rollout in `scan`: the tops of its tiles; of each piece a tile that it shares and the value of its first chunk.
+    fn scan_words(&self) -> usize {
+        self.tiles + self.each * (TILE + 1)
+    }
+
+    /// The whole table, or that of one rollout.
+    ///
+    /// # Safety
+    /// No thread writes it; likewise below.
+    pub unsafe fn table<'a>(&self, buffer: Memory) -> &'a [i64] {
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.edges.offset, self.edges.count) }
+    }
+
+    /// # Safety
+    /// As `table`.
+    pub unsafe fn rows<'a>(&self, buffer: Memory, rollout: usize) -> Rows<'a> {
+        assert!(rollout < self.rollouts);
+        // SAFETY: by the caller's word.
+        Rows(unsafe { buffer.part(self.edges.offset + rollout * self.each * WORDS * 8, self.each * WORDS) })
+    }
+
+    /// # Safety
+    /// The piece is this thread's.
+    pub unsafe fn row<'a>(&self, buffer: Memory, rollout: usize, piece: usize) -> &'a mut [i64] {
+        assert!(rollout < self.rollouts && piece < self.each);
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.edges.offset + (rollout * self.each + piece) * WORDS * 8, WORDS) }
+    }
+
+    /// Chunks that end in each piece of a rollout.
+    ///
+    /// # Safety
+    /// The rollout is this thread's, or the section is read only.
+    pub unsafe fn counts<'a>(&self, buffer: Memory, rollout: usize) -> &'a mut [i64] {
+        assert!(rollout < self.rollouts);
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.chunks.offset + rollout * self.each * 8, self.each) }
+    }
+
+    /// Bits of f64: y at the highest position of each tile that lies in one piece.
+    ///
+    /// # Safety
+    /// As `counts`.
+    pub unsafe fn tops<'a>(&self, buffer: Memory, rollout: usize) -> &'a mut [i64] {
+        assert!(rollout < self.rollouts);
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.scan.offset + rollout * self.scan_words() * 8, self.tiles) }
+    }
+
+    /// Bits of f64: values of the tile whose highest position a piece has and whose lowest another, by position; then the value of the piece's first chunk.
+    ///
+    /// # Safety
+    /// As `counts`.
+    pub unsafe fn shared<'a>(&self, buffer: Memory, rollout: usize, piece: usize) -> &'a mut [i64] {
+        assert!(rollout < self.rollouts && piece < self.each);
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.scan.offset + (rollout * self.scan_words() + self.tiles + piece * (TILE + 1)) * 8, TILE + 1) }
+    }
+}
