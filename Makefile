@@ -19,10 +19,10 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri aarch64
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: library $(VENV)/.installed ## target/release/libpassrl.so, and a .venv in which `import passrl` works
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -c 'import passrl; print("passrl imports from", passrl.__path__[0])'
@@ -110,6 +110,9 @@ bench: build ## one table against a copy of the same bytes, recorded in benches/
 miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
 	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --locked --test small
+
+aarch64: ## the output hashes of the case table on aarch64, under qemu-user (minutes)
+	@PYTHON=$(PYTHON) tests/aarch64.sh
 
 header: ## rewrite what is generated and committed: include/passrl.h, docs/third-party-licences.md
 	BLESS=1 $(CARGO) test --locked --test header --test licences

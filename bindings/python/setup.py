@@ -49,8 +49,8 @@ class Build(build_py):
         (package / "include").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(library(), package / NAME)
         (package / NAME).chmod(0o755)
-        for header in ("passrl.h", "passrl.hpp"):
-            shutil.copyfile(crate() / "include" / header, package / "include" / header)
+        for header in (crate() / "include").glob("passrl*.h*"):
+            shutil.copyfile(header, package / "include" / header.name)
 
 
 class Platform(Distribution):

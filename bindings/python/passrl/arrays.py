@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -285,13 +283,6 @@ class Maker:
             kind = numpy_dtype(dtype)
             return aligned(math.prod(shape) * kind.itemsize).view(kind).reshape(shape)
         return np.empty(shape, dtype=numpy_dtype(dtype))
-
-    def maker(self, dtype: int) -> Callable[[tuple[int, ...]], Any]:
-        """`empty` for one type, without its choices."""
-        if self.framework == "torch":
-            torch = sys.modules["torch"]
-            return functools.partial(torch.empty, dtype=getattr(torch, _NAMES[dtype]), device=self._device)
-        return functools.partial(np.empty, dtype=numpy_dtype(dtype))
 
     def wrap(self, memory: Any) -> Any:
         """An output as the caller's framework has it. jax has no f64 and i64 unless `jax_enable_x64` is set: it rounds them to 32 bits."""

@@ -32,12 +32,13 @@ _PLAIN = frozenset({str, int, float, bool})
 # Memory to write to, which a call that is done again might have written already; objects that are not arrays.
 _NOT_SERVED = frozenset({"out", "returns", "stream", "comm", "stats_in", "streams", "step_ends"})
 _NONE: frozenset[str] = frozenset()
-_MOST_FORMS, _MOST_IDLE = 32, os.cpu_count() or 1
+_MOST_FORMS, _MOST_IDLE = 16, os.cpu_count() or 1
+_SMALL_WORKSPACE = 1 << 20
 
 # A NumPy array's address is the first field after the object's head, by NumPy's C ABI. Read there it costs a fiftieth of what `__array_interface__` does: the
 # whole address space as one array of words, of which only such fields are read.
 _HEAD = object.__basicsize__
-_words = (ctypes.c_size_t * (1 << 44)).from_address(0)
+_words = (ctypes.c_size_t * (1 << 57)).from_address(0)
 
 
 def _readable() -> bool:
@@ -53,7 +54,8 @@ _served = _readable()
 _put_line = struct.Struct("=Qq").pack_into
 _put_rows = struct.Struct("=Qqqqq").pack_into
 _ndarray = np.ndarray
-_chunks_of: Callable[..., NDArray[Any]] = functools.partial(np.empty, dtype=np.dtype(np.int32))
+_new: Callable[..., NDArray[Any]] = np.empty  # by position: keywords cost as much again
+_i32 = np.dtype(np.int32)
 _group_index = _ffi.bare("group_index")
 _run = _ffi.bare("plan_run")
 
@@ -175,7 +177,8 @@ class Form:
         self._groups = batch.groups
         self._batch, self._outputs = batch.struct, sinks.struct
         self._long = [sinks.views[name] for name in ("advantages", "returns", "chunk_ends", "chunk_values") if name in sinks.views]
-        self._empty = self.maker.maker(int(sinks.views["advantages"].dtype))
+        self._dtype = int(sinks.views["advantages"].dtype)
+        self._numpy = arrays.numpy_dtype(self._dtype) if self.maker.framework == "numpy" else None
         # Small outputs are written to a block, of which a result has a copy.
         self._small = sinks.small.copy()
         begin = arrays.address(self._small.memory)
@@ -186,6 +189,8 @@ class Form:
         self._returns = "returns" in sinks.views
         # Taken at the first run: by then the call that this was learnt from has given its own back.
         self._workspace: Any = None
+        # A large one is the plan's, shared by its forms; a small one stays here, which is quicker.
+        self._large = self.plan.workspace_bytes > _SMALL_WORKSPACE
         self._arguments: tuple[Any, ...] = (
             self.plan.handle, ctypes.byref(self._batch), ctypes.byref(self._outputs), ctypes.c_void_p(), _ffi.word(self.plan.workspace_bytes), None)
 
@@ -218,12 +223,17 @@ class Form:
             value = found[place]
             _put_rows(view, 0, _address(value), *shape, shape[1], 1)
         # New memory for what is long.
-        advantages = self._empty(shape)
-        native, places = {"advantages": advantages}, [_address(advantages)]
+        if self._numpy is not None:
+            advantages = _new(shape, self._numpy)
+            places = [_words[id(advantages) + _HEAD >> 3]]
+        else:
+            advantages = self.maker.empty(shape, self._dtype)
+            places = [advantages.data_ptr()]
+        native = {"advantages": advantages}
         if self._returns:
-            native["returns"] = returns = self._empty(shape)
+            native["returns"] = returns = self.maker.empty(shape, self._dtype)
             places.append(_address(returns))
-        chunks = _chunks_of((2, *shape))
+        chunks = _new((2, *shape), _i32)
         begin = _words[id(chunks) + _HEAD >> 3]
         places += (begin, begin + (chunks.nbytes >> 1))
         if self.padded:
@@ -237,6 +247,9 @@ class Form:
             self._workspace = self.plan.workspace()
             self._arguments[3].value = arrays.address(self._workspace)
         status = _run(*self._arguments)
+        if self._large:
+            self.plan.release(self._workspace)
+            self._workspace = self._arguments[3].value = None
         # Too many elements for the limits of this plan: another is made.
         if status < 0 or (status > 0 and self._report.findings & Finding.TOO_LARGE):
             return None

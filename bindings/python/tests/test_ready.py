@@ -178,6 +178,16 @@ def test_many_threads() -> None:
     assert not wrong, wrong[:5]
 
 
+def test_large_workspaces_stay_with_the_plan(monkeypatch: pytest.MonkeyPatch, served: list[bool]) -> None:
+    monkeypatch.setattr(ready, "_SMALL_WORKSPACE", 0)
+    random = np.random.default_rng(10)
+    for _ in range(5):
+        given = batch(random, "packed")
+        same(passrl.shape(**given), LONG(**given))
+    form, = (form for idle in ready._forms.values() for form in idle)
+    assert served.count(True) >= 3 and form._workspace is None and not form._arguments[3].value and form.plan._free
+
+
 def test_forms_are_bounded(served: list[bool]) -> None:
     random = np.random.default_rng(9)
     given = batch(random, "packed")

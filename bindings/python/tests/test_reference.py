@@ -43,6 +43,7 @@ def test_c() -> None:
 def test_cpp() -> None:
     assert "The noexcept try_... forms return the raw status" in text(DOCS / "c/passrl_8hpp.html")
     plan = text(DOCS / "c/classpassrl_1_1plan.html")
+    assert "MPI as a passrl collective" in text(DOCS / "c/passrl__mpi_8h.html")
     assert "try_run" in plan and "Phases of the statistics" in plan
 
 

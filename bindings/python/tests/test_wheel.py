@@ -68,7 +68,7 @@ def test_the_wheel_holds_what_it_should(made: Path) -> None:
         info = f"passrl-{passrl.__version__}.dist-info"
         assert "Root-Is-Purelib: false" in archive.read(f"{info}/WHEEL").decode()
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
-    for name in ("libpassrl.so", "py.typed", "include/passrl.h", "include/passrl.hpp", "cli/page.html"):
+    for name in ("libpassrl.so", "py.typed", *(f"include/{path.name}" for path in (ROOT / "include").glob("passrl*.h*")), "cli/page.html"):
         assert f"passrl/{name}" in names, name
     for name in ("LICENSE-MIT", "LICENSE-APACHE", "NOTICE-third-party.md"):
         assert f"{info}/licenses/{name}" in names, name

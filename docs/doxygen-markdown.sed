@@ -1,0 +1,2 @@
+# Doxygen 1.9 does not know GitHub's anchors of headings: links within a page become their text.
+s/\[([^]]*)\]\(#[a-z0-9-]+\)/\1/g
