@@ -99,7 +99,7 @@ else
     touch .venv/.installed
     stage pytest .venv/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests
     count_pytest $?
-    check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl bindings/python/examples bindings/python/benches
+    check mypy .venv/bin/python -m mypy --config-file bindings/python/pyproject.toml bindings/python/passrl bindings/python/passrl_verl.py bindings/python/examples bindings/python/benches
 fi
 [ -x .venv/bin/python ] && check parity env PYTHONDONTWRITEBYTECODE=1 .venv/bin/python tests/parity/compare.py --strict
 if command -v cargo-deny >/dev/null; then

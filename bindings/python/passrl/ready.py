@@ -99,6 +99,9 @@ def _known(preset: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], list[An
                 return None
             parts += (name, kind, value)
         elif kind is _ndarray and name not in _LONG and name not in _NOT_SERVED:
+            if name == "groups" and value.dtype.kind not in "iub":
+                # Text and objects (verl's uid) are made dense one by one.
+                return None
             parts += (name, value.dtype, value.shape, value.strides)
             found.append(value)
         elif value is None:

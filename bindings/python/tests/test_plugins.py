@@ -115,3 +115,16 @@ def test_the_guide_names_every_plug_in() -> None:
     shared = {"__init__", "records", "settings", "lists", "spans", "imports", "verl"}
     for file in (Path(passrl.__file__).parent / "plugins").glob("*.py"):
         assert file.stem in shared or f"passrl.plugins.{file.stem}" in guide or file.stem == "deepspeed_chat", file.stem
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_groups_that_are_arrays_of_text(dtype: Any) -> None:
+    # verl's uid; called again and again, as a trainer does.
+    groups = np.array(["b", "a", "b", "a"], dtype=dtype)
+    for outcome in ([1.0, 2, 3, 5], [4.0, 0, 3, 5]):
+        given = np.array(outcome)
+        mask, lengths = np.ones((4, 3), dtype=bool), np.array([3, 2, 3, 1])
+        shaped = passrl.shape("verl.grpo", outcome=given, groups=groups, mask=mask, lengths=lengths)
+        wanted = passrl.shape("verl.grpo", outcome=outcome, groups=[1, 0, 1, 0], mask=mask, lengths=lengths)
+        np.testing.assert_array_equal(shaped.advantages, wanted.advantages)
+        assert shaped.group_keys == ["b", "a"]
