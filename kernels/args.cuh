@@ -104,6 +104,12 @@ struct Outputs {
     u64 report;
 };
 
+// A step of a group, to be sorted by its key; `slot`: where its values lie in the lists of elements, << 1 | is it in its set.
+struct KeyedStep {
+    i64 key;
+    u64 slot;
+};
+
 // What is kept of a rollout between kernels: as `Rollout` of src/plan/workspace.rs.
 struct Rollout {
     u32 group;      // 0xffffffff: none (its index is out of range)
@@ -136,6 +142,8 @@ struct Counts {
     u32 bad_offsets;
     // Blocks of the last kernel that are done: the last one writes the report.
     u32 done;
+    // `step_sets = step_group`: room of `Workspace::keyed` that groups have taken.
+    u64 keyed;
 };
 
 // Counts of a group, beside its statistics: begin as zeros.
@@ -150,6 +158,10 @@ struct GroupMarks {
     u32 found;
     // Leave-one-out by rollout: bit s is set where one rollout has all elements of slot s.
     u32 one_rollout;
+    // `token_baseline`: the most places that a rollout reaches << 32 | ~that rollout, whose slot is where the group's places lie; the most tokens in scope of
+    // a rollout that counts << 32 | ~that rollout; the second most; rollouts that count.
+    u64 reach, most;
+    u32 second, counted;
 };
 
 // Addresses in the caller's workspace. Token-indexed lists are [lists][max_tokens] or [max_tokens], by the rollout's slot.
@@ -169,7 +181,7 @@ struct Workspace {
     u64 stepped;      // f64 [lists]
     u64 chunk_steps;  // u32
     u64 keyed;        // KeyedStep
-    u64 keyed_starts; // u64 [G + 1]
+    u64 keyed_starts; // not used
     u64 whitened;     // f32
     u64 kl;           // f32 a token
     u64 kl_sums;      // f32 a rollout
@@ -178,7 +190,7 @@ struct Workspace {
     u64 signal;       // f32 [max(lists, 1)]: signals formed from log-probabilities, shaped rewards
     u64 f, d, v, lines; // f64 a token: chunk values, results, returns, further lines of a scan
     u64 columns, live;  // i64 a token: KL table of a run
-    u64 places;       // token_baseline: its own
+    u64 places;       // token_baseline: |G W| and |W| at most (f64), sums of both (i64): [4][max_tokens]
 };
 
 enum Mode {
