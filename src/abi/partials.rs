@@ -64,7 +64,10 @@ pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: 
         unsafe {
             let plan = in_pieces(plan)?;
             let memory = check::memory(buffer, bytes, plan.inner.partials.bytes, 8, "buffer")?;
-            plan.inner.partials.init(memory);
+            match &plan.device {
+                Some(device) => device.partials_init(&plan.inner, memory)?,
+                None => plan.inner.partials.init(memory),
+            }
         }
         Ok(PASSRL_OK)
     })
@@ -88,15 +91,18 @@ pub unsafe extern "C" fn passrl_partials_add(
         unsafe {
             let plan = in_pieces(plan)?;
             let batch = structs::read(batch, "batch")?;
-            check::stream(stream)?;
+            check::stream(plan.place(), stream)?;
             let phase = check::phase(phase, plan.inner.partials.phases)?;
-            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, None)?;
-            let partials = check::partials(buffer, buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
-            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            let problem = check::batch::problem(plan.place(), &batch, &plan.inner.config, &plan.inner.limits, None)?;
+            let partials = check::partials(plan.place(), buffer, buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
+            let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
-            backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
+            match &plan.device {
+                Some(device) => device.partials_add(&plan.inner, phase, &problem, partials, memory, stream)?,
+                None => backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory),
+            }
         }
         Ok(PASSRL_OK)
     })
@@ -115,13 +121,16 @@ pub unsafe extern "C" fn passrl_partials_merge(
         // SAFETY: live handle and buffers by the contract.
         unsafe {
             let plan = in_pieces(plan)?;
-            let target = check::partials(into, into_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "into")?;
-            let source = check::partials(from.cast_mut(), from_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "from")?;
+            let target = check::partials(plan.place(), into, into_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "into")?;
+            let source = check::partials(plan.place(), from.cast_mut(), from_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "from")?;
             if std::ptr::eq(into.cast_const(), from) {
                 return refuse!(PASSRL_ERR_OVERLAP, "into and from are the same buffer; a buffer is not added to itself");
             }
             check::apart(&target, "into", &source, "from")?;
-            plan.inner.partials.merge(target, source);
+            match &plan.device {
+                Some(device) => device.partials_merge(&plan.inner, target, source)?,
+                None => plan.inner.partials.merge(target, source),
+            }
         }
         Ok(PASSRL_OK)
     })
@@ -178,15 +187,18 @@ pub unsafe extern "C" fn passrl_plan_apply(
             let plan = in_pieces(plan)?;
             let batch = structs::read(batch, "batch")?;
             let outputs = structs::read(outputs, "outputs")?;
-            check::stream(stream)?;
-            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
-            let sinks = check::outputs::outputs(&outputs, &problem)?;
-            let partials = check::partials(buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
-            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            check::stream(plan.place(), stream)?;
+            let problem = check::batch::problem(plan.place(), &batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
+            let sinks = check::outputs::outputs(plan.place(), &outputs, &problem)?;
+            let partials = check::partials(plan.place(), buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
+            let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
-            finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory))
+            match &plan.device {
+                Some(device) => device.apply(&plan.inner, &problem, partials, &sinks, memory, stream).map(|()| PASSRL_OK),
+                None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory)),
+            }
         }
     })
 }

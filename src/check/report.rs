@@ -41,6 +41,10 @@ pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
         report::MISSING => (PASSRL_FINDING_MISSING, "has a NaN where missing = error (set missing = zero or exclude to allow it)"),
         report::BAD_STEPS => (PASSRL_FINDING_BAD_STEPS, "has steps that do not fit (ends decrease, or lie outside the rollout)"),
         report::SINGLETON => (PASSRL_FINDING_SINGLETON, "has a single element where singleton = refuse"),
+        report::BAD_OFFSETS => (
+            PASSRL_FINDING_BAD_OFFSETS,
+            "has offsets, lengths or a group index in device memory that do not fit the arrays or the plan's limits",
+        ),
         _ => (PASSRL_FINDING_TOO_LARGE, "has more elements than exact sums allow"),
     }
 }

@@ -34,14 +34,14 @@ pub struct Partials {
     groups: usize,
     /// Positions of the KL table a group (0: none).
     pub positions: usize,
-    extremes: Section,
-    sums: Section,
-    table: Section,
-    batch_extremes: Section,
-    batch_sums: Section,
-    second: Section,
-    whiten_extremes: Section,
-    whiten_sums: Section,
+    pub extremes: Section,
+    pub sums: Section,
+    pub table: Section,
+    pub batch_extremes: Section,
+    pub batch_sums: Section,
+    pub second: Section,
+    pub whiten_extremes: Section,
+    pub whiten_sums: Section,
 }
 
 /// What is known of one group: of a call alone, or of all that a buffer has seen.
@@ -154,18 +154,28 @@ impl Partials {
         unsafe {
             buffer.part::<u8>(0, self.bytes).fill(0);
             buffer.part::<u64>(0, 4).copy_from_slice(&self.header());
-            let keys = 3 * self.slots + 1;
-            for (i, key) in buffer.part::<i32>(self.extremes.offset, self.extremes.count).iter_mut().enumerate() {
-                // max|x| and the format state begin at 0, the other keys below every value.
-                *key = if i % keys == keys - 1 || i % keys % 3 == 0 { 0 } else { i32::MIN };
-            }
-            for section in [&self.whiten_extremes, &self.batch_extremes] {
+            for section in self.keys_of_all() {
                 for (i, key) in buffer.part::<i32>(section.offset, section.count).iter_mut().enumerate() {
-                    *key = if i % 3 == 0 { 0 } else { i32::MIN };
+                    *key = self.first_key(&section, i);
                 }
             }
-            buffer.part::<i32>(self.second.offset, self.second.count).fill(i32::MIN);
         }
+    }
+
+    /// The sections of keys; every other one begins at 0.
+    pub fn keys_of_all(&self) -> [Section; 4] {
+        [self.extremes, self.batch_extremes, self.whiten_extremes, self.second]
+    }
+
+    /// What key i of a section of keys begins at: max|x| and the format state at 0, the other keys below every value.
+    pub fn first_key(&self, section: &Section, i: usize) -> i32 {
+        let keys = 3 * self.slots + 1;
+        let zero = match section.offset {
+            offset if offset == self.second.offset => false,
+            offset if offset == self.extremes.offset => i % keys == keys - 1 || i % keys % 3 == 0,
+            _ => i % 3 == 0,
+        };
+        if zero { 0 } else { i32::MIN }
     }
 
     /// # Safety

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 mod arrays;
+pub mod device;
 pub mod fence;
 mod library;
 mod slices;
@@ -44,6 +45,8 @@ pub struct How {
     pub lean: bool,
     /// Float inputs in the other type: f64 for f32, and f32 for log-probabilities that it holds exactly.
     pub other_floats: bool,
+    /// On device memory, by the CUDA backend (`harness::device`).
+    pub cuda: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl Default for How {
             in_place: false,
             lean: false,
             other_floats: false,
+            cuda: false,
         }
     }
 }

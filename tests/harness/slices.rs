@@ -10,9 +10,9 @@ use std::ptr::{null, null_mut};
 
 /// Output memory, filled with dirt before the run.
 pub struct Outputs {
-    arena: Arena,
+    pub(super) arena: Arena,
     outputs: passrl_outputs,
-    report: Box<passrl_report>,
+    pub(super) report: Box<passrl_report>,
     advantages: passrl_view,
     output: Floats,
     lean: bool,

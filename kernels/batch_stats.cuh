@@ -1,0 +1,70 @@
+// Sets of the whole batch (`center = batch`, `scale = batch` or `nonzero_share`): exact, on a grid of 30 bits (src/backend/cpu/batch_stats.rs).
+#ifndef PASSRL_BATCH_STATS_CUH
+#define PASSRL_BATCH_STATS_CUH
+#include "findings.cuh"
+
+// Does the rollout count in the batch's sets? One with a finding does not.
+INLINE bool counts_in_batch(const PlanConstants& plan, const Rollout& kept) {
+    return plan.slots_batch != 0 && counts_in_stats(kept) && !(kept.flags & (ROLLOUT_ABSENT | ROLLOUT_NONFINITE | ROLLOUT_BAD_STEPS));
+}
+INLINE bool asks_batch(const PlanConstants& plan, i32 slot) { return plan.slots_batch >> slot & 1; }
+// Process sets of the batch: a pooled or shaped one has none.
+INLINE bool batch_list(const Args& args, const PlanConstants& plan, const Rollout& kept, i32 slot) {
+    return asks_batch(plan, slot) && slot < args.batch.num_process && (kept.state & STATE_HAS_PROCESS);
+}
+
+// Takes a rollout's maxima into the batch's; its findings are known. The block.
+INLINE void block_batch_extremes(const Args& args, const PlanConstants& plan, const Work& w) {
+    if (!counts_in_batch(plan, w.kept)) return;
+    i32* keys = batch_keys(args);
+    for (i32 slot = 0; slot < plan.sets; ++slot) {
+        if (!batch_list(args, plan, w.kept, slot)) continue;
+        Extremes found = block_list_extremes(args, plan, w, slot);
+        if (is_first_thread()) max_extremes_to(keys + 3 * slot, found);
+    }
+    for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
+        i32 slot = slot_of_stream(plan, s);
+        if (slot >= plan.slots || !asks_batch(plan, slot)) continue;
+        Value v = rollout_value(args, plan, s, w.i);
+        Extremes one = no_extremes();
+        extremes_push(one, v.x);
+        if (v.there && is_first_thread()) max_extremes_to(keys + 3 * slot, one);
+    }
+}
+
+// Adds a rollout's share on the grids that the batch's maxima set. The block.
+INLINE void block_batch_sums(const Args& args, const PlanConstants& plan, const Work& w) {
+    if (!counts_in_batch(plan, w.kept)) return;
+    const i32* keys = batch_keys(args);
+    i64* words = batch_words(args);
+    auto add = [&](i32 slot, const Sums& sums, i64 nonzero) {
+        if (!is_first_thread()) return;
+        add_sums_to(words + 7 * slot, sums);
+        add_to(words + 7 * slot + 6, nonzero);
+    };
+    for (i32 slot = 0; slot < plan.sets; ++slot) {
+        if (!batch_list(args, plan, w.kept, slot)) continue;
+        Extremes of = load_extremes(keys, slot);
+        Grid grid = grid_of(STEP_BITS, of.absmax);
+        Sums own = no_sums();
+        i64 nonzero = 0;
+        each_element(args, plan, w, slot, [&](f32 x, i64 weight, i64) {
+            sums_push_element(own, grid, x, weight, of);
+            nonzero += x != 0.0f ? weight : 0;
+        });
+        own = block_sums(own);
+        add(slot, own, block_sum(nonzero));
+    }
+    for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
+        i32 slot = slot_of_stream(plan, s);
+        if (slot >= plan.slots || !asks_batch(plan, slot)) continue;
+        Value v = rollout_value(args, plan, s, w.i);
+        if (!v.there) continue;
+        Extremes of = load_extremes(keys, slot);
+        Sums own = no_sums();
+        sums_push_element(own, grid_of(STEP_BITS, of.absmax), v.x, 1, of);
+        add(slot, own, v.x != 0.0f ? 1 : 0);
+    }
+}
+
+#endif

@@ -1,0 +1,141 @@
+//! The CUDA backend of the shipped library on device memory (of the simulated driver, tests/cudasim) against its CPU backend: every bit of every output.
+mod cases;
+mod harness;
+mod oracle;
+
+use harness::{Got, How, device, serve};
+use oracle::{Batch, Config};
+use passrl::abi::constants::PASSRL_I64;
+use passrl::abi::types::passrl_report;
+
+/// Says why the tests here cannot run, where they cannot.
+fn skipped() -> bool {
+    match device::driver() {
+        Ok(_) => false,
+        Err(why) => {
+            println!("SKIPPED: the CUDA backend: {why}");
+            true
+        }
+    }
+}
+
+/// Two reports whose counts are the same; sums of the advantages may differ in their last bits.
+fn counts(name: &str, cpu: &passrl_report, cuda: &passrl_report) -> Vec<String> {
+    let of = |r: &passrl_report| {
+        [
+            ("findings", r.findings), ("first_finding", r.first_finding), ("first_rollout", r.first_rollout), ("first_group", r.first_group),
+            ("first_stream", r.first_stream), ("rollouts", r.rollouts), ("tokens", r.tokens), ("chunks", r.chunks),
+            ("degenerate_groups", r.degenerate_groups), ("bad_groups", r.bad_groups), ("violating_groups", r.violating_groups),
+            ("missing_values", r.missing_values), ("nonfinite_values", r.nonfinite_values), ("low_logps", r.low_logps),
+            ("clipped_tokens", r.clipped_tokens), ("overflowed_tokens", r.overflowed_tokens), ("bad_steps", r.bad_steps),
+            ("lost_deviations", r.lost_deviations), ("struct_size", r.struct_size as i64), ("reserved0", r.reserved0 as i64),
+        ]
+    };
+    let mut found: Vec<String> = of(cpu)
+        .into_iter()
+        .zip(of(cuda))
+        .filter(|(a, b)| a != b)
+        .map(|((field, a), (_, b))| format!("{name}: report.{field} is {b} on CUDA, {a} on the CPU"))
+        .collect();
+    let close = |a: f64, b: f64, scale: f64| (a - b).abs() <= 1e-12 * scale.max(1.0) || (a.is_nan() && b.is_nan());
+    let scale = (cpu.sum_squares * cpu.tokens as f64).sqrt();
+    if !close(cpu.sum_advantages, cuda.sum_advantages, scale) || !close(cpu.sum_squares, cuda.sum_squares, cpu.sum_squares) {
+        found.push(format!("{name}: report sums {} {} on CUDA, {} {} on the CPU", cuda.sum_advantages, cuda.sum_squares, cpu.sum_advantages, cpu.sum_squares));
+    }
+    found
+}
+
+/// Every difference, in words.
+fn differences(name: &str, cpu: &Got, cuda: &Got, how: &How) -> Vec<String> {
+    let mut found = Vec::new();
+    let bits = |x: f64| x.to_bits();
+    let mut rows = |what: &str, a: &[Vec<f64>], b: &[Vec<f64>]| {
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            if let Some(t) = (0..a.len().max(b.len())).find(|t| a.get(*t).copied().map(bits) != b.get(*t).copied().map(bits)) {
+                found.push(format!("{name}: {what} of rollout {i} at {t}: {:?} on CUDA, {:?} on the CPU", b.get(t), a.get(t)));
+            }
+        }
+    };
+    rows("advantages", &cpu.advantages, &cuda.advantages);
+    if !how.lean {
+        rows("returns", &cpu.returns, &cuda.returns);
+        rows("chunk_values", &cpu.chunk_values, &cuda.chunk_values);
+    }
+    rows("path_scores", &[cpu.path_scores.clone()], &[cuda.path_scores.clone()]);
+    if cpu.num_chunks != cuda.num_chunks || (!how.lean && cpu.chunk_ends != cuda.chunk_ends) {
+        found.push(format!("{name}: chunks {:?} {:?} on CUDA, {:?} {:?} on the CPU", cuda.num_chunks, cuda.chunk_ends, cpu.num_chunks, cpu.chunk_ends));
+    }
+    for (g, (a, b)) in cpu.stats.iter().zip(&cuda.stats).enumerate() {
+        for (s, (a, b)) in a.iter().zip(b).enumerate() {
+            if (a.0, bits(a.1), bits(a.2), bits(a.3)) != (b.0, bits(b.1), bits(b.2), bits(b.3)) {
+                found.push(format!("{name}: statistics of group {g}, stream {s}: {b:?} on CUDA, {a:?} on the CPU"));
+            }
+        }
+    }
+    if cpu.group_flags != cuda.group_flags {
+        found.push(format!("{name}: group_flags {:?} on CUDA, {:?} on the CPU", cuda.group_flags, cpu.group_flags));
+    }
+    if cpu.rollout_flags != cuda.rollout_flags {
+        found.push(format!("{name}: rollout_flags {:?} on CUDA, {:?} on the CPU", cuda.rollout_flags, cpu.rollout_flags));
+    }
+    if cpu.padding_is_zero != cuda.padding_is_zero {
+        found.push(format!("{name}: padding is zero: {} on CUDA, {} on the CPU", cuda.padding_is_zero, cpu.padding_is_zero));
+    }
+    if !how.lean {
+        if (cpu.status, &cpu.message) != (cuda.status, &cuda.message) && cuda.status >= 0 {
+            let tail = |said: &str| said.split_once(": ").map_or(String::new(), |(_, rest)| rest.to_string());
+            if cpu.status != cuda.status || tail(&cpu.message) != tail(&cuda.message) {
+                found.push(format!("{name}: {} {} on CUDA, {} {} on the CPU", cuda.status, cuda.message, cpu.status, cpu.message));
+            }
+        }
+        found.extend(counts(name, &cpu.report, &cuda.report));
+    }
+    found
+}
+
+fn check(name: &str, cfg: &Config, batch: &Batch, how: &How) -> Vec<String> {
+    let cpu = harness::try_run(cfg, batch, how);
+    let cuda = harness::try_run(cfg, batch, &How { cuda: true, ..*how });
+    let mut found = match (cpu, cuda) {
+        (Ok(cpu), Ok(cuda)) => differences(name, &cpu, &cuda, how),
+        (Err(cpu), Ok(_)) => vec![format!("{name}: refused on the CPU alone: {cpu}")],
+        (Ok(_), Err(cuda)) => vec![format!("{name}: refused on CUDA: {cuda}")],
+        (Err(_), Err(_)) => Vec::new(),
+    };
+    found.truncate(4);
+    found
+}
+
+/// The cases that `PASSRL_CASES` names (parts of names, by commas); all where it is not set.
+fn wanted(name: &str) -> bool {
+    std::env::var("PASSRL_CASES").map_or(true, |parts| parts.split(',').any(|part| name.contains(part)))
+}
+
+fn table(hows: &[(&str, How)]) {
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let (mut failures, mut failed, mut ran) = (Vec::new(), 0, 0);
+    for case in serve(cases::all()).iter().filter(|case| wanted(case.name) && !case.cfg.strict) {
+        for (label, how) in hows {
+            ran += 1;
+            let found = check(&format!("{}{label}", case.name), &case.cfg, &case.batch, how);
+            failed += usize::from(!found.is_empty());
+            failures.extend(found);
+        }
+    }
+    let report = cudasim::report();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{failed} of {ran} runs differ:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn every_case_has_the_bits_of_the_cpu_packed() {
+    table(&[("", How::default())]);
+}
+
+#[test]
+fn every_case_has_the_bits_of_the_cpu_padded() {
+    table(&[(" padded", How { padded: true, spare: 3, mask: PASSRL_I64, wide_offsets: true, output: harness::Floats::F32, ..How::default() })]);
+}
