@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 const DRIVER: [&str; 10] = ["control", "memory", "check", "traffic", "fibers", "launch", "streams", "context", "module", "copies"];
-const COMMON: [&str; 7] = ["-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fno-stack-protector"];
+const COMMON: [&str; 7] = ["-std=c++17", "-gdwarf-4", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fno-stack-protector"];
 /// Kernels read memory as they please, as device code does, and throw nothing. The sanitizers' findings are told by launch.cpp: what x86 forgives,
 /// or does otherwise than a GPU.
 const KERNELS: [&str; 5] =
