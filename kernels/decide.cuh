@@ -44,7 +44,7 @@ INLINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const Stream& stream = plan.streams[row];
     const bool process = slot < plan.sets, in_report = plan.slot_reported[slot] >= 0;
     const bool there = process ? (plan.joint && slot == 1) || slot < args.batch.num_process : has_stream(args, plan, slot - plan.sets);
-    Whole whole = {NO_EXTREMES, NO_SUMS, 0};
+    Whole whole = {no_extremes(), no_sums(), 0};
     if (plan.slots_batch) {
         whole.extremes = load_extremes(batch_keys(args), slot);
         whole.sums = load_sums(batch_words(args), slot, 7);

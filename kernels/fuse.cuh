@@ -23,7 +23,7 @@ struct FusedStreams {
 // How the rollout's values of set `slot` are standardised. The block.
 INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, Tally& tally) {
     const Standard& standard = decision.standards[slot];
-    const Sums own = needs_own(standard, w.counts) ? block_own_sums(args, plan_of(args), w, slot, standard.extremes) : NO_SUMS;
+    const Sums own = needs_own(standard, w.counts) ? block_own_sums(args, plan_of(args), w, slot, standard.extremes) : no_sums();
     u32 lost = 0;
     const Apply apply = resolve(standard, w.counts, own, &lost);
     if (is_first_thread()) tally.lost += lost;

@@ -20,7 +20,7 @@ struct Tally {
     u64 overflowed;
     f64 sum, squares;
 };
-constexpr Tally NO_TALLY = {0, 0, 0, 0.0, 0.0};
+INLINE Tally no_tally() { return Tally{0, 0, 0, 0.0, 0.0}; }
 
 INLINE void add_tally(const Args& args, const Tally& tally) {
     const u32 lost = warp_sum(tally.lost), clipped = warp_sum(tally.clipped);

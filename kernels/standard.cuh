@@ -177,20 +177,6 @@ INLINE Apply resolve(const Standard &n, bool counts, const Sums &own, u32 *lost)
     return Apply{HOW_AFFINE, mean, inv};
 }
 
-// (x - mean) scaled by what the others' set says. `element`: the value left out, q its integer.
-INLINE f64 scaled(const Standard &s, f64 x, f64 mean, f32 element, i64 n, f64 q, u32 *lost) {
-    if (s.stream->scale == SCALE_ABS_MAX) return (x - mean) / (f64)absmax_value(s.extremes);
-    // `zero_variance = center` of a set that is flat: inv is 1.
-    if (s.stream->scale != SCALE_LEAVE_ONE_OUT) return (x - mean) * s.inv;
-    Sums own = NO_SUMS;
-    sums_push(own, s.grid, saturated_i64(q), 1);
-    const f32 max = max_value(s.extremes), min = min_value(s.extremes);
-    const bool equal = max == min || (s.sums.at_max == n && s.sums.at_min == 1 && element == min) || (s.sums.at_min == n && s.sums.at_max == 1 && element == max);
-    f64 inv;
-    if (others_deviation(s, sums_without(s.sums, own), equal, &inv, lost)) return (x - mean) * inv;
-    return s.stream->zero_variance == ZERO_VARIANCE_CENTER ? x - mean : 0.0;
-}
-
 // Integers of an f64 that has one, as Rust's `as` converts: beyond the range the nearest end.
 INLINE i64 saturated_i64(f64 x) {
     if (x >= 9223372036854775808.0) return 0x7fffffffffffffffll;
@@ -204,6 +190,20 @@ INLINE Wide saturated_wide(f64 x) {
     // 2^63 <= |x|: the shift is at least 11.
     const Wide magnitude = shift >= 64 ? Wide{significand << (shift - 64), 0} : wide_shifted(Wide{0, significand}, shift);
     return x < 0.0 ? wide_minus(Wide{0, 0}, magnitude) : magnitude;
+}
+
+// (x - mean) scaled by what the others' set says. `element`: the value left out, q its integer.
+INLINE f64 scaled(const Standard &s, f64 x, f64 mean, f32 element, i64 n, f64 q, u32 *lost) {
+    if (s.stream->scale == SCALE_ABS_MAX) return (x - mean) / (f64)absmax_value(s.extremes);
+    // `zero_variance = center` of a set that is flat: inv is 1.
+    if (s.stream->scale != SCALE_LEAVE_ONE_OUT) return (x - mean) * s.inv;
+    Sums own = no_sums();
+    sums_push(own, s.grid, saturated_i64(q), 1);
+    const f32 max = max_value(s.extremes), min = min_value(s.extremes);
+    const bool equal = max == min || (s.sums.at_max == n && s.sums.at_min == 1 && element == min) || (s.sums.at_min == n && s.sums.at_max == 1 && element == max);
+    f64 inv;
+    if (others_deviation(s, sums_without(s.sums, own), equal, &inv, lost)) return (x - mean) * inv;
+    return s.stream->zero_variance == ZERO_VARIANCE_CENTER ? x - mean : 0.0;
 }
 
 // N(x; S \ {x}).

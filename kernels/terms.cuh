@@ -50,7 +50,7 @@ INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& ke
         around.mean = (f64)baseline.x;
         of = &around;
     }
-    Sums own = NO_SUMS;
+    Sums own = no_sums();
     if (needs_own(*of, counts)) sums_push_element(own, of->grid, x.x, 1, of->extremes);
     const f64 r = standardised(*of, resolve(*of, counts, own, lost), x.x, lost);
     return clamped(r, -row.clip_standardized, row.clip_standardized);

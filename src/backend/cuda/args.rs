@@ -210,6 +210,7 @@ mirror! {
         first_group: u64,
         bad_offsets: u32,
         done: u32,
+        keyed: u64,
     }
     /// Likewise.
     GroupMarks {
@@ -219,6 +220,10 @@ mirror! {
         missing: u32,
         found: u32,
         one_rollout: u32,
+        reach: u64,
+        most: u64,
+        second: u32,
+        counted: u32,
     }
     /// Addresses in the caller's workspace.
     Workspace {

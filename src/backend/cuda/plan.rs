@@ -5,13 +5,12 @@ use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
 use super::workspace::{self, Layout, Stretch};
-use crate::error::{self, Result};
+use crate::error::Result;
 use crate::model::batch::Problem;
 use crate::model::config::{StepSets, TokenBaseline, Whiten};
 use crate::model::context::Memory;
 use crate::model::outputs;
 use crate::plan::Plan;
-use crate::refuse;
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -48,12 +47,6 @@ fn threads(slots: usize) -> u32 {
 impl OnDevice {
     /// Allocates and fills the constants.
     pub fn new(device: Arc<Device>, plan: &Plan) -> Result<OnDevice> {
-        if plan.config.token_baseline != TokenBaseline::None {
-            return refuse!(
-                error::NOT_YET,
-                "config.token_baseline is set; the CUDA kernels serve it in a later version: use a CPU context, or token_baseline = none"
-            );
-        }
         let head = size_of::<PlanConstants>().next_multiple_of(64);
         let bytes = head + plan.divisors.len() * 8;
         let current = device.enter()?;
@@ -243,6 +236,13 @@ impl Call<'_> {
         let config = &self.plan.config;
         if config.step_sets == StepSets::StepGroup {
             self.launch(Kernel::StepSets, self.groups, mode)?;
+        }
+        if config.token_baseline != TokenBaseline::None {
+            // The first has a thread a rollout.
+            self.launch(Kernel::BaselinesLongest, self.rollouts.div_ceil(self.threads as usize), mode)?;
+            for kernel in [Kernel::BaselinesClear, Kernel::BaselinesWeigh, Kernel::BaselinesAdd] {
+                self.launch(kernel, self.rollouts, mode)?;
+            }
         }
         if config.whiten == Whiten::None || !whole {
             return self.launch(Kernel::Shape, self.items(), mode);

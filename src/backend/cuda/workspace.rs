@@ -84,7 +84,7 @@ impl Layout {
             stepped: c.take::<f64>(if_(keyed_sets, slots.lists * n)),
             chunk_steps: c.take::<u32>(if_(keyed_sets, n)),
             keyed: c.take::<KeyedStep>(if_(keyed_sets, limits.steps)),
-            keyed_starts: c.take::<u64>(if_(keyed_sets, g + 1)),
+            keyed_starts: 0,
             whitened: c.take::<f32>(if_(whitens, n)),
             kl: c.take::<f32>(if_(config.kl_by_token(), n)),
             kl_sums: c.take::<f32>(if_(config.asks_kl() && !config.kl_by_token(), r)),
@@ -98,8 +98,8 @@ impl Layout {
             lines: c.take::<f64>(if_(scans, n)),
             columns,
             live,
-            // Four lines of 8 bytes a token, and as many a group.
-            places: c.take::<f64>(if_(baselines, 4 * n + 4 * g)),
+            // Of each place: the largest |G W| and |W|, sums of both.
+            places: c.take::<f64>(if_(baselines, 4 * n)),
         };
         let at = |offset: u64| offset as i64;
         let state = StateLayout {

@@ -1,0 +1,268 @@
+// One rollout from its chunks to its outputs: decide, fuse, credit, divide, post, write; and the group whose number is the block's. Twin of shape.rs and of
+// `group_shape` in group.rs.
+#ifndef PASSRL_SHAPE_CUH
+#define PASSRL_SHAPE_CUH
+#include "credit.cuh"
+#include "gae.cuh"
+#include "outputs.cuh"
+#include "step_sets.cuh"
+#include "token_baseline.cuh"
+#include "vtrace.cuh"
+
+// What a block keeps in shared memory while it shapes.
+struct ShapeRoom {
+    Decision decision;
+    Terms terms;
+    FusedStreams fusion;
+    ScanTops tops;
+    Shaping work;
+    Whitening whitening;
+};
+
+// Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
+INLINE void credited(const Args& args, ShapeRoom& room, Tally& tally) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    if (plan.spreads) gap_rewards(args, w, room.decision, room.terms, tally);
+    fuse(args, w, room.decision, room.terms, room.fusion, tally);
+    if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
+    else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
+    else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
+    else credit(args, w, room.terms, room.tops);
+}
+
+// Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none.
+INLINE void open_rollout(const Args& args, i64 i, Rollout kept, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Extent e = extent(args, i);
+    if (plan.kind == KIND_KL) {
+        KlEdges edges;
+        edges.none = true;
+        if (plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, room.decision);
+        kl_chunks(args, i, e, kept_scope(args, i, e, kept), edges, kept, list_of<u32>(args.work.last, e));
+    }
+    if (room.decision.bad) {
+        kept.state |= STATE_ZEROED;
+        if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
+    }
+    __syncthreads();
+    if (is_first_thread()) room.work = make_shaping(args, i, e, kept);
+    __syncthreads();
+}
+
+// Decides for the group of a rollout, where it has one.
+INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision) {
+    if (kept.group != NO_GROUP) {
+        decide(args, kept.group, decision);
+        return;
+    }
+    __syncthreads();
+    if (is_first_thread()) decision.bad = 1;
+    __syncthreads();
+}
+
+// Advantages of the block's rollout in d, as they are before the temperature; returns the path score.
+INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Tally& tally) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    const i64 k = w.kept.chunks, n = plan.credits_tokens ? (i64)w.kept.count : k;
+    if (w.kept.state & STATE_ZEROED) {
+        for (i64 j = threadIdx.x; j < larger(k, n); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        __syncthreads();
+        return 0.0;
+    }
+    rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms, tally);
+    credited(args, room, tally);
+    const f64 path = n > 0 ? w.d[0] : 0.0;
+    __syncthreads();
+    if (is_given(args.batch.sum_pi_squared)) take_baseline(args, w);
+    if (takes_kl(args, KL_PLACE_ADVANTAGE)) {
+        each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
+        __syncthreads();
+    }
+    return path;
+}
+
+// Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
+INLINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lines, f64 path) {
+    const PlanConstants& plan = plan_of(args);
+    f32* const to = list_of<f32>(args.work.whitened, w.e);
+    u64 none = 0;
+    Extremes found = no_extremes();
+    for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
+        const f32 a = stored_f32(w.d[j] / plan.temperature, none);
+        to[j] = a;
+        extremes_push(found, a);
+    }
+    const f32 score = stored_f32(path / plan.temperature, none);
+    if (is_first_thread()) ((f32*)args.work.paths)[w.i] = score;
+    if (!whitens(w.kept)) return;
+    if (plan.whiten == WHITEN_ROLLOUTS) {
+        found = no_extremes();
+        extremes_push(found, score);
+    } else {
+        found = block_extremes(found);
+    }
+    if (is_first_thread()) max_extremes_to(whiten_keys(args), found);
+}
+
+// Rollout i by its block; `decision` is of its group.
+INLINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Tally& tally) {
+    const PlanConstants& plan = plan_of(args);
+    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
+    open_rollout(args, i, rollout_of(args, i), room);
+    const Shaping& w = room.work;
+    const f64 path = shape_lines(args, room, tally);
+    if (is_first_thread()) rollout_of(args, i) = w.kept;
+    const Lines lines = result_lines(plan, w.kept, w.last);
+    if (keeps) keep_advantages(args, w, lines, path);
+    if (!writes) return;
+    side_outputs(args, w, path);
+    if (keeps) return;
+    const bool whitens_here = plan.whiten != WHITEN_NONE && !(w.kept.state & STATE_ZEROED);
+    if (whitens_here) {
+        if (is_first_thread()) room.whitening = make_whitening(args);
+        __syncthreads();
+    }
+    write_advantages(args, w.e, w.scope, lines, whitens_here ? &room.whitening : 0, tally, [&](i64 j) { return w.d[j] / plan.temperature; });
+}
+
+// The batch's offsets do not fit: no rollout has a place, every slot is 0.
+INLINE void shape_nothing(const Args& args) {
+    const Outputs& o = args.outputs;
+    if (args.mode & MODE_DRY) return;
+    zero_all(args, o.advantages);
+    if (is_given(o.returns)) zero_all(args, o.returns);
+    const i64 i = blockIdx.x;
+    if (i >= args.batch.rollouts || !is_first_thread()) return;
+    u64 none = 0;
+    if (is_given(o.path_scores)) store(o.path_scores, i * o.path_scores.stride[0], 0.0, none);
+    if (is_given(o.num_chunks)) store_int(o.num_chunks, i * o.num_chunks.stride[0], 0);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], ROLLOUT_IN_BAD_GROUP);
+}
+
+// Zeros where no rollout is.
+INLINE void shape_ends(const Args& args) {
+    if (!plan_of(args).fill_padding) return;
+    pad_ends(args, args.outputs.advantages);
+    if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
+}
+
+// Block b: group b's counts and outputs, then rollout b.
+extern "C" __global__ void passrl_shape(const Args args) {
+    SHARED(ShapeRoom, room, [1]);
+    const i64 b = blockIdx.x;
+    const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
+    Tally tally = no_tally();
+    if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
+        decide(args, b, room[0].decision);
+        if (bad_batch) {
+            for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+                room[0].decision.flags[row] |= GROUP_BAD;
+                room[0].decision.standards[row].sums = no_sums();
+            }
+            __syncthreads();
+        }
+        if (writes) group_outputs(args, b, room[0].decision);
+        if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, b, room[0].decision);
+    }
+    if (bad_batch) {
+        shape_nothing(args);
+    } else if (writes || (args.mode & MODE_KEEP)) {
+        if (b < args.batch.rollouts) {
+            decide_for(args, rollout_of(args, b), room[0].decision);
+            shape_rollout(args, b, room[0], tally);
+        }
+        if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
+        else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
+    }
+    if (args.mode & MODE_COUNTING) add_tally(args, tally);
+    if (!(args.mode & MODE_KEEP)) finish_report(args);
+}
+
+// Sums of the kept values on the grid that their maxima set.
+extern "C" __global__ void passrl_whiten_sums(const Args args) {
+    const PlanConstants& plan = plan_of(args);
+    const i64 i = blockIdx.x;
+    const Rollout kept = rollout_of(args, i);
+    if (counts_of(args).bad_offsets || !whitens(kept)) return;
+    const Grid grid = grid_of(STEP_BITS, load_extremes(whiten_keys(args), 0).absmax);
+    Sums own = no_sums();
+    if (plan.whiten == WHITEN_ROLLOUTS) {
+        if (is_first_thread()) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
+    } else {
+        const Extent e = extent(args, i);
+        const f32* const values = list_of<f32>(args.work.whitened, e);
+        const Lines lines = result_lines(plan, kept, list_of<u32>(args.work.last, e));
+        const Scope scope = kept_scope(args, i, e, kept);
+        if (!lines.every_token && has_holes(scope)) {
+            each_slot(e.len, scope, lines, [&](i64, i64 j) {
+                if (j >= 0) sums_push(own, grid, quantize(grid, values[j]), 1);
+            });
+        } else {
+            for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
+                const i64 begin = j == 0 ? scope.first - 1 : (i64)lines.last[j - 1];
+                sums_push(own, grid, quantize(grid, values[j]), lines.every_token ? 1 : (i64)lines.last[j] - begin);
+            }
+        }
+    }
+    own = block_sums(own);
+    if (is_first_thread()) add_sums_to(whiten_words(args), own);
+}
+
+// Last pass of a whitened run: from the kept advantages to the output.
+extern "C" __global__ void passrl_whiten_write(const Args args) {
+    SHARED(Whitening, whitening, [1]);
+    const i64 i = blockIdx.x;
+    Tally tally = no_tally();
+    if (is_first_thread()) whitening[0] = make_whitening(args);
+    __syncthreads();
+    if (counts_of(args).bad_offsets) {
+        zero_all(args, args.outputs.advantages);
+    } else {
+        const Rollout kept = rollout_of(args, i);
+        const Extent e = extent(args, i);
+        const f32* const values = list_of<f32>(args.work.whitened, e);
+        write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
+                         kept.state & STATE_ZEROED ? 0 : &whitening[0], tally, [&](i64 j) { return (f64)values[j]; });
+        if (plan_of(args).fill_padding) pad_ends(args, args.outputs.advantages);
+    }
+    add_tally(args, tally);
+    finish_report(args);
+}
+
+// `step_sets = step_group`. A block a group.
+extern "C" __global__ void passrl_step_sets(const Args args) {
+    SHARED(Decision, decision, [1]);
+    if (counts_of(args).bad_offsets) return;
+    decide(args, blockIdx.x, decision[0]);
+    if (!decision[0].bad) step_sets(args, blockIdx.x);
+}
+
+// `token_baseline`, in this order before passrl_shape. A thread a rollout, then a block a rollout.
+extern "C" __global__ void passrl_baselines_longest(const Args args) {
+    if (!counts_of(args).bad_offsets) baselines_longest(args, (i64)blockIdx.x * blockDim.x + threadIdx.x);
+}
+extern "C" __global__ void passrl_baselines_clear(const Args args) {
+    if (!counts_of(args).bad_offsets) baselines_clear(args, blockIdx.x);
+}
+extern "C" __global__ void passrl_baselines_weigh(const Args args) {
+    SHARED(ShapeRoom, room, [1]);
+    const i64 i = blockIdx.x;
+    const Rollout kept = rollout_of(args, i);
+    if (counts_of(args).bad_offsets || kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
+    decide_for(args, kept, room[0].decision);
+    if (room[0].decision.bad) return;
+    // What credit counts is counted where the rollouts are shaped.
+    Tally tally = no_tally();
+    open_rollout(args, i, kept, room[0]);
+    const Shaping& w = room[0].work;
+    rollout_terms(args, i, w.e, w.kept, room[0].decision, room[0].terms, tally);
+    credited(args, room[0], tally);
+    weigh_returns(args, w);
+}
+extern "C" __global__ void passrl_baselines_add(const Args args) {
+    if (!counts_of(args).bad_offsets) baselines_add(args, blockIdx.x);
+}
+
+#endif
