@@ -120,7 +120,7 @@ INLINE void count_group(const Args& args, i64 g, const Decision& decision) {
     const PlanConstants& plan = plan_of(args);
     const GroupMarks& marks = marks_of(args, g);
     Counts& counts = counts_of(args);
-    if (decision.crowded) note_finding(args, FOUND_TOO_LARGE, g, -1, OUTCOME);
+    if (decision.crowded) find_in_group(args, g, FOUND_TOO_LARGE, OUTCOME);
     if (marks.rollouts == 0) return;
     add_to(&counts.nonfinite_values, decision.bad_given);
     add_to(&counts.degenerate_groups, __popc(decision.degenerate));
@@ -128,7 +128,7 @@ INLINE void count_group(const Args& args, i64 g, const Decision& decision) {
     add_to(&counts.violating_groups, decision.format == 1);
     if (marks.found) return; // a rollout's finding has been told
     for (i32 slot = 0; slot < plan.slots; slot++)
-        if (decision.findings[slot]) note_finding(args, decision.findings[slot], g, -1, plan.slot_row[slot]);
+        if (decision.findings[slot]) find_in_group(args, g, decision.findings[slot], plan.slot_row[slot]);
 }
 
 #endif

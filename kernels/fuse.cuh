@@ -21,12 +21,12 @@ struct FusedStreams {
 };
 
 // How the rollout's values of set `slot` are standardised. The block.
-INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, Tally& tally) {
+INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, Totals& totals) {
     const Standard& standard = decision.standards[slot];
     const Sums own = needs_own(standard, w.counts) ? block_own_sums(args, plan_of(args), w, slot, standard.extremes) : no_sums();
     u32 lost = 0;
     const Apply apply = resolve(standard, w.counts, own, &lost);
-    if (is_first_thread()) tally.lost += lost;
+    if (is_first_thread()) totals.lost += lost;
     return apply;
 }
 
@@ -38,7 +38,7 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
 }
 
 // Resolves every process stream. The block meets at the end.
-INLINE void prepare_fusion(const Args& args, const Shaping& w, const Decision& decision, FusedStreams& to, Tally& tally) {
+INLINE void prepare_fusion(const Args& args, const Shaping& w, const Decision& decision, FusedStreams& to, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     __syncthreads();
     const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
@@ -49,17 +49,17 @@ INLINE void prepare_fusion(const Args& args, const Shaping& w, const Decision& d
         if (plan.shaped) to.shaping = shaped_reward(args, plan, w.i);
     }
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
-        const Apply apply = block_resolve(args, w, decision, 1, tally);
+        const Apply apply = block_resolve(args, w, decision, 1, totals);
         if (threadIdx.x < 2) {
             const i32 s = (i32)threadIdx.x;
             const Value x = rollout_value(args, plan, s, w.i);
             to.gained[s] = x.there;
-            if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], apply, x.x, &tally.lost);
+            if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], apply, x.x, &totals.lost);
         }
     }
     for (i32 p = 0; p < streams && !is_given(args.batch.step_group); p++) {
         const i32 slot = plan.joint ? 1 : p;
-        const Apply apply = block_resolve(args, w, decision, slot, tally);
+        const Apply apply = block_resolve(args, w, decision, slot, totals);
         if (is_first_thread()) {
             to.standards[p] = &decision.standards[slot];
             to.applies[p] = apply;
@@ -164,7 +164,7 @@ INLINE f64 mean_part(const Args& args, const Shaping& w, const FusedStreams& fus
 }
 
 // a_j = F at the chunk's last token, in f. The block meets at the end.
-INLINE void fuse(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, FusedStreams& fusion, Tally& tally) {
+INLINE void fuse(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, FusedStreams& fusion, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     const i64 chunks = w.kept.chunks;
     if (terms.gated) {
@@ -172,7 +172,7 @@ INLINE void fuse(const Args& args, const Shaping& w, const Decision& decision, c
         __syncthreads();
         return;
     }
-    prepare_fusion(args, w, decision, fusion, tally);
+    prepare_fusion(args, w, decision, fusion, totals);
     const bool every = w.kept.state & STATE_EVERY_TOKEN;
     if (plan.chunk_value == CHUNK_VALUE_MEAN && fusion.streams > 0) {
         prepare_means(args, w, fusion);
@@ -182,21 +182,21 @@ INLINE void fuse(const Args& args, const Shaping& w, const Decision& decision, c
                 for (i32 p = 0; p < fusion.streams; p++) {
                     i64 q = 0, n = 0;
                     add_to_mean(fusion.grids[p], token_value(args, w, fusion, p, t), q, n);
-                    sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n, &tally.lost));
+                    sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n, &totals.lost));
                 }
                 store_chunk(args, w, fusion, terms, j, sum);
             });
         } else {
             for (i64 j = warp(); j < chunks; j += warps()) {
-                const f64 sum = mean_part(args, w, fusion, j, &tally.lost);
+                const f64 sum = mean_part(args, w, fusion, j, &totals.lost);
                 if (lane() == 0) store_chunk(args, w, fusion, terms, j, sum);
             }
         }
     } else if (every) {
-        each_in_scope(w.scope, [&](i64 t, i64 j) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t, &tally.lost)); });
+        each_in_scope(w.scope, [&](i64 t, i64 j) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t, &totals.lost)); });
     } else {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x)
-            store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, (i64)w.last[j], &tally.lost));
+            store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, (i64)w.last[j], &totals.lost));
     }
     __syncthreads();
 }

@@ -1,32 +1,21 @@
 // `scan_mask` other than carry: what tokens out of scope bring to the scan. Twin of gaps.rs.
 #ifndef PASSRL_GAPS_CUH
 #define PASSRL_GAPS_CUH
+#include "findings.cuh"
 #include "fuse.cuh"
 
-// Does a token out of scope bring its own process value? It does where each token is a chunk and has a value of its own.
-INLINE bool process_in_gaps(const Args& args, const Rollout& kept) {
-    const PlanConstants& plan = plan_of(args);
-    const Batch& batch = args.batch;
-    const bool by_token = batch.process == PROCESS_SIGNAL ? !is_given(batch.step_marks) : batch.process == PROCESS_LOGPROBS && plan.kind == KIND_KL;
-    // GAE takes the caller's rewards in place of the chunks' values.
-    const bool replaced = plan.credit == CREDIT_GAE && is_given(batch.token_rewards);
-    // With sets of steps F is the step's, and a token out of scope has none.
-    return !is_given(batch.step_group) && plan.spreads && plan.scan_mask == SCAN_MASK_NONE && plan.chunk == CHUNK_TOKEN && by_token && !replaced &&
-           (kept.state & STATE_HAS_PROCESS);
-}
-
 // Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. The block meets at the end.
-INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, Tally& tally) {
+INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     if (w.scope.count == 0) return;
     const i64 first = w.scope.first;
-    const bool process = process_in_gaps(args, w.kept) && !terms.gated, own = plan.scan_mask == SCAN_MASK_NONE;
+    const bool process = process_in_gaps(args, plan, w.kept) && !terms.gated, own = plan.scan_mask == SCAN_MASK_NONE;
     const bool rewards = own && is_given(args.batch.token_rewards) && plan.credit == CREDIT_RETURN_TO_GO;
     const i32 streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
     SHARED(Apply, applies, [MAX_PROCESS]);
     __syncthreads();
     for (i32 p = 0; p < streams; p++) {
-        const Apply apply = block_resolve(args, w, decision, plan.joint ? 1 : p, tally);
+        const Apply apply = block_resolve(args, w, decision, plan.joint ? 1 : p, totals);
         if (is_first_thread()) applies[p] = apply;
     }
     __syncthreads();
@@ -40,7 +29,7 @@ INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& deci
                 if (is_nan(x)) continue;
                 if (plan.shaped) x = shaped(shape, x);
                 const f64 weight = plan.shaped ? 1.0 : plan.streams[p].weight;
-                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], applies[p], x, &tally.lost);
+                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], applies[p], x, &totals.lost);
             }
             if (rewards) reward += (f64)load_f32(args.batch.token_rewards, at(w.e, args.batch.token_rewards, t));
             // `place = end` means the extent's last token, in scope or not.

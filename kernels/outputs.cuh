@@ -40,7 +40,7 @@ INLINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
 
 // Whitening (0: none), clip, and the advantages' memory: value(j) of every line, before the clip. What lies under the output has been used.
 template <class Value>
-INLINE void write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Tally& tally, Value value) {
+INLINE void write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Totals& totals, Value value) {
     const PlanConstants& plan = plan_of(args);
     const Array& to = args.outputs.advantages;
     const bool clips = !is_infinite(plan.clip), sums = args.outputs.report != 0;
@@ -50,15 +50,15 @@ INLINE void write_advantages(const Args& args, const Extent& e, const Scope& sco
             a = value(j);
             if (whitening) a = whitened(*whitening, a);
             if (clips) {
-                tally.clipped += absolute(a) > plan.clip ? 1 : 0;
+                totals.clipped += absolute(a) > plan.clip ? 1 : 0;
                 a = clamped(a, -plan.clip, plan.clip);
             }
             if (sums) {
-                tally.sum += a;
-                tally.squares += a * a;
+                totals.sum += a;
+                totals.squares += a * a;
             }
         }
-        store(to, at(e, to, t), a, tally.overflowed);
+        store(to, at(e, to, t), a, totals.overflowed);
     });
     if (plan.fill_padding) pad(args, to, e);
 }

@@ -3,4 +3,5 @@
 #include "args.cuh"
 #include "device.cuh"
 #include "prepare.cuh"
+#include "shape.cuh"
 #include "sums.cuh"

@@ -5,34 +5,47 @@
 #include "block.cuh"
 #include "views.cuh"
 
-// A finding of rollout `rollout` (-1: of the group as a whole) of group g. The first is the one of the smallest group, then rollout, stream and kind, whatever
-// the order in which blocks come here.
-INLINE void note_finding(const Args& args, i32 finding, i64 g, i64 rollout, i32 stream) {
+// A finding of group g as a whole, told before those of its rollouts (`find` in findings.cuh), whatever the order in which blocks come here. One thread.
+INLINE void find_in_group(const Args& args, i64 g, i32 finding, i32 stream) {
     Counts& counts = counts_of(args);
     atomicOr((u64*)&counts.findings, (u64)finding);
     atomicMax(&counts.first_group, ~(u64)g);
-    atomicMax(&marks_of(args, g).first, ~((u64)(rollout + 1) << 16 | (u64)stream << 8 | (u64)finding));
+    atomicMax(&marks_of(args, g).first, ~((u64)stream << 8 | (u64)finding));
 }
 
 // What a thread counts while it writes results; added to `Counts` once a block.
-struct Tally {
+struct Totals {
     u32 lost, clipped;
     u64 overflowed;
     f64 sum, squares;
 };
-INLINE Tally no_tally() { return Tally{0, 0, 0, 0.0, 0.0}; }
+INLINE Totals no_totals() { return Totals{0, 0, 0, 0.0, 0.0}; }
 
-INLINE void add_tally(const Args& args, const Tally& tally) {
-    const u32 lost = warp_sum(tally.lost), clipped = warp_sum(tally.clipped);
-    const u64 overflowed = warp_sum(tally.overflowed);
-    const f64 sum = warp_sum(tally.sum), squares = warp_sum(tally.squares);
-    if (lane() != 0) return;
+// to += v in device memory. The order of these sums is the schedule's, and so are their last bits: the report alone has them.
+INLINE void add_f64_to(f64* to, f64 v) {
+    if (v == 0.0) return;
+    u64 seen = *(volatile u64*)to, expected;
+    do {
+        expected = seen;
+        seen = atomicCAS((u64*)to, expected, bits_of(f64_of(expected) + v));
+    } while (seen != expected);
+}
+
+// What the block's threads have counted. The block.
+INLINE void add_totals(const Args& args, const Totals& totals) {
+    const u32 lost = warp_sum(totals.lost), clipped = warp_sum(totals.clipped);
+    const u64 overflowed = warp_sum(totals.overflowed);
     Counts& counts = counts_of(args);
-    add_to(&counts.lost_deviations, (i64)lost);
-    add_to(&counts.clipped_tokens, (i64)clipped);
-    add_to(&counts.overflowed_tokens, (i64)overflowed);
-    if (sum != 0.0) atomicAdd(&counts.sum_advantages, sum);
-    if (squares != 0.0) atomicAdd(&counts.sum_squares, squares);
+    if (lane() == 0) {
+        add_to(&counts.lost_deviations, (i64)lost);
+        add_to(&counts.clipped_tokens, (i64)clipped);
+        add_to(&counts.overflowed_tokens, (i64)overflowed);
+    }
+    if (!args.outputs.report) return;
+    const f64 sum = block_sum(totals.sum), squares = block_sum(totals.squares);
+    if (!is_first_thread()) return;
+    add_f64_to(&counts.sum_advantages, sum);
+    add_f64_to(&counts.sum_squares, squares);
 }
 
 // `passrl_report` of passrl.h.

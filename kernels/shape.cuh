@@ -20,11 +20,11 @@ struct ShapeRoom {
 };
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
-INLINE void credited(const Args& args, ShapeRoom& room, Tally& tally) {
+INLINE void credited(const Args& args, ShapeRoom& room, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    if (plan.spreads) gap_rewards(args, w, room.decision, room.terms, tally);
-    fuse(args, w, room.decision, room.terms, room.fusion, tally);
+    if (plan.spreads) gap_rewards(args, w, room.decision, room.terms, totals);
+    fuse(args, w, room.decision, room.terms, room.fusion, totals);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
@@ -62,7 +62,7 @@ INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision
 }
 
 // Advantages of the block's rollout in d, as they are before the temperature; returns the path score.
-INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Tally& tally) {
+INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const i64 k = w.kept.chunks, n = plan.credits_tokens ? (i64)w.kept.count : k;
@@ -71,8 +71,8 @@ INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Tally& tally) {
         __syncthreads();
         return 0.0;
     }
-    rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms, tally);
-    credited(args, room, tally);
+    rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms, totals);
+    credited(args, room, totals);
     const f64 path = n > 0 ? w.d[0] : 0.0;
     __syncthreads();
     if (is_given(args.batch.sum_pi_squared)) take_baseline(args, w);
@@ -96,7 +96,7 @@ INLINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lin
     }
     const f32 score = stored_f32(path / plan.temperature, none);
     if (is_first_thread()) ((f32*)args.work.paths)[w.i] = score;
-    if (!whitens(w.kept)) return;
+    if (!whitens(w.kept) || (args.mode & MODE_KNOWN)) return;
     if (plan.whiten == WHITEN_ROLLOUTS) {
         found = no_extremes();
         extremes_push(found, score);
@@ -107,12 +107,12 @@ INLINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lin
 }
 
 // Rollout i by its block; `decision` is of its group.
-INLINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Tally& tally) {
+INLINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
     open_rollout(args, i, rollout_of(args, i), room);
     const Shaping& w = room.work;
-    const f64 path = shape_lines(args, room, tally);
+    const f64 path = shape_lines(args, room, totals);
     if (is_first_thread()) rollout_of(args, i) = w.kept;
     const Lines lines = result_lines(plan, w.kept, w.last);
     if (keeps) keep_advantages(args, w, lines, path);
@@ -124,7 +124,7 @@ INLINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Tally& tally
         if (is_first_thread()) room.whitening = make_whitening(args);
         __syncthreads();
     }
-    write_advantages(args, w.e, w.scope, lines, whitens_here ? &room.whitening : 0, tally, [&](i64 j) { return w.d[j] / plan.temperature; });
+    write_advantages(args, w.e, w.scope, lines, whitens_here ? &room.whitening : 0, totals, [&](i64 j) { return w.d[j] / plan.temperature; });
 }
 
 // The batch's offsets do not fit: no rollout has a place, every slot is 0.
@@ -153,7 +153,7 @@ extern "C" __global__ void passrl_shape(const Args args) {
     SHARED(ShapeRoom, room, [1]);
     const i64 b = blockIdx.x;
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
-    Tally tally = no_tally();
+    Totals totals = no_totals();
     if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
         decide(args, b, room[0].decision);
         if (bad_batch) {
@@ -171,12 +171,12 @@ extern "C" __global__ void passrl_shape(const Args args) {
     } else if (writes || (args.mode & MODE_KEEP)) {
         if (b < args.batch.rollouts) {
             decide_for(args, rollout_of(args, b), room[0].decision);
-            shape_rollout(args, b, room[0], tally);
+            shape_rollout(args, b, room[0], totals);
         }
         if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
         else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
     }
-    if (args.mode & MODE_COUNTING) add_tally(args, tally);
+    if (args.mode & MODE_COUNTING) add_totals(args, totals);
     if (!(args.mode & MODE_KEEP)) finish_report(args);
 }
 
@@ -214,20 +214,22 @@ extern "C" __global__ void passrl_whiten_sums(const Args args) {
 extern "C" __global__ void passrl_whiten_write(const Args args) {
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;
-    Tally tally = no_tally();
+    Totals totals = no_totals();
     if (is_first_thread()) whitening[0] = make_whitening(args);
     __syncthreads();
     if (counts_of(args).bad_offsets) {
         zero_all(args, args.outputs.advantages);
     } else {
-        const Rollout kept = rollout_of(args, i);
-        const Extent e = extent(args, i);
-        const f32* const values = list_of<f32>(args.work.whitened, e);
-        write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
-                         kept.state & STATE_ZEROED ? 0 : &whitening[0], tally, [&](i64 j) { return (f64)values[j]; });
+        if (i < args.batch.rollouts) {
+            const Rollout kept = rollout_of(args, i);
+            const Extent e = extent(args, i);
+            const f32* const values = list_of<f32>(args.work.whitened, e);
+            write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
+                             kept.state & STATE_ZEROED ? 0 : &whitening[0], totals, [&](i64 j) { return (f64)values[j]; });
+        }
         if (plan_of(args).fill_padding) pad_ends(args, args.outputs.advantages);
     }
-    add_tally(args, tally);
+    add_totals(args, totals);
     finish_report(args);
 }
 
@@ -254,11 +256,11 @@ extern "C" __global__ void passrl_baselines_weigh(const Args args) {
     decide_for(args, kept, room[0].decision);
     if (room[0].decision.bad) return;
     // What credit counts is counted where the rollouts are shaped.
-    Tally tally = no_tally();
+    Totals totals = no_totals();
     open_rollout(args, i, kept, room[0]);
     const Shaping& w = room[0].work;
-    rollout_terms(args, i, w.e, w.kept, room[0].decision, room[0].terms, tally);
-    credited(args, room[0], tally);
+    rollout_terms(args, i, w.e, w.kept, room[0].decision, room[0].terms, totals);
+    credited(args, room[0], totals);
     weigh_returns(args, w);
 }
 extern "C" __global__ void passrl_baselines_add(const Args args) {

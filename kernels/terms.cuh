@@ -57,12 +57,12 @@ INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& ke
 }
 
 // Of rollout i: a thread a stream, then one thread puts them in order. The block meets at the end.
-INLINE void rollout_terms(const Args& args, i64 i, const Extent& e, const Rollout& kept, const Decision& decision, Terms& to, Tally& tally) {
+INLINE void rollout_terms(const Args& args, i64 i, const Extent& e, const Rollout& kept, const Decision& decision, Terms& to, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     SHARED(f64, values, [ROLLOUT_STREAMS]);
     __syncthreads();
     const i32 own = (i32)threadIdx.x;
-    if (!plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) values[own] = standardised_stream(args, i, own, kept, decision, &tally.lost);
+    if (!plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) values[own] = standardised_stream(args, i, own, kept, decision, &totals.lost);
     __syncthreads();
     if (is_first_thread()) {
         to.every_count = to.last_count = 0;
