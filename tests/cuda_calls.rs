@@ -187,7 +187,7 @@ impl Standing {
 fn a_captured_run_replays_with_new_data_in_the_same_memory() {
     let Some(_lock) = simulated() else { return };
     let how = How { cuda: true, ..How::default() };
-    for name in ["csr", "dense_holes_two_streams", "whiten_tokens", "kl_signal"] {
+    for name in ["csr", "dense_holes_two_streams", "whiten_tokens", "kl_quantised"] {
         let first: &'static Case = Box::leak(Box::new(named(name)));
         // The same shapes with other contents: signals reversed, lengths exchanged where both layouts have room.
         let mut other = first.clone();
@@ -244,7 +244,7 @@ fn a_run_is_a_push_memsets_launches_and_a_pop() {
 fn two_threads_two_streams_two_contexts() {
     let Some(_lock) = simulated() else { return };
     let how = How { cuda: true, ..How::default() };
-    let cases: Vec<&'static Case> = ["csr", "dense", "whiten_tokens", "kl_signal"].iter().map(|name| &*Box::leak(Box::new(named(name)))).collect();
+    let cases: Vec<&'static Case> = ["csr", "dense", "whiten_tokens", "kl_quantised"].iter().map(|name| &*Box::leak(Box::new(named(name)))).collect();
     let wanted: Vec<Vec<u64>> = cases.iter().map(|c| harness::run(&c.cfg, &c.batch, &How::default()).bits()).collect();
     std::thread::scope(|scope| {
         for thread in 0..2 {
