@@ -139,3 +139,56 @@ fn every_case_has_the_bits_of_the_cpu_packed() {
 fn every_case_has_the_bits_of_the_cpu_padded() {
     table(&[(" padded", How { padded: true, spare: 3, mask: PASSRL_I64, wide_offsets: true, output: harness::Floats::F32, ..How::default() })]);
 }
+
+#[test]
+fn every_layout_type_and_form_has_the_bits_of_the_cpu() {
+    use harness::{Floats, GroupsAs};
+    use passrl::abi::constants::{PASSRL_BF16, PASSRL_BOOL, PASSRL_F32, PASSRL_I32};
+    let how = How::default();
+    let hows = [
+        (" in place", How { in_place: true, ..how }),
+        (" bf16, left", How { padded: true, pad_left: true, spare: 2, output: Floats::Bf16, mask: PASSRL_BF16, ..how }),
+        (" f16, offsets", How { output: Floats::F16, groups_as: GroupsAs::Offsets, wide_offsets: true, mask: PASSRL_BOOL, ..how }),
+        (" strided, lean", How { stride: 3, lean: true, mask: PASSRL_F32, ..how }),
+        (" other floats, strided rows", How { padded: true, other_floats: true, stride: 4, mask: PASSRL_I32, dirt: 0xff, ..how }),
+    ];
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let mut failures = Vec::new();
+    for (n, case) in serve(cases::all()).iter().filter(|case| wanted(case.name) && !case.cfg.strict).enumerate() {
+        // Each case in one of them, so that all cases together see each form often.
+        let (label, how) = &hows[n % hows.len()];
+        failures.extend(check(&format!("{}{label}", case.name), &case.cfg, &case.batch, how));
+    }
+    assert!(failures.is_empty() && cudasim::report().is_empty(), "{}", failures.join("\n"));
+}
+
+/// Settings and batches that nobody thought of, under shuffled schedules of blocks and threads.
+#[test]
+fn random_cases_have_the_bits_of_the_cpu() {
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let seeds: u64 = std::env::var("PASSRL_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let (mut failures, mut ran) = (Vec::new(), 0);
+    for seed in 0..seeds {
+        for of in [cases::random as fn(u64) -> cases::Case, cases::random_estimators] {
+            let case = of(seed);
+            if !harness::served(&case.cfg) || case.cfg.strict {
+                continue;
+            }
+            ran += 1;
+            cudasim::seed(seed);
+            let how = How { padded: seed % 2 == 1, spare: (seed % 3) as usize, ..How::default() };
+            failures.extend(check(&format!("{} seed {seed}", case.name), &case.cfg, &case.batch, &how));
+        }
+    }
+    cudasim::seed(0);
+    let report = cudasim::report();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}");
+    assert!(failures.is_empty(), "of {ran} runs:\n{}", failures.join("\n"));
+    assert!(ran > seeds, "{ran} cases of {seeds} seeds are served");
+}

@@ -84,6 +84,9 @@ check build "$CARGO" build --locked
 # --nocapture would interleave threads; --show-output prints what passing tests say, among it "SKIPPED: ".
 stage cargo "$CARGO" test --locked --no-fail-fast -- --show-output
 count_cargo cargo $?
+# The simulated CUDA driver itself, in its fast and its checked build: a seeded bug for each check.
+stage cudasim "$CARGO" test --locked --no-fail-fast -p cudasim -- --show-output
+count_cargo cudasim $?
 # Lints that find bugs; those of style differ from one clippy to the next and are the developer's business.
 if "$CARGO" clippy --version >/dev/null 2>&1; then
     check clippy "$CARGO" clippy --quiet --locked --lib -- -A clippy::all -D clippy::correctness -D clippy::suspicious

@@ -42,6 +42,7 @@ system() {
     command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
     command -v cc >/dev/null || install gcc "the linker of Rust and the C tests" || broken=1
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
+    command -v g++ >/dev/null || install g++ "the simulated CUDA driver of the tests" || true
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
     has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true

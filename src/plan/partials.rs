@@ -44,6 +44,27 @@ pub struct Partials {
     pub whiten_sums: Section,
 }
 
+/// What the keys of a section begin at: max|x| and the format state at 0, the other keys below every value.
+#[derive(Clone, Copy, Debug)]
+pub enum FirstKeys {
+    /// So many keys a group: (max|x|, max, min) a slot, then the format state.
+    Group(usize),
+    /// (max|x|, max, min) a set.
+    Set,
+    Lowest,
+}
+
+impl FirstKeys {
+    pub fn first(self, i: usize) -> i32 {
+        let zero = match self {
+            FirstKeys::Group(keys) => i % keys == keys - 1 || i % keys % 3 == 0,
+            FirstKeys::Set => i % 3 == 0,
+            FirstKeys::Lowest => false,
+        };
+        if zero { 0 } else { i32::MIN }
+    }
+}
+
 /// What is known of one group: of a call alone, or of all that a buffer has seen.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupState {
@@ -154,28 +175,22 @@ impl Partials {
         unsafe {
             buffer.part::<u8>(0, self.bytes).fill(0);
             buffer.part::<u64>(0, 4).copy_from_slice(&self.header());
-            for section in self.keys_of_all() {
+            for (section, zeros) in self.keys_of_all() {
                 for (i, key) in buffer.part::<i32>(section.offset, section.count).iter_mut().enumerate() {
-                    *key = self.first_key(&section, i);
+                    *key = zeros.first(i);
                 }
             }
         }
     }
 
-    /// The sections of keys; every other one begins at 0.
-    pub fn keys_of_all(&self) -> [Section; 4] {
-        [self.extremes, self.batch_extremes, self.whiten_extremes, self.second]
-    }
-
-    /// What key i of a section of keys begins at: max|x| and the format state at 0, the other keys below every value.
-    pub fn first_key(&self, section: &Section, i: usize) -> i32 {
-        let keys = 3 * self.slots + 1;
-        let zero = match section.offset {
-            offset if offset == self.second.offset => false,
-            offset if offset == self.extremes.offset => i % keys == keys - 1 || i % keys % 3 == 0,
-            _ => i % 3 == 0,
-        };
-        if zero { 0 } else { i32::MIN }
+    /// The sections of keys, with what each begins at; every other section begins at 0.
+    pub fn keys_of_all(&self) -> [(Section, FirstKeys); 4] {
+        [
+            (self.extremes, FirstKeys::Group(3 * self.slots + 1)),
+            (self.batch_extremes, FirstKeys::Set),
+            (self.whiten_extremes, FirstKeys::Set),
+            (self.second, FirstKeys::Lowest),
+        ]
     }
 
     /// # Safety

@@ -190,6 +190,11 @@ impl Mirror {
         found.map_or(null_mut(), |(host, block)| host.wrapping_add(device - block.at as usize))
     }
 
+    /// In the order of the arenas and of the memory in each.
+    pub fn device_blocks(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().map(|(_, block)| block)
+    }
+
     /// What the arenas hold now, on the device.
     pub fn again(&self) {
         for (host, device) in &self.blocks {
@@ -217,9 +222,22 @@ type Run = unsafe extern "C" fn(*const c_void, *const passrl_batch, *const passr
 
 /// A run on device memory and on a stream of its own. The status and sentence are those of the report, where the call itself is not refused.
 pub fn run(plan: &Plan, placed: &mut Placed, outputs: &mut Outputs, how: &How) -> (i32, String) {
+    let run: Run = library().get("passrl_plan_run");
+    // SAFETY: a live plan, views of live device memory.
+    call(plan, placed, outputs, how, |batch, outputs, workspace, bytes, stream| unsafe { run(plan.plan, batch, outputs, workspace, bytes, stream) })
+}
+
+/// As `run`, of any function that puts work on a stream.
+pub fn call(
+    plan: &Plan,
+    placed: &mut Placed,
+    outputs: &mut Outputs,
+    how: &How,
+    function: impl FnOnce(*const passrl_batch, *const passrl_outputs, *mut c_void, usize, *mut c_void) -> i32,
+) -> (i32, String) {
     let driver = driver().expect("a driver");
     driver.use_device();
-    let mirror = Mirror::of(&mut [&mut placed.arena, &mut outputs.arena]);
+    let mirror = Mirror::of(&mut [&mut placed.arena, outputs.arena_mut()]);
     let workspace = Block::dirty(plan.size("passrl_plan_workspace_size"), how.dirt);
     let report = Block::dirty(size_of::<passrl_report>(), how.dirt);
     let mut raw = outputs.raw();
@@ -227,18 +245,16 @@ pub fn run(plan: &Plan, placed: &mut Placed, outputs: &mut Outputs, how: &How) -
         raw.report = report.pointer().cast();
     }
     let stream = driver.stream();
-    let run: Run = library().get("passrl_plan_run");
-    // SAFETY: a live plan, views of live device memory.
-    let mut status = unsafe { run(plan.plan, &placed.batch, &raw, workspace.pointer(), workspace.bytes, stream) };
+    let mut status = function(&placed.batch, &raw, workspace.pointer(), workspace.bytes, stream);
     let mut said = library().last_error();
     if status == 0 {
         driver.wait(stream);
-        if !raw.report.is_null() {
+        if !raw.report.is_null() && report.read() != vec![how.dirt; report.bytes] {
             (status, said) = judged(&report, &mut outputs.report);
         }
     }
     driver.destroy_stream(stream);
-    mirror.back(&mut [&mut placed.arena, &mut outputs.arena]);
+    mirror.back(&mut [&mut placed.arena, outputs.arena_mut()]);
     (status, said)
 }
 

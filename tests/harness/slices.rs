@@ -10,7 +10,7 @@ use std::ptr::{null, null_mut};
 
 /// Output memory, filled with dirt before the run.
 pub struct Outputs {
-    pub(super) arena: Arena,
+    arena: Arena,
     outputs: passrl_outputs,
     pub(super) report: Box<passrl_report>,
     advantages: passrl_view,
@@ -54,6 +54,10 @@ impl Outputs {
         o.rollout_flags = arena.add(PASSRL_I32, 4, rollouts, line, dirty(rollouts * 4));
         let output = if how.in_place && placed.signal.is_some() { Floats::F32 } else { how.output };
         Outputs { arena, outputs: o, report: Box::new(library().initial()), advantages, output, lean: how.lean }
+    }
+
+    pub fn arena_mut(&mut self) -> &mut Arena {
+        &mut self.arena
     }
 
     pub fn raw(&mut self) -> passrl_outputs {

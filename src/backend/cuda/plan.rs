@@ -113,8 +113,8 @@ impl OnDevice {
         // SAFETY: the caller's buffer, of at least these bytes.
         done(unsafe { sys::cuMemsetD8_v2(at, 0, p.bytes) }, format_args!("cuMemsetD8 of {} bytes", p.bytes))?;
         self.put(at, &p.header().map(u64::to_ne_bytes).concat())?;
-        for section in p.keys_of_all().iter().filter(|section| section.count > 0) {
-            let keys: Vec<u8> = (0..section.count).flat_map(|i| p.first_key(section, i).to_ne_bytes()).collect();
+        for (section, zeros) in p.keys_of_all().iter().filter(|(section, _)| section.count > 0) {
+            let keys: Vec<u8> = (0..section.count).flat_map(|i| zeros.first(i).to_ne_bytes()).collect();
             self.put(at + section.offset as u64, &keys)?;
         }
         Ok(())

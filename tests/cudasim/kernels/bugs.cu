@@ -1,5 +1,5 @@
-// Kernels with one seeded bug each, which a check must find (tests/bugs). Not instructions on style.
-#include "../../../kernels/device.cuh"
+// Kernels with one seeded bug each, which a check must find (tests/*/bugs.rs). Not instructions on style.
+#include "scan.cuh"
 #define KERNEL extern "C" __global__ void
 
 // ---- memory ----
@@ -22,10 +22,16 @@ KERNEL bug_carried_over(float *q) {
 KERNEL bug_shared_overrun(float *q) {
     SHARED(float, first, [32]);
     SHARED(float, second, [32]);
-    first[threadIdx.x + 1] = 1.f;
+    float *p = first;
+    p[threadIdx.x + 1] = 1.f;
     second[threadIdx.x] = 1.f;
     __syncthreads();
     q[threadIdx.x] = second[threadIdx.x];
+}
+KERNEL bug_shared_index(float *q) {
+    SHARED(float, s, [32]);
+    s[threadIdx.x + 1] = 1.f;
+    q[threadIdx.x] = s[threadIdx.x];
 }
 KERNEL bug_dynamic_overrun(float *q) {
     DYNAMIC_SHARED(float, d);
@@ -55,6 +61,10 @@ KERNEL bug_missing_barrier(float *q) {
     SHARED(float, s, [64]);
     s[threadIdx.x] = threadIdx.x;
     q[threadIdx.x] = s[63 - threadIdx.x];
+}
+KERNEL bug_scan(const float *r, const u8 *reset, float *out, float gamma, i64 n) {
+    DYNAMIC_SHARED(Affine, of_warp);
+    scan_rows<false>(r, reset, out, gamma, n, of_warp);
 }
 KERNEL bug_missing_syncwarp(float *q) {
     SHARED(float, s, [32]);

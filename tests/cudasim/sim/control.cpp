@@ -17,9 +17,10 @@ struct Finding {
     const void* pc;
 };
 std::vector<Finding> findings;
-constexpr int A_LAUNCH = 8;
-constexpr size_t IN_ALL = 1000;
-int in_group;
+// Of a launch: at most so many, and of each kind at each place two, so that the findings of many threads do not hide others.
+constexpr size_t A_LAUNCH = 16, OF_A_KIND = 2, IN_ALL = 1000;
+size_t in_group;
+std::map<std::pair<const char*, const void*>, size_t> of_kind;
 std::map<std::string, CudasimStats> by_kernel;
 std::map<std::string, int> calls;
 std::vector<const char*> trace;
@@ -135,7 +136,7 @@ u64 random_bits() {
 }
 
 void report(const void* pc, const char* format, ...) {
-    if (in_group++ >= A_LAUNCH || findings.size() >= IN_ALL) return;
+    if (of_kind[{format, pc}]++ >= OF_A_KIND || in_group++ >= A_LAUNCH || findings.size() >= IN_ALL) return;
     char text[600];
     va_list arguments;
     va_start(arguments, format);
@@ -143,7 +144,10 @@ void report(const void* pc, const char* format, ...) {
     va_end(arguments);
     findings.push_back({text, pc});
 }
-void report_group() { in_group = 0; }
+void report_group() {
+    in_group = 0;
+    of_kind.clear();
+}
 
 void keep_stats(const char* kernel) {
     add(by_kernel[kernel], stats);

@@ -197,7 +197,7 @@ void fiber_main() {
     }
 }
 
-bool same_place(Where a, Where b) { return a.line == b.line && !strcmp(a.file, b.file); }
+bool same_place(Where a, Where b) { return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file)); }
 }  // namespace
 
 bool on_stack(uptr p) { return p >= uptr(stacks) && p < uptr(stacks) + STACK * FIBERS; }
@@ -301,10 +301,9 @@ Met meet(unsigned mask, uint64_t value, bool orders, const char* operation, Wher
         m->mask = mask;
         m->at = at;
         m->operation = operation;
-    } else if (!same_place(m->at, at) || m->operation != operation) {
-        if (strcmp(m->operation, operation) || !same_place(m->at, at))
-            report(nullptr, "%s: lanes of a warp at different collectives: %s at %s:%d and, lane %d, %s at %s:%d", kernel_name, m->operation,
-                   m->at.file, m->at.line, t->lane, operation, at.file, at.line);
+    } else if (!same_place(m->at, at) || (m->operation != operation && strcmp(m->operation, operation))) {
+        report(nullptr, "%s: lanes of a warp at different collectives: %s at %s:%d and, lane %d, %s at %s:%d", kernel_name, m->operation,
+               m->at.file, m->at.line, t->lane, operation, at.file, at.line);
     }
     m->value[t->lane] = value;
     m->who[t->lane] = t;

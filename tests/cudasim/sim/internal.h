@@ -76,7 +76,7 @@ extern bool checked;
 extern bool defer_work;
 extern u64 seed;
 u64 random_bits();
-// A finding; `pc` is turned into file and line when the report is read. At most 8 a launch or call.
+// A finding; `pc` is turned into file and line when the report is read. Only the first few of a launch or call.
 void report(const void* pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
 void report_group();  // begins the next launch or call
 void keep_stats(const char* kernel);

@@ -298,7 +298,7 @@ API void __ubsan_handle_type_mismatch_v1(Position* at, uptr p) {
 }
 API void __ubsan_handle_shift_out_of_bounds(Position* at, uptr, uptr) { FINDING("%s: shift by the type's width or more (%s:%u): block %u thread %d"); }
 API void __ubsan_handle_out_of_bounds(Position* at, uptr) {
-    FINDING("%s: index outside a local array (%s:%u): block %u thread %d");
+    FINDING("%s: index outside an array (%s:%u): block %u thread %d");
     end_launch(ILLEGAL_ADDRESS);
 }
 API void __ubsan_handle_divrem_overflow(Position* at, uptr, uptr) {

@@ -70,6 +70,13 @@ void drop_streams(Context* c) {
         if (s->context == c) gone.push_back(s);
     for (Stream* s : gone) delete_stream(s);
     c->null = nullptr;
+    std::vector<Event*> recorders;
+    for (Event* e : events)
+        if (e->context == c) recorders.push_back(e);
+    for (Event* e : recorders) {
+        events.erase(e);
+        delete e;
+    }
 }
 
 // 0, CU_STREAM_LEGACY and CU_STREAM_PER_THREAD are the context's one null stream.
