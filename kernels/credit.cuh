@@ -4,7 +4,7 @@
 #include "gaps.cuh"
 
 // G in v, D in d: a value a chunk, from F in f. The block meets at the end.
-INLINE void credit(const Args& args, const Shaping& w, const Terms& terms, ScanTops& tops) {
+OUT_OF_LINE void credit(const Args& args, const Shaping& w, const Terms& terms, ScanTops& tops) {
     const PlanConstants& plan = plan_of(args);
     const i64 k = w.kept.chunks;
     const Array& rewards = args.batch.token_rewards;

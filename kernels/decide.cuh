@@ -37,7 +37,7 @@ INLINE u32 count_bad_given(const Stream& stream, bool by_baselines, f64 mean, f6
 }
 
 // One set of the group: its standard, its finding, its flags. One thread.
-INLINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
+OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const PlanConstants& plan = plan_of(args);
     const GroupMarks& marks = marks_of(args, g);
     const i32 row = plan.slot_row[slot], bits = plan.slot_bits[slot];
@@ -116,7 +116,7 @@ INLINE void decide(const Args& args, i64 g, Decision& to) {
 }
 
 // Counts what `decide` has found of group g. One thread.
-INLINE void count_group(const Args& args, i64 g, const Decision& decision) {
+OUT_OF_LINE void count_group(const Args& args, i64 g, const Decision& decision) {
     const PlanConstants& plan = plan_of(args);
     const GroupMarks& marks = marks_of(args, g);
     Counts& counts = counts_of(args);

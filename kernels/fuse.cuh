@@ -21,12 +21,12 @@ struct FusedStreams {
 };
 
 // How the rollout's values of set `slot` are standardised. The block.
-INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, Totals& totals) {
+INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
     const Standard& standard = decision.standards[slot];
     const Sums own = needs_own(standard, w.counts) ? block_own_sums(args, plan_of(args), w, slot, standard.extremes) : no_sums();
-    u32 lost = 0;
-    const Apply apply = resolve(standard, w.counts, own, &lost);
-    if (is_first_thread()) totals.lost += lost;
+    u32 own_lost = 0;
+    const Apply apply = resolve(standard, w.counts, own, &own_lost);
+    if (is_first_thread()) *lost += own_lost;
     return apply;
 }
 
@@ -37,9 +37,10 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
     return plan.shaped ? shaped(fusion.shaping, x) : x;
 }
 
-// Resolves every process stream. The block meets at the end.
-INLINE void prepare_fusion(const Args& args, const Shaping& w, const Decision& decision, FusedStreams& to, Totals& totals) {
+// Resolves every process stream. Returns what this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 prepare_fusion(const Args& args, const Shaping& w, const Decision& decision, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
+    u32 lost = 0;
     __syncthreads();
     const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
     const i32 streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
@@ -49,17 +50,17 @@ INLINE void prepare_fusion(const Args& args, const Shaping& w, const Decision& d
         if (plan.shaped) to.shaping = shaped_reward(args, plan, w.i);
     }
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
-        const Apply apply = block_resolve(args, w, decision, 1, totals);
+        const Apply apply = block_resolve(args, w, decision, 1, &lost);
         if (threadIdx.x < 2) {
             const i32 s = (i32)threadIdx.x;
             const Value x = rollout_value(args, plan, s, w.i);
             to.gained[s] = x.there;
-            if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], apply, x.x, &totals.lost);
+            if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], apply, x.x, &lost);
         }
     }
     for (i32 p = 0; p < streams && !is_given(args.batch.step_group); p++) {
         const i32 slot = plan.joint ? 1 : p;
-        const Apply apply = block_resolve(args, w, decision, slot, totals);
+        const Apply apply = block_resolve(args, w, decision, slot, &lost);
         if (is_first_thread()) {
             to.standards[p] = &decision.standards[slot];
             to.applies[p] = apply;
@@ -69,11 +70,12 @@ INLINE void prepare_fusion(const Args& args, const Shaping& w, const Decision& d
         }
     }
     __syncthreads();
+    return lost;
 }
 
 // `chunk_value = mean`: the maxima of the rollout's token values set the grids; a rollout outside the set may hold larger values than the set. Where scope has
 // holes and values are listed by line, v keeps each token's line.
-INLINE void prepare_means(const Args& args, const Shaping& w, FusedStreams& fusion) {
+OUT_OF_LINE void prepare_means(const Args& args, const Shaping& w, FusedStreams& fusion) {
     const PlanConstants& plan = plan_of(args);
     i64* const line_of = (i64*)w.v;
     for (i32 p = 0; p < fusion.streams; p++) {
@@ -163,42 +165,48 @@ INLINE f64 mean_part(const Args& args, const Shaping& w, const FusedStreams& fus
     return sum;
 }
 
-// a_j = F at the chunk's last token, in f. The block meets at the end.
-INLINE void fuse(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, FusedStreams& fusion, Totals& totals) {
-    const PlanConstants& plan = plan_of(args);
+// `chunk_value = mean`. Returns what this thread has seen lost.
+OUT_OF_LINE u32 fuse_means(const Args& args, const Shaping& w, const Terms& terms, FusedStreams& fusion) {
+    u32 lost = 0;
+    prepare_means(args, w, fusion);
+    if (w.kept.state & STATE_EVERY_TOKEN) {
+        each_in_scope(w.scope, [&](i64 t, i64 j) {
+            f64 sum = 0.0;
+            for (i32 p = 0; p < fusion.streams; p++) {
+                i64 q = 0, n = 0;
+                add_to_mean(fusion.grids[p], token_value(args, w, fusion, p, t), q, n);
+                sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n, &lost));
+            }
+            store_chunk(args, w, fusion, terms, j, sum);
+        });
+        return lost;
+    }
+    for (i64 j = warp(); j < (i64)w.kept.chunks; j += warps()) {
+        const f64 sum = mean_part(args, w, fusion, j, &lost);
+        if (lane() == 0) store_chunk(args, w, fusion, terms, j, sum);
+    }
+    return lost;
+}
+
+// a_j = F at the chunk's last token, in f. Returns what this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 fuse(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, FusedStreams& fusion) {
     const i64 chunks = w.kept.chunks;
     if (terms.gated) {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = j + 1 == chunks ? terms.gated_last : terms.gated_every;
         __syncthreads();
-        return;
+        return 0;
     }
-    prepare_fusion(args, w, decision, fusion, totals);
-    const bool every = w.kept.state & STATE_EVERY_TOKEN;
-    if (plan.chunk_value == CHUNK_VALUE_MEAN && fusion.streams > 0) {
-        prepare_means(args, w, fusion);
-        if (every) {
-            each_in_scope(w.scope, [&](i64 t, i64 j) {
-                f64 sum = 0.0;
-                for (i32 p = 0; p < fusion.streams; p++) {
-                    i64 q = 0, n = 0;
-                    add_to_mean(fusion.grids[p], token_value(args, w, fusion, p, t), q, n);
-                    sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n, &totals.lost));
-                }
-                store_chunk(args, w, fusion, terms, j, sum);
-            });
-        } else {
-            for (i64 j = warp(); j < chunks; j += warps()) {
-                const f64 sum = mean_part(args, w, fusion, j, &totals.lost);
-                if (lane() == 0) store_chunk(args, w, fusion, terms, j, sum);
-            }
-        }
-    } else if (every) {
-        each_in_scope(w.scope, [&](i64 t, i64 j) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t, &totals.lost)); });
+    u32 lost = prepare_fusion(args, w, decision, fusion);
+    if (plan_of(args).chunk_value == CHUNK_VALUE_MEAN && fusion.streams > 0) {
+        lost += fuse_means(args, w, terms, fusion);
+    } else if (w.kept.state & STATE_EVERY_TOKEN) {
+        each_in_scope(w.scope, [&](i64 t, i64 j) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t, &lost)); });
     } else {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x)
-            store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, (i64)w.last[j], &totals.lost));
+            store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, (i64)w.last[j], &lost));
     }
     __syncthreads();
+    return lost;
 }
 
 #endif

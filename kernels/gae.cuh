@@ -19,7 +19,7 @@ template <class Body> INLINE void each_taking_part(const PlanConstants& plan, co
 
 // Rewards of a line a token in d: the caller's, or a_j on the last token of chunk j (f); less the KL. Values in v; 0 where a token takes part without its own.
 // Returns how many lines there are. The block meets at the end.
-INLINE i64 rewards_and_values(const Args& args, const Shaping& w) {
+OUT_OF_LINE i64 rewards_and_values(const Args& args, const Shaping& w) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     const bool spread = lines_spread(plan);
@@ -56,7 +56,7 @@ INLINE i64 rewards_and_values(const Args& args, const Shaping& w) {
 INLINE f64 bootstrap_of(const Args& args, i64 i) { return is_given(args.batch.bootstrap) ? (f64)item_f32(args.batch.bootstrap, i) : 0.0; }
 
 // From rewards in d and values in v, n lines: advantages in d, returns in v. The block meets at the end.
-INLINE void gae_advantages(const Args& args, const Shaping& w, i64 n, ScanTops& tops) {
+OUT_OF_LINE void gae_advantages(const Args& args, const Shaping& w, i64 n, ScanTops& tops) {
     const PlanConstants& plan = plan_of(args);
     const f64 bootstrap = bootstrap_of(args, w.i);
     // Each delta reads its own reward and two values, and stands where its reward was.
@@ -84,7 +84,7 @@ INLINE void gae_advantages(const Args& args, const Shaping& w, i64 n, ScanTops& 
 }
 
 // Advantages in d, returns in v: a value a token in scope.
-INLINE void gae(const Args& args, const Shaping& w, ScanTops& tops) {
+OUT_OF_LINE void gae(const Args& args, const Shaping& w, ScanTops& tops) {
     if (w.scope.count == 0) return;
     const i64 n = rewards_and_values(args, w);
     gae_advantages(args, w, n, tops);
@@ -95,7 +95,7 @@ INLINE void gae(const Args& args, const Shaping& w, ScanTops& tops) {
 }
 
 // The units are chunks: r = a_j, V at the chunk's first token in scope. A value a chunk.
-INLINE void gae_over_chunks(const Args& args, const Shaping& w, ScanTops& tops) {
+OUT_OF_LINE void gae_over_chunks(const Args& args, const Shaping& w, ScanTops& tops) {
     const Array& values = args.batch.values;
     const i64 k = w.kept.chunks;
     const bool every = w.kept.state & STATE_EVERY_TOKEN;

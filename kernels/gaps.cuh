@@ -5,9 +5,11 @@
 #include "fuse.cuh"
 
 // Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. The block meets at the end.
-INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, Totals& totals) {
+// Returns what this thread has seen lost.
+OUT_OF_LINE u32 gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms) {
     const PlanConstants& plan = plan_of(args);
-    if (w.scope.count == 0) return;
+    if (w.scope.count == 0) return 0;
+    u32 lost = 0;
     const i64 first = w.scope.first;
     const bool process = process_in_gaps(args, plan, w.kept) && !terms.gated, own = plan.scan_mask == SCAN_MASK_NONE;
     const bool rewards = own && is_given(args.batch.token_rewards) && plan.credit == CREDIT_RETURN_TO_GO;
@@ -15,7 +17,7 @@ INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& deci
     SHARED(Apply, applies, [MAX_PROCESS]);
     __syncthreads();
     for (i32 p = 0; p < streams; p++) {
-        const Apply apply = block_resolve(args, w, decision, plan.joint ? 1 : p, totals);
+        const Apply apply = block_resolve(args, w, decision, plan.joint ? 1 : p, &lost);
         if (is_first_thread()) applies[p] = apply;
     }
     __syncthreads();
@@ -29,7 +31,7 @@ INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& deci
                 if (is_nan(x)) continue;
                 if (plan.shaped) x = shaped(shape, x);
                 const f64 weight = plan.shaped ? 1.0 : plan.streams[p].weight;
-                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], applies[p], x, &totals.lost);
+                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], applies[p], x, &lost);
             }
             if (rewards) reward += (f64)load_f32(args.batch.token_rewards, at(w.e, args.batch.token_rewards, t));
             // `place = end` means the extent's last token, in scope or not.
@@ -38,6 +40,7 @@ INLINE void gap_rewards(const Args& args, const Shaping& w, const Decision& deci
         w.lines[t - first] = reward;
     }
     __syncthreads();
+    return lost;
 }
 
 // `scan_mask = none`: takes the KL of the tokens out of scope from their rewards, `lines` from the first in scope on.

@@ -53,7 +53,7 @@ INLINE bool edge_between(const KlEdges& edges, i64 a, i64 b) {
 }
 
 // Lists the chunks of rollout i (its last tokens), or says that every token is one. The block; `kept` is each thread's own and stays the same in all.
-INLINE void kl_chunks(const Args& args, i64 i, const Extent& e, const Scope& scope, const KlEdges& edges, Rollout& kept, u32* last) {
+OUT_OF_LINE void kl_chunks(const Args& args, i64 i, const Extent& e, const Scope& scope, const KlEdges& edges, Rollout& kept, u32* last) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     kept.state &= ~(u32)STATE_EVERY_TOKEN;

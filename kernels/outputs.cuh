@@ -8,7 +8,7 @@
 INLINE i64 chunk_slot(const Extent& e, const Array& to, i64 j) { return e.flat ? (e.column + j) * to.stride[0] : e.row * to.stride[0] + j * to.stride[1]; }
 
 // Returns (in v), path score, chunk count, ends and values (in f) of the block's rollout.
-INLINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
+OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     const PlanConstants& plan = plan_of(args);
     const Outputs& o = args.outputs;
     const i64 k = w.kept.chunks;
@@ -38,11 +38,13 @@ INLINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     add_to(&counts.chunks, k);
 }
 
-// Whitening (0: none), clip, and the advantages' memory: value(j) of every line, before the clip. What lies under the output has been used.
+// Whitening (0: none), clip, and the advantages' memory: value(j) of every line, before the clip. What lies under the output has been used. Returns what this
+// thread has counted.
 template <class Value>
-INLINE void write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Totals& totals, Value value) {
+INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
     const PlanConstants& plan = plan_of(args);
     const Array& to = args.outputs.advantages;
+    Totals totals = no_totals();
     const bool clips = !is_infinite(plan.clip), sums = args.outputs.report != 0;
     each_slot(e.len, scope, lines, [&](i64 t, i64 j) {
         f64 a = 0.0;
@@ -61,10 +63,11 @@ INLINE void write_advantages(const Args& args, const Extent& e, const Scope& sco
         store(to, at(e, to, t), a, totals.overflowed);
     });
     if (plan.fill_padding) pad(args, to, e);
+    return totals;
 }
 
 // Statistics and flags of a group, from its block's decision.
-INLINE void group_outputs(const Args& args, i64 g, const Decision& decision) {
+OUT_OF_LINE void group_outputs(const Args& args, i64 g, const Decision& decision) {
     const PlanConstants& plan = plan_of(args);
     const Outputs& o = args.outputs;
     u64 none = 0;

@@ -20,15 +20,17 @@ struct ShapeRoom {
 };
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
-INLINE void credited(const Args& args, ShapeRoom& room, Totals& totals) {
+// Returns what this thread has seen lost.
+OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    if (plan.spreads) gap_rewards(args, w, room.decision, room.terms, totals);
-    fuse(args, w, room.decision, room.terms, room.fusion, totals);
+    u32 lost = plan.spreads ? gap_rewards(args, w, room.decision, room.terms) : 0;
+    lost += fuse(args, w, room.decision, room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
     else credit(args, w, room.terms, room.tops);
+    return lost;
 }
 
 // Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none.
@@ -62,7 +64,7 @@ INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision
 }
 
 // Advantages of the block's rollout in d, as they are before the temperature; returns the path score.
-INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Totals& totals) {
+INLINE f64 shape_lines(const Args& args, ShapeRoom& room, u32* lost) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const i64 k = w.kept.chunks, n = plan.credits_tokens ? (i64)w.kept.count : k;
@@ -71,8 +73,8 @@ INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Totals& totals) {
         __syncthreads();
         return 0.0;
     }
-    rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms, totals);
-    credited(args, room, totals);
+    *lost += rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms);
+    *lost += credited(args, room);
     const f64 path = n > 0 ? w.d[0] : 0.0;
     __syncthreads();
     if (is_given(args.batch.sum_pi_squared)) take_baseline(args, w);
@@ -84,7 +86,7 @@ INLINE f64 shape_lines(const Args& args, ShapeRoom& room, Totals& totals) {
 }
 
 // Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
-INLINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lines, f64 path) {
+OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lines, f64 path) {
     const PlanConstants& plan = plan_of(args);
     f32* const to = list_of<f32>(args.work.whitened, w.e);
     u64 none = 0;
@@ -106,27 +108,35 @@ INLINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lin
     if (is_first_thread()) max_extremes_to(whiten_keys(args), found);
 }
 
-// Rollout i by its block; `decision` is of its group.
-INLINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Totals& totals) {
+// The advantages in d to their output; whitened where the batch's statistics are known.
+OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines) {
     const PlanConstants& plan = plan_of(args);
-    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
-    open_rollout(args, i, rollout_of(args, i), room);
     const Shaping& w = room.work;
-    const f64 path = shape_lines(args, room, totals);
-    if (is_first_thread()) rollout_of(args, i) = w.kept;
-    const Lines lines = result_lines(plan, w.kept, w.last);
-    if (keeps) keep_advantages(args, w, lines, path);
-    if (!writes) return;
-    side_outputs(args, w, path);
-    if (keeps) return;
     const bool whitens_here = plan.whiten != WHITEN_NONE && !(w.kept.state & STATE_ZEROED);
     if (whitens_here) {
         if (is_first_thread()) room.whitening = make_whitening(args);
         __syncthreads();
     }
-    write_advantages(args, w.e, w.scope, lines, whitens_here ? &room.whitening : 0, totals, [&](i64 j) { return w.d[j] / plan.temperature; });
+    return write_advantages(args, w.e, w.scope, lines, whitens_here ? &room.whitening : 0, [&](i64 j) { return w.d[j] / plan.temperature; });
 }
 
+// Rollout i by its block; `decision` is of its group.
+INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    u32 lost = 0;
+    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
+    open_rollout(args, i, rollout_of(args, i), room);
+    const Shaping& w = room.work;
+    const f64 path = shape_lines(args, room, &lost);
+    if (is_first_thread()) rollout_of(args, i) = w.kept;
+    const Lines lines = result_lines(plan, w.kept, w.last);
+    if (keeps) keep_advantages(args, w, lines, path);
+    Totals totals = no_totals();
+    if (writes) side_outputs(args, w, path);
+    if (writes && !keeps) totals = write_results(args, room, lines);
+    totals.lost = lost;
+    return totals;
+}
 // The batch's offsets do not fit: no rollout has a place, every slot is 0.
 INLINE void shape_nothing(const Args& args) {
     const Outputs& o = args.outputs;
@@ -149,7 +159,7 @@ INLINE void shape_ends(const Args& args) {
 }
 
 // Block b: group b's counts and outputs, then rollout b.
-extern "C" __global__ void passrl_shape(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_shape(const __grid_constant__ Args args) {
     SHARED(ShapeRoom, room, [1]);
     const i64 b = blockIdx.x;
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
@@ -171,7 +181,7 @@ extern "C" __global__ void passrl_shape(const Args args) {
     } else if (writes || (args.mode & MODE_KEEP)) {
         if (b < args.batch.rollouts) {
             decide_for(args, rollout_of(args, b), room[0].decision);
-            shape_rollout(args, b, room[0], totals);
+            totals = shape_rollout(args, b, room[0]);
         }
         if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
         else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
@@ -181,7 +191,7 @@ extern "C" __global__ void passrl_shape(const Args args) {
 }
 
 // Sums of the kept values on the grid that their maxima set.
-extern "C" __global__ void passrl_whiten_sums(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_whiten_sums(const __grid_constant__ Args args) {
     const PlanConstants& plan = plan_of(args);
     const i64 i = blockIdx.x;
     const Rollout kept = rollout_of(args, i);
@@ -211,7 +221,7 @@ extern "C" __global__ void passrl_whiten_sums(const Args args) {
 }
 
 // Last pass of a whitened run: from the kept advantages to the output.
-extern "C" __global__ void passrl_whiten_write(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_whiten_write(const __grid_constant__ Args args) {
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;
     Totals totals = no_totals();
@@ -224,8 +234,8 @@ extern "C" __global__ void passrl_whiten_write(const Args args) {
             const Rollout kept = rollout_of(args, i);
             const Extent e = extent(args, i);
             const f32* const values = list_of<f32>(args.work.whitened, e);
-            write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
-                             kept.state & STATE_ZEROED ? 0 : &whitening[0], totals, [&](i64 j) { return (f64)values[j]; });
+            totals = write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
+                             kept.state & STATE_ZEROED ? 0 : &whitening[0], [&](i64 j) { return (f64)values[j]; });
         }
         if (plan_of(args).fill_padding) pad_ends(args, args.outputs.advantages);
     }
@@ -234,7 +244,7 @@ extern "C" __global__ void passrl_whiten_write(const Args args) {
 }
 
 // `step_sets = step_group`. A block a group.
-extern "C" __global__ void passrl_step_sets(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_step_sets(const __grid_constant__ Args args) {
     SHARED(Decision, decision, [1]);
     if (counts_of(args).bad_offsets) return;
     decide(args, blockIdx.x, decision[0]);
@@ -242,28 +252,27 @@ extern "C" __global__ void passrl_step_sets(const Args args) {
 }
 
 // `token_baseline`, in this order before passrl_shape. A thread a rollout, then a block a rollout.
-extern "C" __global__ void passrl_baselines_longest(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_longest(const __grid_constant__ Args args) {
     if (!counts_of(args).bad_offsets) baselines_longest(args, (i64)blockIdx.x * blockDim.x + threadIdx.x);
 }
-extern "C" __global__ void passrl_baselines_clear(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_clear(const __grid_constant__ Args args) {
     if (!counts_of(args).bad_offsets) baselines_clear(args, blockIdx.x);
 }
-extern "C" __global__ void passrl_baselines_weigh(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_weigh(const __grid_constant__ Args args) {
     SHARED(ShapeRoom, room, [1]);
     const i64 i = blockIdx.x;
     const Rollout kept = rollout_of(args, i);
     if (counts_of(args).bad_offsets || kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
     decide_for(args, kept, room[0].decision);
     if (room[0].decision.bad) return;
-    // What credit counts is counted where the rollouts are shaped.
-    Totals totals = no_totals();
     open_rollout(args, i, kept, room[0]);
     const Shaping& w = room[0].work;
-    rollout_terms(args, i, w.e, w.kept, room[0].decision, room[0].terms, totals);
-    credited(args, room[0], totals);
+    // What is lost is counted where the rollouts are shaped.
+    rollout_terms(args, i, w.e, w.kept, room[0].decision, room[0].terms);
+    credited(args, room[0]);
     weigh_returns(args, w);
 }
-extern "C" __global__ void passrl_baselines_add(const Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_add(const __grid_constant__ Args args) {
     if (!counts_of(args).bad_offsets) baselines_add(args, blockIdx.x);
 }
 

@@ -5,8 +5,8 @@
 #include "choices.cuh"
 #include "numerics.cuh"
 
-// A function that few configurations come to: out of line, so that its registers are not those of the loops that call it.
-#define RARE static __device__ __attribute__((noinline))
+// A stage, or what few configurations come to: compiled once for all kernels that call it, and its registers are not those of the loops around it.
+#define OUT_OF_LINE static __device__ __attribute__((noinline))
 
 // What a set is, before any element is looked at. Flat: all equal under a deviation or a mean, or max|S| = 0 under `abs_max`.
 enum Set { SET_EMPTY = 0, SET_SINGLE = 1, SET_FLAT = 2, SET_PROPER = 3 };
@@ -207,7 +207,7 @@ INLINE f64 scaled(const Standard &s, f64 x, f64 mean, f32 element, i64 n, f64 q,
 }
 
 // N(x; S \ {x}).
-RARE f64 leave_out(const Standard &s, f32 x, u32 *lost) {
+OUT_OF_LINE f64 leave_out(const Standard &s, f32 x, u32 *lost) {
     // A value that is no element of the set (a token's own under dense input) may lie beyond the grid.
     const f64 q = rint((f64)x * s.grid.up);
     const i64 n = s.sums.n - 1;
@@ -221,7 +221,7 @@ RARE f64 leave_out(const Standard &s, f32 x, u32 *lost) {
 }
 
 // N of a mean over tokens (`chunk_value = mean`), whose own q need not be an integer.
-RARE f64 leave_out_mean(const Standard &s, f64 x, u32 *lost) {
+OUT_OF_LINE f64 leave_out_mean(const Standard &s, f64 x, u32 *lost) {
     const i64 n = s.sums.n - 1;
     f64 mean = s.mean;
     if (s.stream->center == CENTER_LEAVE_ONE_OUT) {

@@ -56,13 +56,14 @@ INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& ke
     return clamped(r, -row.clip_standardized, row.clip_standardized);
 }
 
-// Of rollout i: a thread a stream, then one thread puts them in order. The block meets at the end.
-INLINE void rollout_terms(const Args& args, i64 i, const Extent& e, const Rollout& kept, const Decision& decision, Terms& to, Totals& totals) {
+// Of rollout i: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 rollout_terms(const Args& args, i64 i, const Extent& e, const Rollout& kept, const Decision& decision, Terms& to) {
     const PlanConstants& plan = plan_of(args);
+    u32 lost = 0;
     SHARED(f64, values, [ROLLOUT_STREAMS]);
     __syncthreads();
     const i32 own = (i32)threadIdx.x;
-    if (!plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) values[own] = standardised_stream(args, i, own, kept, decision, &totals.lost);
+    if (!plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) values[own] = standardised_stream(args, i, own, kept, decision, &lost);
     __syncthreads();
     if (is_first_thread()) {
         to.every_count = to.last_count = 0;
@@ -97,6 +98,7 @@ INLINE void rollout_terms(const Args& args, i64 i, const Extent& e, const Rollou
         }
     }
     __syncthreads();
+    return lost;
 }
 
 #endif

@@ -78,7 +78,7 @@ INLINE void baselines_clear(const Args& args, i64 i) {
 }
 
 // G W of each token of a rollout whose returns are in v, and the maxima of its place.
-INLINE void weigh_returns(const Args& args, const Shaping& w) {
+OUT_OF_LINE void weigh_returns(const Args& args, const Shaping& w) {
     const PlanConstants& plan = plan_of(args);
     const Places places = places_of(args, w.kept.group);
     f64* const gains = list_of<f64>(args.work.baseline_gains, w.e);
@@ -109,7 +109,7 @@ INLINE void baselines_add(const Args& args, i64 i) {
 
 // Takes B from the advantages of a rollout's tokens in scope, in d. The one rollout with the most tokens in scope has no baseline where its only company is
 // itself.
-INLINE void take_baseline(const Args& args, const Shaping& w) {
+OUT_OF_LINE void take_baseline(const Args& args, const Shaping& w) {
     const PlanConstants& plan = plan_of(args);
     const GroupMarks& marks = marks_of(args, w.kept.group);
     if (marks.counted < 2) return;

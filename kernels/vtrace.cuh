@@ -8,7 +8,7 @@ constexpr f64 MOST_VTRACE = 1e250;
 
 // Advantages in d, targets vs in v: a value a token in scope. The recursion is a plain sequence in f64, from the last: one warp walks it, a tile of 32
 // tokens at a time, whose inputs its lanes have read and prepared together; the other warps wait. The block meets at the end.
-INLINE void vtrace(const Args& args, const Shaping& w) {
+OUT_OF_LINE void vtrace(const Args& args, const Shaping& w) {
     const PlanConstants& plan = plan_of(args);
     const Array &policy = args.batch.logp_policy, &behavior = args.batch.logp_behavior;
     const i64 n = rewards_and_values(args, w);

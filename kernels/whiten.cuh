@@ -10,7 +10,7 @@ struct Whitening {
     bool flat, empty, shift;
 };
 
-INLINE Whitening make_whitening(const Args& args) {
+OUT_OF_LINE Whitening make_whitening(const Args& args) {
     const PlanConstants& plan = plan_of(args);
     const Extremes extremes = load_extremes(whiten_keys(args), 0);
     const Sums sums = load_sums(whiten_words(args), 0);
