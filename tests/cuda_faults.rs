@@ -164,6 +164,50 @@ fn offsets_that_the_host_cannot_see_are_found_and_nothing_is_read_beyond() {
     }
 }
 
+/// What a child inherits is refused to it without a driver call, may be destroyed, and its parent goes on.
+#[test]
+fn a_forked_child_is_refused_and_may_use_the_cpu() {
+    let Some(_lock) = simulated() else { return };
+    let case = named("csr");
+    let plan = plan_of(&case, &HOW);
+    let own = context(|_| ()).expect("a context");
+    let mut placed = harness::place(&case.cfg, &case.batch, &HOW);
+    let mut outputs = Outputs::new(&placed, &HOW);
+    let raw = outputs.raw();
+    device::Mirror::of(&mut [&mut placed.arena, outputs.arena_mut()]);
+    let workspace = Block::new(plan.size("passrl_plan_workspace_size"));
+    let run: Run = library().get("passrl_plan_run");
+    let destroy: unsafe extern "C" fn(*mut c_void) = library().get("passrl_plan_destroy");
+    let make: unsafe extern "C" fn(*const passrl_context_options, *mut *mut c_void) -> i32 = library().get("passrl_context_create");
+    let options: passrl_context_options = library().initial();
+    let raw = passrl_outputs { report: null_mut(), ..raw };
+    let status_of: unsafe extern "C" fn() -> *const std::ffi::c_char = library().get("passrl_last_error");
+    cudasim::reset();
+    // SAFETY: the child calls the library alone and ends at once.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut cpu = null_mut();
+        // SAFETY: inherited handles, refused before anything is touched; views of live memory.
+        let failed = unsafe {
+            let refused = run(plan.plan, &placed.batch, &raw, workspace.pointer(), workspace.bytes, null_mut()) == PASSRL_ERR_FORK;
+            let said = std::ffi::CStr::from_ptr(status_of()).to_bytes().windows(4).any(|w| w == b"fork");
+            destroy(plan.plan);
+            destroy_context(own);
+            let calls = cudasim::calls("cuCtxPushCurrent_v2") + cudasim::calls("cuModuleUnload") + cudasim::calls("cuMemFree_v2");
+            i32::from(!refused) | i32::from(!said) << 1 | i32::from(calls != 0) << 2 | i32::from(make(&options, &mut cpu) != 0) << 3
+        };
+        // SAFETY: ends the child without the test harness.
+        unsafe { libc::_exit(failed) };
+    }
+    let mut status = 0;
+    // SAFETY: the child above.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(status, 0, "bits 8..: run not refused 1, no word of a fork 2, a driver call 4, no CPU context 8");
+    destroy_context(own);
+    let got = harness::run(&case.cfg, &case.batch, &HOW);
+    assert_eq!(got.bits(), harness::run(&case.cfg, &case.batch, &How { cuda: false, ..HOW }).bits(), "the parent goes on");
+}
+
 /// Every call of the driver that a context, a plan and a run make, by name, in order.
 fn calls_of(work: impl FnOnce()) -> Vec<String> {
     cudasim::reset();
