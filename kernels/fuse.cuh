@@ -20,10 +20,13 @@ struct FusedStreams {
     ShapedReward shaping;
 };
 
+// Sums of the rollout's own elements of set `slot`. The block.
+OUT_OF_LINE Sums own_sums(const Args& args, const Shaping& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
+
 // How the rollout's values of set `slot` are standardised. The block.
-INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
+OUT_OF_LINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
     const Standard& standard = decision.standards[slot];
-    const Sums own = needs_own(standard, w.counts) ? block_own_sums(args, plan_of(args), w, slot, standard.extremes) : no_sums();
+    const Sums own = needs_own(standard, w.counts) ? own_sums(args, w, slot, standard.extremes) : no_sums();
     u32 own_lost = 0;
     const Apply apply = resolve(standard, w.counts, own, &own_lost);
     if (is_first_thread()) *lost += own_lost;

@@ -5,9 +5,6 @@
 #include "choices.cuh"
 #include "numerics.cuh"
 
-// A stage, or what few configurations come to: compiled once for all kernels that call it, and its registers are not those of the loops around it.
-#define OUT_OF_LINE static __device__ __attribute__((noinline))
-
 // What a set is, before any element is looked at. Flat: all equal under a deviation or a mean, or max|S| = 0 under `abs_max`.
 enum Set { SET_EMPTY = 0, SET_SINGLE = 1, SET_FLAT = 2, SET_PROPER = 3 };
 
