@@ -43,10 +43,7 @@ fn statistics(cfg: &oracle::Config, batch: &oracle::Batch, how: &How) -> Result<
     for phase in 0..2 {
         // SAFETY: as above.
         call(unsafe { add(plan.plan, phase, &placed.batch, buffer.pointer(), bytes, workspace.pointer(), workspace.bytes, null_mut()) })?;
-        let wait: unsafe extern "C" fn(*mut c_void) -> i32 = driver.get("cuStreamSynchronize");
-        // SAFETY: the legacy stream.
-        let failed = unsafe { wait(null_mut()) };
-        if failed != 0 { eprintln!("phase {phase}: {failed}\n{}", cudasim::report()); std::process::exit(1); }
+        driver.wait(null_mut());
         found.push(words(&buffer.read()));
     }
     mirror.back(&mut [&mut placed.arena]);
@@ -65,7 +62,6 @@ fn table(how: How) {
     let _lock = cudasim::lock();
     let (mut failures, mut ran) = (Vec::new(), 0);
     for case in serve(cases::all()).iter().filter(|case| wanted(case.name) && !case.cfg.strict && harness::in_pieces(&case.cfg)) {
-        if std::env::var("SHOW").is_ok() { eprintln!("{}", case.name); }
         let cpu = statistics(&case.cfg, &case.batch, &how);
         let cuda = statistics(&case.cfg, &case.batch, &How { cuda: true, ..how });
         ran += 1;
