@@ -10,8 +10,15 @@ VENV := .venv
 LIB := target/release/libpassrl.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
+# Tests of the Python package that have more to do where torch is.
+FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_torch_cpp.py)
 
-.PHONY: help build demo test parity test-frameworks pictures bench clean header library rollouts miri
+# `make install PREFIX=/opt/passrl DESTDIR= LIBDIR=lib`: see bindings/cpp/install.sh.
+PREFIX ?= /usr/local
+LIBDIR ?= lib
+DESTDIR ?=
+
+.PHONY: help build demo install test wheel wheel-release parity frameworks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +41,21 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 	$(VENV)/bin/passrl shape $(ROLLOUTS) --preset pass --out $(DEMO)/advantages.npz --plot $(DEMO)/credit.png
 	@ls -l $(DEMO)/advantages.npz $(DEMO)/credit.png
 
+# `sudo make install` after `make build` needs no cargo.
+install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake package, pkg-config file and licences to PREFIX (/usr/local), below DESTDIR
+	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" bindings/cpp/install.sh $(LIB)
+
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
+
+wheel: build ## one py3-none-<platform> wheel with the library inside, and the source distribution, in target/wheel
+	@rm -rf target/wheel && mkdir -p target/wheel
+	@cp $(LIB) target/wheel/libpassrl.so && { strip --strip-debug target/wheel/libpassrl.so || true; }
+	@PYTHON=$(VENV)/bin/python bindings/python/wheel.sh target/wheel target/wheel/libpassrl.so && rm target/wheel/libpassrl.so
+	@ls -l target/wheel
+
+wheel-release: ## manylinux_2_17 wheels for x86_64 and aarch64 (zig and auditwheel, in a .venv-wheel), built and installed once, in target/wheel-release
+	@PYTHON=$(PYTHON) bindings/python/release.sh target/wheel-release
 
 parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 GB), compares with tests/parity/golden, prints the table of presets
 	@PYTHON=$(PYTHON) tests/parity/setup.sh
@@ -43,9 +63,9 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-test-frameworks: library ## the Python tests of arrays once more, with torch beside jax, in a .venv-frameworks (5.5 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, the C++ examples (a .venv-frameworks of 6 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
-	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider bindings/python/tests/test_zero_copy.py bindings/python/tests/test_arrays.py
+	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
 
 pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
@@ -68,4 +88,4 @@ rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_ro
 	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
 
 clean: ## remove target and the virtual environments
-	rm -rf target $(VENV) .venv-frameworks
+	rm -rf target $(VENV) .venv-frameworks .venv-wheel

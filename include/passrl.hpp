@@ -2,7 +2,8 @@
 //
 //  - Errors: a call that the library refuses (negative status) throws passrl::error with the library's sentence; nothing was written. A positive status is
 //    no error: the run is done and has findings in the data (bad groups got advantage 0); it is returned, and passrl::last_error() has the sentence.
-//    The noexcept try_... forms return the raw status instead.
+//    The noexcept try_... forms return the raw status instead: handles begin as passrl::plan plan(nullptr) and are made by plan.try_create(...).
+//    Compiled without exceptions (-fno-exceptions) a call that would throw prints the sentence and aborts: use the try_... forms there.
 //  - Ownership: context, plan, workspace and partials own what they hold and are move-only. A moved-from one is empty: using it is refused, never undefined.
 //    Views borrow the caller's memory, batches and outputs borrow views: both must live as long as the call.
 //  - Threads: one context and one plan may serve many threads at once; a workspace or a partials object serves one call at a time.
@@ -28,6 +29,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -62,7 +66,14 @@ private:
 
 // Throws where a status is negative, returns it otherwise: 0, or positive where the data has findings.
 inline passrl_status check(passrl_status status) {
-    if (status < 0) throw error(status);
+    if (status < 0) {
+#if defined(__cpp_exceptions)
+        throw error(status);
+#else
+        std::fprintf(stderr, "passrl: %s\n", error(status).what());
+        std::abort();
+#endif
+    }
     return status;
 }
 
@@ -81,6 +92,7 @@ T filled(passrl_status (*init)(T *, std::uint32_t)) {
 [[nodiscard]] inline passrl_outputs outputs() { return detail::filled(passrl_outputs_init); }
 [[nodiscard]] inline passrl_limits limits() { return detail::filled(passrl_limits_init); }
 [[nodiscard]] inline passrl_report report() { return detail::filled(passrl_report_init); }
+[[nodiscard]] inline passrl_collective collective() { return detail::filled(passrl_collective_init); }
 [[nodiscard]] inline passrl_context_options context_options() { return detail::filled(passrl_context_options_init); }
 
 // The configuration of a preset: "pass", "grpo_process", ... An unknown name throws, with the nearest ones.
@@ -158,6 +170,12 @@ template <class T>
     return view(data, rows, columns, columns);
 }
 
+// All elements of contiguous memory: std::vector, std::array, std::span, an array. A temporary is not accepted, as the view would outlive it.
+template <class Contiguous, class T = std::remove_pointer_t<decltype(std::data(std::declval<Contiguous &>()))>>
+[[nodiscard]] constexpr passrl_view view(Contiguous &elements) noexcept {
+    return view(std::data(elements), static_cast<std::int64_t>(std::size(elements)));
+}
+
 // ---- Handles
 
 namespace detail {
@@ -181,6 +199,13 @@ std::string text(passrl_status (*describe)(const Handle *, char *, std::size_t, 
 class memory {
 public:
     explicit memory(std::size_t size) : data_(::operator new(size == 0 ? 1 : size, alignment)), size_(size) {}
+    explicit memory(std::nullptr_t) noexcept : size_(0) {}
+    // PASSRL_OK, or PASSRL_ERR_RESOURCE where there is no memory; what was held before goes.
+    [[nodiscard]] passrl_status try_allocate(std::size_t size) noexcept {
+        data_.reset(::operator new(size == 0 ? 1 : size, alignment, std::nothrow));
+        size_ = data_ ? size : 0;
+        return data_ ? PASSRL_OK : PASSRL_ERR_RESOURCE;
+    }
     memory(memory &&other) noexcept : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
     memory &operator=(memory &&other) noexcept {
         data_ = std::move(other.data_);
@@ -209,6 +234,14 @@ public:
     context() { make(nullptr); }
     // From passrl::context_options(), changed; read during the call.
     explicit context(const passrl_context_options &options) { make(&options); }
+    // Empty: try_create makes it. `options` may be NULL: the CPU with default threads.
+    explicit context(std::nullptr_t) noexcept {}
+    [[nodiscard]] passrl_status try_create(const passrl_context_options *options = nullptr) noexcept {
+        passrl_context *made = nullptr;
+        const passrl_status status = passrl_context_create(options, &made);
+        if (status >= 0) handle_.reset(made);
+        return status;
+    }
 
     // Backend, threads, instruction set.
     [[nodiscard]] std::string describe() const { return detail::text(passrl_context_describe, get()); }
@@ -217,11 +250,7 @@ public:
     [[nodiscard]] explicit operator bool() const noexcept { return handle_ != nullptr; }
 
 private:
-    void make(const passrl_context_options *options) {
-        passrl_context *made = nullptr;
-        check(passrl_context_create(options, &made));
-        handle_.reset(made);
-    }
+    void make(const passrl_context_options *options) { check(try_create(options)); }
     std::unique_ptr<passrl_context, detail::destroy> handle_;
 };
 
@@ -231,9 +260,16 @@ public:
     // The arguments are read during the call. Throws where the configuration or the limits are refused. `collective`: the ranks over which groups are
     // spread; its function and `user` live as long as the plan.
     plan(const context &context, const passrl_config &config, const passrl_limits &limits, const passrl_collective *collective = nullptr) {
+        check(try_create(context, config, limits, collective));
+    }
+    // Empty: try_create makes it, with the constructor's arguments.
+    explicit plan(std::nullptr_t) noexcept {}
+    [[nodiscard]] passrl_status try_create(const context &context, const passrl_config &config, const passrl_limits &limits,
+                                           const passrl_collective *collective = nullptr) noexcept {
         passrl_plan *made = nullptr;
-        check(passrl_plan_create(context.get(), &config, &limits, collective, &made));
-        handle_.reset(made);
+        const passrl_status status = passrl_plan_create(context.get(), &config, &limits, collective, &made);
+        if (status >= 0) handle_.reset(made);
+        return status;
     }
 
     // Bytes of workspace of a run.
@@ -263,6 +299,7 @@ public:
                                         void *stream = nullptr) const noexcept {
         return passrl_plan_run(get(), &batch, &outputs, memory, bytes, stream);
     }
+    [[nodiscard]] inline passrl_status try_run(const passrl_batch &batch, const passrl_outputs &outputs, workspace &memory, void *stream = nullptr) const noexcept;
 
     // The C handle, still owned by this object; NULL once moved from. Moving a plan keeps it.
     [[nodiscard]] passrl_plan *get() const noexcept { return handle_.get(); }
@@ -277,10 +314,21 @@ class workspace : public detail::memory {
 public:
     explicit workspace(const plan &plan) : memory(plan.workspace_size()) {}
     explicit workspace(std::size_t bytes) : memory(bytes) {}
+    // Empty: try_create makes it.
+    explicit workspace(std::nullptr_t) noexcept : memory(nullptr) {}
+    [[nodiscard]] passrl_status try_create(const plan &plan) noexcept {
+        std::size_t bytes = 0;
+        const passrl_status status = passrl_plan_workspace_size(plan.get(), &bytes);
+        return status < 0 ? status : try_allocate(bytes);
+    }
 };
 
 inline passrl_status plan::run(const passrl_batch &batch, const passrl_outputs &outputs, workspace &memory, void *stream) const {
     return run(batch, outputs, memory.data(), memory.size(), stream);
+}
+
+inline passrl_status plan::try_run(const passrl_batch &batch, const passrl_outputs &outputs, workspace &memory, void *stream) const noexcept {
+    return try_run(batch, outputs, memory.data(), memory.size(), stream);
 }
 
 // Statistics of a batch that comes in micro-batches or from several processes. For each phase from 0 to plan.phases() - 1 every micro-batch is added once,
@@ -289,14 +337,27 @@ inline passrl_status plan::run(const passrl_batch &batch, const passrl_outputs &
 class partials {
 public:
     // Owns a buffer of the plan's size, empty.
-    explicit partials(const plan &plan) : plan_(plan.get()), buffer_(size_of(plan.get())) { init(); }
+    explicit partials(const plan &plan) : plan_(nullptr), buffer_(nullptr) { check(try_create(plan)); }
+    // Empty: try_create makes it.
+    explicit partials(std::nullptr_t) noexcept : plan_(nullptr), buffer_(nullptr) {}
+    [[nodiscard]] passrl_status try_create(const plan &plan) noexcept {
+        std::size_t bytes = 0;
+        passrl_status status = passrl_partials_size(plan.get(), &bytes);
+        if (status >= 0) status = buffer_.try_allocate(bytes);
+        if (status < 0) return status;
+        plan_ = plan.get();
+        return passrl_partials_init(plan_, data(), size());
+    }
 
     // Empties the buffer for the next batch.
     void init() { check(passrl_partials_init(plan_, data(), size())); }
 
     // Adds a micro-batch's share of a phase. Findings are kept and told by apply. One call on this object at a time.
     void add(std::int32_t phase, const passrl_batch &batch, void *memory, std::size_t bytes, void *stream = nullptr) {
-        check(passrl_partials_add(plan_, phase, &batch, data(), size(), memory, bytes, stream));
+        check(try_add(phase, batch, memory, bytes, stream));
+    }
+    [[nodiscard]] passrl_status try_add(std::int32_t phase, const passrl_batch &batch, void *memory, std::size_t bytes, void *stream = nullptr) noexcept {
+        return passrl_partials_add(plan_, phase, &batch, data(), size(), memory, bytes, stream);
     }
     void add(std::int32_t phase, const passrl_batch &batch, workspace &memory, void *stream = nullptr) {
         add(phase, batch, memory.data(), memory.size(), stream);
@@ -304,7 +365,8 @@ public:
 
     // Adds another buffer of an equal plan, both after the same phases.
     void merge(const partials &from) { merge(from.data(), from.size()); }
-    void merge(const void *from, std::size_t bytes) { check(passrl_partials_merge(plan_, data(), size(), from, bytes)); }
+    void merge(const void *from, std::size_t bytes) { check(try_merge(from, bytes)); }
+    [[nodiscard]] passrl_status try_merge(const void *from, std::size_t bytes) noexcept { return passrl_partials_merge(plan_, data(), size(), from, bytes); }
 
     // The sections that an all-reduce must combine in place after a phase.
     [[nodiscard]] std::vector<passrl_section> layout(std::int32_t phase) const {
@@ -317,7 +379,11 @@ public:
 
     // Shapes a slice from the complete statistics; returns and throws as plan::run. Several calls may run at once, each with its own workspace and outputs.
     passrl_status apply(const passrl_batch &batch, const passrl_outputs &outputs, void *memory, std::size_t bytes, void *stream = nullptr) const {
-        return check(passrl_plan_apply(plan_, &batch, data(), size(), &outputs, memory, bytes, stream));
+        return check(try_apply(batch, outputs, memory, bytes, stream));
+    }
+    [[nodiscard]] passrl_status try_apply(const passrl_batch &batch, const passrl_outputs &outputs, void *memory, std::size_t bytes,
+                                          void *stream = nullptr) const noexcept {
+        return passrl_plan_apply(plan_, &batch, data(), size(), &outputs, memory, bytes, stream);
     }
     passrl_status apply(const passrl_batch &batch, const passrl_outputs &outputs, workspace &memory, void *stream = nullptr) const {
         return apply(batch, outputs, memory.data(), memory.size(), stream);
@@ -327,11 +393,6 @@ public:
     [[nodiscard]] std::size_t size() const noexcept { return buffer_.size(); }
 
 private:
-    static std::size_t size_of(const passrl_plan *plan) {
-        std::size_t bytes = 0;
-        check(passrl_partials_size(plan, &bytes));
-        return bytes;
-    }
     const passrl_plan *plan_;
     detail::memory buffer_;
 };

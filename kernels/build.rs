@@ -8,7 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Real architectures; PTX of the last serves what comes after.
+/// Real architectures; PTX of the last serves what comes after. Each takes a minute, so a build that is not of the release has the first alone.
 const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
 
 /// The numerics contract's flags, as NVRTC has them in src/backend/cuda/nvrtc.rs.
@@ -103,15 +103,17 @@ fn output(command: &mut Command) -> String {
     said
 }
 
-/// The fatbin and what made it. It takes minutes and depends on no profile: a finished one is kept beside the profiles' folders.
+/// The fatbin and what made it. It takes minutes: a finished one is kept beside the profiles' folders.
 fn fatbin(nvcc: &Path, source: &Path, out: &Path, hash: u64) -> (Vec<u8>, String) {
     let version = output(Command::new(nvcc).arg("--version"));
     let release = version.split("release ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("?").trim().to_string();
     let known = output(Command::new(nvcc).arg("--list-gpu-code"));
-    let architectures: Vec<u32> = ARCHITECTURES.into_iter().filter(|arch| known.lines().any(|line| line.trim() == format!("sm_{arch}"))).collect();
+    let wanted = if env::var("PROFILE").is_ok_and(|profile| profile == "release") { &ARCHITECTURES[..] } else { &ARCHITECTURES[..1] };
+    let architectures: Vec<u32> = wanted.iter().copied().filter(|arch| known.lines().any(|line| line.trim() == format!("sm_{arch}"))).collect();
     let last = *architectures.last().unwrap_or_else(|| panic!("{} knows none of {ARCHITECTURES:?}", nvcc.display()));
     // OUT_DIR is <target>/<profile>/build/<package>/out.
-    let kept = out.ancestors().nth(4).unwrap_or(out).join(format!("passrl-kernels-{hash:016x}-nvcc-{release}.fatbin"));
+    let names: Vec<String> = architectures.iter().map(|arch| format!("sm_{arch}")).collect();
+    let kept = out.ancestors().nth(4).unwrap_or(out).join(format!("passrl-kernels-{hash:016x}-nvcc-{release}-{}.fatbin", names.join("-")));
     let made = std::fs::read(&kept).ok().filter(|image| !image.is_empty()).unwrap_or_else(|| {
         let image = out.join("made.fatbin");
         let mut command = Command::new(nvcc);
@@ -125,6 +127,5 @@ fn fatbin(nvcc: &Path, source: &Path, out: &Path, hash: u64) -> (Vec<u8>, String
         std::fs::copy(&image, &beside).and_then(|_| std::fs::rename(&beside, &kept)).unwrap_or_else(|fault| panic!("{}: {fault}", kept.display()));
         std::fs::read(&image).unwrap_or_else(|fault| panic!("{}: {fault}", image.display()))
     });
-    let names: Vec<String> = architectures.iter().map(|arch| format!("sm_{arch}")).collect();
     (made, format!("nvcc {release} for {} and PTX", names.join(", ")))
 }

@@ -6,7 +6,7 @@
 #include "device.cuh"
 
 #define INLINE __device__ __forceinline__
-// A stage, or what few configurations come to: compiled once for all kernels that call it, and its registers are not those of the loops around it.
+// A stage, or what few configurations come to: its code stands once a kernel, and its registers are not those of the loops around it.
 #define OUT_OF_LINE static __device__ __attribute__((noinline))
 
 // Keys of `Extremes::absmax` that are findings, the worst the largest.

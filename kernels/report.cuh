@@ -73,7 +73,8 @@ INLINE void finish_report(const Args& args) {
     const u64 first_group = c.first_group;
     to.first_finding = 0;
     to.first_rollout = to.first_group = to.first_stream = -1;
-    if (c.bad_offsets) {
+    // Of offsets of the whole batch, and of rollouts whose group is none, no group is to be named.
+    if (c.bad_offsets || (!first_group && (to.findings & FOUND_BAD_OFFSETS))) {
         to.findings |= FOUND_BAD_OFFSETS;
         to.first_finding = FOUND_BAD_OFFSETS;
         to.first_stream = 0;

@@ -18,33 +18,39 @@ fn compiler() -> bool {
 }
 
 /// Compiles C++ files into one program that finds the library by its SONAME.
-fn program(folder: &str, standard: &str, sources: &[PathBuf]) -> PathBuf {
+fn program(folder: &str, flags: &[&str], sources: &[PathBuf]) -> PathBuf {
     let folder = scratch(folder);
     let link = folder.join("libpassrl.so.0");
     let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(library(), &link).expect("a link to the library");
     let program = folder.join("program");
     let mut gxx = Command::new("g++");
-    gxx.arg(format!("-std={standard}")).args(["-O1", "-g"]).args(WARNINGS).arg("-I").arg(format!("{ROOT}/include"));
+    gxx.args(flags).args(["-O1", "-g"]).args(WARNINGS).arg("-I").arg(format!("{ROOT}/include"));
     gxx.arg("-o").arg(&program).args(sources).arg(library()).arg(format!("-Wl,-rpath,{}", folder.display()));
     must(&mut gxx);
     program
 }
 
-fn worked_example(standard: &str) {
+fn worked_example(flags: &[&str]) {
     if compiler() {
-        must(&mut Command::new(program(&format!("cpp-{standard}"), standard, &[PathBuf::from(format!("{ROOT}/tests/abi/wrapper.cpp"))])));
+        must(&mut Command::new(program(&format!("cpp{}", flags.concat()), flags, &[PathBuf::from(format!("{ROOT}/tests/abi/wrapper.cpp"))])));
     }
 }
 
 #[test]
 fn the_worked_example_in_cpp17() {
-    worked_example("c++17");
+    worked_example(&["-std=c++17"]);
 }
 
 #[test]
 fn the_worked_example_in_cpp20() {
-    worked_example("c++20");
+    worked_example(&["-std=c++20"]);
+}
+
+/// By status alone; what throws is left out.
+#[test]
+fn the_worked_example_without_exceptions() {
+    worked_example(&["-std=c++17", "-fno-exceptions"]);
 }
 
 /// Included twice in one file, and from two files of one program.
@@ -62,5 +68,5 @@ fn two_files_link() {
     };
     let one = write("one.cpp", "double k();\ndouble k() { return passrl::config().k; }\n");
     let two = write("two.cpp", "double k();\nint main() { return k() == passrl::config(\"pass\").k && passrl::abi_matches() ? 0 : 1; }\n");
-    must(&mut Command::new(program("cpp-link", "c++17", &[one, two])));
+    must(&mut Command::new(program("cpp-link", &["-std=c++17"], &[one, two])));
 }

@@ -8,6 +8,7 @@ mod wire;
 use cases::Case;
 use harness::{Got, How, Outputs, library, run, serve};
 use oracle::{Batch, Config, StepSets, TokenBaseline};
+use passrl::abi::constants::*;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
 use wire::{Seat, Wire};
@@ -43,7 +44,23 @@ fn over_ranks(
     edit: &(dyn Fn(usize, &mut passrl_batch) + Sync),
     tune: &(dyn Fn(usize, &mut passrl_config, &mut passrl_limits) + Sync),
 ) -> Vec<Share> {
+    over_ranks_each(wire, cfg, batch, &|_| *how, !how.without_counts, member, edit, tune)
+}
+
+/// As `over_ranks`, each rank in a way of its own; `with_counts`: some rank asks for counts.
+#[allow(clippy::too_many_arguments)]
+fn over_ranks_each(
+    wire: &Wire,
+    cfg: &Config,
+    batch: &Batch,
+    how: &(dyn Fn(usize) -> How + Sync),
+    with_counts: bool,
+    member: &[usize],
+    edit: &(dyn Fn(usize, &mut passrl_batch) + Sync),
+    tune: &(dyn Fn(usize, &mut passrl_config, &mut passrl_limits) + Sync),
+) -> Vec<Share> {
     let one = |seat: Seat| {
+        let how = &how(seat.rank);
         let rows: Vec<usize> = (0..batch.rollouts.len()).filter(|i| member[*i] == seat.rank).collect();
         let part = Batch { rollouts: rows.iter().map(|i| batch.rollouts[*i].clone()).collect(), ..batch.clone() };
         let (mut config, mut limits) = (harness::config(library(), cfg), harness::limits(batch, how));
@@ -53,7 +70,7 @@ fn over_ranks(
             Ok(plan) => plan,
             Err((status, said)) => return Share { rows, status, said, got: None, untouched: true },
         };
-        seat.expect(&plan);
+        seat.expect(&plan, with_counts);
         let mut placed = harness::place(cfg, &part, how);
         placed.seal();
         edit(seat.rank, &mut placed.batch);
@@ -89,12 +106,12 @@ fn draw(batch: &Batch, size: usize, seed: u64) -> Option<Vec<usize>> {
     (0..size).map(of).all(|part| part.is_empty() || harness::forms(&part) == whole).then_some(member)
 }
 
-fn differs(case: &Case, whole: &Got, shares: &[Share]) -> Option<String> {
+fn differs(case: &Case, whole: &Got, shares: &[Share], with_counts: bool) -> Option<String> {
     let mut all = harness::empty(&case.batch);
     for (rank, share) in shares.iter().enumerate() {
         let Some(got) = &share.got else { return Some(format!("{}: rank {rank} is refused: {} {}", case.name, share.status, share.said)) };
         harness::gather(&mut all, &share.rows, got);
-        if !share.rows.is_empty() && got.stats != whole.stats {
+        if with_counts && !share.rows.is_empty() && got.stats != whole.stats {
             return Some(format!("{}: statistics of rank {rank}", case.name));
         }
     }
@@ -113,10 +130,10 @@ fn any_split_has_the_bits_of_one_process() {
                 continue;
             };
             ran += 1;
-            failures.extend(differs(case, &whole, &plainly(size, &case.cfg, &case.batch, &how, &member)));
+            failures.extend(differs(case, &whole, &plainly(size, &case.cfg, &case.batch, &how, &member), true));
         }
         // One rank with everything, between ranks without data.
-        failures.extend(differs(case, &whole, &plainly(3, &case.cfg, &case.batch, &how, &vec![1; case.batch.rollouts.len()])));
+        failures.extend(differs(case, &whole, &plainly(3, &case.cfg, &case.batch, &how, &vec![1; case.batch.rollouts.len()]), true));
     }
     println!("{ran} splits; {left} not run: a rank would not give all inputs");
     assert!(failures.is_empty(), "{} of {ran} differ:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
@@ -174,8 +191,18 @@ fn plans_that_differ_are_refused_by_name() {
     let case = plain_case();
     let member: Vec<usize> = (0..case.batch.rollouts.len()).map(|i| i % 2).collect();
     type Tune = fn(usize, &mut passrl_config, &mut passrl_limits);
-    let table: [(&str, Tune); 3] = [
-        ("config differs", |rank, c, _| c.k += rank as f64 * 1e-9),
+    let table: [(&str, Tune); 9] = [
+        ("config.k differs: 0.5 on some rank and 0.75 on another; the", |rank, c, _| c.k = 0.5 + 0.25 * rank as f64),
+        ("config.gamma differs: 0.5 on some rank and 1.0 on another; also k", |rank, c, _| (c.gamma, c.k) = if rank == 0 { (1.0, 0.5) } else { (0.5, 0.25) }),
+        ("config.chunk differs: step on some rank and token on another", |rank, c, _| c.chunk = if rank == 0 { PASSRL_CHUNK_TOKEN } else { PASSRL_CHUNK_STEP }),
+        ("config.strict differs: 0 on some rank and 1 on another", |rank, c, _| c.strict = rank as i32),
+        ("config.outcome.center differs: group on some rank and leave_one_out on another", |rank, c, _| {
+            c.streams[PASSRL_STREAM_OUTCOME].center = if rank == 0 { PASSRL_CENTER_LEAVE_ONE_OUT } else { PASSRL_CENTER_GROUP }
+        }),
+        ("config.process_0.epsilon differs: 0.0 on some rank and 1e-9 on another", |rank, c, _| c.streams[0].epsilon = rank as f64 * 1e-9),
+        ("config.format.weight differs: -2.0 on some rank and -0.5 on another", |rank, c, _| {
+            c.streams[PASSRL_STREAM_FORMAT].weight = [-0.5, -2.0][rank]
+        }),
         ("limits.tokens is", |rank, _, l| l.tokens += rank as i64),
         ("limits.groups is", |rank, _, l| l.groups += rank as i64),
     ];
@@ -218,7 +245,7 @@ fn strict_refuses_everywhere_or_changes_nothing() {
         let shares = plainly(3, &cfg, &case.batch, &How::default(), &member);
         if whole.status == 0 {
             passed += 1;
-            assert_eq!(differs(case, &whole, &shares), None);
+            assert_eq!(differs(case, &whole, &shares, true), None);
         } else if shares.iter().all(|s| s.status < 0) {
             refused += 1;
             assert!(shares.iter().any(|s| s.status == PASSRL_ERR_DATA), "{}", case.name);
@@ -229,6 +256,38 @@ fn strict_refuses_everywhere_or_changes_nothing() {
     }
     println!("strict: {passed} with the same bits, {refused} refused");
     assert!(passed > 50 && refused > 3, "{passed} {refused}");
+}
+
+/// Statistics that are maxima alone take one reduction, unless a rank's outputs ask for counts; the bits are the same.
+#[test]
+fn maxima_alone_take_one_reduction() {
+    let (mut failures, mut ran) = (Vec::new(), 0);
+    for (n, case) in sample().iter().enumerate().filter(|(_, c)| c.cfg.kind == oracle::Kind::Prm && c.cfg.whiten == oracle::Whiten::None) {
+        let mut case = case.clone();
+        let mut rng = cases::Rng(n as u64);
+        for row in case.cfg.streams_mut() {
+            let given = row.center == oracle::Center::Given;
+            (row.center, row.scale) = (if given { row.center } else { oracle::Center::None }, if rng.chance(0.2) { oracle::Scale::None } else { oracle::Scale::AbsMax });
+        }
+        let size = 1 + n % 4;
+        let Some(member) = draw(&case.batch, size, n as u64) else { continue };
+        let Ok(whole) = harness::try_run(&case.cfg, &case.batch, &How::default()) else { continue };
+        ran += 1;
+        for without_counts in [true, false] {
+            let shares = plainly(size, &case.cfg, &case.batch, &How { without_counts, ..How::default() }, &member);
+            failures.extend(differs(&case, &whole, &shares, !without_counts));
+        }
+        // One rank asks for them: every rank takes part.
+        let wire = Wire::new(2);
+        let mixed = |rank: usize| How { without_counts: rank == 0, ..How::default() };
+        let member: Vec<usize> = (0..case.batch.rollouts.len()).map(|i| i % 2).collect();
+        if draw(&case.batch, 2, 0).is_some() {
+            let shares = over_ranks_each(&wire, &case.cfg, &case.batch, &mixed, true, &member, &|_, _| (), &|_, _, _| ());
+            failures.extend(differs(&case, &whole, &shares, false));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {ran} differ:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+    assert!(ran > 60, "{ran}");
 }
 
 #[test]
@@ -242,15 +301,19 @@ fn what_a_plan_over_ranks_says_and_refuses() {
     let plan = library().plan_over(&config, &limits, &how, &collective).unwrap_or_else(|(_, said)| panic!("{said}"));
     let text = wire::describe(&plan);
     assert!(text.contains("ranks: rank 0 of 1; 2 reductions a run"), "{text}");
-    let whitened = passrl_config { whiten: passrl::abi::constants::PASSRL_WHITEN_TOKENS, ..config };
+    let whitened = passrl_config { whiten: PASSRL_WHITEN_TOKENS, ..config };
     let whitened = library().plan_over(&whitened, &limits, &how, &seat.collective_anew()).unwrap_or_else(|(_, said)| panic!("{said}"));
     assert!(wire::describe(&whitened).contains("4 reductions a run"), "{}", wire::describe(&whitened));
+    let mut maxima = config;
+    maxima.streams.iter_mut().for_each(|s| (s.center, s.scale) = (PASSRL_CENTER_NONE, PASSRL_SCALE_ABS_MAX));
+    let maxima = library().plan_over(&maxima, &limits, &how, &seat.collective_anew()).unwrap_or_else(|(_, said)| panic!("{said}"));
+    assert!(wire::describe(&maxima).contains("1 reduction a run, ") && wire::describe(&maxima).contains("; 1 more, "), "{}", wire::describe(&maxima));
     let alone = library().plan(&config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{said}"));
     assert!(plan.size("passrl_plan_workspace_size") > alone.size("passrl_plan_workspace_size"));
     for name in ["passrl_partials_size", "passrl_plan_phases"] {
         assert_eq!(wire::ask(&plan, name), PASSRL_ERR_CONFLICT, "{}", library().last_error());
     }
-    seat.expect(&plan);
+    seat.expect(&plan, true);
     assert_eq!(wire::run_without_batch(&plan, &how).0, PASSRL_ERR_NULL);
     assert_eq!(seat.calls.load(std::sync::atomic::Ordering::SeqCst), 1, "a refused call takes part in the first message");
 
@@ -261,7 +324,7 @@ fn what_a_plan_over_ranks_says_and_refuses() {
     bad = collective;
     bad.all_reduce = None;
     assert_eq!(refusal(&bad).0, PASSRL_ERR_NULL);
-    let pieces = passrl_config { token_baseline: passrl::abi::constants::PASSRL_TOKEN_BASELINE_POSITION, ..config };
+    let pieces = passrl_config { token_baseline: PASSRL_TOKEN_BASELINE_POSITION, ..config };
     *seat.expected.lock().unwrap() = vec![wire::CREATION];
     assert!(library().plan_over(&pieces, &limits, &how, &collective).is_err());
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv, `setup.sh frameworks` a .venv-frameworks
-# with torch.
+# with torch, `setup.sh cuda` a .venv-cuda with NVRTC (`all`: and nvcc).
 # A package is installed only where it is missing and apt-get can; else one sentence names it with the command that brings it.
 # Exit status 1: something that nothing works without is missing.
 set -uo pipefail
@@ -43,8 +43,12 @@ system() {
     command -v cc >/dev/null || install gcc "the linker of Rust and the C tests" || broken=1
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
     command -v g++ >/dev/null || install g++ "the simulated CUDA driver of the tests" || true
+    command -v cmake >/dev/null || install cmake "an installed tree is used by it in the tests" || true
+    command -v pkg-config >/dev/null || install pkgconf "likewise" || true
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
+    command -v mpicc >/dev/null || install libopenmpi-dev "the MPI adapter's test" || true
+    command -v mpirun >/dev/null || install openmpi-bin "the MPI adapter's test" || true
     has_chromium || install chromium-headless-shell "the HTML page is opened in it" || true
     [ -e /usr/share/i18n/locales/de_DE ] || install locales "a locale with a decimal comma, for one test" || true
     return $broken
@@ -71,9 +75,19 @@ python() {
     environment .venv -e "bindings/python[$extras]"
 }
 
+# NVRTC for the tests; with `all` nvcc too, which kernels/build.rs then finds: the library is built with an image for every architecture.
+cuda() {
+    if [ "${1:-}" = all ]; then
+        environment .venv-cuda -r tests/cuda/requirements.txt
+    else
+        environment .venv-cuda "$(grep '^nvidia-cuda-nvrtc' tests/cuda/requirements.txt)"
+    fi
+}
+
 frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch; }
 
 case ${1:-} in
 system | python | frameworks) "$1" ;;
-*) echo "usage: tests/setup.sh system|python|frameworks" >&2; exit 2 ;;
+cuda) cuda "${2:-}" ;;
+*) echo "usage: tests/setup.sh system|python|frameworks|cuda [all]" >&2; exit 2 ;;
 esac

@@ -78,7 +78,12 @@ impl Comm {
             }
         };
         self.reduce(words.as_mut_ptr().cast(), words.len(), I64, MAX, "agreement on the plan")?;
-        check::ranks::creation(&words)?;
+        if !check::ranks::creation(&words)? {
+            let own = super::config::from_model(&plan.config);
+            let mut fields = check::ranks::fields(&own);
+            self.reduce(fields.as_mut_ptr().cast(), fields.len(), I64, MAX, "fields of configurations that differ")?;
+            check::ranks::differing(&own, &fields)?;
+        }
         plan.spread(self.of.rank, self.of.size);
         let first = plan.ranks.as_ref().map_or(WORDS, |r| r.messages()[0].section.count);
         *self.refusal.get_mut() = vec![0; first];
@@ -108,6 +113,7 @@ impl Comm {
             call: self.calls.fetch_add(1, Ordering::Relaxed) & i32::MAX,
             refused: 0,
             forms: None,
+            note: 0,
         };
         // SAFETY: passed on.
         let prepared = unsafe {
@@ -128,6 +134,7 @@ impl Comm {
             }
         };
         header.forms = check::ranks::forms(&problem);
+        header.note = if sinks.ask_sums() { Header::SUMS } else { 0 };
         let exchange = Exchange {
             header: header.words(),
             reduce: &|m: &Message, buffer: Memory| {

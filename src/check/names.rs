@@ -71,16 +71,63 @@ fn nearest_all<T: Choice>(value: &str) -> String {
     ranked.iter().map(|(_, n)| *n).collect::<Vec<_>>().join(", ")
 }
 
+/// A field as a number that orders as its values do, so that ranks can tell each other the least and the largest.
+trait Word: Copy {
+    fn word(self) -> i64;
+    fn text(word: i64) -> String;
+}
+
+impl Word for i32 {
+    fn word(self) -> i64 {
+        self as i64
+    }
+    fn text(word: i64) -> String {
+        word.to_string()
+    }
+}
+
+impl Word for f64 {
+    fn word(self) -> i64 {
+        let bits = self.to_bits() as i64;
+        if bits < 0 { bits ^ i64::MAX } else { bits }
+    }
+    fn text(word: i64) -> String {
+        format!("{:?}", f64::from_bits((if word < 0 { word ^ i64::MAX } else { word }) as u64))
+    }
+}
+
+fn text_like<F: Word>(_: F, word: i64) -> String {
+    F::text(word)
+}
+
+fn name_of<C: Choice>(word: i64) -> String {
+    C::from_number(word as i32).map_or_else(|| word.to_string(), |c| c.name().to_string())
+}
+
+struct Field<T> {
+    name: &'static str,
+    set: Setter<T>,
+    word: fn(&T) -> i64,
+    text: fn(&T, i64) -> String,
+}
+
 macro_rules! fields {
     ($T:ty; $($field:ident: $kind:tt $(<$C:ty>)?),* $(,)?) => {
-        &[$((stringify!($field), |c: &mut $T, key: &str, value: &str| { c.$field = fields!(@ $kind $(<$C>)? key, value); Ok(()) })),*]
+        &[$(Field {
+            name: stringify!($field),
+            set: |c: &mut $T, key: &str, value: &str| { c.$field = fields!(@ $kind $(<$C>)? key, value); Ok(()) },
+            word: |c: &$T| c.$field.word(),
+            text: fields!(@@ $kind $(<$C>)? $T, $field),
+        }),*]
     };
+    (@@ chosen <$C:ty> $T:ty, $field:ident) => { |_: &$T, word| name_of::<$C>(word) };
+    (@@ $kind:tt $T:ty, $field:ident) => { |c: &$T, word| text_like(c.$field, word) };
     (@ number $key:ident, $value:ident) => { number($key, $value)? };
     (@ truth $key:ident, $value:ident) => { truth($key, $value)? };
     (@ chosen <$C:ty> $key:ident, $value:ident) => { chosen::<$C>($key, $value)? };
 }
 
-const FIELDS: &[(&str, Setter<passrl_config>)] = fields!(passrl_config;
+const FIELDS: &[Field<passrl_config>] = fields!(passrl_config;
     num_process: number, num_extra: number, kind: chosen<Kind>, pool: chosen<Pool>, fusion: chosen<Fusion>, chunk: chosen<Chunk>,
     boundary_rule: chosen<BoundaryRule>, merge_equal_steps: truth, average_over: chosen<AverageOver>, bridge_scope_gaps: truth,
     chunk_value: chosen<ChunkValue>, credit: chosen<Credit>, divide_scope: chosen<DivideScope>, whiten: chosen<Whiten>,
@@ -93,23 +140,35 @@ const FIELDS: &[(&str, Setter<passrl_config>)] = fields!(passrl_config;
     c_clip: number,
 );
 
-const STREAM_FIELDS: &[(&str, Setter<passrl_stream>)] = &[
-    ("standardize", standardize),
-    ("weight", |s, key, value| number(key, value).map(|v| s.weight = v)),
-    ("epsilon", |s, key, value| number(key, value).map(|v| s.epsilon = v)),
-    ("center", |s, key, value| chosen::<Center>(key, value).map(|v| s.center = v)),
-    ("scale", |s, key, value| chosen::<Scale>(key, value).map(|v| s.scale = v)),
-    ("ddof", |s, key, value| number(key, value).map(|v| s.ddof = v)),
-    ("epsilon_mode", |s, key, value| chosen::<EpsilonMode>(key, value).map(|v| s.epsilon_mode = v)),
-    ("loo_unit", |s, key, value| chosen::<LooUnit>(key, value).map(|v| s.loo_unit = v)),
-    ("singleton", |s, key, value| chosen::<Singleton>(key, value).map(|v| s.singleton = v)),
-    ("missing", |s, key, value| chosen::<Missing>(key, value).map(|v| s.missing = v)),
-    ("place", |s, key, value| chosen::<Place>(key, value).map(|v| s.place = v)),
-    ("zero_variance", |s, key, value| chosen::<ZeroVariance>(key, value).map(|v| s.zero_variance = v)),
-    ("count_by", |s, key, value| chosen::<CountBy>(key, value).map(|v| s.count_by = v)),
-    ("clip_value", |s, key, value| number(key, value).map(|v| s.clip_value = v)),
-    ("clip_standardized", |s, key, value| number(key, value).map(|v| s.clip_standardized = v)),
-];
+const STREAM_FIELDS: &[Field<passrl_stream>] = fields!(passrl_stream;
+    weight: number, epsilon: number, center: chosen<Center>, scale: chosen<Scale>, ddof: number, epsilon_mode: chosen<EpsilonMode>,
+    loo_unit: chosen<LooUnit>, singleton: chosen<Singleton>, missing: chosen<Missing>, place: chosen<Place>,
+    zero_variance: chosen<ZeroVariance>, count_by: chosen<CountBy>, clip_value: number, clip_standardized: number,
+);
+
+/// What a row of the stream table can be set by: its fields, and the shorthand.
+fn stream_keys() -> impl Iterator<Item = (&'static str, Setter<passrl_stream>)> {
+    std::iter::once(("standardize", standardize as Setter<passrl_stream>)).chain(STREAM_FIELDS.iter().map(|f| (f.name, f.set)))
+}
+
+/// Every field of a configuration as a word, in the order of `word_text`.
+pub fn words(config: &passrl_config) -> Vec<i64> {
+    let rows = config.streams.iter().flat_map(|row| STREAM_FIELDS.iter().map(|f| (f.word)(row)));
+    FIELDS.iter().map(|f| (f.word)(config)).chain(rows).collect()
+}
+
+/// Name of the field behind word `index`, and a word of it as text.
+pub fn word_text(config: &passrl_config, index: usize) -> (String, impl Fn(i64) -> String + '_) {
+    let of_stream = index.checked_sub(FIELDS.len()).map(|i| (i / STREAM_FIELDS.len(), &STREAM_FIELDS[i % STREAM_FIELDS.len()]));
+    let name = match of_stream {
+        None => FIELDS[index].name.to_string(),
+        Some((row, field)) => format!("{}.{}", stream_name(row), field.name),
+    };
+    (name, move |word| match of_stream {
+        None => (FIELDS[index].text)(config, word),
+        Some((row, field)) => (field.text)(&config.streams[row], word),
+    })
+}
 
 /// The operators of pass.md 2.2 are shorthand for (center, scale).
 const OPERATORS: &[(&str, Center, Scale)] = &[
@@ -143,10 +202,10 @@ fn rows(suffix: &str) -> Option<std::ops::Range<usize>> {
 
 pub fn set(config: &mut passrl_config, key: &str, value: &str) -> Result<()> {
     let key = key.trim();
-    if let Some((_, set)) = FIELDS.iter().find(|row| row.0 == key) {
-        return set(config, key, value);
+    if let Some(field) = FIELDS.iter().find(|f| f.name == key) {
+        return (field.set)(config, key, value);
     }
-    let stream_field = |name: &str| STREAM_FIELDS.iter().find(|row| row.0 == name).map(|row| row.1);
+    let stream_field = |name: &str| stream_keys().find(|row| row.0 == name).map(|row| row.1);
     let target = match key.split_once('.') {
         Some((stream, field)) => stream_field(field).and_then(|set| {
             let index = (0..MAX_STREAMS).find(|i| stream_name(*i) == stream);
@@ -161,8 +220,8 @@ pub fn set(config: &mut passrl_config, key: &str, value: &str) -> Result<()> {
     let Some((range, set)) = target else {
         let shorthands = ["w_process", "w_outcome", "w_format", "standardize_process", "standardize_outcome", "standardize_format"];
         let dotted: Vec<String> =
-            (0..MAX_STREAMS).flat_map(|i| STREAM_FIELDS.iter().map(move |row| format!("{}.{}", stream_name(i), row.0))).collect();
-        let names = FIELDS.iter().map(|row| row.0).chain(STREAM_FIELDS.iter().map(|row| row.0).filter(|n| *n != "weight")).chain(shorthands);
+            (0..MAX_STREAMS).flat_map(|i| stream_keys().map(move |row| format!("{}.{}", stream_name(i), row.0))).collect();
+        let names = FIELDS.iter().map(|f| f.name).chain(stream_keys().map(|row| row.0).filter(|n| *n != "weight")).chain(shorthands);
         return refuse!(
             PASSRL_ERR_UNKNOWN_NAME,
             "key \"{key}\" is unknown; nearest: {}",

@@ -1,6 +1,7 @@
 //! Groups spread over ranks: the caller's collective, and what all ranks' words came to. Every rank judges the same words and comes to the same end.
 use crate::abi::status::*;
-use crate::abi::types::{passrl_batch, passrl_collective};
+use super::names;
+use crate::abi::types::{passrl_batch, passrl_collective, passrl_config};
 use crate::error::Result;
 use crate::model::batch::{Problem, Process};
 use crate::model::config::{Config, Limits};
@@ -30,8 +31,8 @@ pub fn agreed_of(size: i32, numerics: u32, config: &Config, l: &Limits) -> [i64;
     all
 }
 
-/// The words of a plan's creation after the reduction.
-pub fn creation(words: &[i64; CREATION]) -> Result<()> {
+/// The words of a plan's creation after the reduction. `false`: configurations differ, and the ranks have to ask each other in which field.
+pub fn creation(words: &[i64; CREATION]) -> Result<bool> {
     if words[0] != 0 {
         return refuse!(PASSRL_ERR_COLLECTIVE, "the arguments of rank {} are refused (its own error says why); no rank has a plan", words[0] - 1);
     }
@@ -43,7 +44,7 @@ pub fn creation(words: &[i64; CREATION]) -> Result<()> {
         return match i {
             0 => refuse!(PASSRL_ERR_COLLECTIVE, "collective.size is {least} on some rank and {most} on another; it must be the same on all"),
             1 => refuse!(PASSRL_ERR_COLLECTIVE, "numerics version is {least} on some rank and {most} on another; use the same libpassrl.so on all"),
-            2 => refuse!(PASSRL_ERR_COLLECTIVE, "config differs between ranks; passrl_plan_describe of plans without a collective shows where"),
+            2 => Ok(false),
             _ => refuse!(
                 PASSRL_ERR_COLLECTIVE,
                 "limits.{} is {least} on some rank and {most} on another; limits must be the same on all: give the largest",
@@ -51,7 +52,28 @@ pub fn creation(words: &[i64; CREATION]) -> Result<()> {
             ),
         };
     }
-    Ok(())
+    Ok(true)
+}
+
+/// What one rank says of its configuration where those of the ranks differ: each field and its complement.
+pub fn fields(config: &passrl_config) -> Vec<i64> {
+    names::words(config).into_iter().flat_map(|x| [x, !x]).collect()
+}
+
+/// Those words after the reduction, with this rank's configuration: the fields that differ, by name.
+pub fn differing(config: &passrl_config, words: &[i64]) -> Result<()> {
+    let differ: Vec<usize> = words.chunks_exact(2).enumerate().filter(|(_, pair)| pair[0] != !pair[1]).map(|(i, _)| i).collect();
+    let Some(first) = differ.first().copied() else {
+        return refuse!(PASSRL_ERR_COLLECTIVE, "config differs between ranks; it must be the same on all");
+    };
+    let (name, text) = names::word_text(config, first);
+    let others: Vec<String> = differ[1..].iter().take(4).map(|i| names::word_text(config, *i).0).collect();
+    let more = if others.is_empty() { String::new() } else { format!("; also {}{}", others.join(", "), if differ.len() > 5 { ", ..." } else { "" }) };
+    refuse!(
+        PASSRL_ERR_COLLECTIVE,
+        "config.{name} differs: {} on some rank and {} on another{more}; the configuration must be the same on all ranks",
+        text(!words[2 * first + 1]), text(words[2 * first])
+    )
 }
 
 /// A rank's batch says its groups by numbers of the whole batch.
@@ -82,7 +104,7 @@ pub fn header(words: &[i32; WORDS]) -> Result<()> {
     let differ = |at: usize| words[at] != !words[at + 1];
     if words[Header::REFUSED] != 0 {
         let rank = words[Header::REFUSED] - 1;
-        return if words[Header::STRICT] != 0 {
+        return if words[Header::NOTE] == Header::STRICT {
             refuse!(PASSRL_ERR_COLLECTIVE, "strict: the data of rank {rank} has findings (its own error says which); nothing was written on any rank")
         } else {
             refuse!(PASSRL_ERR_COLLECTIVE, "the arguments of rank {rank} are refused (its own error says why); nothing was written on any rank")

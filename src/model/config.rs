@@ -94,6 +94,10 @@ impl Stream {
             || matches!(self.scale, Scale::Group | Scale::LeaveOneOut | Scale::AbsMax | Scale::Mean)
             || (self.center == Center::None && self.scale == Scale::None)
     }
+    /// Is no sum of a set asked for: does its maximum say all?
+    pub fn asks_maxima_alone(&self) -> bool {
+        matches!(self.center, Center::None | Center::Given) && matches!(self.scale, Scale::None | Scale::AbsMax | Scale::Given)
+    }
     /// Is the element itself left out of a statistic?
     pub fn leaves_out(&self) -> bool {
         self.center == Center::LeaveOneOut || self.scale == Scale::LeaveOneOut

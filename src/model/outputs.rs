@@ -20,3 +20,10 @@ pub struct Outputs {
     /// Where it goes (0: nowhere), read by a backend whose reports lie in device memory.
     pub report_at: u64,
 }
+
+impl Outputs {
+    /// Is an output wanted that says how many elements a set has, or their mean or deviation?
+    pub fn ask_sums(&self) -> bool {
+        [self.stats_count, self.stats_mean, self.stats_std, self.group_flags].iter().any(Option::is_some)
+    }
+}

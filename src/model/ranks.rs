@@ -17,17 +17,24 @@ pub struct Header {
     pub refused: i32,
     /// Hash of the inputs that the batch gives; `None`: no rollouts, nothing to compare.
     pub forms: Option<i32>,
+    /// `SUMS` or 0.
+    pub note: i32,
 }
 
 impl Header {
-    /// Words of the flag, and of whether it speaks of the data (`strict`), not of the arguments.
+    /// Word of the flag.
     pub const REFUSED: usize = 4;
-    pub const STRICT: usize = 7;
+    /// Word of the message's note.
+    pub const NOTE: usize = 7;
+    /// Note of the first message: a rank's outputs ask for sums.
+    pub const SUMS: i32 = 1;
+    /// Note of the message before anything is written: the flag speaks of the data (`strict`), not of the arguments.
+    pub const STRICT: i32 = 2;
 
     pub fn words(&self) -> [i32; WORDS] {
         let ([plan, not_plan], [call, not_call]) = (pair32(self.plan), pair32(self.call));
         let [forms, not_forms] = self.forms.map_or([i32::MIN; 2], pair32);
-        [plan, not_plan, call, not_call, self.refused, forms, not_forms, 0]
+        [plan, not_plan, call, not_call, self.refused, forms, not_forms, self.note]
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Partials {
     pub fingerprint: u64,
     slots: usize,
     groups: usize,
+    /// Words of a group's sums: 6 a slot; of kl also the rollouts that count, for its edges.
+    words: usize,
     /// Positions of the KL table a group (0: none).
     pub positions: usize,
     pub extremes: Section,
@@ -72,7 +74,7 @@ pub struct GroupState {
     /// 0: no rollout seen; 1: all violate the format; 2: some rollout does not.
     pub format: i32,
     pub sums: [Sums; 16],
-    /// Rollouts that count.
+    /// Rollouts that count (kl).
     pub members: i64,
     /// Key of the largest value below the maximum (`runner_up`).
     pub second: [i32; 16],
@@ -116,7 +118,8 @@ impl Partials {
         // Sections of one phase, type and operator stand side by side: one all-reduce serves them (`joined`).
         let extremes = take(limits.groups * (3 * slots.count + 1), I32, MAX);
         let batch_extremes = take(3 * batch, I32, MAX);
-        let sums = take(limits.groups * (6 * slots.count + 1), I64, SUM);
+        let words = 6 * slots.count + usize::from(config.kind == Kind::Kl);
+        let sums = take(limits.groups * words, I64, SUM);
         let table = take(limits.groups * positions * 2, I64, SUM);
         let batch_sums = take(7 * batch, I64, SUM);
         let second = take(if slots.runner_up != 0 { limits.groups * slots.count } else { 0 }, I32, MAX);
@@ -124,13 +127,14 @@ impl Partials {
         let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
         let bytes = at;
         // Over what the bits and the layout depend on.
-        let fingerprint = hash(&format!("layout 2 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens));
+        let fingerprint = hash(&format!("layout 3 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens));
         Partials {
             bytes,
             phases: if whitens { 4 } else { 2 },
             fingerprint,
             slots: slots.count,
             groups: limits.groups,
+            words,
             positions,
             extremes,
             sums,
@@ -224,10 +228,9 @@ impl Partials {
     }
 
     unsafe fn words<'a>(&self, buffer: Memory, group: usize) -> &'a mut [i64] {
-        let each = 6 * self.slots + 1;
         assert!(group < self.groups);
         // SAFETY: as `keys`.
-        unsafe { buffer.part(self.sums.offset + group * each * 8, each) }
+        unsafe { buffer.part(self.sums.offset + group * self.words * 8, self.words) }
     }
 
     /// The KL table of a group: `[C; positions]` then `[n; positions]`.
@@ -252,7 +255,7 @@ impl Partials {
             state.sums[s] = Sums { n: w[0], q: w[1], hi: w[2], lo: w[3], at_max: w[4], at_min: w[5] };
         }
         state.format = keys[3 * self.slots];
-        state.members = words[6 * self.slots];
+        state.members = words.get(6 * self.slots).copied().unwrap_or(0);
         if self.second.count > 0 {
             // SAFETY: passed on.
             let keys = unsafe { self.seconds(buffer, group) };
@@ -294,11 +297,27 @@ impl Partials {
                 *word = word.wrapping_add(new);
             }
         }
-        words[6 * self.slots] = words[6 * self.slots].wrapping_add(share.members);
+        if let Some(members) = words.get_mut(6 * self.slots) {
+            *members = members.wrapping_add(share.members);
+        }
         if self.second.count > 0 {
             // SAFETY: passed on.
             let keys = unsafe { self.seconds(buffer, group) };
             keys.iter_mut().zip(&share.second).for_each(|(a, b)| *a = (*a).max(*b));
+        }
+    }
+
+    /// Counts where the sums are not asked for (`Ranks::maxima_alone`): a set is empty as its maxima are, and of any other the number is not looked at.
+    ///
+    /// # Safety
+    /// The buffer is used by this call alone.
+    pub unsafe fn count_by_maxima(&self, buffer: Memory) {
+        for group in 0..self.groups {
+            // SAFETY: passed on.
+            let (keys, words) = unsafe { (self.keys(buffer, group), self.words(buffer, group)) };
+            for s in 0..self.slots {
+                words[6 * s] = if keys[3 * s + 1] == Extremes::EMPTY.max { 0 } else { 2 };
+            }
         }
     }
 

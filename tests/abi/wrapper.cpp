@@ -1,6 +1,7 @@
 // passrl.hpp on the worked example of pass.md, section 6: one group of three rollouts A, B, C, packed. 0 where everything holds.
 #include "passrl.hpp"
 
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -9,24 +10,30 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
+#if __cplusplus >= 202002L
+#include <span>
+#endif
 
 static int wrong = 0;
 #define HOLDS(what) do { if (!(what)) { std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what); wrong++; } } while (0)
 
-// Every allocation of the program's C++ side is counted.
+// Every allocation of the program's C++ side is counted. Not inlined: g++ would warn of free() beside its own operator new.
+#define OUT_OF_LINE __attribute__((noinline))
 static long allocations = 0;
 static void *take(std::size_t size, std::size_t alignment) {
     allocations++;
     if (void *data = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)) return data;
-    throw std::bad_alloc();
+    std::abort();
 }
-void *operator new(std::size_t size) { return take(size, alignof(std::max_align_t)); }
-void *operator new(std::size_t size, std::align_val_t alignment) { return take(size, static_cast<std::size_t>(alignment)); }
-void operator delete(void *data) noexcept { std::free(data); }
-void operator delete(void *data, std::size_t) noexcept { std::free(data); }
-void operator delete(void *data, std::align_val_t) noexcept { std::free(data); }
+OUT_OF_LINE void *operator new(std::size_t size) { return take(size, alignof(std::max_align_t)); }
+OUT_OF_LINE void *operator new(std::size_t size, std::align_val_t alignment) { return take(size, static_cast<std::size_t>(alignment)); }
+OUT_OF_LINE void operator delete(void *data) noexcept { std::free(data); }
+OUT_OF_LINE void operator delete(void *data, std::size_t) noexcept { std::free(data); }
+OUT_OF_LINE void operator delete(void *data, std::align_val_t) noexcept { std::free(data); }
 void operator delete(void *data, std::size_t, std::align_val_t) noexcept { std::free(data); }
 
+#if defined(__cpp_exceptions)
 // What a call throws: its status and sentence; status 0 where it throws nothing.
 struct refusal {
     passrl_status status = 0;
@@ -43,6 +50,8 @@ static refusal refused(Call call) {
     return {};
 }
 static bool begins(const refusal &r, passrl_status status, const char *with) { return r.status == status && r.sentence.rfind(with, 0) == 0; }
+
+#endif
 
 // 4 + 3 + 5 tokens; the third token of C is out of scope. Steps end (exclusively) at 2, 4 | 3 | 1, 2, 5.
 static const std::int32_t cu[] = {0, 4, 7, 12}, step_offsets[] = {0, 2, 3, 6};
@@ -86,12 +95,22 @@ static void views() {
     HOLDS(c.shape[1] == 3 && c.stride[0] == 3 && e.ndim == 2 && e.stride[0] == 3 && e.dtype == PASSRL_F16);
     HOLDS(passrl::view(cu, 4).dtype == PASSRL_I32 && passrl::view(step_ends, 6).dtype == PASSRL_I64 && passrl::view(scores, 6).dtype == PASSRL_F32);
     HOLDS(passrl::view(scope, 12).dtype == PASSRL_BOOL && passrl::view(ok, 3).dtype == PASSRL_U8);
+    std::vector<double> v(5);
+    const std::array<std::int64_t, 2> w{};
+    const passrl_view f = passrl::view(v), g = passrl::view(w), h = passrl::view(scores);
+    HOLDS(f.data == v.data() && f.shape[0] == 5 && f.ndim == 1 && f.dtype == PASSRL_F64);
+    HOLDS(g.data == w.data() && g.shape[0] == 2 && g.dtype == PASSRL_I64 && h.data == scores && h.shape[0] == 6 && h.dtype == PASSRL_F32);
+#if __cplusplus >= 202002L
+    std::span<double> s(v.data() + 1, 3);
+    HOLDS(passrl::view(s).data == v.data() + 1 && passrl::view(s).shape[0] == 3);
+#endif
     static_assert(!std::is_copy_constructible_v<passrl::context> && std::is_nothrow_move_constructible_v<passrl::context>);
     static_assert(!std::is_copy_constructible_v<passrl::plan> && std::is_nothrow_move_assignable_v<passrl::plan>);
     static_assert(!std::is_copy_constructible_v<passrl::workspace> && std::is_nothrow_move_constructible_v<passrl::workspace>);
     static_assert(!std::is_copy_constructible_v<passrl::partials> && std::is_nothrow_move_assignable_v<passrl::partials>);
 }
 
+#if defined(__cpp_exceptions)
 static passrl::plan make(passrl_limits &limits, passrl_config &config) {
     passrl_context_options options = passrl::context_options();
     options.threads = 2;
@@ -197,10 +216,49 @@ static void example() {
     HOLDS(shaped[0] == 0 && shaped[11] == 0);
 }
 
+#endif
+
+// By status alone: the same bits as with exceptions, refusals as numbers. Compiled with -fno-exceptions too.
+static void by_status() {
+    passrl::context context(nullptr);
+    passrl::plan plan(nullptr);
+    passrl::workspace workspace(nullptr);
+    passrl::partials partials(nullptr);
+    HOLDS(!context && !plan && workspace.data() == nullptr && partials.size() == 0);
+    passrl_limits limits = passrl::limits();
+    limits.rollouts = 3, limits.groups = 1, limits.tokens = 12, limits.steps = 6;
+    const passrl_config config = passrl::config();
+    HOLDS(plan.try_create(context, config, limits) == PASSRL_ERR_NULL && !plan);
+    HOLDS(workspace.try_create(plan) == PASSRL_ERR_NULL && partials.try_create(plan) == PASSRL_ERR_NULL);
+    passrl_context_options options = passrl::context_options();
+    options.threads = -1;
+    HOLDS(context.try_create(&options) == PASSRL_ERR_VALUE && !context && context.try_create() == PASSRL_OK && context);
+    HOLDS(plan.try_create(context, config, limits) == PASSRL_OK && plan);
+    HOLDS(workspace.try_create(plan) == PASSRL_OK && workspace.size() == plan.workspace_size() && partials.try_create(plan) == PASSRL_OK);
+
+    slice all(0, 3);
+    float advantages[12], again[12];
+    passrl_view v_advantages = passrl::view(advantages), v_again = passrl::view(again);
+    passrl_outputs outputs = passrl::outputs();
+    outputs.advantages = &v_advantages;
+    HOLDS(plan.try_run(all.batch, outputs, workspace) == PASSRL_OK && std::fabs(advantages[0] - want[0]) <= 1e-6);
+    for (std::int32_t phase = 0; phase < plan.phases(); phase++)
+        HOLDS(partials.try_add(phase, all.batch, workspace.data(), workspace.size()) == PASSRL_OK);
+    HOLDS(partials.try_add(9, all.batch, workspace.data(), workspace.size()) < 0);
+    HOLDS(partials.try_merge(nullptr, 0) < 0);
+    outputs.advantages = &v_again;
+    HOLDS(partials.try_apply(all.batch, outputs, workspace.data(), workspace.size()) == PASSRL_OK);
+    HOLDS(std::memcmp(advantages, again, sizeof again) == 0);
+    passrl_collective collective = passrl::collective();
+    HOLDS(collective.struct_size == sizeof collective && collective.all_reduce == nullptr);
+}
+
+#if defined(__cpp_exceptions)
 int main() {
     if (!passrl::abi_matches()) return 2;
     try {
         views();
+        by_status();
         example();
     } catch (const std::exception &e) {
         std::fprintf(stderr, "not expected: %s\n", e.what());
@@ -208,3 +266,11 @@ int main() {
     }
     return wrong != 0;
 }
+#else
+int main() {
+    if (!passrl::abi_matches()) return 2;
+    views();
+    by_status();
+    return wrong != 0;
+}
+#endif

@@ -43,6 +43,8 @@ pub struct How {
     pub in_place: bool,
     /// Advantages, path scores and chunk counts alone are asked for.
     pub lean: bool,
+    /// No count, mean, deviation or flag of a group is asked for.
+    pub without_counts: bool,
     /// Float inputs in the other type: f64 for f32, and f32 for log-probabilities that it holds exactly.
     pub other_floats: bool,
     /// On device memory, by the CUDA backend (`harness::device`).
@@ -73,6 +75,7 @@ impl Default for How {
             dirt: 0xa5,
             in_place: false,
             lean: false,
+            without_counts: false,
             other_floats: false,
             cuda: false,
         }

@@ -8,7 +8,7 @@
 stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, `divide_length`, `opd_signal`, `kl_in_reward`, `whiten`, `group_flags`.
 """
 from . import errors
-from ._ffi import library_path, plain as _plain, text as _text
+from ._ffi import include_path, library_path, plain as _plain, text as _text
 from .batch import Steps, group_index
 from .collective import Collective
 from .config import Config, Preset, presets
@@ -40,6 +40,6 @@ __all__ = [
     "ArgumentError", "Call", "Chunks", "Collective", "CollectiveError", "Config", "DataError", "DeviceError", "DtypeError", "Error", "Finding",
     "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Plan", "Preset", "Report",
     "RolloutFlag", "Section", "ShapeError", "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "chunk", "discounted_returns",
-    "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "kl_in_reward", "library_path", "numerics_version", "opd_signal",
+    "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "include_path", "kl_in_reward", "library_path", "numerics_version", "opd_signal",
     "presets", "shape", "whiten",
 ]

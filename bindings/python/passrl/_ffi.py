@@ -50,6 +50,7 @@ class ContextOptions(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_uint32), ("backend", c_int32), ("device", c_int32), ("threads", c_int32), ("simd", c_int32),
         ("reserved0", c_int32), ("small_call_bytes", c_int64), ("cache_dir", c_char_p),
+        ("nvrtc", c_char_p), ("kernels", c_int32), ("reserved1", c_int32),
     ]
 
 
@@ -179,9 +180,11 @@ _PLAIN: dict[str, tuple[Any, list[Any]]] = {
 def _candidates() -> list[Path]:
     name = "libpassrl.dylib" if sys.platform == "darwin" else "libpassrl.so"
     here = Path(__file__).resolve().parent
+    told = os.environ.get("PASSRL_LIBRARY")
+    if told:
+        # Nothing else is tried: a misspelt path must not give another library's numbers.
+        return [Path(told)]
     found = [here / name]
-    if os.environ.get("PASSRL_LIBRARY"):
-        found.append(Path(os.environ["PASSRL_LIBRARY"]))
     # A checkout: bindings/python/passrl -> target/release.
     found.append(here.parents[2] / "target" / "release" / name)
     return found
@@ -195,6 +198,8 @@ def _load() -> tuple[ctypes.CDLL, Path]:
                 return ctypes.CDLL(str(path)), path
             except OSError as fault:
                 raise errors.LibraryError(errors.ERR_RESOURCE, f"passrl: {path} does not load: {fault}") from fault
+    if os.environ.get("PASSRL_LIBRARY"):
+        raise errors.LibraryError(errors.ERR_RESOURCE, f"passrl: PASSRL_LIBRARY is {tried[0]}, where there is no file; correct it or unset it")
     listed = ", ".join(str(path) for path in tried)
     raise errors.LibraryError(
         errors.ERR_RESOURCE,
@@ -203,6 +208,15 @@ def _load() -> tuple[ctypes.CDLL, Path]:
 
 
 _library, library_path = _load()
+
+
+def _include() -> Path:
+    here = Path(__file__).resolve().parent
+    return here / "include" if (here / "include").is_dir() else here.parents[2] / "include"
+
+
+# Folder of passrl.h and passrl.hpp.
+include_path = _include()
 
 
 def _bind(name: str, result: Any, arguments: list[Any]) -> Any:

@@ -211,6 +211,14 @@ def array(value: Any, name: str, listed: str = "float64") -> Array:
     refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__}; it must be an array (NumPy, torch, jax, cupy) or a list of numbers")
 
 
+def floats(found: Array, name: str) -> Array:
+    """Refuses integers where floats belong (`np.array([1, 0, 1])` as rewards) with the mend in the framework's words."""
+    if found.dtype >= _NUMPY["int64"]:
+        mend = "float()" if framework(found.source) == "torch" else "astype(np.float32)"
+        refuse(ERR_DTYPE, f"passrl: {name} has dtype {_NAMES[found.dtype]}; it must be a float type: give {name}.{mend}, or a list")
+    return found
+
+
 def output(value: Any, name: str) -> Array:
     """A view of memory to write to. Refused: what is no array, read-only arrays, jax arrays (immutable)."""
     if not is_array(value):

@@ -197,6 +197,8 @@ class Batch:
         if value is None:
             return None
         found = arrays.array(value, name, listed)
+        if listed.startswith("float"):
+            arrays.floats(found, name)
         setattr(self.struct, field or name, self._view(found))
         return found
 
@@ -212,7 +214,7 @@ class Batch:
         self.token_shape = (0,)
 
     def _tokens(self, a: Arguments) -> None:
-        signals = [arrays.array(one, "signal", "float32") for one in a.signals()]
+        signals = [arrays.floats(arrays.array(one, "signal", "float32"), "signal") for one in a.signals()]
         if len(signals) > _ffi.MAX_PROCESS:
             refuse(ERR_VALUE, f"passrl: signal is a list of {len(signals)} process streams; there are {_ffi.MAX_PROCESS} at most")
         for index, one in enumerate(signals):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi
+from .errors import ERR_COLLECTIVE, error
 
 _AllReduce = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)
 _TYPES: dict[int, Any] = {_ffi.I64: ctypes.c_int64, _ffi.I32: ctypes.c_int32}
@@ -16,17 +18,23 @@ _OPERATORS = {1: "sum", 2: "max"}
 
 
 class Collective:
-    """The all-reduce of the ranks over which groups are spread, for `Plan(..., comm=)`.
+    """The all-reduce of the ranks over which groups are spread, for `Plan(..., comm=)` and `shape(..., comm=)`.
 
-    all_reduce(data, op): reduces `data`, a one-dimensional int64 or int32 array, in place over all ranks by `op`, "sum" or "max". It is called
-    from `Plan(...)` and from each run, on the calling thread, and must not call passrl. An exception in it becomes a `CollectiveError` of the
-    call, whose `__cause__` is the exception. rank, size: 0 <= rank < size.
+    `passrl.torch.collective(group)` and `passrl.mpi.collective(comm)` make one of torch.distributed and of mpi4py; any other engine is a function:
+
+    all_reduce(data, op): reduces `data`, a one-dimensional int64 or int32 array (host memory), in place over all ranks by `op`, "sum" or "max". It is
+    called from `Plan(...)`, `shape(...)` and from each run, on the calling thread, and must not call passrl. An exception in it becomes a
+    `CollectiveError` of the call, whose `__cause__` is the exception. rank, size: 0 <= rank < size.
     """
 
     def __init__(self, all_reduce: Callable[[NDArray[Any], str], None], rank: int, size: int) -> None:
         self.rank, self.size = int(rank), int(size)
+        self._all_reduce = all_reduce
         # What the last failing call raised.
         self.raised: BaseException | None = None
+        # Plans of `shape`, and where they run: every rank makes the same calls, so every rank has the same plans.
+        self.plans: OrderedDict[Any, Any] = OrderedDict()
+        self.where: Any = None
 
         def called(_user: Any, buffer: Any, count: int, dtype: int, op: int, _stream: Any) -> int:
             # An exception that leaves a ctypes callback gives an undefined status.
@@ -47,3 +55,12 @@ class Collective:
         """What the callback raised since this was last asked."""
         raised, self.raised = self.raised, None
         return raised
+
+    def most(self, words: list[int]) -> list[int]:
+        """The maximum of each word over all ranks."""
+        data = np.array(words, dtype=np.int64)
+        try:
+            self._all_reduce(data, "max")
+        except BaseException as fault:
+            raise error(ERR_COLLECTIVE, f"passrl: all_reduce failed on rank {self.rank} of {self.size}: {fault}") from fault
+        return [int(x) for x in data]

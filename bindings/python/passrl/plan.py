@@ -1,9 +1,11 @@
 """Plans and bound calls: one ctypes call a run."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import weakref
+from collections.abc import Iterator
 from ctypes import byref
 from typing import Any, NoReturn
 
@@ -12,7 +14,7 @@ from .arrays import Array, Maker
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
 from .config import Config
-from .errors import ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
 from .results import Report, Shaped
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
@@ -65,12 +67,17 @@ def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.C
     if found is not None:
         return found
     try:
-        return _contexts.setdefault(key, Context(*key))
+        made = Context(*key)
     except Error as fault:
         if backend is None and number == _ffi.CUDA:
-            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version's only backend is the CPU: "
+            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version of the package serves the CPU alone: "
                                       "copy them to the host first") from None
         raise
+    if number == _ffi.CUDA:
+        # The library serves it; this package's workspace and reports are host memory, which a device must never be given.
+        refuse(ERR_NOT_YET, f"passrl: the library has a CUDA backend ({made!r}), which this version of the package does not reach yet: "
+                            "copy the arrays to the host first, or call the C ABI (docs/cuda.md)")
+    return _contexts.setdefault(key, made)
 
 
 def stream_pointer(stream: Any) -> int | None:
@@ -120,14 +127,16 @@ class Plan:
         if comm is not None and not isinstance(comm, Collective):
             refuse(ERR_VALUE, f"passrl: comm is a {type(comm).__name__}; it must be a passrl.Collective or None")
         self._comm = comm
-        self.config = Config(config, **fields)
-        self.limits = {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens, "rollout_tokens": rollout_tokens,
-                       "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements}
-        limits = _ffi.made(_ffi.Limits, "limits")
-        for name, value in self.limits.items():
-            setattr(limits, name, int(value))
-        self._context = context(backend, threads, _device)
         self._handle = ctypes.c_void_p()
+        try:
+            limits = self._configured(config, fields, {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens,
+                                      "rollout_tokens": rollout_tokens, "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements})
+            self._context = context(backend, threads, _device)
+        except BaseException:
+            if comm is not None:
+                # The other ranks are told of the refusal: they are at the same call.
+                _ffi.function("plan_create")(None, None, None, byref(comm.struct), byref(self._handle))
+            raise
         over = None if comm is None else byref(comm.struct)
         status = _ffi.function("plan_create")(self._context.handle, byref(self.config._raw), byref(limits), over, byref(self._handle))
         if status < 0:
@@ -137,6 +146,13 @@ class Plan:
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
         self._free: list[Any] = []
+
+    def _configured(self, config: Config | str, fields: dict[str, Any], limits: dict[str, int]) -> Any:
+        self.config, self.limits = Config(config, **fields), limits
+        struct = _ffi.made(_ffi.Limits, "limits")
+        for name, value in limits.items():
+            setattr(struct, name, int(value))
+        return struct
 
     @property
     def handle(self) -> ctypes.c_void_p:
@@ -169,8 +185,21 @@ class Plan:
         return Call(self, Batch(arguments, out=out, dense=False, groups=self.limits["groups"]), dtype, returns, want, stream)
 
     def run(self, **batch: Any) -> Shaped:
-        """Shapes one batch; arguments as `bind`."""
-        return self.bind(**batch).once()
+        """Shapes one batch; arguments as `bind`. Of a plan with a `comm` every rank calls it; what is refused here the other ranks are told."""
+        with self.telling():
+            call = self.bind(**batch)
+        return call.once()
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """The other ranks, which are at the same run, are told of a refusal in the block."""
+        try:
+            yield
+        except BaseException:
+            if self._comm is not None:
+                _ffi.function("plan_run")(self._handle, None, None, None, 0, None)
+                self._comm.cause()
+            raise
 
     def __repr__(self) -> str:
         return _ffi.described("plan_describe", self._handle)

@@ -2,19 +2,22 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from . import _ffi
 from .batch import ARGUMENTS, Arguments, Batch, Steps
+from .collective import Collective
 from .config import Config, unknown_argument
-from .errors import ERR_NOT_YET, ERR_VALUE, UnknownNameError, refuse
+from .errors import ERR_COLLECTIVE, ERR_CONFLICT, ERR_VALUE, UnknownNameError, refuse
 from .plan import Call, Plan
 from .results import Shaped
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
 _MOST_PLANS = 16
+_LIMITS = ("rollouts", "groups", "tokens", "rollout_tokens", "steps", "group_rollouts", "group_elements")
 
 
 def _up(n: int) -> int:
@@ -56,28 +59,107 @@ def fitted(config: Config, batch: Batch, a: Arguments) -> None:
             config.set(f"extra_{index}.weight", weight)
 
 
-def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Plan:
-    rollouts, elements = batch.largest_group(config)
+def device_of(batch: Batch) -> tuple[int, int]:
+    """Type and number of the device on which the arrays are."""
     views = batch.keep_views()
-    device = (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
-    limits = {
+    return (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
+
+
+def limits_of(config: Config, batch: Batch) -> dict[str, int]:
+    """What the batch needs."""
+    rollouts, elements = batch.largest_group(config)
+    return {
         "rollouts": max(batch.rollouts, 1), "groups": max(batch.groups, 1), "tokens": max(batch.slots, 1),
-        "rollout_tokens": max(batch.longest, 1), "steps": max(batch.num_steps, 1),
+        "rollout_tokens": max(batch.longest, 1), "steps": max(batch.num_steps, 1), "group_rollouts": rollouts, "group_elements": elements,
     }
+
+
+def roomy(limits: dict[str, int]) -> dict[str, int]:
+    """Limits that batches of like size share."""
+    found = {name: _up(value) for name, value in limits.items()}
     # Exact sums have limits of their own (2^17 rollouts a group): those are told as they are.
-    limits = {name: _up(value) for name, value in limits.items()} | {"group_rollouts": rollouts, "group_elements": elements}
-    for name, most in (("group_rollouts", (1 << 17) - 1), ("group_elements", (1 << 17) - 1)):
-        limits[name] = min(_up(limits[name]), most) if limits[name] <= most else _up(limits[name])
+    for name in ("group_rollouts", "group_elements"):
+        most = (1 << 17) - 1
+        found[name] = min(found[name], most) if limits[name] <= most else found[name]
+    return found
+
+
+def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Plan:
+    limits, device = roomy(limits_of(config, batch)), device_of(batch)
     key = (config.key(), tuple(limits.items()), backend, threads, device)
     # No lock (see `plan.context`): each step is one of the dict's own; a key that another thread has dropped between them is no matter.
     plan = _plans.get(key)
     if plan is None:
         plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, comm=None, _device=device, **limits))
-    with contextlib.suppress(KeyError):
-        _plans.move_to_end(key)
-        while len(_plans) > _MOST_PLANS:
-            _plans.popitem(last=False)
+    latest(_plans, key)
     return plan
+
+
+def latest(plans: OrderedDict[Any, Plan], key: Any) -> None:
+    """Marks a plan as used; the oldest beyond the most that are kept goes."""
+    with contextlib.suppress(KeyError):
+        plans.move_to_end(key)
+        while len(plans) > _MOST_PLANS:
+            plans.popitem(last=False)
+
+
+def _groups_over(comm: Any, a: Arguments) -> None:
+    if not isinstance(comm, Collective):
+        refuse(ERR_VALUE, f"passrl: comm is a {type(comm).__name__}; it must be a passrl.Collective, as passrl.torch.collective(group) makes one")
+    if a.group_size is not None or (a.groups is None and a.group_offsets is None):
+        given = "no groups" if a.group_size is None else f"group_size {a.group_size}"
+        refuse(ERR_CONFLICT, f"passrl: {given} with comm, which would number this rank's groups from 0; give groups, dense numbers of the whole batch")
+
+
+def _words(config: Config, batch: Batch) -> list[int]:
+    """What this rank needs, and what its configuration is."""
+    groups = batch.groups if batch.struct.group_offsets else int(batch.index().max(initial=-1)) + 1
+    mine = limits_of(config, batch) | {"groups": max(groups, 1)}
+    tag = zlib.crc32(config.key())
+    return [0, tag, ~tag, *(mine[name] for name in _LIMITS)]
+
+
+def _plan_over(comm: Collective, config: Config, words: list[int], backend: str | None, threads: int, device: tuple[int, int]) -> tuple[Plan, int]:
+    """The plan of all ranks, and their groups: one all-reduce agrees on limits."""
+    refused, tag, other, *most = comm.most(words)
+    if refused:
+        refuse(ERR_COLLECTIVE, f"passrl: the arguments of rank {refused - 1} are refused (its own error says why); nothing was written on any rank")
+    limits = dict(zip(_LIMITS, most))
+    key = (config.key(), tuple(roomy(limits).items()))
+    plan = comm.plans.get(key)
+    # Where configurations differ every rank makes a plan, which names the field.
+    if plan is None or tag != ~other:
+        plan = comm.plans[key] = Plan(config, backend=backend, threads=threads, comm=comm, _device=device, **roomy(limits))
+    latest(comm.plans, key)
+    return plan, limits["groups"]
+
+
+def _shape_over(
+    comm: Any, preset: str | Config, fields: dict[str, Any], a: Arguments, out: Any, dtype: Any, returns: Any, backend: str | None, threads: int,
+    stream: Any,
+) -> Shaped:
+    """One rank's share of a batch. What is refused here the other ranks, which are at the same call, are told."""
+    try:
+        _groups_over(comm, a)
+        config = _configured(preset, fields, a)
+        batch = Batch(a, out=out, dense=False)
+        fitted(config, batch, a)
+        comm.where = comm.where or (backend, threads)
+        if comm.where != (backend, threads):
+            refuse(ERR_CONFLICT, f"passrl: backend and threads are {(backend, threads)} and were {comm.where} in an earlier call with this comm; "
+                                 "make another comm")
+        words = _words(config, batch)
+    except BaseException:
+        if isinstance(comm, Collective):
+            with contextlib.suppress(Exception):
+                comm.most([comm.rank + 1] + [0] * (2 + len(_LIMITS)))
+        raise
+    plan, groups = _plan_over(comm, config, words, backend, threads, device_of(batch))
+    with plan.telling():
+        batch.groups = groups
+        batch.struct.num_groups = 0 if batch.struct.group_offsets else groups
+        call = Call(plan, batch, dtype, returns, None, stream)
+    return call.once()
 
 
 def shape(
@@ -155,14 +237,14 @@ def shape(
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
     backend: "cpu", "cuda", or None for where the arrays are. threads: 0 for the library's choice; results do not depend on it.
-    stream: CUDA stream. comm: refused; `Plan(..., comm=)` serves groups over ranks.
+    stream: CUDA stream.
+    comm: a `Collective`: the batch is one rank's share and every rank calls this, with the same arguments of its own share (empty arrays where it has
+    no rollouts) and groups as dense numbers of the whole batch (`groups`, or `group_offsets` over all groups). Beside the reductions of the plan one more
+    a call, of 10 int64, in which the ranks agree on limits. backend and threads of a comm are those of its first call.
 
     Returns a `Shaped`. Errors: `passrl.Error` with the library's sentence, nothing written. Findings in the data (NaN, steps that do not fit)
     are no errors: `Shaped.status` is positive and the bad groups have advantage 0; with `strict=True` they are refused.
     """
-    if comm is not None:
-        refuse(ERR_NOT_YET, "passrl: shape takes no comm: every rank's limits and group numbers must be those of the whole batch, which a share does not show; "
-                            "make a passrl.Plan with comm=")
     a = Arguments(
         signal=signal, steps=steps, step_ends=step_ends, step_marks=step_marks, chunk_ends=chunk_ends, logp_policy=logp_policy,
         logp_teacher=logp_teacher, logp_base=logp_base, logp_reference=logp_reference, logp_behavior=logp_behavior, sum_pi_squared=sum_pi_squared,
@@ -171,6 +253,8 @@ def shape(
         format_ok=format_ok, streams=streams, values=values, token_rewards=token_rewards, bootstrap=bootstrap, baselines=baselines,
         rollout_lam=rollout_lam, in_stats=in_stats, absent=absent, stats_mean=stats_mean, stats_std=stats_std, stats_in=stats_in,
     )
+    if comm is not None:
+        return _shape_over(comm, preset, fields, a, out, dtype, returns, backend, threads, stream)
     config = _configured(preset, fields, a)
     batch = Batch(a, out=out, dense=True)
     fitted(config, batch, a)

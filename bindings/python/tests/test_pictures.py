@@ -233,7 +233,8 @@ def test_terms_are_the_streams_standardised() -> None:
 def test_terms_under_gae_and_whitening() -> None:
     rollouts = dense([4, 3], [1, 1, 0, 0, 2, 2, 1], outcome=[1, 0], form=[1, 1])
     config = passrl.Config("pass", credit="gae", k=0.0, lam=0.9, whiten="tokens")
-    batch = rollouts.arguments(config) | {"values": np.linspace(0, 1, 7)}
+    rollouts.values = np.linspace(0, 1, 7)
+    batch = rollouts.arguments(config)
     result = passrl.shape(config, **batch)
     from passrl.cli.terms import explain
 

@@ -108,8 +108,106 @@ def test_an_exception_in_the_callback_is_the_cause() -> None:
 def test_what_is_no_collective_is_refused() -> None:
     with pytest.raises(passrl.Error, match=r"comm is a str; it must be a passrl\.Collective"):
         passrl.Plan("pass", comm="gloo", **LIMITS)  # type: ignore[arg-type]
-    with pytest.raises(passrl.NotServedError, match="shape takes no comm"):
+    with pytest.raises(passrl.Error, match=r"comm is a object; it must be a passrl\.Collective"):
         passrl.shape("pass", comm=object())
+
+
+def of_shape(rows: list[int]) -> dict[str, Any]:
+    """As `share`, with empty arrays where there are no rollouts."""
+    return share(rows) | {"signal": share(rows).get("signal", SIGNAL[:0]), "outcome": OUTCOME[rows], "format": FORMAT[rows]}
+
+
+def test_shape_over_ranks_has_the_bits_of_one_call() -> None:
+    wire = InMemory()
+
+    def work(rank: int) -> Any:
+        comm = passrl.Collective(wire.of(rank), rank, RANKS)
+        for _ in range(2):
+            shaped = passrl.shape("pass", comm=comm, **of_shape(rows_of(rank)))
+        assert len(comm.plans) == 1
+        assert shaped.stats["outcome"].count.tolist() == [3, 2, 3]
+        # Another configuration is another plan, and the first is still there.
+        passrl.shape("pass", k=0.25, comm=comm, **of_shape(rows_of(rank)))
+        assert len(comm.plans) == 2
+        return np.asarray(passrl.shape("pass", comm=comm, **of_shape(rows_of(rank))).advantages)
+
+    same(on_threads(work))
+
+
+@pytest.mark.parametrize("edit, message", [
+    ({"gama": 1}, 'key "gama" is unknown'), ({"group_size": 2, "groups": None}, "group_size 2 with comm"), ({"out": np.zeros(3, np.int32)}, "dtype"),
+    ({"groups": np.int64([7, -1, 0, 0])}, "group"), ({"returns": "yes"}, "returns"),
+])
+def test_what_one_rank_has_refused_every_rank_is_told(edit: dict[str, Any], message: str) -> None:
+    for call in ("shape", "run"):
+        wire = InMemory()
+
+        def work(rank: int) -> Any:
+            comm = passrl.Collective(wire.of(rank), rank, RANKS)
+            batch = of_shape(rows_of(rank)) | (edit if rank == 1 else {})
+            if call == "shape":
+                return passrl.shape("pass", comm=comm, **batch)
+            return passrl.Plan("pass", comm=comm, **LIMITS).run(**(batch if rank != 2 else share([])))
+
+        found = on_threads(work)
+        if call == "run" and "group_size" in edit:
+            message = "group_size is 2 with a collective"
+        if call == "run" and "gama" in edit:
+            message = 'argument "gama" is unknown'
+        assert isinstance(found[1], passrl.Error | TypeError | ValueError) and message in str(found[1]), found[1]
+        for rank in (0, 2):
+            assert isinstance(found[rank], passrl.CollectiveError) and "the arguments of rank 1 are refused" in str(found[rank]), found[rank]
+
+
+def test_a_plan_that_one_rank_is_refused_no_rank_gets() -> None:
+    wire = InMemory()
+
+    def work(rank: int) -> Any:
+        fields = {"chunk": "stepp"} if rank == 0 else {}
+        return passrl.Plan("pass", comm=passrl.Collective(wire.of(rank), rank, RANKS), **LIMITS, **fields)
+
+    found = on_threads(work)
+    assert isinstance(found[0], passrl.ArgumentError) and "stepp" in str(found[0])
+    assert all(isinstance(fault, passrl.CollectiveError) and "rank 0 are refused" in str(fault) for fault in found[1:]), found
+
+
+def test_configurations_that_differ_are_named() -> None:
+    for call in ("shape", "plan"):
+        wire = InMemory()
+
+        def work(rank: int) -> Any:
+            comm, k = passrl.Collective(wire.of(rank), rank, RANKS), 0.5 + rank / 4
+            return passrl.shape("pass", k=k, comm=comm, **of_shape(rows_of(rank))) if call == "shape" else passrl.Plan("pass", k=k, comm=comm, **LIMITS)
+
+        for fault in on_threads(work):
+            assert isinstance(fault, passrl.CollectiveError) and "config.k differs: 0.5 on some rank and 1.0 on another" in str(fault), fault
+
+
+def test_maxima_alone_take_one_reduction() -> None:
+    wire = InMemory()
+
+    def work(rank: int) -> Any:
+        calls: list[str] = []
+
+        def counted(data: np.ndarray, op: str) -> None:
+            calls.append(f"{op} {data.dtype}")
+            wire.of(rank)(data, op)
+
+        plan = passrl.Plan("pass", standardize="abs_max", comm=passrl.Collective(counted, rank, RANKS), **LIMITS)
+        calls.clear()
+        advantages = np.asarray(plan.run(want="path_scores", **share(rows_of(rank))).advantages)
+        assert calls == ["max int32"]
+        calls.clear()
+        assert np.array_equal(np.asarray(plan.run(**share(rows_of(rank))).advantages), advantages)
+        assert calls == ["max int32", "sum int64"]
+        return advantages
+
+    found = on_threads(work)
+    assert not any(isinstance(one, BaseException) for one in found), found
+    whole = np.asarray(passrl.Plan("pass", standardize="abs_max", **LIMITS).run(**share(list(range(len(LENS))))).advantages)
+    begins = np.concatenate([[0], np.cumsum(LENS)])
+    for rank in (0, 1):
+        assert np.array_equal(found[rank], np.concatenate([whole[begins[i]:begins[i + 1]] for i in rows_of(rank)]))
 
 
 def _process(rank: int, pipes: Any, result: Any) -> None:

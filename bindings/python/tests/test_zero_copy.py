@@ -33,7 +33,7 @@ def written(call: passrl.Call, name: str = "advantages") -> int:
 
 
 def module(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"SKIPPED: {name} is not installed, its arrays were not tested (make test-frameworks brings it)")
+    return pytest.importorskip(name, reason=f"SKIPPED: {name} is not installed, its arrays were not tested (make frameworks brings it)")
 
 
 def made_by(framework: str) -> tuple[Any, Any]:

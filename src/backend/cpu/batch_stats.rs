@@ -33,7 +33,7 @@ impl Worker<'_> {
                     }
                 });
             }
-            for s in 0..rollout_streams::COUNT {
+            for s in rollout_streams::places(self.job.sets) {
                 let slot = slots.of_rollout_stream(s);
                 if slots.batch >> slot & 1 == 1 {
                     if let Some(x) = job.rollout_value(s, i) {

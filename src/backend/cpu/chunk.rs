@@ -2,7 +2,7 @@
 use super::scope::Scope;
 use super::steps::StepList;
 use crate::model::config::{BoundaryRule, Config, MAX_PROCESS};
-use crate::numerics::simd::{Simd, dispatch};
+use crate::numerics::simd::Simd;
 use crate::numerics::wide::i128_to_f64;
 
 /// Chunks of one rollout: the last in-scope token of each, and the values of each process list there.
@@ -25,7 +25,7 @@ impl ChunkList<'_> {
 
 /// Is there an edge between two values? NaN is one, so that it lands in the lists.
 #[inline(always)]
-fn edge(a: f32, b: f32, eta: f64) -> bool {
+pub fn edge(a: f32, b: f32, eta: f64) -> bool {
     let distance = (b as f64 - a as f64).abs();
     distance > eta || distance.is_nan()
 }
@@ -130,41 +130,27 @@ impl Detector<'_> {
     }
 }
 
-dispatch! {
-    /// The detector on a dense signal without holes or given steps, adjacent rule: writes the offset of each run's last token, returns how many runs.
-    pub fn detect(xs: &[f32], eta: f64, last: &mut [u32]) -> usize {
-        const BLOCK: usize = 32;
-        let (mut count, mut t) = (0, 1);
-        let n = xs.len();
-        while t + BLOCK <= n {
-            let (before, now) = (&xs[t - 1..t - 1 + BLOCK], &xs[t..t + BLOCK]);
-            let mut differs = 0u32;
-            for i in 0..BLOCK {
-                differs += u32::from(before[i] != now[i]);
-            }
-            if differs > 0 {
-                for i in 0..BLOCK {
-                    if before[i] != now[i] && edge(before[i], now[i], eta) {
-                        last[count] = (t + i - 1) as u32;
-                        count += 1;
-                    }
-                }
-            }
-            t += BLOCK;
-        }
-        while t < n {
-            if edge(xs[t - 1], xs[t], eta) {
-                last[count] = (t - 1) as u32;
-                count += 1;
-            }
-            t += 1;
-        }
-        if n > 0 {
-            last[count] = (n - 1) as u32;
+/// The detector on a dense signal without holes or given steps, adjacent rule: writes the offset of each run's last token, returns how many runs.
+pub fn detect(simd: Simd, xs: &[f32], eta: f64, last: &mut [u32]) -> usize {
+    assert!(last.len() >= xs.len());
+    let (mut count, mut t) = match simd {
+        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { super::tile::detect(xs, eta, last) },
+        _ => (0, 1),
+    };
+    while t < xs.len() {
+        if xs[t - 1] != xs[t] && edge(xs[t - 1], xs[t], eta) {
+            last[count] = (t - 1) as u32;
             count += 1;
         }
-        count
+        t += 1;
     }
+    if !xs.is_empty() {
+        last[count] = (xs.len() - 1) as u32;
+        count += 1;
+    }
+    count
 }
 
 /// One chunk of all tokens in scope.

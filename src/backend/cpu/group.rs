@@ -163,8 +163,10 @@ impl Worker<'_> {
         let mut found = [0i32; MAX_STREAMS];
         let mut bad = false;
         let standards = std::array::from_fn(|slot| {
-            let row = if slot < slots.count { slots.row(slot) } else { 0 };
-            let bits = if slot < slots.count { plan.bits(slot) } else { ROLLOUT_BITS };
+            if slot >= slots.count {
+                return Standard::NONE;
+            }
+            let (row, bits) = (slots.row(slot), plan.bits(slot));
             let whole = job.batch.map(|b| Whole { extremes: &b.extremes[slot], sums: &b.sums[slot], nonzero: b.nonzero[slot] });
             let given = (given(&job.problem.stats_mean, g, row), given(&job.problem.stats_std, g, row));
             let beside = Beside { second: Some(state.second[slot]), whole, given };

@@ -82,8 +82,8 @@ impl Worker<'_> {
             one.push(x);
             one
         };
-        for (s, stream) in problem.rollout_streams.iter().enumerate() {
-            let Some(stream) = stream else { continue };
+        for s in rollout_streams::places(job.given) {
+            let Some(stream) = &problem.rollout_streams[s] else { continue };
             if stream.f32(i).is_nan() && c.streams[OUTCOME + s].missing != Missing::Error {
                 kept.flags |= flags::ROLLOUT_MISSING;
                 self.missing |= 1 << slots.of_rollout_stream(s);
@@ -106,7 +106,7 @@ impl Worker<'_> {
                 self.poison(slots.of_rollout_stream(0), exact::INFINITE, i, group, to);
             }
         }
-        for s in 0..rollout_streams::COUNT {
+        for s in rollout_streams::places(job.sets) {
             let Some(x) = job.rollout_value(s, i) else { continue };
             let slot = slots.of_rollout_stream(s);
             let one = key_of(x);
@@ -325,7 +325,7 @@ impl Worker<'_> {
                     }
                 }
             }
-            for s in 0..rollout_streams::COUNT {
+            for s in rollout_streams::places(job.sets) {
                 let Some(x) = job.rollout_value(s, i) else { continue };
                 let slot = slots.of_rollout_stream(s);
                 let row = &c.streams[OUTCOME + s];

@@ -83,7 +83,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
-    let job = Job { plan, problem, outputs, memory, counting, batch: None };
+    let (given, sets) = rollout_streams::there(&plan.config, problem);
+    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None };
     sort(&job);
     step_starts(&job);
     Crew { pool, threads: threads.min(plan.threads), job }

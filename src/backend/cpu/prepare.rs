@@ -2,7 +2,7 @@
 use super::chunk::{self, ChunkList, Detector, StepCursor};
 use super::scope::{self, Scope};
 use super::worker::Worker;
-use super::{signal, steps};
+use super::{rollout_streams, signal, steps};
 use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
 use crate::model::flags;
@@ -330,12 +330,7 @@ impl Worker<'_> {
         if kept.state & state::HAS_PROCESS != 0 || job.problem.token_rewards.is_some() {
             return;
         }
-        let (mut given, mut there) = (false, false);
-        for s in 0..job.problem.rollout_streams.len() {
-            given |= job.problem.rollout_streams[s].is_some();
-            there |= job.own_value(s, i).is_some();
-        }
-        if given && !there {
+        if job.given != 0 && !rollout_streams::places(job.given).any(|s| job.own_value(s, i).is_some()) {
             kept.flags |= flags::ROLLOUT_NO_STREAM;
             kept.state |= state::ZEROED;
         }

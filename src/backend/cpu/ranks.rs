@@ -37,13 +37,23 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
     let partials = ranks.buffer(plan, memory);
     // SAFETY: the buffer lies in the workspace, which serves this call alone; no thread has begun.
     unsafe { plan.partials.init(partials) };
+    // Are they looked at? Known after the first message.
+    let mut sums = true;
     for phase in 0..plan.partials.phases {
-        partials_add(pool, threads, plan, phase, problem, partials, memory);
+        if phase != 1 || sums {
+            partials_add(pool, threads, plan, phase, problem, partials, memory);
+        } else {
+            // SAFETY: no thread is at work on the buffer.
+            unsafe { plan.partials.count_by_maxima(partials) };
+        }
         if phase == 0 {
             // SAFETY: the threads are done with the buffer; likewise below.
             unsafe { words(partials) }.copy_from_slice(&exchange.header);
         }
-        for message in ranks.messages().iter().filter(|m| m.phase == phase) {
+        for message in ranks.messages() {
+            if message.phase != phase || (message.optional && !sums) {
+                continue;
+            }
             if message.findings {
                 strict(pool, threads, plan, problem, partials, memory, exchange, message)?;
                 continue;
@@ -53,6 +63,7 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
                 // SAFETY: as above.
                 let found: [i32; WORDS] = std::array::from_fn(|i| unsafe { words(partials) }[i]);
                 (exchange.agreed)(&found)?;
+                sums = !ranks.maxima_alone || found[Header::NOTE] == Header::SUMS;
             }
         }
     }
@@ -66,7 +77,7 @@ fn strict(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials:
     let mut header = exchange.header;
     let refused = (exchange.strict)(&own);
     header[Header::REFUSED] = if refused.is_err() { plan.ranks.as_ref().map_or(0, |r| r.rank) + 1 } else { 0 };
-    header[Header::STRICT] = 1;
+    header[Header::NOTE] = Header::STRICT;
     // SAFETY: the threads are done with the buffer.
     unsafe { words(partials) }.copy_from_slice(&header);
     (exchange.reduce)(message, partials)?;

@@ -1,5 +1,6 @@
 //! Values of the per-rollout streams as the statistics and the fusion take them: missing values, limits, the sum of rewards.
 use super::worker::Job;
+use crate::model::batch::Problem;
 use crate::model::config::*;
 
 /// Per-rollout streams: outcome, format, further ones.
@@ -14,6 +15,21 @@ fn limited(x: f64, clip: f64) -> f64 {
     x.clamp(-c, c)
 }
 
+/// Streams given and streams with a set, a bit each.
+pub fn there(config: &Config, problem: &Problem) -> (u32, u32) {
+    let given = problem.rollout_streams.iter().enumerate().fold(0, |bits, (s, x)| bits | u32::from(x.is_some()) << s);
+    (given, if config.fusion == Fusion::RewardSum { u32::from(given != 0) } else { given })
+}
+
+/// Places of the bits set, rising.
+pub fn places(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let s = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (s < 32).then_some(s)
+    })
+}
+
 impl Job<'_> {
     fn sums_rewards(&self) -> bool {
         self.config().fusion == Fusion::RewardSum
@@ -21,11 +37,11 @@ impl Job<'_> {
 
     /// Has per-rollout stream s (0 outcome, 1 format, ...) a set of its own?
     pub fn has_stream(&self, s: usize) -> bool {
-        let given = &self.problem.rollout_streams;
-        if self.sums_rewards() { s == 0 && given.iter().any(Option::is_some) } else { given[s].is_some() }
+        self.sets >> s & 1 == 1
     }
 
     /// Value of stream s alone, after `missing` and its limit: `None` not given or excluded. NaN and infinity come as they are.
+    #[inline]
     fn limited_value(&self, s: usize, i: usize) -> Option<f64> {
         let stream = self.problem.rollout_streams[s].as_ref()?;
         let row = &self.config().streams[OUTCOME + s];
@@ -39,6 +55,7 @@ impl Job<'_> {
     }
 
     /// The same, rounded to f32; the outcome is less its KL (a sum loses it as a whole).
+    #[inline]
     pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
         let x = self.limited_value(s, i)?;
         Some(if s == 0 && !self.sums_rewards() { (x - self.kl_of(i)) as f32 } else { x as f32 })
@@ -51,6 +68,7 @@ impl Job<'_> {
     }
 
     /// Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.
+    #[inline]
     pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
         if !self.sums_rewards() {
             return self.own_value(s, i);
@@ -59,7 +77,7 @@ impl Job<'_> {
             return None;
         }
         let c = self.config();
-        let terms = (0..COUNT).filter_map(|s| Some(c.streams[OUTCOME + s].weight * self.own_value(s, i)? as f64));
+        let terms = places(self.given).filter_map(|s| Some(c.streams[OUTCOME + s].weight * self.own_value(s, i)? as f64));
         let sum = terms.reduce(|a, b| a + b)?;
         let clip = c.streams[OUTCOME].clip_value;
         Some((limited(sum, clip) - self.kl_of(i)) as f32)

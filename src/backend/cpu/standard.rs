@@ -73,6 +73,33 @@ pub fn inverse(units: f64, down: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
 }
 
 impl Standard {
+    /// Of a slot that the configuration does not have: 0.
+    pub const NONE: Standard = Standard {
+        stream: Stream {
+            weight: 0.0,
+            epsilon: 0.0,
+            center: Center::None,
+            scale: Scale::None,
+            ddof: 0,
+            epsilon_mode: EpsilonMode::AddStd,
+            loo_unit: LooUnit::Element,
+            singleton: Singleton::Zero,
+            missing: Missing::Error,
+            place: Place::Every,
+            zero_variance: ZeroVariance::Zero,
+            count_by: CountBy::Rollout,
+            clip_value: f64::INFINITY,
+            clip_standardized: f64::INFINITY,
+        },
+        grid: Grid { bits: STEP_BITS, up: 0.0, down: 0.0 },
+        extremes: Extremes::EMPTY,
+        sums: Sums { n: 0, q: 0, hi: 0, lo: 0, at_max: 0, at_min: 0 },
+        set: Set::Empty,
+        mean: 0.0,
+        inv: 1.0,
+        second: 0.0,
+    };
+
     /// From the group's set, and what the stream asks for beside it.
     pub fn new(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums, beside: Beside) -> Standard {
         let grid = Grid::new(bits, extremes.absmax);

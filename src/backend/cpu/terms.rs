@@ -73,12 +73,16 @@ impl Worker<'_> {
         let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
         let at_end = scope.end == at.len;
         let mut violation = None;
-        for s in (0..rollout_streams::COUNT).filter(|s| job.has_stream(*s)) {
+        for s in rollout_streams::places(job.sets) {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);
             let counts = counts && weighs(row, kept);
+            let own;
             let standard = match (row.center, job.baseline(i)) {
-                (Center::Given, Some(b)) if s == 0 => group.standards[slot].around(b as f64),
-                _ => group.standards[slot],
+                (Center::Given, Some(b)) if s == 0 => {
+                    own = group.standards[slot].around(b as f64);
+                    &own
+                }
+                _ => &group.standards[slot],
             };
             let r = match job.rollout_value(s, i) {
                 None => 0.0,

@@ -276,3 +276,34 @@ mod tests {
         }
     }
 }
+
+/// Edges of the first tokens by comparisons of 32 at a time (`chunk::detect`): how many were listed, and the first token that was not looked at.
+///
+/// # Panics
+/// Where `last` is shorter than `xs`.
+#[target_feature(enable = "avx2")]
+pub fn detect(xs: &[f32], eta: f64, last: &mut [u32]) -> (usize, usize) {
+    const BLOCK: usize = 32;
+    assert!(last.len() >= xs.len());
+    let (mut count, mut t) = (0, 1);
+    while t + BLOCK <= xs.len() {
+        let mut differs = 0u32;
+        for part in 0..4 {
+            // SAFETY: t - 1 + 8 part + 8 < t + 32 <= the length.
+            let (before, now) = unsafe { (_mm256_loadu_ps(xs.as_ptr().add(t - 1 + 8 * part)), _mm256_loadu_ps(xs.as_ptr().add(t + 8 * part))) };
+            // Unordered: a NaN differs from everything.
+            differs |= (_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(before, now)) as u32) << (8 * part);
+        }
+        while differs != 0 {
+            let at = t + differs.trailing_zeros() as usize;
+            differs &= differs - 1;
+            // SAFETY: 1 <= at < t + 32 <= the length; `count` is below the tokens looked at, for which `last` has room.
+            unsafe {
+                *last.get_unchecked_mut(count) = (at - 1) as u32;
+                count += usize::from(super::chunk::edge(*xs.get_unchecked(at - 1), *xs.get_unchecked(at), eta));
+            }
+        }
+        t += BLOCK;
+    }
+    (count, t)
+}

@@ -23,6 +23,9 @@ pub struct Job<'a> {
     pub memory: Memory,
     /// Findings and counts go to the report (a call's first pass over its data).
     pub counting: bool,
+    /// Per-rollout streams given, and those that have a set (of a sum of rewards the first alone): a bit each.
+    pub given: u32,
+    pub sets: u32,
     /// Sets of the whole batch, once they are known.
     pub batch: Option<&'a BatchState>,
 }

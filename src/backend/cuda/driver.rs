@@ -8,11 +8,11 @@ use std::fmt;
 use std::ptr::null;
 
 /// Every function of the driver that this backend calls.
-const NEEDED: [&CStr; 27] = [
+const NEEDED: [&CStr; 25] = [
     c"cuInit", c"cuDriverGetVersion", c"cuDeviceGetCount", c"cuDeviceGet", c"cuDeviceGetName", c"cuDeviceGetAttribute", c"cuDevicePrimaryCtxRetain",
     c"cuDevicePrimaryCtxRelease_v2", c"cuCtxGetCurrent", c"cuCtxGetDevice", c"cuCtxPushCurrent_v2", c"cuCtxPopCurrent_v2", c"cuModuleLoadDataEx",
     c"cuModuleUnload", c"cuModuleGetFunction", c"cuLaunchKernel", c"cuMemAlloc_v2", c"cuMemFree_v2", c"cuMemcpyHtoD_v2", c"cuMemcpyDtoH_v2",
-    c"cuMemsetD8_v2", c"cuMemsetD8Async", c"cuMemsetD32Async", c"cuFuncGetAttribute", c"cuFuncSetAttribute", c"cuGetErrorName", c"cuGetErrorString",
+    c"cuMemsetD8_v2", c"cuMemsetD8Async", c"cuMemsetD32Async", c"cuGetErrorName", c"cuGetErrorString",
 ];
 
 /// What a driver of the first CUDA 12 says of itself.

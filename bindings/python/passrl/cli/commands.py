@@ -22,9 +22,10 @@ from .comparison import Comparison, Records
 from .explained import Explained
 from .lines import BadLine
 from .output import Output, Refused, whole
+from .rollouts import Rollouts
 from .shaper import Shaper, differences, limits, settled
 from .stream import BATCH_TOKENS, Source, batches
-from .table import Tally
+from .table import Run, Tally, located
 from .work import Work
 
 BASELINE = "grpo_process"
@@ -46,6 +47,9 @@ def _answered(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
         except OSError as fault:
             click.echo(f"passrl: {fault.filename or options.get('file', '')}: {fault.strerror or fault}", err=True)
+            sys.exit(2)
+        except MemoryError:
+            click.echo(f"passrl: {options.get('file', '')}: does not fit into memory; give a smaller --batch-tokens, and leave out --whole-file", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("passrl: interrupted; nothing was written", err=True)
@@ -144,17 +148,21 @@ def shape_command(
     shaper = Shaper(config, threads, whole_file)
     work.add(preset, shaper)
     if preset != BASELINE and not quiet:
-        kinds = {"kind": config.kind} if "kind" in config.told or config.kind != "prm" else {}
+        # An estimator of outcomes alone is shown against the process signal that the file has all the same.
+        kinds = {"kind": config.kind} if config.kind != "none" and ("kind" in config.told or config.kind != "prm") else {}
         work.add(BASELINE, Shaper(Config(BASELINE, **kinds), threads, whole_file), beside=True)
     console = _console()
     tally: Tally | None = None
+    told = False
     with ExitStack() as stack:
         writer = None if output is None else stack.enter_context(output)
         for batch in work.batches():
             if writer is not None:
                 writer.add(batch.rollouts, batch.runs[-1].shaped)
             explained.add(batch.rollouts, batch.runs[-1], batch.rows)
-            if not quiet:
+            if quiet:
+                told = told or _warned(batch.runs[-1], batch.rollouts)
+            else:
                 tally = tally or Tally([run.name for run in batch.runs])
                 tally.add(batch.rollouts, batch.runs, batch.rows, batch.scope)
         picture = None if plot is None else work.picture(plot, stack.enter_context(whole(plot)))
@@ -163,9 +171,15 @@ def shape_command(
         console.print(sentence, highlight=False, markup=False)
     if tally is not None:
         tally.show(console)
-        told = [None if out is None else f"advantages: {out}", picture, *pages]
-        for sentence in filter(None, told):
+        for sentence in filter(None, [None if out is None else f"advantages: {out}", picture, *pages]):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _warned(run: Run, rollouts: Rollouts) -> bool:
+    """Says on standard error what a batch's data has, where no table will."""
+    if run.shaped.status:
+        click.echo(f"passrl: {run.name}: {located(run.shaped.message, rollouts)}; its group, and others like it, have advantage 0", err=True)
+    return bool(run.shaped.status)
 
 
 def _apart(file: str, outputs: dict[str, Path | None]) -> None:

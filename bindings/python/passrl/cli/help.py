@@ -20,9 +20,14 @@ FILE is .jsonl, .jsonl.gz, or - for standard input; one JSON object a rollout:
   step_begin   offset of each step's first token: tokens between steps (tool output) are out of scope
   outcome, format, format_ok   rewards of the rollout, and whether its format is right (default: format is not 0)
 Instead of step_score: signal, a value a token; or logp_policy and logp_teacher (and logp_base), one a token, which --kind kl
-uses where both are there. values and logp_reference, one a token, are read by the presets that ask for them (GAE, KL in the
-reward). tokens, the text of each token, is shown in pictures. Other keys are passed over. Every line has the
-keys of the first; a bad line is refused by its number and nothing is written.
+uses where both are there. Read by the presets that ask for them, with logp_policy where log-probabilities are compared:
+  values, token_rewards, bootstrap   one a token, one a token, one a rollout (GAE)
+  logp_reference, logp_behavior      one a token (KL in the reward; V-trace)
+  baseline                           one a rollout (center = given)
+  step_group                         one a step: the number of its state (GiGPO)
+  sum_pi_squared, token_ratio        one a token (token_baseline)
+tokens, the text of each token, is shown in pictures. Other keys are passed over. Every line has the keys of the first; a bad
+line is refused by its number and nothing is written.
 """
 
 _MEMORY = """

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "signal", "logp_policy", "logp_teacher", "logp_base",
-        "logp_reference", "values", "outcome", "format", "format_ok", "tokens")
+KEYS = ("group", "sample", "len", "step_begin", "step_end", "step_score", "step_group", "signal", "logp_policy", "logp_teacher", "logp_base",
+        "logp_reference", "logp_behavior", "sum_pi_squared", "token_ratio", "values", "token_rewards", "outcome", "format", "format_ok",
+        "baseline", "bootstrap", "tokens")
+# No rollout is longer than the library's limits can say.
+_LONGEST = 2**31 - 1
 
 
 class BadLine(Exception):
@@ -31,7 +34,8 @@ class Line:
     def __init__(self, file: str, number: int, raw: bytes) -> None:
         self.file, self.number = file, number
         try:
-            self.object = json.loads(raw.decode())
+            # A byte order mark stands at the beginning of what some editors write.
+            self.object = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as fault:
             self.fail(f"is no UTF-8 text (byte {fault.start})")
         except json.JSONDecodeError as fault:
@@ -67,6 +71,11 @@ class Line:
             self.fail(f'"{key}" is {say(value)}; it must be an integer or a string')
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             self.fail(f'"{key}" is {say(value)}; an integer has 64 bits at most: write it as a string')
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                self.fail(f'"{key}" is {say(value)}, which has half of a surrogate pair and is no text; write the character itself or both halves')
         return value  # type: ignore[no-any-return]
 
     def group(self) -> int | str:
@@ -78,6 +87,8 @@ class Line:
         length = self.need("len", "tokens of the rollout")
         if isinstance(length, bool) or not isinstance(length, int) or length < 0:
             self.fail(f'"len" is {say(length)}; it must be an integer, 0 or more')
+        if length > _LONGEST:
+            self.fail(f'"len" is {say(length)}; a rollout has {_LONGEST} tokens at most')
         return length  # type: ignore[no-any-return]
 
     def number_of(self, key: str, value: Any) -> float:
@@ -107,6 +118,14 @@ class Line:
             except OverflowError:
                 pass  # Said of the element below.
         return np.array([math.nan if one is None else self.number_of(f"{key}[{i}]", one) for i, one in enumerate(value)], dtype=np.float64)
+
+    def integers(self, key: str, count: int, what: str) -> NDArray[np.int64]:
+        """`[count]` i64."""
+        value = self.list_of(key, count, what)
+        for i, one in enumerate(value):
+            if isinstance(one, bool) or not isinstance(one, int) or not -(2**63) <= one < 2**63:
+                self.fail(f'"{key}[{i}]" is {say(one)}; it must be an integer of 64 bits')
+        return np.array(value, dtype=np.int64)
 
     def offsets(self, key: str, length: int, count: int | None = None) -> NDArray[np.int64]:
         """Token offsets of the rollout, 0 to `length`, that do not decrease."""

@@ -13,10 +13,14 @@ from .lines import BadLine, Line
 
 __all__ = ["BadLine", "Reader", "Rollouts"]
 
-_STREAMS = ("outcome", "format", "format_ok")
-_TOKEN_LISTS = ("signal", "logp_policy", "logp_teacher", "logp_base", "logp_reference", "values")
+_STREAMS = ("outcome", "format", "format_ok", "baseline", "bootstrap")
+_STEP_LISTS = ("step_end", "step_begin", "step_score", "step_group")
+_TOKEN_LISTS = ("signal", "logp_policy", "logp_teacher", "logp_base", "logp_reference", "logp_behavior", "sum_pi_squared", "token_ratio",
+                "values", "token_rewards")
+# What has the policy's log-probabilities beside it, for a reason other than a process signal.
+_BESIDE_POLICY = ("logp_reference", "logp_behavior", "sum_pi_squared")
 # A file is all of one kind: what its first line has, every line has.
-_UNIFORM = ("step_end", "step_begin", "step_score", *_TOKEN_LISTS, *_STREAMS)
+_UNIFORM = (*_STEP_LISTS, *_TOKEN_LISTS, *_STREAMS)
 
 
 def _elements(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -50,7 +54,14 @@ class Rollouts:
     logp_teacher: NDArray[np.float64] | None = None
     logp_base: NDArray[np.float64] | None = None
     logp_reference: NDArray[np.float64] | None = None
+    logp_behavior: NDArray[np.float64] | None = None
+    sum_pi_squared: NDArray[np.float64] | None = None
+    token_ratio: NDArray[np.float64] | None = None
     values: NDArray[np.float64] | None = None
+    token_rewards: NDArray[np.float64] | None = None
+    step_group: NDArray[np.int64] | None = None
+    baseline: NDArray[np.float64] | None = None
+    bootstrap: NDArray[np.float64] | None = None
     tokens: list[list[str]] | None = None
     """Text of each rollout's tokens, where it was asked for."""
     line: NDArray[np.int64] | None = None
@@ -86,7 +97,10 @@ class Rollouts:
         """Batch arguments of `passrl.shape` for a configuration, which picks the process signal. Errors: `BadLine` where the file has none for it."""
         found: dict[str, Any] = {
             "cu_seqlens": self.cu_seqlens, "groups": self.group, "outcome": self.outcome, "format": self.format, "format_ok": self.format_ok,
-            "values": self.values, "logp_reference": self.logp_reference}
+            "values": self.values, "token_rewards": self.token_rewards, "bootstrap": self.bootstrap, "baselines": self.baseline,
+            "logp_reference": self.logp_reference, "logp_behavior": self.logp_behavior}
+        if config.token_baseline != "none":
+            found |= {"sum_pi_squared": self.sum_pi_squared, "token_ratio": self.token_ratio}
         if config.streams["format"].weight == 0 and config.fusion in ("advantage", "reward_sum"):
             # A configuration without a format reward has no gate either: the estimators of the frameworks.
             found |= {"format": None, "format_ok": None}
@@ -99,12 +113,28 @@ class Rollouts:
                 wants = '"signal", or "logp_policy" and "logp_teacher"' if config.kind == "kl" else '"step_end" and "step_score", or "signal"'
                 raise BadLine(f"kind is {config.kind} and the file's lines have no signal for it; it needs {wants} in every line")
         if "logp_policy" not in found:
-            if self.logp_reference is not None:
+            if any(found.get(name) is not None for name in _BESIDE_POLICY):
                 found["logp_policy"] = self.logp_policy
             found["signal"] = self.signal if config.kind != "none" else None
         if self.step_end is not None:
-            found["steps"] = Steps(self.step_offsets, self.step_end, scores, self.step_begin)
+            found["steps"] = Steps(self.step_offsets, self.step_end, scores, self.step_begin, self.step_group)
+        self._asked(config, found)
         return found
+
+    def _asked(self, config: Config, found: dict[str, Any]) -> None:
+        """Refuses what a configuration asks for and the file has not, by the file's key."""
+        for asked, argument, key, what in (
+            (config.credit in ("gae", "vtrace"), "values", "values", f"credit = {config.credit}"),
+            (config.credit == "vtrace", "logp_behavior", "logp_behavior", "credit = vtrace"),
+            (config.token_baseline != "none", "sum_pi_squared", "sum_pi_squared", f"token_baseline = {config.token_baseline}"),
+            (config.kl_in_reward != "none" and config.kl_coef != 0, "logp_reference", "logp_reference", f"kl_in_reward = {config.kl_in_reward}"),
+            (config.streams["outcome"].center == "given", "baselines", "baseline", "outcome.center = given"),
+        ):
+            if asked and found.get(argument) is None:
+                raise BadLine(f'the configuration has {what} and the file\'s lines have no "{key}"; it needs one in every line')
+        if config.step_sets == "step_group" and (self.step_end is None or self.step_group is None):
+            missing = "step_end" if self.step_end is None else "step_group"
+            raise BadLine(f'the configuration has step_sets = step_group and the file\'s lines have no "{missing}"; it needs one number a step in every line')
 
     def take(self, rows: NDArray[np.int64]) -> Rollouts:
         """Some of the rollouts, in the order of `rows`."""
@@ -112,17 +142,15 @@ class Rollouts:
         slots = _elements(self.cu_seqlens, rows)
         steps = None if self.step_offsets is None else _elements(self.step_offsets, rows)
 
-        def part(values: Any, of: Any) -> Any:
-            return None if values is None else values[of]
-
+        picked = {
+            name: None if (values := getattr(self, name)) is None else values[of]
+            for names, of in ((_STEP_LISTS, steps), (_TOKEN_LISTS, slots), ((*_STREAMS, "line"), rows))
+            for name in names
+        }
         return Rollouts(
-            [self.group[i] for i in rows], [self.sample[i] for i in rows], _cumulative(np.diff(self.cu_seqlens)[rows]),
-            None if self.step_offsets is None else _cumulative(np.diff(self.step_offsets)[rows]),
-            part(self.step_end, steps), part(self.step_begin, steps), part(self.step_score, steps), part(self.signal, slots),
-            part(self.outcome, rows), part(self.format, rows), part(self.format_ok, rows),
-            part(self.logp_policy, slots), part(self.logp_teacher, slots), part(self.logp_base, slots),
-            part(self.logp_reference, slots), part(self.values, slots),
-            None if self.tokens is None else [self.tokens[i] for i in rows], part(self.line, rows),
+            group=[self.group[i] for i in rows], sample=[self.sample[i] for i in rows], cu_seqlens=_cumulative(np.diff(self.cu_seqlens)[rows]),
+            step_offsets=None if self.step_offsets is None else _cumulative(np.diff(self.step_offsets)[rows]),
+            tokens=None if self.tokens is None else [self.tokens[i] for i in rows], **picked,
         )
 
 
@@ -146,7 +174,7 @@ class Reader:
         self._line: list[int] = []
         self._lengths: list[int] = []
         self._counts: list[int] = []
-        self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in ("step_end", "step_begin", "step_score", *_TOKEN_LISTS)}
+        self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_STEP_LISTS, *_TOKEN_LISTS)}
         self._numbers: dict[str, list[float]] = {name: [] for name in _STREAMS}
         self._tokens: list[list[str]] = []
 
@@ -171,6 +199,8 @@ class Reader:
                 self._arrays["step_begin"].append(_begins(line, ends, length))
             if self.first["step_score"]:
                 self._arrays["step_score"].append(line.numbers("step_score", len(ends), "one a step"))
+            if self.first["step_group"]:
+                self._arrays["step_group"].append(line.integers("step_group", len(ends), "one a step"))
         for name in _TOKEN_LISTS:
             if self.first[name]:
                 values = line.numbers(name, length, 'one a token, "len" of them')
@@ -202,11 +232,11 @@ class Reader:
                     line.fail(f'has both "{other}" and "signal"; give one of them')
         if not any(has[key] for key in ("step_score", "signal", "logp_policy", "logp_teacher", "outcome")):
             line.need("step_score", "a list, one a step; or signal, one a token")
-        if (has["step_score"] or has["step_begin"]) and not has["step_end"]:
+        if (has["step_score"] or has["step_begin"] or has["step_group"]) and not has["step_end"]:
             line.need("step_end", "a list, the exclusive end of each step in tokens")
-        if any(has[key] for key in ("logp_policy", "logp_teacher", "logp_base", "logp_reference")):
+        if any(has[key] for key in ("logp_policy", "logp_teacher", "logp_base", *_BESIDE_POLICY)):
             line.need("logp_policy", "the policy's log-probability of each token")
-            if not has["logp_reference"] or has["logp_base"]:
+            if not any(has[key] for key in _BESIDE_POLICY) or has["logp_base"]:
                 line.need("logp_teacher", "the teacher's log-probability of each token")
         if has["format_ok"] and not has["format"]:
             line.need("format", "the format reward, which format_ok goes with")
@@ -221,11 +251,12 @@ class Reader:
 
         form, ok = stream("format", np.float64), stream("format_ok", np.bool_)
         found = Rollouts(
-            self._group, self._sample, _cumulative(self._lengths), _cumulative(self._counts) if self._arrays["step_end"] else None,
-            joined("step_end"), joined("step_begin"), joined("step_score"), joined("signal"), stream("outcome", np.float64), form,
-            form != 0 if ok is None and form is not None else ok, joined("logp_policy"), joined("logp_teacher"), joined("logp_base"),
-            joined("logp_reference"), joined("values"),
-            self._tokens if len(self._tokens) == len(self._group) else None, np.array(self._line, dtype=np.int64),
+            group=self._group, sample=self._sample, cu_seqlens=_cumulative(self._lengths),
+            step_offsets=_cumulative(self._counts) if self._arrays["step_end"] else None,
+            outcome=stream("outcome", np.float64), format=form, format_ok=form != 0 if ok is None and form is not None else ok,
+            baseline=stream("baseline", np.float64), bootstrap=stream("bootstrap", np.float64),
+            tokens=self._tokens if len(self._tokens) == len(self._group) else None, line=np.array(self._line, dtype=np.int64),
+            **{name: joined(name) for name in self._arrays},
         )
         self._clear()
         return found

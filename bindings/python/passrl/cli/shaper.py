@@ -17,7 +17,9 @@ from ..partials import Partials
 from ..plan import Plan, arguments_of
 from ..results import Shaped
 from ..shape import shape
+from .output import Refused
 from .rollouts import Rollouts
+
 
 def settled(config: Config, rollouts: Rollouts) -> Config:
     """The configuration with the kind that the file asks for, where none was told."""
@@ -38,8 +40,20 @@ def limits(batches: Iterable[dict[str, Any]], config: Config) -> dict[str, Any]:
     return most
 
 
-def _shared_sections(config: Config, threads: int) -> list[tuple[int, list[int]]]:
+def _asks_batch(config: Config) -> bool:
+    """Whether statistics of the whole batch are asked for."""
+    sets = any(row.center == "batch" or row.scale in ("batch", "nonzero_share") for row in config.streams.values())
+    return sets or config.whiten != "none"
+
+
+def _shared_sections(config: Config, threads: int, whole: bool) -> list[tuple[int, list[int]]]:
     """Phases with the sections that are of the whole batch: those that do not grow with the groups."""
+    if config.step_sets != "group" or config.token_baseline != "none":
+        # These have no partials, and of whole groups need none.
+        if _asks_batch(config) and not whole:
+            field = f"step_sets = {config.step_sets}" if config.step_sets != "group" else f"token_baseline = {config.token_baseline}"
+            raise Refused(f"the configuration has {field} and takes statistics of the whole batch, so the file cannot be read in batches; give --whole-file")
+        return []
     layouts = []
     for groups in (1, 2):
         partials = Partials(Plan(config, threads=threads, rollouts=2, groups=groups, tokens=2))
@@ -56,7 +70,7 @@ class Shaper:
 
     def __init__(self, config: Config, threads: int, whole: bool) -> None:
         self.config, self.threads, self.whole = config, threads, whole
-        self._shared = _shared_sections(config, threads)
+        self._shared = _shared_sections(config, threads, whole)
         self._known: list[list[Any]] = [[] for _ in self._shared]
         # What a part of the file needs, and what the file needs.
         self.looks = len(self._shared)

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes the wheel and the source distribution: `wheel.sh OUT LIBRARY [PLATFORM]`, which is what `make wheel` and `make wheel-release` call.
+# LIBRARY goes into the wheel as it is, PLATFORM (this machine's otherwise) into its name. PYTHON has `build` and `setuptools`.
+set -euo pipefail
+out=$(realpath -m "${1:?a folder for what is made}")
+library=$(realpath "${2:?the path of libpassrl.so}")
+platform=${3:-}
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python3}
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+
+# What a source distribution holds: the package, and beside it the crate, as one tree.
+cp -rL bindings/python/passrl bindings/python/pyproject.toml bindings/python/setup.py bindings/python/README.md LICENSE-MIT LICENSE-APACHE "$stage"
+cp docs/third-party-licences.md "$stage/NOTICE-third-party.md"
+mkdir "$stage/crate"
+cp -r Cargo.toml Cargo.lock src kernels include benches "$stage/crate"
+rm -rf "$stage/crate/benches/record"
+find "$stage" -name __pycache__ -prune -exec rm -rf {} +
+printf 'graft crate\ninclude setup.py NOTICE-third-party.md\nglobal-exclude *.pyc\n' >"$stage/MANIFEST.in"
+
+mkdir -p "$out"
+PASSRL_LIBRARY=$library "$PYTHON" -m build --no-isolation --sdist --wheel --outdir "$out" ${platform:+"-C--build-option=--plat-name=$platform"} "$stage" >"$out/build.log" 2>&1 ||
+    { tail -n 30 "$out/build.log" >&2; exit 1; }
+rm "$out/build.log"
