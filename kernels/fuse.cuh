@@ -20,10 +20,13 @@ struct FusedStreams {
     ShapedReward shaping;
 };
 
+// Sums of the rollout's own elements of set `slot`. The block.
+OUT_OF_LINE Sums own_sums(const Args& args, const Shaping& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
+
 // How the rollout's values of set `slot` are standardised. The block.
-INLINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
+OUT_OF_LINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
     const Standard& standard = decision.standards[slot];
-    const Sums own = needs_own(standard, w.counts) ? block_own_sums(args, plan_of(args), w, slot, standard.extremes) : no_sums();
+    const Sums own = needs_own(standard, w.counts) ? own_sums(args, w, slot, standard.extremes) : no_sums();
     u32 own_lost = 0;
     const Apply apply = resolve(standard, w.counts, own, &own_lost);
     if (is_first_thread()) *lost += own_lost;
@@ -49,6 +52,7 @@ OUT_OF_LINE u32 prepare_fusion(const Args& args, const Shaping& w, const Decisio
         to.gained[0] = to.gained[1] = false;
         if (plan.shaped) to.shaping = shaped_reward(args, plan, w.i);
     }
+    __syncthreads();
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
         const Apply apply = block_resolve(args, w, decision, 1, &lost);
         if (threadIdx.x < 2) {
@@ -104,12 +108,9 @@ INLINE f64 mean_of_chunk(const FusedStreams& fusion, i32 p, i64 q, i64 n, u32* l
     return standardised_mean(*fusion.standards[p], fusion.applies[p], ((f64)q / (f64)n) * fusion.grids[p].down, lost);
 }
 
-// From the process part of chunk j to F: the terms in the table's order (of the last chunk those placed there among them), then what it gains.
-INLINE void store_chunk(const Args& args, const Shaping& w, const FusedStreams& fusion, const Terms& terms, i64 j, f64 process) {
+// F of a chunk from its process part: the terms in the table's order (of the last chunk those placed there among them), then what it gains.
+INLINE f64 chunk_value(const FusedStreams& fusion, const Terms& terms, bool last, f64 process) {
     f64 f = process;
-    // The process part alone is credited and divided.
-    if (plan_of(args).divide_scope == DIVIDE_PROCESS) w.d[j] = process;
-    const bool last = j + 1 == (i64)w.kept.chunks;
     if (last && terms.placed) {
         for (i32 s = 0; s < terms.last_count; s++) f += terms.last[s];
     } else {
@@ -117,7 +118,13 @@ INLINE void store_chunk(const Args& args, const Shaping& w, const FusedStreams& 
     }
     for (i32 s = 0; s < 2 && last; s++)
         if (fusion.gained[s]) f += fusion.gains[s];
-    w.f[j] = f;
+    return f;
+}
+
+INLINE void store_chunk(const Args& args, const Shaping& w, const FusedStreams& fusion, const Terms& terms, i64 j, f64 process) {
+    // The process part alone is credited and divided.
+    if (plan_of(args).divide_scope == DIVIDE_PROCESS) w.d[j] = process;
+    w.f[j] = chunk_value(fusion, terms, j + 1 == (i64)w.kept.chunks, process);
 }
 
 // Adds a stream's part to that of the streams before it.

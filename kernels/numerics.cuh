@@ -6,6 +6,8 @@
 #include "device.cuh"
 
 #define INLINE __device__ __forceinline__
+// A stage, or what few configurations come to: its code stands once a kernel, and its registers are not those of the loops around it.
+#define OUT_OF_LINE static __device__ __attribute__((noinline))
 
 // Keys of `Extremes::absmax` that are findings, the worst the largest.
 constexpr i32 KEY_INFINITE = 0x7f800000, KEY_NAN = 0x7fc00000, KEY_BAD_STEPS = 0x7fffffff;

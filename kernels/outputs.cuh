@@ -38,31 +38,33 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     add_to(&counts.chunks, k);
 }
 
-// Whitening (0: none), clip, and the advantages' memory: value(j) of every line, before the clip. What lies under the output has been used. Returns what this
-// thread has counted.
-template <class Value>
-INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
+// An advantage of token t, tempered: whitening (0: none), clip, and its slot.
+INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* whitening, i64 t, f64 a, Totals& totals) {
     const PlanConstants& plan = plan_of(args);
     const Array& to = args.outputs.advantages;
+    if (whitening) a = whitened(*whitening, a);
+    if (!is_infinite(plan.clip)) {
+        totals.clipped += absolute(a) > plan.clip ? 1 : 0;
+        a = clamped(a, -plan.clip, plan.clip);
+    }
+    if (args.outputs.report) {
+        totals.sum += a;
+        totals.squares += a * a;
+    }
+    store(to, at(e, to, t), a, totals.overflowed);
+}
+
+// Every slot of the rollout: value(j) of the tokens in scope, tempered; 0 elsewhere. What lies under the output has been used. Returns what this thread has
+// counted.
+template <class Value>
+INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
+    const Array& to = args.outputs.advantages;
     Totals totals = no_totals();
-    const bool clips = !is_infinite(plan.clip), sums = args.outputs.report != 0;
     each_slot(e.len, scope, lines, [&](i64 t, i64 j) {
-        f64 a = 0.0;
-        if (j >= 0) {
-            a = value(j);
-            if (whitening) a = whitened(*whitening, a);
-            if (clips) {
-                totals.clipped += absolute(a) > plan.clip ? 1 : 0;
-                a = clamped(a, -plan.clip, plan.clip);
-            }
-            if (sums) {
-                totals.sum += a;
-                totals.squares += a * a;
-            }
-        }
-        store(to, at(e, to, t), a, totals.overflowed);
+        if (j >= 0) write_advantage(args, e, whitening, t, value(j), totals);
+        else store(to, at(e, to, t), 0.0, totals.overflowed);
     });
-    if (plan.fill_padding) pad(args, to, e);
+    if (plan_of(args).fill_padding) pad(args, to, e);
     return totals;
 }
 

@@ -65,7 +65,7 @@ INLINE f32 returned_outcome(const Args& args, const PlanConstants& plan, i64 i) 
 }
 
 // Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.
-INLINE Value rollout_value(const Args& args, const PlanConstants& plan, i32 s, i64 i) {
+OUT_OF_LINE Value rollout_value(const Args& args, const PlanConstants& plan, i32 s, i64 i) {
     if (!sums_rewards(plan)) return own_value(args, plan, s, i);
     if (s > 0) return Value{0.0f, false};
     f64 sum = 0.0;
@@ -95,7 +95,7 @@ struct ShapedReward {
     f64 weight, outcome, format;
     bool has_outcome, has_format;
 };
-INLINE ShapedReward shaped_reward(const Args& args, const PlanConstants& plan, i64 i) {
+OUT_OF_LINE ShapedReward shaped_reward(const Args& args, const PlanConstants& plan, i64 i) {
     Value outcome = rollout_value(args, plan, 0, i), format = rollout_value(args, plan, 1, i);
     return ShapedReward{plan.streams[0].weight, plan.streams[OUTCOME].weight * (f64)outcome.x, plan.streams[FORMAT].weight * (f64)format.x,
                         outcome.there, format.there};

@@ -17,6 +17,8 @@ struct ShapeRoom {
     ScanTops tops;
     Shaping work;
     Whitening whitening;
+    // D of the rollout's first line, before the temperature.
+    f64 path;
 };
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
@@ -48,7 +50,10 @@ INLINE void open_rollout(const Args& args, i64 i, Rollout kept, ShapeRoom& room)
         if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
     }
     __syncthreads();
-    if (is_first_thread()) room.work = make_shaping(args, i, e, kept);
+    if (is_first_thread()) {
+        room.work = make_shaping(args, i, e, kept);
+        room.path = 0.0;
+    }
     __syncthreads();
 }
 
@@ -63,26 +68,86 @@ INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision
     __syncthreads();
 }
 
-// Advantages of the block's rollout in d, as they are before the temperature; returns the path score.
-INLINE f64 shape_lines(const Args& args, ShapeRoom& room, u32* lost) {
+// Whitening's shift and scale where the batch's statistics are known and the rollout takes part; 0 elsewhere. The block.
+INLINE const Whitening* known_whitening(const Args& args, ShapeRoom& room) {
+    if (plan_of(args).whiten == WHITEN_NONE || (room.work.kept.state & STATE_ZEROED)) return 0;
+    if (is_first_thread()) room.whitening = make_whitening(args);
+    __syncthreads();
+    return &room.whitening;
+}
+
+// Is a rollout's way from its chunks' values to its results one scan, with nothing taken or added between?
+INLINE bool is_one_pass(const Args& args, const Shaping& w) {
+    const PlanConstants& plan = plan_of(args);
+    const bool plain = (plan.credit == CREDIT_RETURN_TO_GO || plan.credit == CREDIT_BROADCAST) && !plan.spreads && plan.divide_scope == DIVIDE_ALL &&
+                       plan.chunk_value == CHUNK_VALUE_LAST;
+    const bool beside = is_given(args.batch.token_rewards) || is_given(args.batch.sum_pi_squared) || (is_given(args.batch.logp_reference) && plan.kl_by_token);
+    return plain && !beside && !((w.kept.state & STATE_EVERY_TOKEN) && has_holes(w.scope));
+}
+
+// Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
+// result goes to its token at once (`direct`): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
+// results are in d. The block meets at the end.
+OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    const i64 k = w.kept.chunks, n = plan.credits_tokens ? (i64)w.kept.count : k;
-    if (w.kept.state & STATE_ZEROED) {
-        for (i64 j = threadIdx.x; j < larger(k, n); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+    const Terms& terms = room.terms;
+    const FusedStreams& fusion = room.fusion;
+    const i64 k = w.kept.chunks;
+    Totals totals = no_totals();
+    if (!terms.gated) totals.lost = prepare_fusion(args, w, room.decision, room.fusion);
+    const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
+    const bool every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(args.outputs.chunk_values), keeps_returns = is_given(args.outputs.returns);
+    const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
+    auto value = [&](i64 j) {
+        f64 f;
+        if (terms.gated) {
+            f = j + 1 == k ? terms.gated_last : terms.gated_every;
+        } else {
+            const i64 t = every ? w.scope.first + j : (i64)w.last[j];
+            f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &totals.lost));
+        }
+        if (keeps_values) w.f[j] = f;
+        return f;
+    };
+    auto result = [&](i64 j, f64 g) {
+        const f64 d = plan.k == 0.0 ? g : g * divisors[j];
+        if (keeps_returns) w.v[j] = g;
+        if (j == 0) room.path = d;
+        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, d / plan.temperature, totals);
+        else w.d[j] = d;
+    };
+    if (plan.credit == CREDIT_RETURN_TO_GO) {
+        scan_lines(k, plan.decay, room.tops, value, result);
+    } else {
+        for (i64 j = threadIdx.x; j < k; j += blockDim.x) result(j, value(j));
         __syncthreads();
-        return 0.0;
     }
-    *lost += rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms);
-    *lost += credited(args, room);
-    const f64 path = n > 0 ? w.d[0] : 0.0;
+    return totals;
+}
+
+// Zeros beside the tokens in scope, which have no holes.
+INLINE void write_ends(const Args& args, const Shaping& w) {
+    const Array& to = args.outputs.advantages;
+    u64 none = 0;
+    for (i64 t = threadIdx.x; t < w.e.len; t += blockDim.x)
+        if (t < w.scope.first || t >= w.scope.end) store(to, at(w.e, to, t), 0.0, none);
+    if (plan_of(args).fill_padding) pad(args, to, w.e);
+}
+
+// The same in stages, each over all lines: advantages in d, as they are before the temperature. Returns what this thread has seen lost.
+INLINE u32 shape_in_stages(const Args& args, ShapeRoom& room) {
+    const Shaping& w = room.work;
+    const u32 lost = credited(args, room);
+    const i64 n = plan_of(args).credits_tokens ? (i64)w.kept.count : (i64)w.kept.chunks;
+    if (is_first_thread() && n > 0) room.path = w.d[0];
     __syncthreads();
     if (is_given(args.batch.sum_pi_squared)) take_baseline(args, w);
     if (takes_kl(args, KL_PLACE_ADVANTAGE)) {
         each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
         __syncthreads();
     }
-    return path;
+    return lost;
 }
 
 // Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
@@ -112,31 +177,43 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
 OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    const bool whitens_here = plan.whiten != WHITEN_NONE && !(w.kept.state & STATE_ZEROED);
-    if (whitens_here) {
-        if (is_first_thread()) room.whitening = make_whitening(args);
-        __syncthreads();
-    }
-    return write_advantages(args, w.e, w.scope, lines, whitens_here ? &room.whitening : 0, [&](i64 j) { return w.d[j] / plan.temperature; });
+    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return w.d[j] / plan.temperature; });
 }
 
 // Rollout i by its block; `decision` is of its group.
 INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    u32 lost = 0;
     const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
     open_rollout(args, i, rollout_of(args, i), room);
     const Shaping& w = room.work;
-    const f64 path = shape_lines(args, room, &lost);
-    if (is_first_thread()) rollout_of(args, i) = w.kept;
     const Lines lines = result_lines(plan, w.kept, w.last);
-    if (keeps) keep_advantages(args, w, lines, path);
     Totals totals = no_totals();
-    if (writes) side_outputs(args, w, path);
-    if (writes && !keeps) totals = write_results(args, room, lines);
-    totals.lost = lost;
+    bool written = false;
+    u32 lost = 0;
+    if (w.kept.state & STATE_ZEROED) {
+        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        __syncthreads();
+    } else {
+        lost = rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
+        if (is_one_pass(args, w)) {
+            written = writes && !keeps && lines.every_token;
+            totals = shape_in_one_pass(args, room, written);
+            if (written) write_ends(args, w);
+        } else {
+            lost += shape_in_stages(args, room);
+        }
+    }
+    if (is_first_thread()) rollout_of(args, i) = w.kept;
+    if (keeps) keep_advantages(args, w, lines, room.path);
+    if (writes) side_outputs(args, w, room.path);
+    if (writes && !keeps && !written) {
+        lost += totals.lost;
+        totals = write_results(args, room, lines);
+    }
+    totals.lost += lost;
     return totals;
 }
+
 // The batch's offsets do not fit: no rollout has a place, every slot is 0.
 INLINE void shape_nothing(const Args& args) {
     const Outputs& o = args.outputs;

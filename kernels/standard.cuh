@@ -5,9 +5,6 @@
 #include "choices.cuh"
 #include "numerics.cuh"
 
-// A stage, or what few configurations come to: compiled once for all kernels that call it, and its registers are not those of the loops around it.
-#define OUT_OF_LINE static __device__ __attribute__((noinline))
-
 // What a set is, before any element is looked at. Flat: all equal under a deviation or a mean, or max|S| = 0 under `abs_max`.
 enum Set { SET_EMPTY = 0, SET_SINGLE = 1, SET_FLAT = 2, SET_PROPER = 3 };
 
@@ -68,7 +65,7 @@ INLINE f64 deviation_of(const Stream &s, const Sums &sums, const Grid &grid) {
 }
 
 // From the group's set, the batch's, and the caller's mean and deviation. `second`: key of the set's largest value below the maximum.
-INLINE Standard make_standard(const Stream &s, i32 bits, const Extremes &extremes, const Sums &sums, i32 second, const Whole &whole, f64 given_mean,
+OUT_OF_LINE Standard make_standard(const Stream &s, i32 bits, const Extremes &extremes, const Sums &sums, i32 second, const Whole &whole, f64 given_mean,
                                          f64 given_std) {
     const Grid grid = grid_of(bits, extremes.absmax), whole_grid = grid_of(STEP_BITS, whole.extremes.absmax);
     const bool empty = extremes_bad(extremes) || (asks_group(s) && sums.n <= 0) || (asks_batch(s) && whole.sums.n <= 0);

@@ -56,7 +56,7 @@ INLINE void sort_keyed(KeyedStep* steps, i64 n) {
 }
 
 // One set: steps from .. to of the sorted list, process stream p. A warp.
-INLINE void step_set(const Args& args, const KeyedStep* steps, i64 from, i64 to, i32 p, u32* lost) {
+OUT_OF_LINE void step_set(const Args& args, const KeyedStep* steps, i64 from, i64 to, i32 p, u32* lost) {
     const PlanConstants& plan = plan_of(args);
     const Stream& stream = plan.streams[p];
     const f32* const values = (const f32*)args.work.elements + p * plan.max_tokens;
@@ -78,12 +78,18 @@ INLINE void step_set(const Args& args, const KeyedStep* steps, i64 from, i64 to,
     }
     sums = warp_sums(sums);
     const Standard standard = make_standard(stream, bits, extremes, sums, KEY_EMPTY, Whole{no_extremes(), no_sums(), 0}, 0.0, 0.0);
+    // Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set, and of others.
+    u32 lost_outside = 0, lost_inside = 0;
+    const Apply outside = resolve(standard, false, no_sums(), &lost_outside), inside = resolve(standard, true, no_sums(), &lost_inside);
     for (i64 j = from + lane(); j < to; j += 32) {
         const u64 slot = steps[j].slot;
         const f32 x = values[slot >> 1];
+        const bool counts = slot & KEYED_COUNTS;
         f64 s = 0.0;
-        // Leaving out a whole rollout is refused with these sets.
-        if (there(x)) s = standardised(standard, resolve(standard, slot & KEYED_COUNTS, no_sums(), lost), x, lost);
+        if (there(x)) {
+            s = standardised(standard, counts ? inside : outside, x, lost);
+            *lost += counts ? lost_inside : lost_outside;
+        }
         stepped[slot >> 1] = s;
     }
 }
