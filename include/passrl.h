@@ -944,7 +944,8 @@ PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, si
 // With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
-// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
+// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
+// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and the header is not looked at later.
 PASSRL_API
 passrl_status passrl_partials_init(const struct passrl_plan *plan,
                                    void *buffer,
@@ -962,8 +963,14 @@ passrl_status passrl_partials_add(const struct passrl_plan *plan,
                                   size_t workspace_bytes,
                                   void *stream);
 
-// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time.
-PASSRL_API passrl_status passrl_partials_merge(const struct passrl_plan *plan, void *into, size_t into_bytes, const void *from, size_t from_bytes);
+// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time. On CUDA it
+// waits, and adds on the host: all work on both must be done.
+PASSRL_API
+passrl_status passrl_partials_merge(const struct passrl_plan *plan,
+                                    void *into,
+                                    size_t into_bytes,
+                                    const void *from,
+                                    size_t from_bytes);
 
 // Tells the sections of phase `phase` that an all-reduce must combine: at most `capacity` are written to `sections`, `*count` gets their number (`sections` NULL with
 // capacity 0 asks for it). Reduced in place after every rank's `passrl_partials_add` of the phase, each rank's buffer is the whole batch's. Any thread.

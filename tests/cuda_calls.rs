@@ -10,7 +10,6 @@ use cases::Case;
 use harness::device::{self, Block, Mirror};
 use harness::{Got, How, Outputs, Plan, library, serve};
 use oracle::{Batch, StepSets, TokenBaseline, Whiten};
-use passrl::abi::constants::*;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::ffi::c_void;
@@ -96,6 +95,7 @@ fn partials_on_the_device_are_those_of_the_cpu() {
         if parts.iter().any(|(_, part)| harness::forms(&part.rollouts) != harness::forms(&case.batch.rollouts)) {
             continue;
         }
+        println!("{}", case.name);
         let how = How::default();
         let (cpu, cuda) = (by_partials(case, &parts, &how), by_partials(case, &parts, &How { cuda: true, ..how }));
         if cpu.0 != cuda.0 {
@@ -179,7 +179,7 @@ impl Standing {
         let mut report: passrl_report = library().initial();
         let (status, said) = device::judged(&self.report, &mut report);
         self.mirror.take().expect("once").back(&mut [&mut self.placed.arena, self.outputs.arena_mut()]);
-        self.outputs.collect(&self.placed, status, said)
+        Got { report, ..self.outputs.collect(&self.placed, status, said) }
     }
 }
 
@@ -318,7 +318,4 @@ fn the_callers_context_is_borrowed_and_left_as_it_was() {
     })
     .join()
     .expect("the thread's assertions hold");
-    let count = now();
-    assert!(count.is_null() || count != own);
-    let _ = PASSRL_CUDA;
 }

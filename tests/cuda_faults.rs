@@ -15,11 +15,9 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 use world::*;
 
-const HOW: How = How {
-    padded: false, pad_left: false, spare: 0, stride: 1, mask: PASSRL_U8, output: harness::Floats::F64, wide_offsets: false,
-    groups_as: harness::GroupsAs::Index, threads: 1, simd: PASSRL_SIMD_BEST, small_call_bytes: 0, dirt: 0xa5, in_place: false, lean: false,
-    other_floats: false, cuda: true,
-};
+fn how() -> How {
+    How { cuda: true, ..How::default() }
+}
 
 /// A run of a case whose placed batch `edit` has changed, on the device: status and sentence.
 fn run_edited(name: &str, how: &How, edit: impl FnOnce(&mut Placed)) -> (i32, String, Option<harness::Got>) {
@@ -38,9 +36,9 @@ fn memory_of_another_place_is_refused_by_name() {
     let Some(_lock) = simulated() else { return };
     let case = named("csr");
     // Host views on a CUDA plan.
-    let plan = plan_of(&case, &HOW);
-    let mut placed = harness::place(&case.cfg, &case.batch, &HOW);
-    let mut outputs = Outputs::new(&placed, &HOW);
+    let plan = plan_of(&case, &how());
+    let mut placed = harness::place(&case.cfg, &case.batch, &how());
+    let mut outputs = Outputs::new(&placed, &how());
     let workspace = Block::new(plan.size("passrl_plan_workspace_size"));
     let run: Run = library().get("passrl_plan_run");
     let mut raw = outputs.raw();
@@ -67,7 +65,7 @@ fn memory_of_another_place_is_refused_by_name() {
     let (status, said) = go(&placed, &raw, workspace.pointer(), workspace.bytes);
     assert!(status == PASSRL_ERR_WORKSPACE && said.contains("outputs.report"), "{status} {said}");
     // Device views on a CPU plan.
-    let cpu = plan_of(&case, &How { cuda: false, ..HOW });
+    let cpu = plan_of(&case, &How { cuda: false, ..how() });
     raw.report = null_mut();
     // SAFETY: as above.
     let status = unsafe { run(cpu.plan, &placed.batch, &raw, workspace.pointer(), workspace.bytes, null_mut()) };
@@ -81,7 +79,7 @@ fn what_the_device_does_not_serve_is_said() {
     let case = named("csr");
     let mut config = harness::config(library(), &case.cfg);
     config.strict = 1;
-    let (status, said) = library().plan(&config, &harness::limits(&case.batch, &HOW), &HOW).err().expect("refused");
+    let (status, said) = library().plan(&config, &harness::limits(&case.batch, &how()), &how()).err().expect("refused");
     assert!(status == PASSRL_ERR_CONFLICT && said.contains("config.strict") && said.contains("passrl_report_status"), "{status} {said}");
     config.strict = 0;
     unsafe extern "C" fn reduce(_: *mut c_void, _: *mut c_void, _: usize, _: i32, _: i32, _: *mut c_void) -> i32 {
@@ -90,7 +88,7 @@ fn what_the_device_does_not_serve_is_said() {
     let mut collective: passrl_collective = library().initial();
     collective.all_reduce = Some(reduce);
     collective.size = 1;
-    let (status, said) = library().plan_over(&config, &harness::limits(&case.batch, &HOW), &HOW, &collective).err().expect("refused");
+    let (status, said) = library().plan_over(&config, &harness::limits(&case.batch, &how()), &how(), &collective).err().expect("refused");
     assert!(status == PASSRL_ERR_NOT_YET && said.contains("passrl_partials_layout"), "{status} {said}");
     // The primitives work on host memory.
     let context = context(|_| ()).expect("a context");
@@ -132,7 +130,7 @@ fn offsets_that_the_host_cannot_see_are_found_and_nothing_is_read_beyond() {
     ];
     for (name, padded, edit) in whole_batch {
         for case in ["csr", "dense", "kl_quantised", "whiten_add_std"] {
-            let (status, said, got) = run_edited(case, &How { padded, ..HOW }, edit);
+            let (status, said, got) = run_edited(case, &How { padded, ..how() }, edit);
             assert_eq!(status, PASSRL_FINDING_BAD_OFFSETS, "{case}, {name}: {status} {said}");
             assert!(said.contains("do not fit"), "{said}");
             let got = got.expect("done");
@@ -143,7 +141,7 @@ fn offsets_that_the_host_cannot_see_are_found_and_nothing_is_read_beyond() {
     }
     // A group that is none: its rollout alone has advantage 0.
     for number in [-1, 1 << 20] {
-        let (status, said, got) = run_edited("csr", &HOW, |p| poke(p.batch.group_index, 0, number));
+        let (status, said, got) = run_edited("csr", &how(), |p| poke(p.batch.group_index, 0, number));
         assert!(status > 0 && got.as_ref().is_some_and(|g| g.report.findings & PASSRL_FOUND_BAD_OFFSETS != 0), "group {number}: {status} {said}");
         let got = got.expect("done");
         assert!(got.advantages[0].iter().all(|a| *a == 0.0) && got.advantages.iter().flatten().any(|a| *a != 0.0), "group {number}");
@@ -157,7 +155,7 @@ fn offsets_that_the_host_cannot_see_are_found_and_nothing_is_read_beyond() {
         ("a step's end beyond its rollout", |p| poke(p.batch.step_ends, 0, 1 << 28)),
     ];
     for (name, edit) in steps {
-        let (status, said, got) = run_edited("csr", &HOW, edit);
+        let (status, said, got) = run_edited("csr", &how(), edit);
         assert!(status > 0, "{name}: {status} {said}");
         assert!(got.is_some_and(|g| g.report.findings & (PASSRL_FOUND_BAD_STEPS | PASSRL_FOUND_BAD_OFFSETS) != 0), "{name}");
         assert_eq!(cudasim::report(), "", "{name}");
@@ -169,10 +167,10 @@ fn offsets_that_the_host_cannot_see_are_found_and_nothing_is_read_beyond() {
 fn a_forked_child_is_refused_and_may_use_the_cpu() {
     let Some(_lock) = simulated() else { return };
     let case = named("csr");
-    let plan = plan_of(&case, &HOW);
+    let plan = plan_of(&case, &how());
     let own = context(|_| ()).expect("a context");
-    let mut placed = harness::place(&case.cfg, &case.batch, &HOW);
-    let mut outputs = Outputs::new(&placed, &HOW);
+    let mut placed = harness::place(&case.cfg, &case.batch, &how());
+    let mut outputs = Outputs::new(&placed, &how());
     let raw = outputs.raw();
     device::Mirror::of(&mut [&mut placed.arena, outputs.arena_mut()]);
     let workspace = Block::new(plan.size("passrl_plan_workspace_size"));
@@ -204,8 +202,8 @@ fn a_forked_child_is_refused_and_may_use_the_cpu() {
     unsafe { libc::waitpid(child, &mut status, 0) };
     assert_eq!(status, 0, "bits 8..: run not refused 1, no word of a fork 2, a driver call 4, no CPU context 8");
     destroy_context(own);
-    let got = harness::run(&case.cfg, &case.batch, &HOW);
-    assert_eq!(got.bits(), harness::run(&case.cfg, &case.batch, &How { cuda: false, ..HOW }).bits(), "the parent goes on");
+    let got = harness::run(&case.cfg, &case.batch, &how());
+    assert_eq!(got.bits(), harness::run(&case.cfg, &case.batch, &How { cuda: false, ..how() }).bits(), "the parent goes on");
 }
 
 /// Every call of the driver that a context, a plan and a run make, by name, in order.
@@ -226,15 +224,15 @@ fn every_driver_call_may_fail() {
     let Some(_lock) = simulated() else { return };
     let case = named("whiten_add_std");
     let config = harness::config(library(), &case.cfg);
-    let limits = harness::limits(&case.batch, &HOW);
+    let limits = harness::limits(&case.batch, &how());
     let driver = device::driver().expect("a driver");
     type CreatePlan = unsafe extern "C" fn(*const c_void, *const passrl_config, *const passrl_limits, *const passrl_collective, *mut *mut c_void) -> i32;
     let create: CreatePlan = library().get("passrl_plan_create");
     let destroy: unsafe extern "C" fn(*mut c_void) = library().get("passrl_plan_destroy");
     let run: Run = library().get("passrl_plan_run");
     // A batch on the device, outside of what is counted.
-    let mut placed = harness::place(&case.cfg, &case.batch, &HOW);
-    let mut outputs = Outputs::new(&placed, &HOW);
+    let mut placed = harness::place(&case.cfg, &case.batch, &how());
+    let mut outputs = Outputs::new(&placed, &how());
     let mut raw = outputs.raw();
     let mirror = device::Mirror::of(&mut [&mut placed.arena, outputs.arena_mut()]);
     let (workspace, report) = (Block::new(1 << 20), Block::new(size_of::<passrl_report>()));

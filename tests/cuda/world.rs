@@ -2,7 +2,6 @@
 #![allow(dead_code)]
 use crate::cases::{self, Case};
 use crate::harness::{self, How, Plan, device, library};
-use passrl::abi::constants::*;
 use passrl::abi::types::*;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
