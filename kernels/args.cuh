@@ -202,6 +202,8 @@ enum Mode {
     MODE_KEEP = 4,
     // Nothing is written: a look for findings (strict), or partials alone.
     MODE_DRY = 8,
+    // `token_baseline`: passrl_shape weighs the rollouts' returns and does nothing else.
+    MODE_WEIGH = 16,
 };
 
 struct Args {
