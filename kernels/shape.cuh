@@ -104,7 +104,7 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
         if (terms.gated) {
             f = j + 1 == k ? terms.gated_last : terms.gated_every;
         } else {
-            const i64 t = every ? w.scope.first + j : (i64)w.last[j];
+            const i64 t = plan.kind != KIND_KL ? 0 : every ? w.scope.first + j : (i64)w.last[j];
             f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &totals.lost));
         }
         if (keeps_values) w.f[j] = f;
@@ -114,7 +114,7 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
         const f64 d = plan.k == 0.0 ? g : g * divisors[j];
         if (keeps_returns) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, d / plan.temperature, totals);
+        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, tempered(plan, d), totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -157,11 +157,11 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
     u64 none = 0;
     Extremes found = no_extremes();
     for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
-        const f32 a = stored_f32(w.d[j] / plan.temperature, none);
+        const f32 a = stored_f32(tempered(plan, w.d[j]), none);
         to[j] = a;
         extremes_push(found, a);
     }
-    const f32 score = stored_f32(path / plan.temperature, none);
+    const f32 score = stored_f32(tempered(plan, path), none);
     if (is_first_thread()) ((f32*)args.work.paths)[w.i] = score;
     if (!whitens(w.kept) || (args.mode & MODE_KNOWN)) return;
     if (plan.whiten == WHITEN_ROLLOUTS) {
@@ -177,7 +177,7 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
 OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return w.d[j] / plan.temperature; });
+    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
 }
 
 // Rollout i by its block; `decision` is of its group.
