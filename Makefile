@@ -8,17 +8,18 @@ PYTHON ?= python3
 CARGO ?= cargo
 VENV := .venv
 LIB := target/release/libpassrl.so
+TVM_FFI := target/release/libpassrl_tvmffi.so
 ROLLOUTS ?= bindings/python/examples/arithmetic_rollouts.jsonl
 DEMO := target/demo
 # Tests of the Python package that have more to do where torch is.
-FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_torch_cpp.py)
+FRAMEWORK_TESTS := $(addprefix bindings/python/tests/,test_zero_copy.py test_arrays.py test_ready.py test_torch_ops.py test_tvm_ffi.py test_torch_ranks.py test_ray_ranks.py test_linking_guide.py test_torch_cpp.py)
 
 # `make install PREFIX=/opt/passrl DESTDIR= LIBDIR=lib`: see bindings/cpp/install.sh.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release parity frameworks pictures bench clean header library rollouts miri
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,16 @@ install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake p
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
 
+docs: build ## the reference of C, C++ (Doxygen) and Python (pdoc) with the guides, in target/docs; a warning fails
+	@command -v doxygen >/dev/null || { echo "doxygen is missing: sudo apt-get install doxygen" >&2; exit 1; }
+	@rm -rf target/docs && mkdir -p target/docs
+	@doxygen docs/Doxyfile && { [ ! -s target/docs/doxygen.log ] || { cat target/docs/doxygen.log >&2; exit 1; }; }
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -W ignore -m pdoc -o target/docs/python passrl '!passrl.cli' '!passrl.ready' '!passrl.torch' '!passrl.torch_ops' '!passrl.mpi' '!passrl.plugins'
+	@echo "target/docs/c/index.html target/docs/python/passrl.html"
+
+tvm-ffi: library ## target/release/libpassrl_tvmffi.so: the library for apache-tvm-ffi (see bindings/tvm_ffi/passrl_tvmffi.c)
+	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror -shared -fPIC -fvisibility=hidden -Iinclude -o $(TVM_FFI) bindings/tvm_ffi/passrl_tvmffi.c $(LIB) -ldl '-Wl,-rpath,$$ORIGIN'
+
 wheel: build ## one py3-none-<platform> wheel with the library inside, and the source distribution, in target/wheel
 	@rm -rf target/wheel && mkdir -p target/wheel
 	@cp $(LIB) target/wheel/libpassrl.so && { strip --strip-debug target/wheel/libpassrl.so || true; }
@@ -63,19 +74,38 @@ parity: build ## calls verl, TRL, OpenRLHF and others in a venv of its own (5.5 
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python tests/parity/compare.py
 
 # torch's default wheel brings CUDA's libraries along: too much for every test run.
-frameworks: library ## the tests that need torch, which `make test` skips: arrays, the C++ examples (a .venv-frameworks of 6 GB, about 3 GB to fetch)
+frameworks: library ## the tests that need torch, which `make test` skips: arrays, operators, the C++ examples, ranks over gloo and Ray, the plug-ins in the frameworks (a .venv-frameworks of 7 GB, about 3 GB to fetch)
 	@PYTHON=$(PYTHON) tests/setup.sh frameworks
 	.venv-frameworks/bin/python -m pytest -q -rsfE -p no:cacheprovider $(FRAMEWORK_TESTS)
+	@tests/frameworks/setup.sh .venv-frameworks
+	@tests/frameworks/run.sh .venv-frameworks
+
+# Small matrices: a second OpenMP thread only waits for the first.
+train-demo: library ## PASS against two rivals in TRL's GRPOTrainer, 9 runs of a small model (minutes; goes on where it was interrupted), and Theorem 1: target/train-demo
+	@[ -x .venv-frameworks/bin/python ] || PYTHON=$(PYTHON) tests/setup.sh frameworks
+	@tests/frameworks/setup.sh .venv-frameworks
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python bindings/python/examples/train_demo/theorem1.py
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -W ignore bindings/python/examples/train_demo/train.py
+
+ranks: ## groups over ranks in full: every preset, split and layout; 1,024 virtual ranks; MPI; NCCL's wheel (460 MB in .venv-nccl)
+	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/setup.sh system
+	@PYTHON=$(PYTHON) tests/setup.sh nccl
+	@mkdir -p target
+	@PASSRL_RANKS=all $(CARGO) test --locked --test ranks --test mpi --test nccl --test ranks_scale --test ranks_presets -- --nocapture --test-threads=1 \
+		>target/ranks.log 2>&1 || { tail -n 60 target/ranks.log; exit 1; }
+	@grep -vE '^running |^$$|^test result|Compiling|Finished' target/ranks.log
+	@grep -h '^ranks: ' target/ranks.log
 
 pictures: build ## draw docs/pictures again from the example's rollouts (page.png wants a Chromium and playwright)
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
 	@ls -l docs/pictures/*.png
 
-bench: ## one table against a copy of the same bytes, recorded in benches/record
+bench: build ## one table against a copy of the same bytes, recorded in benches/record, and what Python adds to a call
 	@mkdir -p target
 	@echo "benches are built and run (about a minute each); log: target/bench.log"
 	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
 	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bindings/python/benches/overhead.py
 
 miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
@@ -88,4 +118,4 @@ rollouts: ## rewrite the sample rollouts, bindings/python/examples/arithmetic_ro
 	$(PYTHON) bindings/python/examples/arithmetic_rollouts.py
 
 clean: ## remove target and the virtual environments
-	rm -rf target $(VENV) .venv-frameworks .venv-wheel
+	rm -rf target $(VENV) .venv-frameworks .venv-wheel .venv-nccl

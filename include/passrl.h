@@ -541,6 +541,26 @@ typedef struct passrl_context_options {
     int32_t reserved1;
 } passrl_context_options;
 
+// All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
+//
+// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
+// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
+// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it. (Where the maxima of
+// sets say all, the sums follow only if some rank's outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
+typedef struct passrl_collective {
+    // sizeof(passrl_collective) as the caller compiled it.
+    uint32_t struct_size;
+    // Must be 0.
+    uint32_t reserved0;
+    // Handed back to `all_reduce`.
+    void *user;
+    // Must not be NULL; `user` and it must live as long as the plan.
+    int32_t (*all_reduce)(void *user, void *buffer, size_t count, int32_t dtype, int32_t op, void *stream);
+    // This rank, 0 to size - 1.
+    int32_t rank;
+    int32_t size;
+} passrl_collective;
+
 // Zero-copy view of the caller's memory: never copied, never kept after the call (CPU) or past the stream's work (CUDA). Frozen.
 //
 // One or two dimensions (`ndim`); strides are in elements and may be any number (0 and negative too) on inputs; outputs must
@@ -764,25 +784,6 @@ typedef struct passrl_limits {
     int64_t pieces;
 } passrl_limits;
 
-// All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
-//
-// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
-// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
-// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it.
-typedef struct passrl_collective {
-    // sizeof(passrl_collective) as the caller compiled it.
-    uint32_t struct_size;
-    // Must be 0.
-    uint32_t reserved0;
-    // Handed back to `all_reduce`.
-    void *user;
-    // Must not be NULL; `user` and it must live as long as the plan.
-    int32_t (*all_reduce)(void *user, void *buffer, size_t count, int32_t dtype, int32_t op, void *stream);
-    // This rank, 0 to size - 1.
-    int32_t rank;
-    int32_t size;
-} passrl_collective;
-
 #define PASSRL_OK 0
 
 // A pointer that must not be NULL is.
@@ -920,6 +921,19 @@ void passrl_context_destroy(struct passrl_context *context);
 // `buffer` NULL with capacity 0 asks for the size. Any thread.
 PASSRL_API passrl_status passrl_context_describe(const struct passrl_context *context, char *buffer, size_t capacity, size_t *needed);
 
+// Fills a collective (`struct_size`: `sizeof *collective`) from `comm`, a live `ncclComm_t` of one rank, which must outlive the plans made with it: its rank
+// and size, and a function that calls `ncclAllReduce` once a message, in place, on the stream that the plan runs on. It neither waits nor allocates, so the
+// stream may be one that is being captured. The communicator is blocking (NCCL's default). `libnccl.so.2` is loaded by the first call, by that name: where a
+// framework has loaded it, it is the same; else it is looked for as any library is (LD_LIBRARY_PATH).
+//
+// NCCL reduces device memory. A plan of a CPU context, whose statistics lie in host memory, is refused with `PASSRL_ERR_CONFLICT`; this version has no other.
+//
+// `PASSRL_ERR_RESOURCE`: the library or a function of it is not found. `PASSRL_ERR_COLLECTIVE`: NCCL refuses the communicator. Any thread.
+PASSRL_API passrl_status passrl_nccl_collective(struct passrl_collective *collective, uint32_t struct_size, void *comm);
+
+// Version of the NCCL that is loaded (22305: 2.23.5), loading it if need be; errors as `passrl_nccl_collective`. Any thread.
+PASSRL_API passrl_status passrl_nccl_version(int32_t *version);
+
 // Number of phases of the statistics: 2 (maxima, sums); 4 where batch whitening follows. Phase p may begin once phase p - 1 has seen every micro-batch.
 // Any thread.
 PASSRL_API passrl_status passrl_plan_phases(const struct passrl_plan *plan, int32_t *phases);
@@ -979,7 +993,7 @@ passrl_status passrl_plan_apply(const struct passrl_plan *plan,
 // `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
 // this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
 // rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
-// (`step_sets = step_group`, `token_baseline`) are refused.
+// (`step_sets = step_group`, `token_baseline`) are refused. Where configurations differ a second all-reduce finds out in which field, and the sentence names it.
 PASSRL_API
 passrl_status passrl_plan_create(const struct passrl_context *context,
                                  const struct passrl_config *config,

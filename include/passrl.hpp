@@ -10,17 +10,19 @@
 //  - Cost: run, try_run, partials::add and apply forward to C: no allocation, no copy. Exceptions allocate, in the failing call only.
 //  - What is not wrapped is called as in C: passrl::check(passrl_gae(context.get(), ...)).
 //
-//   passrl::context context;
-//   passrl_limits limits = passrl::limits();
-//   limits.rollouts = R, limits.tokens = N;
-//   passrl::plan plan(context, passrl::config("pass"), limits);
-//   passrl::workspace workspace(plan);
-//   passrl_batch batch = passrl::batch();            // per step: views of the caller's memory
-//   passrl_view outcome = passrl::view(rewards, R), advantages = passrl::view(result, N);
-//   batch.num_rollouts = R, batch.group_size = 8, batch.outcome = &outcome;  // ... and the layout, the process signal
-//   passrl_outputs outputs = passrl::outputs();
-//   outputs.advantages = &advantages;
-//   plan.run(batch, outputs, workspace);
+// ```cpp
+// passrl::context context;
+// passrl_limits limits = passrl::limits();
+// limits.rollouts = R, limits.tokens = N;
+// passrl::plan plan(context, passrl::config("pass"), limits);
+// passrl::workspace workspace(plan);
+// passrl_batch batch = passrl::batch();            // per step: views of the caller's memory
+// passrl_view outcome = passrl::view(rewards, R), advantages = passrl::view(result, N);
+// batch.num_rollouts = R, batch.group_size = 8, batch.outcome = &outcome;  // ... and the layout, the process signal
+// passrl_outputs outputs = passrl::outputs();
+// outputs.advantages = &advantages;
+// plan.run(batch, outputs, workspace);
+// ```
 
 #ifndef PASSRL_HPP
 #define PASSRL_HPP

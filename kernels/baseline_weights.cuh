@@ -4,9 +4,8 @@
 #include "steps.cuh"
 
 // Keeps W, a value a token in scope; returns how many tokens have a bad input. The block.
-INLINE i64 block_keep_baseline_weights(const Args& args, const Extent& e, const Scope& scope) {
+OUT_OF_LINE i64 keep_baseline_weights(const Args& args, const Extent& e, const Scope& scope) {
     const Batch& batch = args.batch;
-    if (!is_given(batch.sum_pi_squared)) return 0;
     f64* to = list_of<f64>(args.work.baseline_weights, e);
     i64 bad = 0, count = 0;
     for (i64 tile = scope.first & ~(i64)31; tile < scope.end; tile += blockDim.x) {

@@ -4,8 +4,8 @@
 #include "findings.cuh"
 
 // Does the rollout count in the batch's sets? One with a finding does not.
-INLINE bool counts_in_batch(const PlanConstants& plan, const Rollout& kept) {
-    return plan.slots_batch != 0 && counts_in_stats(kept) && !(kept.flags & (ROLLOUT_ABSENT | ROLLOUT_NONFINITE | ROLLOUT_BAD_STEPS));
+INLINE bool counts_in_batch(const PlanConstants& plan, const Rollout& kept, u32 flags) {
+    return plan.slots_batch != 0 && counts_in_stats(kept) && !(flags & (ROLLOUT_ABSENT | ROLLOUT_NONFINITE | ROLLOUT_BAD_STEPS));
 }
 INLINE bool asks_batch(const PlanConstants& plan, i32 slot) { return plan.slots_batch >> slot & 1; }
 // Process sets of the batch: a pooled or shaped one has none.
@@ -14,12 +14,12 @@ INLINE bool batch_list(const Args& args, const PlanConstants& plan, const Rollou
 }
 
 // Takes a rollout's maxima into the batch's; its findings are known. The block.
-INLINE void block_batch_extremes(const Args& args, const PlanConstants& plan, const Work& w) {
-    if (!counts_in_batch(plan, w.kept)) return;
+OUT_OF_LINE void add_batch_extremes(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
     i32* keys = batch_keys(args);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
         if (!batch_list(args, plan, w.kept, slot)) continue;
-        Extremes found = block_list_extremes(args, plan, w, slot);
+        Extremes found = list_extremes(args, w, slot);
         if (is_first_thread()) max_extremes_to(keys + 3 * slot, found);
     }
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
@@ -33,8 +33,8 @@ INLINE void block_batch_extremes(const Args& args, const PlanConstants& plan, co
 }
 
 // Adds a rollout's share on the grids that the batch's maxima set. The block.
-INLINE void block_batch_sums(const Args& args, const PlanConstants& plan, const Work& w) {
-    if (!counts_in_batch(plan, w.kept)) return;
+OUT_OF_LINE void add_batch_sums(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
     const i32* keys = batch_keys(args);
     i64* words = batch_words(args);
     auto add = [&](i32 slot, const Sums& sums, i64 nonzero) {
@@ -48,12 +48,13 @@ INLINE void block_batch_sums(const Args& args, const PlanConstants& plan, const 
         Grid grid = grid_of(STEP_BITS, of.absmax);
         Sums own = no_sums();
         i64 nonzero = 0;
-        each_element(args, plan, w, slot, [&](f32 x, i64 weight, i64) {
+        each_element(args, plan, w, slot, [&](f32 x, u32 weight) {
             sums_push_element(own, grid, x, weight, of);
             nonzero += x != 0.0f ? weight : 0;
         });
         own = block_sums(own);
-        add(slot, own, block_sum(nonzero));
+        nonzero = block_sum(nonzero);
+        add(slot, own, nonzero);
     }
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
         i32 slot = slot_of_stream(plan, s);

@@ -111,6 +111,12 @@ INLINE Previous block_previous(bool flag, i64 position, i64 carry) {
 INLINE void add_to(i64* to, i64 v) {
     if (v != 0) atomicAdd((u64*)to, (u64)v);
 }
+// Adds what each thread of a warp has counted, which is seldom anything. The warp.
+INLINE void add_counts_to(i64* to, u32 count) {
+    if (!__any_sync(WARP, count != 0)) return;
+    i64 all = warp_sum((i64)count);
+    if (lane() == 0) atomicAdd((u64*)to, (u64)all);
+}
 INLINE void add_sums_to(i64* words, const Sums& s) {
     add_to(words, s.n);
     add_to(words + 1, s.q);

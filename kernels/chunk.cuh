@@ -85,11 +85,11 @@ template <class Ends> INLINE i64 block_chunks_after(const Scope& scope, u32* las
 }
 
 // A chunk a maximal run of tokens in scope: a turn.
-INLINE i64 block_chunks_segment(const Scope& scope, u32* last) {
+OUT_OF_LINE i64 block_chunks_segment(const Scope& scope, u32* last) {
     return block_chunks_after(scope, last, [&](i64 t) { return !contains(scope, t + 1); });
 }
 // A chunk a token.
-INLINE i64 block_chunks_token(const Scope& scope, u32* last) {
+OUT_OF_LINE i64 block_chunks_token(const Scope& scope, u32* last) {
     return block_chunks_after(scope, last, [](i64) { return true; });
 }
 // One chunk of all tokens in scope.
@@ -99,7 +99,7 @@ INLINE i64 block_chunks_whole(const Scope& scope, u32* last) {
     return scope.count > 0 ? 1 : 0;
 }
 // The caller's chunks: a nonzero mark ends one after the last token in scope up to it, if there is one since the mark before; so does the last token.
-INLINE i64 block_chunks_given(const Args& args, const Extent& e, const Scope& scope, u32* last) {
+OUT_OF_LINE i64 block_chunks_given(const Args& args, const Extent& e, const Scope& scope, u32* last) {
     const Array& marks = args.batch.chunk_marks;
     i64 count = 0, token_carry = -1, mark_carry = -1;
     for (i64 tile = first_tile(scope); tile < scope.end; tile += blockDim.x) {
@@ -125,25 +125,29 @@ struct StepList {
     i64 count;
 };
 
-// Chunk-by-Value over listed steps. `uniform`: a value a step; else the signal has one a token.
-INLINE i64 block_chunks_by_value(const Args& args, const PlanConstants& plan, const Extent& e, const Scope& scope, const StepList& list, bool uniform, u32* last) {
-    if (plan.boundary_rule == BOUNDARY_ADJACENT && uniform && !has_holes(scope)) {
-        // Step after step, without a look at the tokens: what lies between two steps' tokens is nothing.
-        i64 count = 0;
-        for (i64 tile = 1; tile < list.count; tile += blockDim.x) {
-            i64 j = tile + threadIdx.x;
-            bool ends = j < list.count && (!plan.merge_equal_steps || is_edge(list.values[j - 1], list.values[j], plan.eta));
-            Rank rank = block_rank(ends);
-            if (ends) last[count + rank.before] = (u32)smaller((i64)list.end[j - 1], scope.end) - 1;
-            count += rank.total;
-        }
-        if (scope.count > 0) {
-            if (is_first_thread()) last[count] = (u32)(scope.end - 1);
-            ++count;
-        }
-        __syncthreads();
-        return count;
+// Chunk-by-Value over listed steps of a value each, adjacent rule, a scope without holes: step after step, without a look at the tokens, as nothing lies
+// between two steps' tokens.
+OUT_OF_LINE i64 block_chunks_by_step_value(const Args& args, const Scope& scope, const StepList& list, u32* last) {
+    const PlanConstants& plan = plan_of(args);
+    i64 count = 0;
+    for (i64 tile = 1; tile < list.count; tile += blockDim.x) {
+        i64 j = tile + threadIdx.x;
+        bool ends = j < list.count && (!plan.merge_equal_steps || is_edge(list.values[j - 1], list.values[j], plan.eta));
+        Rank rank = block_rank(ends);
+        if (ends) last[count + rank.before] = (u32)smaller((i64)list.end[j - 1], scope.end) - 1;
+        count += rank.total;
     }
+    if (scope.count > 0) {
+        if (is_first_thread()) last[count] = (u32)(scope.end - 1);
+        ++count;
+    }
+    __syncthreads();
+    return count;
+}
+
+// Chunk-by-Value over listed steps. `uniform`: a value a step; else the signal has one a token.
+OUT_OF_LINE i64 block_chunks_by_value(const Args& args, const Extent& e, const Scope& scope, const StepList& list, bool uniform, u32* last) {
+    const PlanConstants& plan = plan_of(args);
     auto cut = [&](i64 anchor, i64 a, i64 b) {
         if (b - a > 1 && !plan.bridge_scope_gaps) return true;
         i64 step = listed_step(list.end, list.count, b);
@@ -158,13 +162,36 @@ INLINE i64 block_chunks_by_value(const Args& args, const PlanConstants& plan, co
     return block_chunks_where(scope, last, [&](i64 a, i64 b) { return cut(a, a, b); });
 }
 
-// Runs of equal values of a signal without steps: they are steps and chunks in one.
-INLINE i64 block_chunks_dense(const Args& args, const PlanConstants& plan, const Extent& e, const Scope& scope, u32* last) {
-    auto cut = [&](i64 anchor, i64 a, i64 b) {
+// Runs of equal values of a signal without steps: they are steps and chunks in one. Each value is read once: the one before comes from a neighbour.
+OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope, u32* last) {
+    const PlanConstants& plan = plan_of(args);
+    i64 count = 0, carry = -1;
+    for (i64 tile = first_tile(scope); tile < scope.end; tile += blockDim.x) {
+        i64 t = tile + threadIdx.x;
+        bool in = contains(scope, t);
+        i64 before = block_token_before(scope, t, in, carry);
+        f32 x = in ? signal_value(args, plan, e, 0, t) : 0.0f;
+        i64 from = before - (t - lane());
+        f32 y = __shfl_sync(WARP, x, from >= 0 ? (i32)from : 0);
+        if (in && before >= 0 && from < 0) y = signal_value(args, plan, e, 0, before);
+        bool ends = in && before >= 0 && ((t - before > 1 && !plan.bridge_scope_gaps) || is_edge(y, x, plan.eta));
+        Rank rank = block_rank(ends);
+        if (ends) last[count + rank.before] = (u32)before;
+        count += rank.total;
+    }
+    if (scope.count > 0) {
+        if (is_first_thread()) last[count] = (u32)(scope.end - 1);
+        ++count;
+    }
+    __syncthreads();
+    return count;
+}
+// The same by the anchored rule.
+OUT_OF_LINE i64 block_runs_anchored(const Args& args, const Extent& e, const Scope& scope, u32* last) {
+    const PlanConstants& plan = plan_of(args);
+    return block_chunks_anchored(scope, last, [&](i64 anchor, i64 a, i64 b) {
         return (b - a > 1 && !plan.bridge_scope_gaps) || is_edge(signal_value(args, plan, e, 0, anchor), signal_value(args, plan, e, 0, b), plan.eta);
-    };
-    if (plan.boundary_rule == BOUNDARY_ANCHORED) return block_chunks_anchored(scope, last, cut);
-    return block_chunks_where(scope, last, [&](i64 a, i64 b) { return cut(a, a, b); });
+    });
 }
 
 #endif

@@ -35,21 +35,24 @@ INLINE void take_extremes(const Args& args, const PlanConstants& plan, const Wor
 }
 
 // Counts the bad values of a process list, token by token where the signal has a value a token.
-INLINE void count_process(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Tally& tally) {
+OUT_OF_LINE void count_process(const Args& args, const Work& w, i32 list) {
+    const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    if (list >= batch.num_process) return;
+    if (list >= batch.num_process || !(args.mode & MODE_COUNTING)) return;
     bool signal = batch.process == PROCESS_SIGNAL, error = plan.streams[list].missing == MISSING_ERROR;
-    auto count = [&](f32 x) { tally.nonfinite += is_infinite(x) || (error && is_nan(x)) ? 1 : 0; };
+    u32 bad = 0;
+    auto count = [&](f32 x) { bad += is_infinite(x) || (error && is_nan(x)) ? 1 : 0; };
     if ((signal && !is_given(batch.step_marks)) || batch.process == PROCESS_LOGPROBS) {
         // Counted when the lists were made.
         if (signal && plan.kind == KIND_PRM && (is_given(batch.step_offsets) || list > 0)) return;
         for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
             if (contains(w.scope, t)) count(signal_value(args, plan, w.e, list, t));
         }
-        return;
+    } else {
+        const f32* elements = list_of<f32>(args, args.work.elements, list, w.e);
+        for (u32 j = threadIdx.x; j < w.kept.elements; j += blockDim.x) count(elements[j]);
     }
-    const f32* elements = list_of<f32>(args, args.work.elements, list, w.e);
-    for (u32 j = threadIdx.x; j < w.kept.elements; j += blockDim.x) count(elements[j]);
+    add_counts_to(&counts_of(args).nonfinite_values, bad);
 }
 
 // Does a token out of scope bring its own process value to the scan? It does where each token is a chunk and has a value of its own.
@@ -61,13 +64,15 @@ INLINE bool process_in_gaps(const Args& args, const PlanConstants& plan, const R
     return plan.spreads && plan.scan_mask == SCAN_MASK_NONE && plan.chunk == CHUNK_TOKEN && by_token && !replaced && (kept.state & STATE_HAS_PROCESS);
 }
 
-// Process values out of scope that the scan will read: a bad one is a finding of its stream. The block.
-INLINE void block_gap_findings(const Args& args, const PlanConstants& plan, Work& w, Tally& tally) {
-    if (!process_in_gaps(args, plan, w.kept)) return;
+// Process values out of scope that the scan will read: a bad one is a finding of its stream. Returns flags. The block.
+OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
+    u32 flags = 0;
     for (i32 p = 0; p < args.batch.num_process; ++p) {
         bool error = plan.streams[p].missing == MISSING_ERROR;
         ShapedReward shape = plan.shaped ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
         i32 worst = 0;
+        u32 bad = 0;
         for (i64 t = w.scope.first + threadIdx.x; t < w.e.len; t += blockDim.x) {
             if (contains(w.scope, t)) continue;
             f32 x = signal_value(args, plan, w.e, p, t);
@@ -76,25 +81,29 @@ INLINE void block_gap_findings(const Args& args, const PlanConstants& plan, Work
             if (plan.shaped) x = shaped(shape, x);
             if (is_finite(x)) continue;
             worst = larger(worst, absolute_key(x));
-            ++tally.nonfinite;
+            ++bad;
         }
         worst = block_max(worst, 0);
         if (worst == 0) continue;
-        w.kept.flags |= ROLLOUT_NONFINITE;
+        flags = ROLLOUT_NONFINITE;
+        if (args.mode & MODE_COUNTING) add_counts_to(&counts_of(args).nonfinite_values, bad);
         poison(args, plan, w, p, worst);
     }
+    return flags;
 }
 
-// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding. The block.
-INLINE void block_credit_findings(const Args& args, const PlanConstants& plan, Work& w, Tally& tally) {
+// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding. Returns flags. The block.
+OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     bool values = is_given(batch.values), rewards = is_given(batch.token_rewards), ratios = is_given(batch.logp_behavior);
     u32 bad = 0;
     if (values || rewards || ratios) {
         // Under `scan_mask = none` tokens out of scope take part.
-        Scope scope = plan.spreads && plan.scan_mask == SCAN_MASK_NONE ? span_scope(w.scope.first, w.e.len) : w.scope;
-        for (i64 t = scope.first + threadIdx.x; t < scope.end; t += blockDim.x) {
-            if (!contains(scope, t)) continue;
+        bool all = plan.spreads && plan.scan_mask == SCAN_MASK_NONE;
+        i64 end = all ? w.e.len : w.scope.end;
+        for (i64 t = w.scope.first + threadIdx.x; t < end; t += blockDim.x) {
+            if (!all && !contains(w.scope, t)) continue;
             if (values) bad += is_finite(load_f32(batch.values, at(w.e, batch.values, t))) ? 0 : 1;
             if (rewards) bad += is_finite(load_f32(batch.token_rewards, at(w.e, batch.token_rewards, t))) ? 0 : 1;
             if (ratios) {
@@ -111,28 +120,30 @@ INLINE void block_credit_findings(const Args& args, const PlanConstants& plan, W
         }
         if (is_given(batch.bootstrap)) bad += is_finite(item_f32(batch.bootstrap, w.i)) ? 0 : 1;
     }
-    tally.nonfinite += bad;
-    if (!__syncthreads_or(bad != 0)) return;
+    if (!__syncthreads_or(bad != 0)) return 0;
+    if (args.mode & MODE_COUNTING) add_counts_to(&counts_of(args).nonfinite_values, bad);
     // No `missing` rule speaks of these values: a NaN is told as what it is.
-    w.kept.flags |= ROLLOUT_NONFINITE;
     poison(args, plan, w, 0, KEY_INFINITE);
+    return ROLLOUT_NONFINITE;
 }
 
-// Maxima of the per-rollout streams of one rollout. Scalars: every thread comes to the same, the first one counts.
-INLINE void rollout_extremes(const Args& args, const PlanConstants& plan, Work& w, Tally& tally) {
-    u32 once = is_first_thread() ? 1 : 0;
+// Maxima of the per-rollout streams of one rollout, whose flags so far are `flags`; returns those with what is found here. Scalars: every thread comes to the
+// same, the first one counts.
+OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
+    const PlanConstants& plan = plan_of(args);
+    bool counts = is_first_thread() && (args.mode & MODE_COUNTING);
     auto bad_value = [&](i32 slot, i32 key) {
-        w.kept.flags |= ROLLOUT_NONFINITE;
-        tally.nonfinite += once;
+        flags |= ROLLOUT_NONFINITE;
+        if (counts) add_to(&counts_of(args).nonfinite_values, 1);
         poison(args, plan, w, slot, key);
     };
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
         const Array& stream = args.batch.rollout_streams[s];
         if (!is_given(stream)) continue;
         if (is_nan(item_f32(stream, w.i)) && plan.streams[OUTCOME + s].missing != MISSING_ERROR) {
-            w.kept.flags |= ROLLOUT_MISSING;
-            tally.missing += once;
-            if (once) atomicOr(&marks_of(args, w.kept.group).missing, 1u << slot_of_stream(plan, s));
+            flags |= ROLLOUT_MISSING;
+            if (counts) add_to(&counts_of(args).missing_values, 1);
+            if (is_first_thread()) atomicOr(&marks_of(args, w.kept.group).missing, 1u << slot_of_stream(plan, s));
         }
         Value v = own_value(args, plan, s, w.i);
         if (v.there && !is_finite(v.x)) bad_value(slot_of_stream(plan, s), absolute_key(v.x));
@@ -146,7 +157,7 @@ INLINE void rollout_extremes(const Args& args, const PlanConstants& plan, Work& 
         i32 slot = slot_of_stream(plan, s);
         if (!is_finite(v.x)) {
             // Of a sum: one of its terms was found before, or it is beyond f32.
-            if (!(w.kept.flags & ROLLOUT_NONFINITE)) bad_value(slot, absolute_key(v.x));
+            if (!(flags & ROLLOUT_NONFINITE)) bad_value(slot, absolute_key(v.x));
             continue;
         }
         if (!counts_in_stats(w.kept) || !weighs(plan.streams[OUTCOME + s], w.kept)) continue;
@@ -154,38 +165,42 @@ INLINE void rollout_extremes(const Args& args, const PlanConstants& plan, Work& 
         extremes_push(one, v.x);
         take_extremes(args, plan, w, slot, one);
     }
+    return flags;
 }
 
-// Everything that a prepared rollout has for its group's maxima, and every finding; `unlisted` as in Tally, of the whole block. The block.
-INLINE void block_look(const Args& args, const PlanConstants& plan, Work& w, Tally& tally) {
-    bool counts = counts_in_stats(w.kept), known = args.mode & MODE_KNOWN;
-    i32* keys = group_keys(args, w.kept.group);
+// Everything that a prepared rollout has for its group's maxima, and every finding; `flags` are the rollout's so far, and those with what is found are
+// returned. The block.
+INLINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
+    const PlanConstants& plan = plan_of(args);
+    bool known = args.mode & MODE_KNOWN;
     if (is_first_thread()) {
-        if (!known) atomicMax(keys + 3 * plan.slots, w.kept.flags & ROLLOUT_FORMAT_VIOLATING ? 1 : 2);
-        if (w.kept.flags & ROLLOUT_MISSING) atomicOr(&marks_of(args, w.kept.group).missing, 1u);
-        if (w.kept.flags & ROLLOUT_BAD_STEPS) {
+        i32* keys = group_keys(args, w.kept.group);
+        if (!known) atomicMax(keys + 3 * plan.slots, flags & ROLLOUT_FORMAT_VIOLATING ? 1 : 2);
+        if (flags & ROLLOUT_MISSING) atomicOr(&marks_of(args, w.kept.group).missing, 1u);
+        if (flags & ROLLOUT_BAD_STEPS) {
             atomicOr(&marks_of(args, w.kept.group).found, 1u);
             if (!known) atomicMax(keys, KEY_BAD_STEPS);
+            if (args.mode & MODE_COUNTING) add_to(&counts_of(args).bad_steps, 1);
             find(args, w, FOUND_BAD_STEPS, 0);
         }
     }
     if (w.kept.state & (STATE_INFINITE | STATE_NAN)) poison(args, plan, w, 0, w.kept.state & STATE_NAN ? KEY_NAN : KEY_INFINITE);
-    bool listed = w.kept.state & STATE_HAS_PROCESS;
-    for (i32 list = 0; listed && list < lists_of(args, plan); ++list) {
-        Extremes found = block_list_extremes(args, plan, w, list);
+    i32 lists = w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0;
+    for (i32 list = 0; list < lists; ++list) {
+        Extremes found = list_extremes(args, w, list);
         if (extremes_bad(found)) {
-            w.kept.flags |= ROLLOUT_NONFINITE;
-            count_process(args, plan, w, list, tally);
+            flags |= ROLLOUT_NONFINITE;
+            count_process(args, w, list);
             poison(args, plan, w, list, found.absmax);
-        } else if (counts) {
+        } else if (counts_in_stats(w.kept)) {
             take_extremes(args, plan, w, list, found);
         }
     }
-    if (!(w.kept.flags & ROLLOUT_NO_SCOPE)) {
-        block_gap_findings(args, plan, w, tally);
-        block_credit_findings(args, plan, w, tally);
+    if (!(flags & ROLLOUT_NO_SCOPE)) {
+        if (process_in_gaps(args, plan, w.kept)) flags |= gap_findings(args, w);
+        flags |= credit_findings(args, w);
     }
-    rollout_extremes(args, plan, w, tally);
+    return rollout_extremes(args, w, flags);
 }
 
 #endif

@@ -25,7 +25,7 @@ INLINE bool pools(const PlanConstants& plan) { return plan.joint && !plan.shaped
 // Does a NaN of this list mean "not there"? (Of the first stream such steps are out of scope already.)
 INLINE bool skips_nan(const PlanConstants& plan, i32 list) { return list > 0 && !plan.shaped && plan.streams[list].missing == MISSING_EXCLUDE; }
 
-// Calls each(x, weight, t) for this thread's share of the values that a rollout's steps or tokens have in a list; t is 0 for steps.
+// Calls each(x, weight) for this thread's share of the values that a rollout's steps or tokens have in a list.
 template <class Each> INLINE void each_value(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
     bool skip = skips_nan(plan, list);
     if (plan.kind != KIND_KL) {
@@ -33,7 +33,7 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
         const u32* weights = plan.pool == POOL_TOKENS ? list_of<u32>(args.work.weights, w.e) : 0;
         for (u32 j = threadIdx.x; j < w.kept.elements; j += blockDim.x) {
             f32 x = values[j];
-            if (!skip || !is_nan(x)) each(x, weights ? (i64)weights[j] : (i64)1, (i64)0);
+            if (!skip || !is_nan(x)) each(x, weights ? weights[j] : 1u);
         }
         return;
     }
@@ -43,19 +43,20 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
         if (!contains(w.scope, t)) continue;
         f32 x = signal_value(args, plan, w.e, by_reward ? 0 : list, t);
         if (by_reward) x = shaped(shape, x);
-        if (!skip || !is_nan(x)) each(x, (i64)1, t);
+        if (!skip || !is_nan(x)) each(x, 1u);
     }
 }
 
 // `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. The block.
-INLINE Value block_rollout_mean(const Args& args, const PlanConstants& plan, const Work& w, i32 list) {
+OUT_OF_LINE Value block_rollout_mean(const Args& args, const Work& w, i32 list) {
+    const PlanConstants& plan = plan_of(args);
     i32 absmax = 0;
-    each_value(args, plan, w, list, [&](f32 x, i64, i64) { absmax = larger(absmax, absolute_key(x)); });
+    each_value(args, plan, w, list, [&](f32 x, u32) { absmax = larger(absmax, absolute_key(x)); });
     absmax = block_max(absmax, 0);
     if (absmax >= KEY_INFINITE) return Value{bad_sum(absmax), true};
     Grid grid = grid_of(sum_bits((i64)w.kept.elements), absmax);
     i64 q = 0, n = 0;
-    each_value(args, plan, w, list, [&](f32 x, i64, i64) {
+    each_value(args, plan, w, list, [&](f32 x, u32) {
         q += quantize(grid, x);
         ++n;
     });
@@ -65,14 +66,15 @@ INLINE Value block_rollout_mean(const Args& args, const PlanConstants& plan, con
 }
 
 // Maxima of a rollout's elements of a list. The block.
-INLINE Extremes block_list_extremes(const Args& args, const PlanConstants& plan, const Work& w, i32 list) {
+OUT_OF_LINE Extremes list_extremes(const Args& args, const Work& w, i32 list) {
+    const PlanConstants& plan = plan_of(args);
     Extremes found = no_extremes();
     if (plan.pool == POOL_ROLLOUTS) {
-        Value mean = block_rollout_mean(args, plan, w, list);
+        Value mean = block_rollout_mean(args, w, list);
         if (mean.there) extremes_push(found, mean.x);
         return found;
     }
-    each_value(args, plan, w, list, [&](f32 x, i64, i64) { extremes_push(found, x); });
+    each_value(args, plan, w, list, [&](f32 x, u32) { extremes_push(found, x); });
     return block_extremes(found);
 }
 
@@ -81,27 +83,38 @@ INLINE bool counts_extremes(const PlanConstants& plan, i32 list, i32 bits) {
     return skips_nan(plan, list) || (plan.kind != KIND_KL && plan.pool == POOL_TOKENS) || bits != STEP_BITS;
 }
 
-// Calls each(x, weight, t) for this thread's share of the elements: the values, or (`pool = rollouts`) their one mean.
+// Calls each(x, weight) for this thread's share of the elements: the values, or (`pool = rollouts`) their one mean.
 template <class Each> INLINE void each_element(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
     if (plan.pool != POOL_ROLLOUTS) return each_value(args, plan, w, list, each);
-    Value mean = block_rollout_mean(args, plan, w, list);
-    if (mean.there && is_first_thread()) each(mean.x, (i64)1, w.scope.first);
+    Value mean = block_rollout_mean(args, w, list);
+    if (mean.there && is_first_thread()) each(mean.x, 1u);
 }
 
-// Sums of a rollout's elements of a list on the grid of a slot, whose set has the extremes `of`. Of this thread: the caller adds up.
-INLINE Sums list_sums(const Args& args, const PlanConstants& plan, const Work& w, i32 list, i32 slot, const Extremes& of) {
+// Sums of a rollout's elements of a list on the grid of a slot, whose set has the extremes `of`; in every thread. The block.
+OUT_OF_LINE Sums list_sums(const Args& args, const Work& w, i32 list, i32 slot, Extremes of) {
+    const PlanConstants& plan = plan_of(args);
     Sums own = no_sums();
     // A set with findings has no grid, and its group no use for sums.
     if (extremes_bad(of)) return own;
-    Grid grid = grid_of(plan.slot_bits[slot], of.absmax);
-    bool at_extremes = counts_extremes(plan, list, plan.slot_bits[slot]);
-    each_element(args, plan, w, list, [&](f32 x, i64 weight, i64) {
-        sums_push(own, grid, quantize(grid, x), weight);
+    const Grid grid = grid_of(plan.slot_bits[slot], of.absmax);
+    const bool at_extremes = counts_extremes(plan, list, grid.bits);
+    // What a thread counts stays below 2^32: weights are tokens of one rollout.
+    u32 n = 0, at_max = 0, at_min = 0;
+    each_element(args, plan, w, list, [&](f32 x, u32 weight) {
+        i64 q = quantize(grid, x);
+        u64 a = (u64)(q < 0 ? -q : q), low = a * a, high = __umul64hi(a, a);
+        n += weight;
+        own.q += q * weight;
+        own.hi += (i64)(high << (64 - grid.bits) | low >> grid.bits) * weight;
+        own.lo += (i64)(low & ((1ull << grid.bits) - 1)) * weight;
         if (!at_extremes) return;
-        own.at_max += x == max_value(of) ? weight : 0;
-        own.at_min += x == min_value(of) ? weight : 0;
+        at_max += x == max_value(of) ? weight : 0;
+        at_min += x == min_value(of) ? weight : 0;
     });
-    return own;
+    own.n = n;
+    own.at_max = at_max;
+    own.at_min = at_min;
+    return block_sums(own);
 }
 
 // A per-rollout value's share of a slot's set, as often as `weight` says. Of a sum of rewards a finding is in the set of a term: it is not looked for here.
@@ -117,7 +130,7 @@ INLINE Sums block_own_sums(const Args& args, const PlanConstants& plan, const Wo
     Sums own = no_sums();
     if (!counts_in_stats(w.kept)) return own;
     bool pooled = slot == 1 && pools(plan);
-    if (slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) own = block_sums(list_sums(args, plan, w, pooled ? 0 : slot, slot, of));
+    if (slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) own = list_sums(args, w, pooled ? 0 : slot, slot, of);
     if (pooled) {
         for (i32 s = 0; s < 2; ++s) {
             Value v = rollout_value(args, plan, s, w.i);

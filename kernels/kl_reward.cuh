@@ -19,8 +19,8 @@ INLINE f32 token_kl(const Args& args, const PlanConstants& plan, const Extent& e
 }
 
 // Keeps the KL of a rollout's tokens, or the sum of those in scope; returns how many bad ones there are: log-probabilities, KL or a sum beyond f32. The block.
-INLINE i64 block_keep_kl(const Args& args, const PlanConstants& plan, i64 i, const Extent& e, const Scope& scope) {
-    if (!is_given(args.batch.logp_reference)) return 0;
+OUT_OF_LINE i64 keep_kl(const Args& args, i64 i, const Extent& e, const Scope& scope) {
+    const PlanConstants& plan = plan_of(args);
     i64 bad = 0;
     if (plan.kl_by_token) {
         f32* to = list_of<f32>(args.work.kl, e);

@@ -8,9 +8,8 @@
 
 // What the device's offsets say, where one block's look at its rollout does not see it: each block takes its share of the groups' offsets. A finding zeroes
 // the batch.
-INLINE void check_group_offsets(const Args& args) {
+OUT_OF_LINE void check_group_offsets(const Args& args) {
     const Batch& batch = args.batch;
-    if (batch.grouping != GROUP_OFFSETS) return;
     bool bad = false;
     for (i64 g = (i64)blockIdx.x * blockDim.x + threadIdx.x; g <= batch.groups; g += (i64)gridDim.x * blockDim.x) {
         i64 now = item_int(batch.group_view, g);
@@ -22,135 +21,136 @@ INLINE void check_group_offsets(const Args& args) {
     }
 }
 
+// The outcome of a rollout that has no token loses no KL.
+INLINE void keep_no_kl(const Args& args, i64 i) {
+    if (is_given(args.batch.logp_reference) && !plan_of(args).kl_by_token) ((f32*)args.work.kl_sums)[i] = 0.0f;
+}
+
 // A rollout that nothing is known of: it has no token, is in no group, and its slots are zeroed.
-INLINE void keep_bad_rollout(const Args& args, const PlanConstants& plan, i64 i, const Extent& e) {
-    if (!is_first_thread()) return;
+INLINE void keep_bad_rollout(const Args& args, i64 i, bool bad_extent) {
     Counts& counts = counts_of(args);
-    if (e.bad) atomicOr(&counts.bad_offsets, 1u);
+    if (bad_extent) atomicOr(&counts.bad_offsets, 1u);
     atomicOr((u64*)&counts.findings, (u64)FOUND_BAD_OFFSETS);
-    if (is_given(args.batch.logp_reference) && !plan.kl_by_token) ((f32*)args.work.kl_sums)[i] = 0.0f;
+    keep_no_kl(args, i);
     rollout_of(args, i) = Rollout{NO_GROUP, 0, 0, 0, 0, 0, ROLLOUT_NO_SCOPE, STATE_ZEROED | STATE_OUT_OF_STATS};
 }
 
-// A rollout whose every given stream is missing and excluded gets advantage 0.
-INLINE void without_stream(const Args& args, const PlanConstants& plan, Work& w) {
-    if ((w.kept.state & STATE_HAS_PROCESS) || is_given(args.batch.token_rewards)) return;
+INLINE void keep_absent_rollout(const Args& args, i64 i, u32 group) {
+    keep_no_kl(args, i);
+    rollout_of(args, i) = Rollout{group, 0, 0, 0, 0, 0, ROLLOUT_ABSENT | ROLLOUT_NO_SCOPE, STATE_ZEROED | STATE_OUT_OF_STATS};
+}
+
+// Is every given stream of a rollout missing and excluded? Its advantages are 0 then.
+OUT_OF_LINE bool is_without_stream(const Args& args, i64 i) {
     bool given = false, there = false;
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
         given |= is_given(args.batch.rollout_streams[s]);
-        there |= own_value(args, plan, s, w.i).there;
+        there |= own_value(args, plan_of(args), s, i).there;
     }
-    if (!given || there) return;
-    w.kept.flags |= ROLLOUT_NO_STREAM;
-    w.kept.state |= STATE_ZEROED;
+    return given && !there;
 }
 
-// Scope, steps, elements and chunks, KL and baseline weights of a rollout that is there. The block.
-INLINE void block_prepare(const Args& args, const PlanConstants& plan, Work& w, Tally& tally) {
+// The rollout and its steps, before anything of it is read. One that is absent, or of which nothing is known, is done with here: false. The first thread.
+OUT_OF_LINE bool open_room(const Args& args, i64 i, Room& room) {
     const Batch& batch = args.batch;
-    StepRange steps = {0, 0, true};
-    bool fits = true;
-    if (is_given(batch.step_offsets)) {
-        steps = step_numbers(args, w.i);
-        fits = block_steps_fit(args, steps, w.e.len);
+    Extent e = extent(args, i);
+    u32 group = group_of(args, i);
+    if (e.bad || group == NO_GROUP) {
+        keep_bad_rollout(args, i, e.bad);
+        return false;
     }
-    Form form = fits ? form_of(batch, plan, steps.to - steps.from) : FORM_STEPLESS;
-    // Steps that do not fit say nothing of the scope.
-    bool between = fits && steps.to > steps.from && is_given(batch.step_begins);
-    bool reads_tokens = form == FORM_DENSE || form == FORM_DENSE_WITH_ENDS || form == FORM_TOKENS || (form == FORM_SCORED && batch.process == PROCESS_LOGPROBS);
-    u32* bits = scope_words(args, w.i, w.e);
-    w.scope = block_read_scope(args, plan, w.e, steps, between, reads_tokens, bits, tally);
-    if (!fits) {
-        w.kept.flags |= ROLLOUT_BAD_STEPS;
-        w.kept.state |= STATE_ZEROED;
-    } else if (plan.kind != KIND_KL) {
-        block_elements_and_chunks(args, plan, w, steps, form, bits, tally);
+    atomicAdd(&marks_of(args, group).rollouts, 1u);
+    if (is_given(batch.absent) && item_flag(batch.absent, i)) {
+        keep_absent_rollout(args, i, group);
+        return false;
     }
-    w.kept.first = (u32)w.scope.first;
-    w.kept.end = (u32)w.scope.end;
-    w.kept.count = (u32)w.scope.count;
-    if (form == FORM_TOKENS) {
-        w.kept.elements = w.kept.count;
-        w.kept.state |= w.kept.count > 0 ? STATE_HAS_PROCESS : 0;
-    }
-    if (w.scope.count == 0) w.kept.flags |= ROLLOUT_NO_SCOPE;
-    i64 bad = block_keep_kl(args, plan, w.i, w.e, w.scope);
-    bad += block_keep_baseline_weights(args, w.e, w.scope);
-    if (bad > 0) {
-        w.kept.flags |= ROLLOUT_NONFINITE;
-        w.kept.state |= STATE_INFINITE;
-        tally.nonfinite += is_first_thread() ? (u32)bad : 0;
-    }
-    block_shape_lists(args, plan, w);
-    without_stream(args, plan, w);
-    // What threads have found by themselves.
-    w.kept.flags |= block_or(tally.flags);
-    u32 unlisted = block_or(tally.unlisted);
-    for (i32 p = 0; p < MAX_PROCESS; ++p) {
-        bool infinite = unlisted >> p & 1, nan = unlisted >> (4 + p) & 1;
-        if (!infinite && !nan) continue;
-        w.kept.flags |= ROLLOUT_NONFINITE;
-        w.kept.state |= infinite ? STATE_INFINITE : STATE_NAN;
-    }
+    u32 state = is_given(batch.in_stats) && !item_flag(batch.in_stats, i) ? STATE_OUT_OF_STATS : 0;
+    u32 flags = is_given(batch.format_ok) && !item_flag(batch.format_ok, i) ? ROLLOUT_FORMAT_VIOLATING : 0;
+    room.work.i = i;
+    room.work.e = e;
+    room.work.scope = span_scope(0, 0);
+    room.work.kept = Rollout{group, 0, 0, 0, 0, 0, flags, state};
+    room.steps = StepRange{0, 0, true};
+    if (is_given(batch.step_offsets)) room.steps = step_numbers(args, i);
+    return true;
 }
 
-INLINE void add_tally(const Args& args, const Work& w, const Tally& tally) {
-    if (!(args.mode & MODE_COUNTING)) return;
-    bool bad_steps = w.kept.flags & ROLLOUT_BAD_STEPS;
-    if (!__syncthreads_or(tally.missing | tally.nonfinite | tally.low) && !bad_steps) return;
-    Counts& counts = counts_of(args);
-    i64 missing = block_sum((i64)tally.missing), nonfinite = block_sum((i64)tally.nonfinite), low = block_sum((i64)tally.low);
-    if (!is_first_thread()) return;
-    add_to(&counts.missing_values, missing);
-    add_to(&counts.nonfinite_values, nonfinite);
-    add_to(&counts.low_logps, low);
-    add_to(&counts.bad_steps, bad_steps ? 1 : 0);
+// Scope, steps, elements and chunks, KL and baseline weights of a rollout; returns its flags. The block.
+INLINE u32 prepare_rollout(const Args& args, Room& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Batch& batch = args.batch;
+    Work& w = room.work;
+    bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len);
+    if (is_first_thread()) {
+        room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
+        // Steps that do not fit say nothing of the scope.
+        room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);
+    }
+    __syncthreads();
+    u32 found = read_scope(args, room);
+    if (fits && plan.kind != KIND_KL) found |= list_elements_and_chunks(args, room);
+    i64 bad = is_given(batch.logp_reference) ? keep_kl(args, w.i, w.e, w.scope) : 0;
+    if (is_given(batch.sum_pi_squared)) bad += keep_baseline_weights(args, w.e, w.scope);
+    found = block_or(found);
+    u32 flags = w.kept.flags | (found & (UNLISTED_INFINITE - 1));
+    if (!fits) flags |= ROLLOUT_BAD_STEPS;
+    if (w.scope.count == 0) flags |= ROLLOUT_NO_SCOPE;
+    u32 state = w.kept.state | (fits ? 0 : STATE_ZEROED);
+    if (room.form == FORM_TOKENS && w.scope.count > 0) state |= STATE_HAS_PROCESS;
+    if (bad > 0) {
+        flags |= ROLLOUT_NONFINITE;
+        state |= STATE_INFINITE;
+        if (is_first_thread() && (args.mode & MODE_COUNTING)) add_to(&counts_of(args).nonfinite_values, bad);
+    }
+    for (i32 p = 0; p < MAX_PROCESS; ++p) {
+        bool infinite = found & (UNLISTED_INFINITE << p), nan = found & (UNLISTED_NAN << p);
+        if (!infinite && !nan) continue;
+        flags |= ROLLOUT_NONFINITE;
+        state |= infinite ? STATE_INFINITE : STATE_NAN;
+    }
+    if (!(state & STATE_HAS_PROCESS) && !is_given(batch.token_rewards) && is_without_stream(args, w.i)) {
+        flags |= ROLLOUT_NO_STREAM;
+        state |= STATE_ZEROED;
+    }
+    __syncthreads();
+    if (is_first_thread()) {
+        w.kept.first = (u32)w.scope.first;
+        w.kept.end = (u32)w.scope.end;
+        w.kept.count = (u32)w.scope.count;
+        if (room.form == FORM_TOKENS) w.kept.elements = w.kept.count;
+        w.kept.state = state;
+    }
+    __syncthreads();
+    if (plan.shaped && plan.kind != KIND_KL && (state & STATE_HAS_PROCESS)) shape_lists(args, w);
+    return flags;
+}
+
+// Of slices of groups whose sums are known: is all of a set this rollout's?
+OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
+    for (i32 slot = 0; slot < plan.sets; ++slot) {
+        if (!asks_one_rollout(plan, slot)) continue;
+        i64 own = block_own_sums(args, plan, w, slot, load_extremes(group_keys(args, w.kept.group), slot)).n;
+        bool all = own > 0 && own == load_sums(group_words(args, w.kept.group), slot).n;
+        if (all && is_first_thread()) atomicOr(&marks_of(args, w.kept.group).one_rollout, 1u << slot);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_prepare(const __grid_constant__ Args args) {
-    const PlanConstants& plan = plan_of(args);
-    const Batch& batch = args.batch;
-    i64 i = blockIdx.x;
-    check_group_offsets(args);
-    Work w;
-    w.i = i;
-    w.e = extent(args, i);
-    u32 group = group_of(args, i);
-    if (w.e.bad || group == NO_GROUP) return keep_bad_rollout(args, plan, i, w.e);
-    w.kept = Rollout{group, 0, 0, 0, 0, 0, 0, 0};
-    if (plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE && args.layout.positions == 0) {
-        // The group's KL table will lie at the slots of one of its rollouts: which, is not known yet.
-        i64 *columns = list_of<i64>(args.work.columns, w.e), *live = list_of<i64>(args.work.live, w.e);
-        for (i64 t = threadIdx.x; t < w.e.len; t += blockDim.x) columns[t] = live[t] = 0;
-    }
-    if (is_first_thread()) atomicAdd(&marks_of(args, group).rollouts, 1u);
-    if (is_given(batch.absent) && item_flag(batch.absent, i)) {
-        if (!is_first_thread()) return;
-        w.kept.flags = ROLLOUT_ABSENT | ROLLOUT_NO_SCOPE;
-        w.kept.state = STATE_ZEROED | STATE_OUT_OF_STATS;
-        if (is_given(batch.logp_reference) && !plan.kl_by_token) ((f32*)args.work.kl_sums)[i] = 0.0f;
-        rollout_of(args, i) = w.kept;
-        return;
-    }
-    if (is_given(batch.in_stats) && !item_flag(batch.in_stats, i)) w.kept.state |= STATE_OUT_OF_STATS;
-    if (is_given(batch.format_ok) && !item_flag(batch.format_ok, i)) w.kept.flags |= ROLLOUT_FORMAT_VIOLATING;
-    Tally tally = {0, 0, 0, 0, 0};
-    block_prepare(args, plan, w, tally);
-    block_look(args, plan, w, tally);
-    if (!(args.mode & MODE_KNOWN)) {
-        block_batch_extremes(args, plan, w);
-    } else {
-        // Of slices of groups whose sums are known: is all of a set this rollout's?
-        for (i32 slot = 0; slot < plan.sets; ++slot) {
-            if (!asks_one_rollout(plan, slot)) continue;
-            i64 own = block_own_sums(args, plan, w, slot, load_extremes(group_keys(args, group), slot)).n;
-            if (is_first_thread() && own > 0 && own == load_sums(group_words(args, group), slot).n) atomicOr(&marks_of(args, group).one_rollout, 1u << slot);
-        }
-    }
-    add_tally(args, w, tally);
+    SHARED(Room, shared_room, [1]);
+    Room& room = shared_room[0];
+    if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
+    if (!__syncthreads_or(is_first_thread() && open_room(args, blockIdx.x, room))) return;
+    u32 flags = prepare_rollout(args, room);
+    const Work& w = room.work;
+    flags = look_at_rollout(args, w, flags);
+    if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
+    else if (counts_in_batch(plan_of(args), w.kept, flags)) add_batch_extremes(args, w);
     if (!is_first_thread()) return;
-    if (w.kept.end > w.kept.first) atomicMax(&marks_of(args, group).longest, (u64)(w.kept.end - w.kept.first) << 32 | (u32)~(u32)i);
-    rollout_of(args, i) = w.kept;
+    Rollout kept = w.kept;
+    kept.flags = flags;
+    if (kept.end > kept.first) atomicMax(&marks_of(args, kept.group).longest, (u64)(kept.end - kept.first) << 32 | (u32)~(u32)w.i);
+    rollout_of(args, w.i) = kept;
 }
 
 #endif

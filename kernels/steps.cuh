@@ -17,7 +17,7 @@ INLINE StepRange step_numbers(const Args& args, i64 i) {
     return good ? StepRange{from, to, true} : StepRange{0, 0, false};
 }
 // Do the steps lie in order inside the rollout's `len` tokens? The whole block.
-INLINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 len) {
+OUT_OF_LINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 len) {
     const Batch& batch = args.batch;
     bool good = steps.good;
     for (i64 j = steps.from + threadIdx.x; j < steps.to; j += blockDim.x) {

@@ -5,7 +5,9 @@
 #include "batch_stats.cuh"
 
 // Adds q of each token in scope to its position's column and counts the rollout as live there.
-INLINE void add_to_table(const Args& args, const PlanConstants& plan, const Work& w, const Extremes& of) {
+OUT_OF_LINE void add_to_table(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
+    Extremes of = load_extremes(group_keys(args, w.kept.group), 0);
     if (extremes_bad(of)) return;
     KlTable table = kl_table(args, w.kept.group);
     Grid grid = grid_of(plan.slot_bits[0], of.absmax);
@@ -18,12 +20,14 @@ INLINE void add_to_table(const Args& args, const PlanConstants& plan, const Work
     }
 }
 
-INLINE void block_process_sums(const Args& args, const PlanConstants& plan, const Work& w, const i32* keys, i64* words) {
+INLINE void add_process_sums(const Args& args, const PlanConstants& plan, const Work& w) {
+    const i32* keys = group_keys(args, w.kept.group);
+    i64* words = group_words(args, w.kept.group);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
         bool pooled = slot == 1 && pools(plan);
         i32 list = pooled ? 0 : slot;
         if (list >= lists_of(args, plan)) continue;
-        Sums own = block_sums(list_sums(args, plan, w, list, slot, load_extremes(keys, slot)));
+        Sums own = list_sums(args, w, list, slot, load_extremes(keys, slot));
         if (!is_first_thread()) continue;
         add_sums_to(words + 6 * slot, own);
         if (asks_one_rollout(plan, slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
@@ -31,7 +35,10 @@ INLINE void block_process_sums(const Args& args, const PlanConstants& plan, cons
 }
 
 // The per-rollout streams: scalars, one thread a stream.
-INLINE void rollout_sums(const Args& args, const PlanConstants& plan, const Work& w, const i32* keys, i64* words) {
+OUT_OF_LINE void rollout_sums(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
+    const i32* keys = group_keys(args, w.kept.group);
+    i64* words = group_words(args, w.kept.group);
     i32 s = (i32)threadIdx.x;
     if (s >= ROLLOUT_STREAMS) return;
     i32 slot = slot_of_stream(plan, s);
@@ -56,23 +63,28 @@ INLINE void rollout_sums(const Args& args, const PlanConstants& plan, const Work
     }
 }
 
+// The rollout as it was kept; false where it is in no set. The first thread.
+OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
+    w.i = i;
+    w.kept = rollout_of(args, i);
+    if (w.kept.group == NO_GROUP || !counts_in_stats(w.kept)) return false;
+    w.e = extent(args, i);
+    w.scope = kept_scope(args, i, w.e, w.kept);
+    add_to(group_words(args, w.kept.group) + 6 * plan_of(args).slots, 1);
+    return true;
+}
+
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_sums(const __grid_constant__ Args args) {
     const PlanConstants& plan = plan_of(args);
-    Work w;
-    w.i = blockIdx.x;
-    w.kept = rollout_of(args, w.i);
-    if (w.kept.group == NO_GROUP || !counts_in_stats(w.kept)) return;
-    w.e = extent(args, w.i);
-    w.scope = kept_scope(args, w.i, w.e, w.kept);
-    const i32* keys = group_keys(args, w.kept.group);
-    i64* words = group_words(args, w.kept.group);
-    if (is_first_thread()) add_to(words + 6 * plan.slots, 1);
+    SHARED(Work, shared_work, [1]);
+    Work& w = shared_work[0];
+    if (!__syncthreads_or(is_first_thread() && open_work(args, blockIdx.x, w))) return;
     if (w.kept.state & STATE_HAS_PROCESS) {
-        block_process_sums(args, plan, w, keys, words);
-        if (plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE) add_to_table(args, plan, w, load_extremes(keys, 0));
+        add_process_sums(args, plan, w);
+        if (plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE) add_to_table(args, w);
     }
-    rollout_sums(args, plan, w, keys, words);
-    block_batch_sums(args, plan, w);
+    rollout_sums(args, w);
+    if (counts_in_batch(plan, w.kept, w.kept.flags)) add_batch_sums(args, w);
 }
 
 #endif

@@ -15,6 +15,7 @@ pub const FORK: i32 = -302;
 pub const RESOURCE: i32 = -303;
 pub const DRIVER: i32 = -304;
 pub const NOT_YET: i32 = -105;
+pub const COLLECTIVE: i32 = -500;
 
 const CAPACITY: usize = 1024;
 

@@ -155,7 +155,7 @@ fn a_compiler_that_fails_or_is_none_is_said() {
 fn a_c_program_shapes_on_the_device() {
     let Some(_lock) = simulated() else { return };
     let program = common::c_program("cuda-shape", "tests/cuda/shape.c", &[]);
-    let nvrtc = device::compiler().0.into_string().expect("a path");
+    let nvrtc = device::compiler().nvrtc.expect("the stand-in").into_string().expect("a path");
     let said = must(Command::new(program).arg(nvrtc).env("LD_LIBRARY_PATH", cudasim::folder().expect("built")).env("CUDASIM_STRICT", "1"));
     assert!(said.contains("60 tokens, the same bits"), "{said}");
 }

@@ -75,7 +75,7 @@ fn what_is_installed_names_no_prefix() {
     let mut names: Vec<String> = found.iter().map(|path| path.strip_prefix(&folder).expect("below it").display().to_string()).collect();
     names.sort();
     let lib = "opt/somewhere/lib/x86_64-linux-gnu";
-    let mut wanted = vec!["opt/somewhere/include/passrl.h".to_owned(), "opt/somewhere/include/passrl.hpp".to_owned()];
+    let mut wanted = vec!["opt/somewhere/include/passrl.h".to_owned(), "opt/somewhere/include/passrl.hpp".to_owned(), "opt/somewhere/include/passrl_mpi.h".to_owned()];
     wanted.extend(["cmake/passrl/passrl-config-version.cmake", "cmake/passrl/passrl-config.cmake"].map(|name| format!("{lib}/{name}")));
     wanted.extend([String::new(), ".0".into(), format!(".{version}")].map(|end| format!("{lib}/libpassrl.so{end}")));
     wanted.push(format!("{lib}/pkgconfig/passrl.pc"));

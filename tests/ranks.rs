@@ -273,6 +273,8 @@ fn maxima_alone_take_one_reduction() {
         let Some(member) = draw(&case.batch, size, n as u64) else { continue };
         let Ok(whole) = harness::try_run(&case.cfg, &case.batch, &How::default()) else { continue };
         ran += 1;
+        // With `strict` the ranks ask each other for findings before they write, and for nothing more.
+        case.cfg.strict = n % 3 == 0 && whole.status == 0;
         for without_counts in [true, false] {
             let shares = plainly(size, &case.cfg, &case.batch, &How { without_counts, ..How::default() }, &member);
             failures.extend(differs(&case, &whole, &shares, !without_counts));

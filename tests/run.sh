@@ -122,6 +122,10 @@ else
 fi
 command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || skip "cuda: no GPU here; the CUDA backend ran on the simulated driver alone"
 
+printf '\n== left to others\n'
+echo "make frameworks  torch and jax arrays, torch's C++, the plug-ins in verl, TRL, OpenRLHF and others"
+echo "make parity      the presets against the frameworks' own functions (their recorded numbers were met above)"
+echo "make train-demo  a training run in TRL's GRPOTrainer"
 printf '\n== summary, after %d s\n' $((SECONDS - begin))
 for line in ${skips[@]+"${skips[@]}"}; do echo "skipped  $line"; done
 for line in ${failures[@]+"${failures[@]}"}; do echo "FAILED   $line"; done

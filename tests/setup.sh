@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv, `setup.sh frameworks` a .venv-frameworks
-# with torch, `setup.sh cuda` a .venv-cuda with NVRTC (`all`: and nvcc).
+# with torch and ray, `setup.sh nccl` a .venv-nccl with NCCL's wheel (460 MB), `setup.sh cuda` a .venv-cuda with NVRTC (`all`: and nvcc).
 # A package is installed only where it is missing and apt-get can; else one sentence names it with the command that brings it.
 # Exit status 1: something that nothing works without is missing.
 set -uo pipefail
@@ -44,6 +44,7 @@ system() {
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
     command -v g++ >/dev/null || install g++ "the simulated CUDA driver of the tests" || true
     command -v cmake >/dev/null || install cmake "an installed tree is used by it in the tests" || true
+    command -v doxygen >/dev/null || install doxygen "the reference of C and C++ is made by it" || true
     command -v pkg-config >/dev/null || install pkgconf "likewise" || true
     has_libclang || install libclang-dev "bindgen reads the committed header in the ABI tests" || broken=1
     command -v valgrind >/dev/null || install valgrind "the C test programs are run under it" || true
@@ -84,10 +85,13 @@ cuda() {
     fi
 }
 
-frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch; }
+frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch ray; }
+
+# The version whose nccl.h the committed bindings are of. It needs no CUDA to be loaded.
+nccl() { environment .venv-nccl --no-deps nvidia-nccl-cu12==2.32.3; }
 
 case ${1:-} in
-system | python | frameworks) "$1" ;;
+system | python | frameworks | nccl) "$1" ;;
 cuda) cuda "${2:-}" ;;
-*) echo "usage: tests/setup.sh system|python|frameworks|cuda [all]" >&2; exit 2 ;;
+*) echo "usage: tests/setup.sh system|python|frameworks|nccl|cuda [all]" >&2; exit 2 ;;
 esac

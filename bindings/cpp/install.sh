@@ -25,7 +25,7 @@ fill() {
 }
 
 install -d "$root/include" "$lib/cmake/passrl" "$lib/pkgconfig" "$root/share/doc/passrl"
-install -m 644 include/passrl.h include/passrl.hpp "$root/include"
+install -m 644 include/passrl.h include/passrl.hpp include/passrl_mpi.h "$root/include"
 install -m 755 "$library" "$lib/libpassrl.so.$version"
 ln -sf "libpassrl.so.$version" "$lib/libpassrl.so.$soversion"
 ln -sf "libpassrl.so.$soversion" "$lib/libpassrl.so"

@@ -11,7 +11,7 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
 # What a source distribution holds: the package, and beside it the crate, as one tree.
-cp -rL bindings/python/passrl bindings/python/pyproject.toml bindings/python/setup.py bindings/python/README.md LICENSE-MIT LICENSE-APACHE "$stage"
+cp -rL bindings/python/passrl bindings/python/*.py bindings/python/pyproject.toml bindings/python/README.md LICENSE-MIT LICENSE-APACHE "$stage"
 cp docs/third-party-licences.md "$stage/NOTICE-third-party.md"
 mkdir "$stage/crate"
 cp -r Cargo.toml Cargo.lock src kernels include benches "$stage/crate"

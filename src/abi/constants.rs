@@ -249,6 +249,7 @@ const _: () = {
         PASSRL_MAX_STREAMS, config::MAX_STREAMS; PASSRL_MAX_PROCESS, config::MAX_PROCESS; PASSRL_MAX_EXTRA, config::MAX_EXTRA;
         PASSRL_STREAM_OUTCOME, config::OUTCOME; PASSRL_STREAM_FORMAT, config::FORMAT; PASSRL_STREAM_EXTRA, config::EXTRA;
         super::status::PASSRL_ERR_NO_DEVICE, crate::error::NO_DEVICE; super::status::PASSRL_ERR_RESOURCE, crate::error::RESOURCE;
+        super::status::PASSRL_ERR_COLLECTIVE, crate::error::COLLECTIVE;
         super::status::PASSRL_ERR_NOT_YET, crate::error::NOT_YET; super::status::PASSRL_ERR_DEVICE, crate::error::DEVICE;
         super::status::PASSRL_ERR_FORK, crate::error::FORK; super::status::PASSRL_ERR_DRIVER, crate::error::DRIVER; PASSRL_NUMERICS_VERSION, crate::NUMERICS_VERSION;
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod constants;
 pub mod context;
 pub mod dlpack;
+pub mod nccl;
 pub mod partials;
 pub mod plan;
 pub mod primitives;

@@ -56,7 +56,8 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
 /// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
 ///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
-/// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
+/// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
+/// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and the header is not looked at later.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: *mut c_void, bytes: usize) -> passrl_status {
     guard("passrl_partials_init", || {
@@ -108,7 +109,8 @@ pub unsafe extern "C" fn passrl_partials_add(
     })
 }
 
-/// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time.
+/// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time. On CUDA it
+/// waits, and adds on the host: all work on both must be done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_merge(
     plan: *const passrl_plan,

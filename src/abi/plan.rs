@@ -94,7 +94,7 @@ impl passrl_plan {
 /// `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
 /// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
 /// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
-/// (`step_sets = step_group`, `token_baseline`) are refused.
+/// (`step_sets = step_group`, `token_baseline`) are refused. Where configurations differ a second all-reduce finds out in which field, and the sentence names it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_create(
     context: *const passrl_context,
@@ -109,6 +109,10 @@ pub unsafe extern "C" fn passrl_plan_create(
             // SAFETY: a caller's struct by the contract.
             false => Some(unsafe { Comm::read(collective)? }),
         };
+        if let Some(comm) = &comm {
+            // SAFETY: NULL or a live handle by the contract; NULL is refused below, where the others are told.
+            comm.suits(unsafe { context.as_ref() }.is_some_and(|c| c.inner.is_cuda()))?;
+        }
         // A refusal of any of them is told to the other ranks.
         let made = match plan.is_null() {
             true => refuse!(PASSRL_ERR_NULL, "plan is NULL; it must point to a passrl_plan *"),

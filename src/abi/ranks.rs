@@ -48,6 +48,17 @@ impl Comm {
         Ok(Comm { of, calls: AtomicI32::new(0), running: AtomicBool::new(false), refusal: UnsafeCell::new(Vec::new()) })
     }
 
+    /// Does the engine reduce the memory in which plans of this context keep their statistics? Where not, no rank is told: there is no way to.
+    pub fn suits(&self, on_device: bool) -> Result<()> {
+        if super::nccl::is_nccl(&self.of) && !on_device {
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "collective is NCCL's, which reduces device memory, and the context is the CPU's; give a collective of host memory (MPI, gloo, a function of your own)"
+            );
+        }
+        Ok(())
+    }
+
     /// The caller's all-reduce, its status as it is.
     fn call(&self, buffer: *mut c_void, count: usize, dtype: i32, op: i32) -> i32 {
         // SAFETY: `count` elements of this thread's; the function and `user` are the caller's by the contract.

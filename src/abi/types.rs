@@ -394,7 +394,8 @@ pub struct passrl_context_options {
 ///
 /// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
 /// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
-/// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it.
+/// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it. (Where the maxima of
+/// sets say all, the sums follow only if some rank's outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct passrl_collective {

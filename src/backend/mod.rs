@@ -42,6 +42,11 @@ impl Context {
         self.pool.threads()
     }
 
+    /// Do its plans work on device memory?
+    pub fn is_cuda(&self) -> bool {
+        self.device.is_some()
+    }
+
     pub fn simd(&self) -> Simd {
         self.options.simd
     }

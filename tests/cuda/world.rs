@@ -41,9 +41,9 @@ pub fn plan_of(case: &Case, how: &How) -> Plan {
 
 /// A CUDA context with the tests' stand-in for the compiler; `edit` changes its options.
 pub fn context(edit: impl FnOnce(&mut passrl_context_options)) -> Result<*mut c_void, (i32, String)> {
-    let (nvrtc, cache) = device::compiler();
+    let compiler = device::compiler();
     let mut options: passrl_context_options = library().initial();
-    (options.backend, options.kernels, options.nvrtc, options.cache_dir) = (PASSRL_CUDA, PASSRL_KERNELS_NVRTC, nvrtc.as_ptr(), cache.as_ptr());
+    compiler.choose(&mut options);
     edit(&mut options);
     let make: unsafe extern "C" fn(*const passrl_context_options, *mut *mut c_void) -> i32 = library().get("passrl_context_create");
     let mut context = null_mut();

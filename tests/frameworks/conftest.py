@@ -90,3 +90,22 @@ def make(sizes: tuple[int, ...] = (4, 3, 4, 1), seed: int = 0, mixed: bool = Tru
 @pytest.fixture
 def rollouts() -> Rollouts:
     return make()
+
+
+def standin(name: str, file: str) -> Any:
+    """Loads standins/FILE as module `name`, its packages made where they are not there."""
+    import importlib.util
+    import types
+
+    parts = name.split(".")
+    for i in range(1, len(parts)):
+        parent = ".".join(parts[:i])
+        if parent not in sys.modules:
+            sys.modules[parent] = types.ModuleType(parent)
+            sys.modules[parent].__path__ = []  # type: ignore[attr-defined]
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "standins" / file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

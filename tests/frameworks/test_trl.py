@@ -43,6 +43,10 @@ def digits(prompts: Any, completions: Any, completion_ids: Any, **_: Any) -> lis
     return [float(sum(text.isdigit() for text in texts(ids)) % 2) for ids in completion_ids]
 
 
+def tidy(prompts: Any, completions: Any, completion_ids: Any, **_: Any) -> list[float]:
+    return digits(prompts, completions, completion_ids)
+
+
 def partly(prompts: Any, completions: Any, completion_ids: Any, **_: Any) -> list[float | None]:
     """A reward that does not apply to every completion."""
     return [None if len(ids) % 3 == 0 else float(ids[0] % 5) for ids in completion_ids]
@@ -132,6 +136,15 @@ def test_trls_own_advantages_by_our_name(preset: str, settings: Any, rewards: An
     wanted = made.trl_advantages[:, None].expand(inside.shape)
     assert wanted.abs().max() > 0.1
     torch.testing.assert_close(output["advantages"][inside], wanted[inside], rtol=0, atol=2e-5)
+
+
+def test_the_guides_block_makes_a_trainer(tmp_path: Path) -> None:
+    block = (ROOT / "docs/plugins.md").read_text("utf-8").split("## TRL")[1].split("```python\n")[1].split("```")[0]
+    config = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], num_generations=4, per_device_train_batch_size=8)
+    names: dict[str, Any] = {"model": policy.model(width=32, layers=1), "tokenizer": policy.tokenizer(), "config": config, "dataset": Dataset.from_list([{"prompt": "2+3\n"}]),
+                             "correct": short, "tidy": tidy, "steps": steps}
+    exec(compile(block, "docs/plugins.md", "exec"), names)
+    assert names["trainer"].shape_config == passrl.Config("pass", k=0.7)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def proto(rollouts: Rollouts, records: list[Any] | None = None, rewards: Any = N
     found = {"token_level_rewards": torch.tensor(rollouts.terminal() if rewards is None else rewards), "response_mask": torch.tensor(rollouts.pad(rollouts.masks, np.int64))}
     others: dict[str, Any] = {"uid": np.array(rollouts.groups, dtype=object)}
     if records is not None:
-        others["process"] = np.empty(len(records), dtype=object)
-        others["process"][:] = records
+        # As verl's agent loop makes columns of what compute_score returns.
+        others["process"] = np.array(records)
     return DataProto.from_dict(tensors=found | {key: torch.tensor(value) for key, value in tensors.items()}, non_tensors=others)
 
 

@@ -2,7 +2,7 @@
 use super::arrays::Arena;
 use super::{How, Outputs, Placed, Plan, library};
 use libloading::Library as So;
-use passrl::abi::constants::PASSRL_CUDA;
+use passrl::abi::constants::{PASSRL_CUDA, PASSRL_KERNELS_ANY, PASSRL_KERNELS_NVRTC};
 use passrl::abi::types::*;
 use std::ffi::{CString, c_int, c_uint, c_void};
 use std::path::Path;
@@ -101,7 +101,12 @@ impl Driver {
 
 /// A stand-in for NVRTC (tests/cuda/nvrtc.c), compiled once a test crate, and "no cache": the simulated driver runs the kernels' sources compiled for the
 /// host, so that nothing needs compiling here. (NVRTC itself: tests/cuda_build.rs.)
-pub fn compiler() -> (CString, CString) {
+pub fn compiler() -> Compiler {
+    if std::env::var_os("PASSRL_GPU").is_some() {
+        // On a real device (tests/gpu/check) kernels come as a user's do.
+        let given = std::env::var_os("PASSRL_NVRTC").filter(|path| !path.is_empty());
+        return Compiler { nvrtc: given.map(|path| CString::new(path.as_encoded_bytes()).expect("a path")), cache: None, kernels: PASSRL_KERNELS_ANY };
+    }
     static BUILT: OnceLock<CString> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nvrtc-{}", std::process::id()));
@@ -112,7 +117,22 @@ pub fn compiler() -> (CString, CString) {
         assert!(done.is_ok_and(|status| status.success()), "cc does not compile {source}");
         CString::new(library.as_os_str().as_encoded_bytes()).expect("a path")
     });
-    (built.clone(), CString::default())
+    Compiler { nvrtc: Some(built.clone()), cache: Some(CString::default()), kernels: PASSRL_KERNELS_NVRTC }
+}
+
+/// Where a test's context has its kernels from.
+pub struct Compiler {
+    pub nvrtc: Option<CString>,
+    cache: Option<CString>,
+    kernels: i32,
+}
+
+impl Compiler {
+    /// The options point into it.
+    pub fn choose(&self, options: &mut passrl_context_options) {
+        let at = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+        (options.backend, options.kernels, options.nvrtc, options.cache_dir) = (PASSRL_CUDA, self.kernels, at(&self.nvrtc), at(&self.cache));
+    }
 }
 
 /// Device memory, freed with it.

@@ -80,10 +80,9 @@ impl Library {
     pub fn plan_over(&'static self, config: &passrl_config, limits: &passrl_limits, how: &How, over: *const passrl_collective) -> Result<Plan, (Status, String)> {
         let mut options: passrl_context_options = self.initial();
         (options.threads, options.simd, options.small_call_bytes) = (how.threads, how.simd, how.small_call_bytes);
-        let paths = how.cuda.then(super::device::compiler);
-        if let Some((nvrtc, cache)) = &paths {
-            (options.backend, options.kernels) = (passrl::abi::constants::PASSRL_CUDA, passrl::abi::constants::PASSRL_KERNELS_NVRTC);
-            (options.nvrtc, options.cache_dir) = (nvrtc.as_ptr(), cache.as_ptr());
+        let compiler = how.cuda.then(super::device::compiler);
+        if let Some(compiler) = &compiler {
+            compiler.choose(&mut options);
         }
         let make: unsafe extern "C" fn(*const passrl_context_options, *mut *mut c_void) -> Status = self.get("passrl_context_create");
         type Create = unsafe extern "C" fn(*const c_void, *const passrl_config, *const passrl_limits, *const passrl_collective, *mut *mut c_void) -> Status;

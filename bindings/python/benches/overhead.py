@@ -90,7 +90,7 @@ def measure(rollouts: int, tokens: int, folder: str, calls: int) -> None:
     if loop is not None:
         address = ctypes.cast(function, ctypes.c_void_p)
         structs = ctypes.addressof(bound.batch.struct), ctypes.addressof(bound.sinks.struct)
-        raw = (address, plan.handle, *structs, *bound.workspace_arguments, None)
+        raw = (address, plan.handle, *structs, arguments[3], plan.workspace_bytes, None)
         ways["C loop"] = lambda: float(loop(*raw, calls))
     ways["ctypes alone"] = lambda: nanoseconds(lambda: function(*arguments), calls)
     ways["bound Plan call"] = lambda: nanoseconds(bound, calls)

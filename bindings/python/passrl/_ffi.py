@@ -245,6 +245,11 @@ def bare(name: str) -> Any:
     return found
 
 
+def word(number: int) -> Any:
+    """A size as an argument of `bare` functions: as an address, which ctypes passes on without making anything (`c_size_t` costs it an object a call)."""
+    return byref(c_char.from_address(number))
+
+
 def last_error() -> str:
     """The sentence of this thread's last call that did not return 0."""
     return str(_functions["last_error"]().decode())

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,6 +93,11 @@ def _filled(data: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: 
     wide = shape if len(shape) == 2 else (shape[0], 1)
     steps = strides if len(strides) == 2 else (strides[0], 1)
     return _ffi.View(data, wide, steps, len(shape), dtype, *device)
+
+
+def line(data: int, shape: tuple[int, ...], dtype: int) -> _ffi.View:
+    """View of compact memory of the host."""
+    return _filled(data, shape, (shape[1], 1) if len(shape) == 2 else (1,), dtype, (_ffi.CPU, 0))
 
 
 def _elements(name: str, strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -278,6 +285,13 @@ class Maker:
             kind = numpy_dtype(dtype)
             return aligned(math.prod(shape) * kind.itemsize).view(kind).reshape(shape)
         return np.empty(shape, dtype=numpy_dtype(dtype))
+
+    def maker(self, dtype: int) -> Callable[[tuple[int, ...]], Any]:
+        """`empty` for one type, without its choices."""
+        if self.framework == "torch":
+            torch = sys.modules["torch"]
+            return functools.partial(torch.empty, dtype=getattr(torch, _NAMES[dtype]), device=self._device)
+        return functools.partial(np.empty, dtype=numpy_dtype(dtype))
 
     def wrap(self, memory: Any) -> Any:
         """An output as the caller's framework has it. jax has no f64 and i64 unless `jax_enable_x64` is set: it rounds them to 32 bits."""

@@ -91,7 +91,7 @@ class Arguments:
 ARGUMENTS: tuple[str, ...] = tuple(field.name for field in fields(Arguments))
 
 # Argument, type of a list given for it. Token-shaped, then per rollout.
-_TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
+TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
            "logp_behavior": "float64", "sum_pi_squared": "float64", "token_ratio": "float64",
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
 _ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
@@ -221,7 +221,7 @@ class Batch:
             self.struct.signal[index] = self._view(one)
         self.num_signals = len(signals)
         self._token_arrays.extend(signals)
-        for name, listed in _TOKENS.items():
+        for name, listed in TOKENS.items():
             found = self._put(name, getattr(a, name), listed)
             if found is not None:
                 self._token_arrays.append(found)

@@ -56,11 +56,15 @@ class Collective:
         raised, self.raised = self.raised, None
         return raised
 
+    def reduce(self, data: NDArray[Any], op: str) -> None:
+        """One all-reduce, in place; what the function raises becomes the cause of a `CollectiveError`."""
+        try:
+            self._all_reduce(data, op)
+        except BaseException as fault:
+            raise error(ERR_COLLECTIVE, f"passrl: all_reduce failed on rank {self.rank} of {self.size}: {fault}") from fault
+
     def most(self, words: list[int]) -> list[int]:
         """The maximum of each word over all ranks."""
         data = np.array(words, dtype=np.int64)
-        try:
-            self._all_reduce(data, "max")
-        except BaseException as fault:
-            raise error(ERR_COLLECTIVE, f"passrl: all_reduce failed on rank {self.rank} of {self.size}: {fault}") from fault
+        self.reduce(data, "max")
         return [int(x) for x in data]

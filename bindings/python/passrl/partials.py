@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from . import _ffi, arrays
 from .batch import Batch
-from .errors import ERR_WORKSPACE, refuse
+from .collective import Collective
+from .errors import ERR_COLLECTIVE, ERR_WORKSPACE, refuse
 from .plan import Call, Plan, arguments_of, stream_pointer
 from .results import Shaped
 
@@ -34,7 +35,7 @@ class Partials:
         shaped = [partials.apply(**micro) for micro in micro_batches]
 
     Batches are given as to `Plan.run`. `merge` adds a buffer of the same phases (another process's); `save`, `load`, `to_bytes` and
-    `from_bytes` keep it: it begins with the plan's fingerprint and another plan's is refused.
+    `from_bytes` keep it (`reduce` makes it that of all ranks, after each phase): it begins with the plan's fingerprint and another plan's is refused.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -63,6 +64,17 @@ class Partials:
     def merge(self, other: Partials) -> None:
         """Adds another buffer, after the same phases, to this one."""
         _ffi.call("partials_merge", self.plan.handle, arrays.address(self.buffer), self.buffer.nbytes, arrays.address(other.buffer), other.buffer.nbytes)
+
+    def reduce(self, phase: int, comm: Collective) -> None:
+        """Makes the buffer that of all ranks after a phase: micro-batches within ranks. Every rank calls it after its last `add` of the phase, one
+        without micro-batches too; the plan is one without a `comm`, of the same configuration and limits on every rank."""
+        if phase == 0:
+            mine = int(self.buffer[8:16].view(np.int64)[0])
+            most, other = comm.most([mine, ~mine])
+            if most != ~other:
+                refuse(ERR_COLLECTIVE, "passrl: ranks have partials of different plans; configuration and limits must be the same on all")
+        for section in self.sections(phase):
+            comm.reduce(section.data, section.op)
 
     def apply(self, *, out: Any = None, dtype: Any = None, returns: Any = None, want: Any = None, stream: Any = None, **batch: Any) -> Shaped:
         """Shapes a slice of the batch from the complete statistics; arguments and result as `Plan.run`."""

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from ctypes import byref
 from typing import Any, NoReturn
 
+import numpy as np
+
 from . import _ffi, arrays
-from .arrays import Array, Maker
+from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
 from .config import Config
 from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
-from .results import Report, Shaped
+from .results import Shaped, Small
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
 _BACKENDS = {"cpu": _ffi.CPU, "cuda": _ffi.CUDA}
@@ -206,67 +208,55 @@ class Plan:
 
 
 class Sinks:
-    """Outputs of a run: the ABI's struct and the memory behind it."""
+    """Outputs of a run: the ABI's struct, its views by name, and the memory behind them."""
 
     def __init__(self, batch: Batch, groups: int, config: Config, dtype: Any, returns: Any, want: Any) -> None:
         self.struct = _ffi.made(_ffi.Outputs, "outputs")
+        self.views: dict[str, Any] = {}
         self.keep: list[Any] = []
         self.native: dict[str, Any] = {}
-        # The caller's own memory, handed back as it is.
-        self.given: set[str] = set()
-        self.host: dict[str, Any] = {}
-        self.report = Report()
-        self.struct.report = ctypes.pointer(self.report._struct)
         wanted = WANTED if want is None else frozenset([want] if isinstance(want, str) else want)
         if wanted - WANTED:
             refuse(ERR_VALUE, f"passrl: want has {', '.join(sorted(wanted - WANTED))}; it knows {', '.join(sorted(WANTED))}")
-        maker, tokens, rollouts = batch.maker, batch.token_shape, batch.rollouts
+        maker, tokens = batch.maker, batch.token_shape
+        # The caller's own memory, handed back as it is.
+        given = set()
         if batch.out is not None:
             if dtype is not None and arrays.dtype_number(dtype) != batch.out.dtype:
                 refuse(ERR_VALUE, f"passrl: dtype is {dtype} and out has another; leave dtype out")
             self._put("advantages", batch.out)
-            self.given.add("advantages")
+            given.add("advantages")
         else:
-            self._make("advantages", maker, tokens, _ffi.F32 if dtype is None else arrays.dtype_number(dtype))
+            self._put("advantages", arrays.array(maker.empty(tokens, _ffi.F32 if dtype is None else arrays.dtype_number(dtype)), "advantages"))
         if returns is None:
             returns = config.credit == "gae"
         if returns is True:
-            self._make("returns", maker, tokens, self.native_dtype)
+            self._put("returns", arrays.array(maker.empty(tokens, self.views["advantages"].dtype), "returns"))
         elif returns is not False:
             self._put("returns", arrays.output(returns, "returns"))
-            self.given.add("returns")
-        plain = Maker(None)
-        if "path_scores" in wanted:
-            self._small("path_scores", plain, (rollouts,), _ffi.F64)
-        if wanted & {"num_chunks", "chunks"}:
-            self._small("num_chunks", plain, (rollouts,), _ffi.I64)
+            given.add("returns")
+        self.given = frozenset(given)
+        self.chunks: Any = None
         if "chunks" in wanted:
-            self._small("chunk_ends", plain, tokens, _ffi.I32)
-            self._small("chunk_values", plain, tokens, _ffi.F32)
-        table = (groups, _ffi.MAX_STREAMS)
-        if "stats" in wanted:
-            self._small("stats_count", plain, table, _ffi.I64)
-            for name in ("stats_mean", "stats_std", "stats_absmax"):
-                self._small(name, plain, table, _ffi.F64)
-        if "flags" in wanted:
-            self._small("group_flags", plain, table, _ffi.I32)
-            self._small("rollout_flags", plain, (rollouts,), _ffi.I32)
+            # Ends and values in one piece.
+            self.chunks = np.empty((2, *tokens), dtype=np.int32)
+            begin = arrays.address(self.chunks)
+            self._point("chunk_ends", arrays.line(begin, tokens, _ffi.I32))
+            self._point("chunk_values", arrays.line(begin + self.chunks.nbytes // 2, tokens, _ffi.F32))
+        self.small = Small.new(batch.rollouts, groups, wanted)
+        begin = arrays.address(self.small.memory)
+        for name, (offset, shape, number) in self.small.places.items():
+            self._point(name, arrays.line(begin + offset, shape, number))
+        self.struct.report = ctypes.pointer(self.small.report_struct())
+
+    def _point(self, name: str, view: Any) -> None:
+        self.views[name] = view
+        setattr(self.struct, name, ctypes.pointer(view))
 
     def _put(self, name: str, array: Array) -> None:
-        pointer = ctypes.pointer(array.view)
-        self.keep.append((array, pointer))
-        setattr(self.struct, name, pointer)
+        self.keep.append(array)
         self.native[name] = array.source
-        if name == "advantages":
-            self.native_dtype = array.dtype
-
-    def _make(self, name: str, maker: Maker, shape: tuple[int, ...], dtype: int) -> None:
-        self._put(name, arrays.array(maker.empty(shape, dtype), name))
-
-    def _small(self, name: str, maker: Maker, shape: tuple[int, ...], dtype: int) -> None:
-        memory = maker.empty(shape, dtype)
-        self._put(name, arrays.array(memory, name))
-        self.host[name] = memory
+        self._point(name, array.view)
 
 
 def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p) -> None:
@@ -285,20 +275,22 @@ class Call:
         # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace()
         # ctypes objects, made once: a call converts nothing.
-        self.workspace_arguments = ctypes.c_void_p(arrays.address(self._workspace)), ctypes.c_size_t(plan.workspace_bytes)
-        _finally(self, _give_back, plan, self._workspace, self.workspace_arguments[0])
-        tail = *self.workspace_arguments, ctypes.c_void_p(stream_pointer(stream))
+        address, pointer = ctypes.c_void_p(arrays.address(self._workspace)), stream_pointer(stream)
+        _finally(self, _give_back, plan, self._workspace, address)
+        tail = address, _ffi.word(plan.workspace_bytes), None if pointer is None else ctypes.c_void_p(pointer)
         structs = byref(batch.struct), byref(self.sinks.struct)
         if buffer is None:
             self._function = _ffi.bare("plan_run")
             self._arguments: tuple[Any, ...] = (plan.handle, *structs, *tail)
         else:
             self._function = _ffi.bare("plan_apply")
-            kept = ctypes.c_void_p(arrays.address(buffer)), ctypes.c_size_t(buffer.nbytes)
+            kept = ctypes.c_void_p(arrays.address(buffer)), _ffi.word(buffer.nbytes)
             self._arguments = (plan.handle, structs[0], *kept, structs[1], *tail)
             self._buffer = buffer
-        self.shaped = Shaped(
-            0, self.sinks.native, self.sinks.given, self.sinks.host, self.sinks.report, batch.token_offsets, batch.stream_names, batch.group_keys, batch.maker)
+        # Neither holds the batch, whose arrays a kept result would keep alive.
+        offsets, keys, sinks = batch.token_offsets, batch.group_keys, self.sinks
+        self.shaped = Shaped(0, sinks.native, sinks.given, sinks.small, sinks.chunks, lambda: offsets, batch.stream_names,
+                             None if keys is None else lambda: keys, batch.maker)
 
     def once(self) -> Shaped:
         """Runs a call that is not kept: nothing overwrites its result."""
@@ -311,5 +303,6 @@ class Call:
         if status < 0:
             self.plan.fail(status)
         shaped = self.shaped
-        shaped.status, shaped._csr = status, None
+        shaped.status = status
+        shaped._csr = None
         return shaped

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntFlag
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi
-from .arrays import Maker
+from .arrays import Maker, aligned, numpy_dtype
 from .config import STREAM_NAMES
 
 
@@ -113,6 +115,58 @@ def _report(raw: bytes) -> Report:
     return Report(_ffi.Report.from_buffer_copy(raw))
 
 
+_REPORT_BYTES = -(-ctypes.sizeof(_ffi.Report) // 64) * 64
+
+
+@functools.lru_cache(64)
+def _layout(rollouts: int, groups: int, wanted: frozenset[str]) -> tuple[dict[str, tuple[int, tuple[int, ...], int]], int]:
+    table = (groups, _ffi.MAX_STREAMS)
+    parts: list[tuple[str, tuple[int, ...], int]] = []
+    if "path_scores" in wanted:
+        parts.append(("path_scores", (rollouts,), _ffi.F64))
+    if wanted & {"num_chunks", "chunks"}:
+        parts.append(("num_chunks", (rollouts,), _ffi.I64))
+    if "stats" in wanted:
+        parts.append(("stats_count", table, _ffi.I64))
+        parts += [(name, table, _ffi.F64) for name in ("stats_mean", "stats_std", "stats_absmax")]
+    if "flags" in wanted:
+        parts += [("group_flags", table, _ffi.I32), ("rollout_flags", (rollouts,), _ffi.I32)]
+    places, end = {}, _REPORT_BYTES
+    for name, shape, dtype in parts:
+        places[name] = end, shape, dtype
+        end += -(-math.prod(shape) * numpy_dtype(dtype).itemsize // 64) * 64
+    return places, end
+
+
+class Small:
+    """The outputs that have a value a rollout or a group, and the report: one block of memory, of which arrays are views."""
+
+    __slots__ = ("memory", "places")
+
+    def __init__(self, memory: NDArray[np.uint8], places: dict[str, tuple[int, tuple[int, ...], int]]) -> None:
+        self.memory, self.places = memory, places
+
+    @classmethod
+    def new(cls, rollouts: int, groups: int, wanted: frozenset[str]) -> Small:
+        """Room for what is wanted; the report is filled with its size."""
+        places, size = _layout(rollouts, groups, wanted)
+        made = cls(aligned(size), places)
+        _ffi.call("report_init", ctypes.byref(made.report_struct()), ctypes.sizeof(_ffi.Report))
+        return made
+
+    def copy(self) -> Small:
+        """The same in memory of its own."""
+        return Small(self.memory.copy(), self.places)
+
+    def report_struct(self) -> Any:
+        return _ffi.Report.from_buffer(self.memory.data)
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        """An output's array; None where it was not wanted."""
+        place = self.places.get(name)
+        return None if place is None else np.ndarray(place[1], numpy_dtype(place[2]), self.memory, place[0])
+
+
 def column_names(streams: list[str]) -> list[str]:
     """Names of the 16 rows of the stream table, further streams by the caller's names."""
     names = list(STREAM_NAMES)
@@ -140,15 +194,20 @@ class StreamStats(NamedTuple):
 class Stats(Mapping[str, StreamStats]):
     """Statistics by stream: process_0 ..., outcome, format and the caller's own names. Iterates over the streams that were given."""
 
-    def __init__(self, memory: dict[str, NDArray[Any]], names: Mapping[str, int], maker: Maker) -> None:
-        self._memory, self._names, self._maker = memory, names, maker
+    def __init__(self, small: Small, names: Mapping[str, int], maker: Maker) -> None:
+        self._small, self._names, self._maker = small, names, maker
+
+    def _table(self, part: str) -> NDArray[Any]:
+        found = self._small.get("stats_" + part)
+        assert found is not None
+        return found
 
     def __getitem__(self, name: str) -> StreamStats:
         column = self._names[name]
-        return StreamStats(*(self._maker.native(self._memory["stats_" + part][:, column]) for part in StreamStats._fields))
+        return StreamStats(*(self._maker.native(self._table(part)[:, column]) for part in StreamStats._fields))
 
     def __iter__(self) -> Iterator[str]:
-        given: NDArray[np.bool_] = np.any(self._memory["stats_count"] != 0, axis=0)
+        given: NDArray[np.bool_] = np.any(self._table("count") != 0, axis=0)
         return (name for name, column in self._names.items() if given[column])
 
     def __len__(self) -> int:
@@ -163,16 +222,31 @@ class Shaped:
     what and which first. Results of a bound call share memory that the next call overwrites; those of `shape` are the caller's.
     """
 
+    __slots__ = ("status", "_native", "_given", "_outputs", "_chunk_memory", "_offsets", "_streams", "_keys", "_maker", "_report", "_csr", "_bound", "__weakref__")
+
     def __init__(
-        self, status: int, native: dict[str, Any], given: set[str], host: dict[str, NDArray[Any]], report: Report,
-        token_offsets: NDArray[np.int64], stream_names: list[str], group_keys: list[Any] | None, maker: Maker,
+        self, status: int, native: dict[str, Any], given: frozenset[str], small: Small, chunks: NDArray[np.int32] | None,
+        offsets: Callable[[], NDArray[np.int64]], streams: list[str], keys: Callable[[], list[Any]] | None, maker: Maker, bound: Any = None,
     ) -> None:
         self.status = status
-        self._native, self._given, self._host, self._maker = native, given, host, maker
-        self._token_offsets, self._streams = token_offsets, stream_names
-        self.report = report
-        self.group_keys = group_keys
+        self._native, self._given, self._outputs, self._chunk_memory = native, given, small, chunks
+        self._offsets, self._streams, self._keys, self._maker = offsets, streams, keys, maker
+        self._report: Report | None = None
         self._csr: tuple[Any, Any, Any] | None = None
+        # The call that made this, for `passrl.shape` to learn from; nobody else has use of it.
+        self._bound = bound
+
+    @property
+    def report(self) -> Report:
+        """Counts and sums of the run."""
+        if self._report is None:
+            self._report = Report(self._outputs.report_struct())
+        return self._report
+
+    @property
+    def group_keys(self) -> list[Any] | None:
+        """Keys of the groups in order of their numbers; None where the caller's groups were numbers already."""
+        return None if self._keys is None else self._keys()
 
     def _get(self, name: str) -> Any:
         found = self._native.get(name)
@@ -209,7 +283,7 @@ class Shaped:
         return self._small("rollout_flags")
 
     def _small(self, name: str) -> Any:
-        found = self._host.get(name)
+        found = self._outputs.get(name)
         return None if found is None else self._maker.native(found)
 
     @property
@@ -220,15 +294,16 @@ class Shaped:
     @property
     def stats(self) -> Stats | None:
         """Statistics by stream name."""
-        if "stats_count" not in self._host:
+        if "stats_count" not in self._outputs.places:
             return None
-        return Stats(self._host, {name: column for column, name in enumerate(self.stream_names)}, self._maker)
+        return Stats(self._outputs, {name: column for column, name in enumerate(self.stream_names)}, self._maker)
 
     def _chunks(self) -> tuple[Any, Any, Any]:
         if self._csr is None:
-            if "chunk_ends" not in self._host:
+            counts = self._outputs.get("num_chunks")
+            if self._chunk_memory is None or counts is None:
                 return None, None, None
-            offsets, ends, values = csr(self._host["num_chunks"], self._token_offsets, self._host["chunk_ends"], self._host["chunk_values"])
+            offsets, ends, values = csr(counts, self._offsets(), self._chunk_memory[0], self._chunk_memory[1].view(np.float32))
             native = self._maker.native
             self._csr = native(offsets), native(ends), native(values)
         return self._csr

@@ -13,6 +13,7 @@ from .collective import Collective
 from .config import Config, unknown_argument
 from .errors import ERR_COLLECTIVE, ERR_CONFLICT, ERR_VALUE, UnknownNameError, refuse
 from .plan import Call, Plan
+from .ready import remembered
 from .results import Shaped
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
@@ -162,6 +163,7 @@ def _shape_over(
     return call.once()
 
 
+@remembered
 def shape(
     preset: str | Config = "pass",
     *,
@@ -259,4 +261,7 @@ def shape(
     batch = Batch(a, out=out, dense=True)
     fitted(config, batch, a)
     plan = _plan(config, batch, backend, threads)
-    return Call(plan, batch, dtype, returns, None, stream).once()
+    call = Call(plan, batch, dtype, returns, None, stream)
+    shaped = call.once()
+    shaped._bound = call
+    return shaped

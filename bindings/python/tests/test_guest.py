@@ -116,6 +116,7 @@ context = weakref.ref(plan._context)
 plan._context = None
 sys.modules["passrl.plan"]._contexts.clear()
 sys.modules["passrl.shape"]._plans.clear()
+sys.modules["passrl.ready"]._forms.clear()
 gc.collect()
 assert context() is None and threads_here() == 4
 assert np.array_equal(plan.run(**b).advantages, want)

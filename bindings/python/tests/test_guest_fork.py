@@ -37,10 +37,11 @@ for round in range(4):
 
 
 def test_fork_while_another_thread_makes_a_context() -> None:
-    """Deterministic: the other thread stands still inside `context` and inside the table of plans, where locks would be held."""
+    """Deterministic: the other thread stands still inside `context`, inside the table of plans and inside a call of a
+    known form, where locks would be held."""
     program("""
 b = batch()
-module, table = sys.modules["passrl.plan"], sys.modules["passrl.shape"]
+module, table, ready = sys.modules["passrl.plan"], sys.modules["passrl.shape"], sys.modules["passrl.ready"]
 inside, go_on = threading.Event(), threading.Event()
 main = os.getpid()
 
@@ -59,11 +60,20 @@ class SlowTable(type(table._plans)):
         stand_still()
         return super().setdefault(key, value)
 
-for what in ("context", "table"):
+class SlowForm(ready.Form):
+    def run(self, found):
+        stand_still()
+        return super().run(found)
+
+for what in ("context", "table", "form"):
+    ready._forms.clear()
     if what == "context":
         module.Context = Slow
-    else:
+    elif what == "table":
         module.Context, table._plans = Slow.__mro__[1], SlowTable()
+    else:
+        table._plans, ready.Form = SlowTable.__mro__[1](), SlowForm
+        passrl.shape(**b, threads=3, k=0.25)
     inside.clear(); go_on.clear()
     other = threading.Thread(target=lambda: passrl.shape(**b, threads=3, k=0.25), daemon=True)
     other.start()

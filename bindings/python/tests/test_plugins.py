@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,34 @@ def test_configurations_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_package_imports_numpy_alone() -> None:
     program = "import sys, passrl, passrl.plugins.records, passrl.plugins.settings; print([m for m in ('torch', 'verl', 'trl', 'jax') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_findings_are_told() -> None:
+    from passrl.plugins import lists
+
+    rows = [{"step_end": [9], "step_score": [1]}, {"step_end": [2], "step_score": [0]}]
+    with pytest.warns(passrl.FindingWarning, match="rollout 0"):
+        found, _ = lists.shaped(passrl.Config(), rows, [1, 0], [[1, 1], [1, 1]], ["a", "b"])
+    assert [row.tolist() for row in found] == [[0, 0], [0, 0]]
+
+
+def test_token_offsets_of_character_offsets() -> None:
+    texts = ["Step", " one", "\n", "Step two", ".", ""]
+    assert records.token_ends(texts, [9, 17, 18]) == [3, 4, 6]
+    # A token across the offset is the earlier step's.
+    assert records.token_ends(texts, [6, 18]) == [2, 6]
+    assert records.token_ends([], [0]) == [0]
+    with pytest.raises(passrl.ArgumentError, match="offset 19 in a text of 18 characters"):
+        records.token_ends(texts, [19])
+
+
+def test_the_guides_record_block_runs() -> None:
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "plugins.md").read_text("utf-8")
+    exec(compile(guide.split("```python\n")[1].split("```")[0], "docs/plugins.md", "exec"), {})
+
+
+def test_the_guide_names_every_plug_in() -> None:
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "plugins.md").read_text("utf-8")
+    shared = {"__init__", "records", "settings", "lists", "spans", "imports", "verl"}
+    for file in (Path(passrl.__file__).parent / "plugins").glob("*.py"):
+        assert file.stem in shared or f"passrl.plugins.{file.stem}" in guide or file.stem == "deepspeed_chat", file.stem

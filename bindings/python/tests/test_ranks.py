@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from typing import Any
 
@@ -210,8 +211,36 @@ def test_maxima_alone_take_one_reduction() -> None:
         assert np.array_equal(found[rank], np.concatenate([whole[begins[i]:begins[i + 1]] for i in rows_of(rank)]))
 
 
-def _process(rank: int, pipes: Any, result: Any) -> None:
+def test_micro_batches_within_ranks_have_the_bits_of_one_call() -> None:
+    wire = InMemory()
+
+    def work(rank: int) -> Any:
+        comm, plan = passrl.Collective(wire.of(rank), rank, RANKS), passrl.Plan("pass", **LIMITS)
+        partials = passrl.Partials(plan)
+        micro = [rows_of(rank)[:1], rows_of(rank)[1:]] if rows_of(rank) else []
+        for phase in range(partials.phases):
+            for rows in micro:
+                partials.add(phase, **share(rows))
+            partials.reduce(phase, comm)
+        return np.concatenate([np.asarray(partials.apply(**share(rows)).advantages) for rows in micro] or [np.zeros(0)])
+
+    same(on_threads(work))
+
+    def apart(rank: int) -> Any:
+        passrl.Partials(passrl.Plan("pass", k=rank / 4, **LIMITS)).reduce(0, passrl.Collective(wire.of(rank), rank, RANKS))
+
+    for fault in on_threads(apart):
+        assert isinstance(fault, passrl.CollectiveError) and "partials of different plans" in str(fault)
+
+
+def _process(rank: int, pipes: Any, result: Any, dies: bool) -> None:
+    calls = 0
+
     def all_reduce(data: np.ndarray, op: str) -> None:
+        nonlocal calls
+        calls += 1
+        if dies and rank == 1 and calls == 3:
+            os._exit(9)
         if rank == 0:
             parts = [data.copy()] + [pipe.recv() for pipe in pipes]
             data[:] = {"sum": np.sum, "max": np.max}[op](np.stack(parts), axis=0)
@@ -222,18 +251,48 @@ def _process(rank: int, pipes: Any, result: Any) -> None:
             data[:] = pipes.recv()
 
     plan = passrl.Plan("pass", comm=passrl.Collective(all_reduce, rank, RANKS), **LIMITS)
-    result.send(np.asarray(plan.run(**share(rows_of(rank))).advantages))
+    out = np.full(int(LENS[rows_of(rank)].sum()), 7, np.float32)
+    try:
+        result.send(np.asarray(plan.run(out=out, **share(rows_of(rank))).advantages))
+    except passrl.CollectiveError as fault:
+        result.send((str(fault), type(fault.__cause__).__name__, bool((out == 7).all())))
 
 
-def test_processes_over_pipes_get_the_bits_of_one_call() -> None:
+def over_pipes(dies: bool) -> list[Any]:
     context = multiprocessing.get_context("spawn")
     ends = [context.Pipe() for _ in range(1, RANKS)]
     results = [context.Pipe(duplex=False) for _ in range(RANKS)]
     mine: list[Any] = [[a for a, _ in ends]] + [b for _, b in ends]
-    processes = [context.Process(target=_process, args=(rank, mine[rank], results[rank][1])) for rank in range(RANKS)]
+    processes = [context.Process(target=_process, args=(rank, mine[rank], results[rank][1], dies)) for rank in range(RANKS)]
     for process in processes:
         process.start()
-    found = [receiver.recv() if receiver.poll(60) else None for receiver, _ in results]
+    # The ends that the children have are theirs alone: a dead one's close.
+    for _, end in ends:
+        end.close()
+    for end in mine[0]:
+        end.close()
+    for _, sender in results:
+        sender.close()
+    found = [received(receiver) for receiver, _ in results]
     for process in processes:
         process.join(20)
-    same(found)
+    return found
+
+
+def received(receiver: Any) -> Any:
+    try:
+        return receiver.recv() if receiver.poll(60) else None
+    except EOFError:
+        return None
+
+
+def test_processes_over_pipes_get_the_bits_of_one_call() -> None:
+    same(over_pipes(dies=False))
+
+
+def test_a_process_that_dies_is_a_collective_error_on_the_others() -> None:
+    found = over_pipes(dies=True)
+    assert found[1] is None
+    for rank in (0, 2):
+        sentence, cause, untouched = found[rank]
+        assert f"all_reduce returned -1 on rank {rank} of 3" in sentence and cause in ("EOFError", "ConnectionResetError", "BrokenPipeError") and untouched

@@ -11,7 +11,7 @@ import numpy as np
 import passrl
 import pytest
 
-pytest.importorskip("torch", reason="SKIPPED: torch is not installed, passrl.torch was not run; make test-frameworks runs it")
+pytest.importorskip("torch", reason="SKIPPED: torch is not installed, passrl.torch was not run; make frameworks runs it")
 
 SPAWN = multiprocessing.get_context("spawn")
 RNG = np.random.default_rng(3)

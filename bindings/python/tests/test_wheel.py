@@ -17,6 +17,8 @@ import pytest
 import passrl
 
 ROOT = Path(__file__).resolve().parents[3]
+PYTHON = ROOT / "bindings/python"
+MODULES = {str(path.relative_to(PYTHON)) for path in (*PYTHON.glob("passrl_*.py"), *(PYTHON / "passrl").rglob("*.py"))}
 PROGRAM = """
 import sys, numpy as np, passrl
 assert "site-packages" in str(passrl.library_path) and passrl.library_path.parent == passrl.include_path.parent, passrl.library_path
@@ -65,12 +67,13 @@ def test_the_wheel_holds_what_it_should(made: Path) -> None:
         names = set(archive.namelist())
         info = f"passrl-{passrl.__version__}.dist-info"
         assert "Root-Is-Purelib: false" in archive.read(f"{info}/WHEEL").decode()
+        entry_points = archive.read(f"{info}/entry_points.txt").decode()
     for name in ("libpassrl.so", "py.typed", "include/passrl.h", "include/passrl.hpp", "cli/page.html"):
         assert f"passrl/{name}" in names, name
     for name in ("LICENSE-MIT", "LICENSE-APACHE", "NOTICE-third-party.md"):
         assert f"{info}/licenses/{name}" in names, name
-    modules = {str(path.relative_to(ROOT / "bindings/python")) for path in (ROOT / "bindings/python/passrl").rglob("*.py")}
-    assert modules <= names, modules - names
+    assert MODULES <= names, MODULES - names
+    assert "passrl_verl" in entry_points
 
 
 def test_the_wheel_alone_with_numpy(made: Path, tmp_path: Path) -> None:
@@ -91,7 +94,7 @@ def test_the_source_distribution_is_whole(made: Path, tmp_path: Path) -> None:
     tree = tmp_path / f"passrl-{passrl.__version__}"
     found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
     assert {"crate/Cargo.lock", "crate/kernels/build.rs", "setup.py", "LICENSE-MIT", "NOTICE-third-party.md"} <= found
-    assert {str(path.relative_to(ROOT / "bindings/python")) for path in (ROOT / "bindings/python/passrl").rglob("*.py")} <= found
+    assert MODULES <= found, MODULES - found
     assert not any(name.endswith((".so", ".pyc")) for name in found)
     if shutil.which("cargo") is None:
         pytest.skip("SKIPPED: no cargo, the crate of the source distribution was not checked")

@@ -11,8 +11,10 @@ use super::whiten::Whitening;
 use super::worker::Worker;
 use crate::model::flags;
 use crate::numerics::simd::dispatch;
-use crate::model::array::{Array, DType};
-use crate::model::batch::{Extent, Process};
+use crate::model::array::Array;
+#[cfg(target_arch = "x86_64")]
+use crate::model::{array::DType, batch::Process};
+use crate::model::batch::Extent;
 use crate::model::config::*;
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};

@@ -6,6 +6,8 @@
 //!    image   which image: built in, cached, compiled     nvrtc, cache
 //!  plan      a plan's constants in device memory, its calls
 //!    launch  kernels by name        workspace   the layout of device memory        args, fill   what a kernel is handed
+//!
+//!  nccl      a collective of the caller's communicator (nccl_sys: NCCL's header as bindgen reads it)
 //! ```
 pub mod args;
 mod cache;
@@ -14,6 +16,8 @@ mod driver;
 mod fill;
 pub mod image;
 mod launch;
+pub mod nccl;
+mod nccl_sys;
 mod nvrtc;
 mod plan;
 mod workspace;

@@ -4,6 +4,8 @@
 
 #include <sys/mman.h>
 
+extern "C" char __ehdr_start[] __attribute__((visibility("hidden"))), _end[] __attribute__((visibility("hidden")));
+
 namespace cudasim {
 // Who touched a byte last. `epoch` says in which launch and block, after how many barriers; it is 0 where nobody has.
 struct Touch {
@@ -84,6 +86,8 @@ void copy_initialised(uptr to, uptr from, size_t bytes) {
 
 void on_access(uptr p, u32 size, Kind kind, const void* pc) {
     if (!checked || !running || on_stack(p)) return;
+    // The driver's own: threadIdx and its kin, values of collectives.
+    if (p >= uptr(__ehdr_start) && p < uptr(_end)) return;
     Touches* touches;
     u8* initialised = nullptr;
     Place place{"", "", 0, 0};
@@ -116,13 +120,7 @@ void on_access(uptr p, u32 size, Kind kind, const void* pc) {
         if (kind == Kind::read) return;  // a table of the kernels
         report(pc, "%s: a variable of the module is written, which is not simulated: block %u thread %d", kernel_name, block_number, running->number);
         end_launch(NOT_SUPPORTED);
-    } else if (p >= uptr(&here) && p < uptr(&here + 1)) {
-        return;
-    } else if (p >= uptr(&dynamic_shared) && p < uptr(&dynamic_shared + 1)) {
-        return;
     } else if (is_pinned(p, size)) {
-        return;
-    } else if (is_collective_value(p)) {
         return;
     } else {
         report(pc, "%s: a host address, %#zx, is touched: block %u thread %d", kernel_name, size_t(p), block_number, running->number);

@@ -3,6 +3,7 @@
 
 #include <cstdarg>
 #include <dlfcn.h>
+#include <tuple>
 #include <unistd.h>
 
 namespace cudasim {
@@ -17,10 +18,10 @@ struct Finding {
     const void* pc;
 };
 std::vector<Finding> findings;
-// Of a launch: at most so many, and of each kind at each place two, so that the findings of many threads do not hide others.
-constexpr size_t A_LAUNCH = 16, OF_A_KIND = 2, IN_ALL = 1000;
-size_t in_group;
-std::map<std::pair<const char*, const void*>, size_t> of_kind;
+// Of each kind at each place so many, so that the findings of many threads and launches hide no others.
+constexpr size_t OF_A_KIND = 3, IN_ALL = 1000;
+using Origin = std::tuple<const char*, const void*, const char*>;
+std::map<Origin, size_t> of_kind;
 std::map<std::string, CudasimStats> by_kernel;
 std::map<std::string, int> calls;
 std::vector<const char*> trace;
@@ -112,6 +113,11 @@ void add(CudasimStats& sum, const CudasimStats& more) {
     sum.longest_warp = longest;
 }
 
+void forget() {
+    findings.clear();
+    of_kind.clear();
+}
+
 struct Process {
     Process() {
         checked = number("CUDASIM_CHECKED", 0) != 0;
@@ -136,7 +142,7 @@ u64 random_bits() {
 }
 
 void report(const void* pc, const char* format, ...) {
-    if (of_kind[{format, pc}]++ >= OF_A_KIND || in_group++ >= A_LAUNCH || findings.size() >= IN_ALL) return;
+    if (findings.size() >= IN_ALL || of_kind[{format, pc, kernel_name}]++ >= OF_A_KIND) return;
     char text[600];
     va_list arguments;
     va_start(arguments, format);
@@ -144,10 +150,7 @@ void report(const void* pc, const char* format, ...) {
     va_end(arguments);
     findings.push_back({text, pc});
 }
-void report_group() {
-    in_group = 0;
-    of_kind.clear();
-}
+
 
 void keep_stats(const char* kernel) {
     add(by_kernel[kernel], stats);
@@ -164,7 +167,6 @@ int enter(const char* function) {
     if (loud) fprintf(stderr, "%s\n", function);
     calls[function]++;
     if (trace.size() < 65536) trace.push_back(function);
-    report_group();
     for (size_t i = 0; i < faults.size(); i++) {
         Fault& f = faults[i];
         if ((f.function == "*" || f.function == function) && f.nth-- == 0) {
@@ -195,12 +197,12 @@ API size_t cudasim_launched(char* out, size_t capacity) {
 API size_t cudasim_report(char* out, size_t capacity, int take) {
     LOCK;
     std::string all = whole_report();
-    if (take) findings.clear();
+    if (take) forget();
     return give(all, out, capacity);
 }
 API void cudasim_reset() {
     LOCK;
-    findings.clear();
+    forget();
     by_kernel.clear();
     calls.clear();
     trace.clear();

@@ -201,7 +201,6 @@ bool same_place(Where a, Where b) { return a.line == b.line && (a.file == b.file
 }  // namespace
 
 bool on_stack(uptr p) { return p >= uptr(stacks) && p < uptr(stacks) + STACK * FIBERS; }
-bool is_collective_value(uptr p) { return p >= uptr(meetings) && p < uptr(meetings) + sizeof meetings; }
 bool in_stack_guard(uptr p) { return stacks && on_stack(p) && (p - uptr(stacks)) % STACK < PAGE; }
 
 int run_block(Call call, void** arguments) {

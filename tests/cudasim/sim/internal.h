@@ -76,9 +76,8 @@ extern bool checked;
 extern bool defer_work;
 extern u64 seed;
 u64 random_bits();
-// A finding; `pc` is turned into file and line when the report is read. Only the first few of a launch or call.
+// A finding; `pc` is turned into file and line when the report is read. Of one kind at one place only the first few.
 void report(const void* pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
-void report_group();  // begins the next launch or call
 void keep_stats(const char* kernel);
 int attribute(int which);
 // Counts the call; the code of an injected fault, or 0.
@@ -171,7 +170,6 @@ extern const char* kernel_name;
 extern pthread_t runner;
 bool on_stack(uptr address);
 bool in_stack_guard(uptr address);
-bool is_collective_value(uptr address);  // what `meet` lets a lane read
 // Runs every thread of a block; the error that ended it, or 0.
 int run_block(Call entry, void** arguments);
 // Ends the launch from inside a kernel thread (also from a signal handler that interrupted one).

@@ -16,10 +16,9 @@ u8 *static_shared, *dynamic_shared_room;
 u32 dynamic_shared_size;
 
 namespace {
-std::vector<Library>& libraries() {
-    static std::vector<Library> all;
-    return all;
-}
+// Not a vector: they register before its constructor might have run.
+Library libraries[16];
+size_t library_count;
 u32 shared_limit;  // what static shared memory may come to in this launch
 volatile sig_atomic_t timed_out;
 struct sigaction old_segv, old_bus, old_timer;
@@ -148,17 +147,16 @@ std::map<std::string, Entry>& entries() {
 }
 
 void register_library(const Library& library) {
-    if (libraries().empty()) libraries().reserve(16);  // entries point into it
-    libraries().push_back(library);
+    if (library_count < 16) libraries[library_count++] = library;
 }
 
 void register_kernel(const char* name, const unsigned* sizes, const unsigned* alignments, int count, int max_threads, Call call) {
-    entries()[name] = {name, {sizes, sizes + count}, {alignments, alignments + count}, max_threads, call, &libraries().back()};
+    entries()[name] = {name, {sizes, sizes + count}, {alignments, alignments + count}, max_threads, call, &libraries[library_count - 1]};
 }
 
 const Library* library_of(const void* p) {
-    for (const Library& l : libraries())
-        if (p >= l.begin && p < l.end) return &l;
+    for (size_t i = 0; i < library_count; i++)
+        if (p >= libraries[i].begin && p < libraries[i].end) return &libraries[i];
     return nullptr;
 }
 
@@ -174,9 +172,9 @@ void load_libraries() {
         rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
         if (!dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) fprintf(stderr, "cudasim: no kernels: %s\n", dlerror());
     }
-    for (const Library& l : libraries())
-        if (l.checked != checked)
-            fprintf(stderr, "cudasim: kernels of the %s build are loaded, and CUDASIM_CHECKED asks for the other\n", l.checked ? "checked" : "fast");
+    for (size_t i = 0; i < library_count; i++)
+        if (libraries[i].checked != checked)
+            fprintf(stderr, "cudasim: kernels of the %s build are loaded, and CUDASIM_CHECKED asks for the other\n", libraries[i].checked ? "checked" : "fast");
 }
 
 void check_timeout() {
@@ -212,7 +210,6 @@ int run_kernel(Context* context, Entry& kernel, const Geometry& geometry, void**
     Open memory(context);
     Signals signals;
     FloatingPoint mode;
-    report_group();
     stats = {};
     stats.launches = 1;
     kernel_name = kernel.name.c_str();
@@ -278,7 +275,7 @@ using namespace cudasim;
 API uint64_t cudasim_source_hash() {
     std::lock_guard<std::recursive_mutex> guard_(lock);
     load_libraries();
-    return libraries().empty() ? 0 : libraries().back().source_hash;
+    return library_count ? libraries[library_count - 1].source_hash : 0;
 }
 
 // Kernels are compiled with -fsanitize=alignment and others whose findings come here: what x86 forgives or does otherwise than a GPU.

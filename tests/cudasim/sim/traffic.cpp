@@ -7,24 +7,43 @@
 namespace cudasim {
 namespace {
 struct Request {
+    Request() {}  // the addresses stay as they are
     int lanes = 0;
     u32 size;
     Kind kind;
     Space space;
     uptr address[32];
 };
+struct Instruction {
+    std::vector<Request> executions;
+    size_t used = 0;                  // of them, by this warp
+    const Thread* lane = nullptr;     // whose log is read
+    size_t executed = 0;              // by that lane
+};
 
-// Distinct units of `unit` bytes that the request's lanes from..to touch.
-size_t distinct(const Request& r, int from, int to, uptr unit, std::vector<uptr>& scratch) {
-    scratch.clear();
-    for (int i = from; i < to; i++)
-        for (uptr u = r.address[i] / unit; u <= (r.address[i] + r.size - 1) / unit; u++) scratch.push_back(u);
-    std::sort(scratch.begin(), scratch.end());
-    return size_t(std::unique(scratch.begin(), scratch.end()) - scratch.begin());
+// In the order of addresses, as they mostly are.
+void sort(Request& r) {
+    for (int i = 1; i < r.lanes; i++)
+        for (int j = i; j > 0 && r.address[j] < r.address[j - 1]; j--) std::swap(r.address[j], r.address[j - 1]);
 }
 
-void count_global(const Request& r, std::vector<uptr>& scratch) {
-    const u64 bytes = distinct(r, 0, r.lanes, 1, scratch), sectors = distinct(r, 0, r.lanes, 32, scratch);
+// Calls visit(first, last) for the units of `unit` bytes that lanes from..to touch, each unit once.
+template <class Visit>
+void each_unit(const Request& r, int from, int to, uptr unit, Visit visit) {
+    uptr next = 0;
+    for (int i = from; i < to; i++) {
+        const uptr first = std::max(next, r.address[i] / unit), last = (r.address[i] + r.size - 1) / unit;
+        if (first > last) continue;
+        visit(first, last);
+        next = last + 1;
+    }
+}
+
+void count_global(Request& r) {
+    sort(r);
+    u64 bytes = 0, sectors = 0;
+    each_unit(r, 0, r.lanes, 1, [&](uptr first, uptr last) { bytes += last - first + 1; });
+    each_unit(r, 0, r.lanes, 32, [&](uptr first, uptr last) { sectors += last - first + 1; });
     u64* counts = r.kind == Kind::read ? &stats.read_requests : r.kind == Kind::write ? &stats.write_requests : &stats.atomic_requests;
     counts[0]++;
     counts[1] += bytes;
@@ -32,13 +51,18 @@ void count_global(const Request& r, std::vector<uptr>& scratch) {
     counts[3] += (bytes + 31) / 32;
 }
 
-void count_shared(const Request& r, std::vector<uptr>& scratch) {
-    // The hardware serves 32 lanes of 4 bytes at a time, 16 of 8, 8 of 16.
+void count_shared(Request& r) {
+    // The hardware serves 32 lanes of 4 bytes at a time, 16 of 8, 8 of 16, in the order of lanes.
     const int at_a_time = int(std::max(1u, 32 / std::max(1u, r.size / 4)));
     for (int from = 0; from < r.lanes; from += at_a_time) {
-        const size_t words = distinct(r, from, std::min(from + at_a_time, r.lanes), 4, scratch);
+        Request part;
+        part.size = r.size;
+        for (int i = from; i < std::min(from + at_a_time, r.lanes); i++) part.address[part.lanes++] = r.address[i];
+        sort(part);
         u32 bank[32] = {}, most = 0;
-        for (size_t i = 0; i < words; i++) most = std::max(most, ++bank[scratch[i] % 32]);
+        each_unit(part, 0, part.lanes, 4, [&](uptr first, uptr last) {
+            for (uptr word = first; word <= last; word++) most = std::max(most, ++bank[word % 32]);
+        });
         stats.shared_requests++;
         stats.shared_wavefronts += most;
     }
@@ -47,35 +71,40 @@ void count_shared(const Request& r, std::vector<uptr>& scratch) {
 
 void count_traffic() {
     if (!checked) return;
-    std::unordered_map<const void*, std::vector<Request>> requests;  // by instruction, then by execution
-    std::unordered_map<const void*, size_t> executions;
-    std::vector<uptr> scratch;
+    static std::unordered_map<const void*, Instruction> instructions;
     for (size_t first = 0; first < threads.size(); first += 32) {
-        requests.clear();
-        for (size_t t = first; t < std::min(first + 32, threads.size()); t++) {
-            executions.clear();
-            for (const Access& a : threads[t].log) {
-                std::vector<Request>& of_instruction = requests[a.pc];
-                const size_t k = executions[a.pc]++;
-                if (of_instruction.size() <= k) of_instruction.resize(k + 1);
-                Request& r = of_instruction[k];
+        for (size_t i = first; i < std::min(first + 32, threads.size()); i++) {
+            Thread& lane = threads[i];
+            for (const Access& a : lane.log) {
+                Instruction& at = instructions[a.pc];
+                if (at.lane != &lane) {
+                    at.lane = &lane;
+                    at.executed = 0;
+                }
+                const size_t k = at.executed++;
+                if (at.executions.size() <= k) at.executions.resize(k + 1);
+                for (; at.used <= k; at.used++) at.executions[at.used].lanes = 0;
+                Request& r = at.executions[k];
                 r.size = a.size;
                 r.kind = a.kind;
                 r.space = a.space;
                 r.address[r.lanes++] = a.address;
             }
-            stats.accesses += threads[t].log.size();
-            threads[t].log.clear();
+            stats.accesses += lane.log.size();
+            lane.log.clear();
         }
         u64 of_warp = 0;
-        for (auto& [pc, executed] : requests)
-            for (const Request& r : executed) {
-                of_warp++;
-                if (r.space == Space::shared)
-                    count_shared(r, scratch);
+        for (auto& [pc, at] : instructions) {
+            for (size_t k = 0; k < at.used; k++) {
+                if (at.executions[k].space == Space::shared)
+                    count_shared(at.executions[k]);
                 else
-                    count_global(r, scratch);
+                    count_global(at.executions[k]);
             }
+            of_warp += at.used;
+            at.used = 0;
+            at.lane = nullptr;
+        }
         stats.warp_requests += of_warp;
         stats.longest_warp = std::max(stats.longest_warp, of_warp);
     }

@@ -15,6 +15,7 @@ None (or "null") is a rollout without process rewards: it has no step, and is on
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 
 from ..batch import Steps
 from ..config import Config
-from ..errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
+from ..errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
+from ..results import Shaped
 
 KEYS = ("step_end", "step_score", "step_begin", "signal", "outcome", "format", "format_ok", "streams")
 _STEPS = ("step_end", "step_score", "step_begin")
@@ -133,3 +135,25 @@ def _format(found: Sequence[Record]) -> dict[str, NDArray[Any]]:
             refuse(ERR_NULL, f"passrl: the process record of rollout {row} has no format and others have; give it in all or in none")
     rewards = np.array([_number(record["format"]) for record in found])
     return {"format": rewards, "format_ok": np.array([bool(record.get("format_ok", reward != 0)) for record, reward in zip(found, rewards)])}
+
+
+def told(result: Shaped) -> Shaped:
+    """Warns (`passrl.FindingWarning`) where the data has findings: in a training run nobody looks at `status`, and groups with a finding train on 0."""
+    if result.status > 0:
+        warnings.warn(FindingWarning(result.status, result.message), stacklevel=2)
+    return result
+
+
+def token_ends(texts: Sequence[str], ends: Sequence[int]) -> list[int]:
+    """Exclusive token offsets of exclusive character offsets: the tokens whose text begins before the offset.
+
+    texts: what each token of the response decodes to, whose concatenation the offsets count characters of. ends: character offsets, not decreasing.
+    A token that lies across an offset belongs to the step before it, and tokens without text behind the last offset too. Errors: an offset beyond the text.
+    """
+    begins = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
+    found: list[int] = []
+    for end in ends:
+        if not 0 <= end <= begins[-1]:
+            refuse(ERR_VALUE, f"passrl: token_ends has the offset {end} in a text of {int(begins[-1])} characters; offsets are from 0 to its length")
+        found.append(len(texts) if end == begins[-1] else int(np.searchsorted(begins[:-1], end)))
+    return found

@@ -35,8 +35,8 @@ class PassGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     preset: `NAME[:KEY=VALUE,...]` or a `passrl.Config`. process_func: `f(prompts=, completions=, completion_ids=, **columns)` -> a record (or None) a
     completion; needed where the preset reads process rewards. format_func: name (or number) of the reward function that is the format reward.
-    The other arguments are GRPOTrainer's. After a step `last_shaped` is the result for the whole batch, `last_batch` the arguments it had, and
-    `trl_advantages` what TRL would have taken for this process's completions, `[B]`.
+    The other arguments are GRPOTrainer's. After a step `last_shaped` is the result for the whole batch and `trl_advantages` what TRL would have
+    taken for this process's completions, `[B]`.
     """
 
     def __init__(self, *arguments: Any, preset: str | Config = "pass", process_func: Callable[..., Sequence[Any]] | None = None,
@@ -44,7 +44,6 @@ class PassGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.shape_config = configured(preset)
         self.process_func = process_func
         self.last_shaped: Shaped | None = None
-        self.last_batch: dict[str, Any] = {}
         self.trl_advantages: torch.Tensor | None = None
         self._rewards: torch.Tensor | None = None
         self._records: list[Any] = []
@@ -77,7 +76,7 @@ class PassGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
         mode = "train" if self.model.training else "eval"
-        shaped = self._shape(self._gathered(mask), self.num_generations if mode == "train" else self.num_generations_eval)
+        self.last_shaped = shaped = self.shape_as(self.shape_config, self._gathered(mask), self.num_generations if mode == "train" else self.num_generations_eval)
         begin = self.accelerator.process_index * len(mask)
         self.trl_advantages = output["advantages"]
         output["advantages"] = shaped.advantages[begin : begin + len(mask), : mask.shape[1]].to(mask.device)
@@ -90,37 +89,32 @@ class PassGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         gathered: torch.Tensor = self.accelerator.gather(self.accelerator.pad_across_processes(mask.contiguous(), dim=1))
         return gathered
 
-    def _shape(self, mask: torch.Tensor, group_size: int) -> Shaped:
-        """The whole batch: mask `[B, T]`, and the rewards `[B, F]` and records of all processes. On the host, where rewards and records are."""
+    def shape_as(self, preset: str | Config, mask: torch.Tensor, group_size: int) -> Shaped:
+        """Shapes the last batch by a configuration: mask `[B, T]`, with the rewards `[B, F]` and records of all processes. On the host, where those are."""
         assert self._rewards is not None
-        mask = mask.cpu()
+        mask, width = mask.cpu(), mask.shape[1]
         rewards, weights = self._rewards.double().cpu().numpy(), self.reward_weights.tolist()
-        config = Config(self.shape_config)
-        # What no reward function covers is left out of its statistics, as with TRL's nanmean.
-        if not any(key.endswith("missing") for key in config.told):
+        config = configured(preset)
+        told, rows = config.told, config.streams
+        if not any(key.endswith("missing") for key in told):
+            # What no reward function covers is left out of its statistics, as with TRL's nanmean.
             config.set("missing", "exclude")
-        batch: dict[str, Any] = {"mask": mask, "group_size": group_size}
-        width = mask.shape[1]
         lengths = ((mask != 0) * torch.arange(1, width + 1)).amax(-1).numpy() if width else np.zeros(len(mask), dtype=np.int64)
-        batch |= records.arguments(config, self._records, rewards[:, 0], lengths, width=width, where="process_func")
-        told = self.shape_config.told
-        if "w_outcome" not in told and "outcome.weight" not in told and config.streams["outcome"].weight != 0:
+        batch = records.arguments(config, self._records, rewards[:, 0], lengths, width=width, where="process_func")
+        if rows["outcome"].weight != 0 and not {"w_outcome", "outcome.weight"} & told:
             config.set("w_outcome", weights[0])
         streams = dict(batch.pop("streams", None) or {})
         for f, name in enumerate(self.reward_func_names):
-            if f == self._format:
-                if config.streams["format"].weight != 0:
-                    batch |= {"format": rewards[:, f], "format_ok": rewards[:, f] != 0}
+            if f == self._format and (rows["format"].weight != 0 or {"w_format", "format.weight"} & told):
+                batch |= {"format": rewards[:, f], "format_ok": rewards[:, f] != 0}
+                if not {"w_format", "format.weight"} & told:
+                    config.set("w_format", weights[f])
             elif f and config.fusion in ("advantage", "reward_sum"):
+                # A preset without a format reward: one reward among others.
                 streams[str(name).encode()[:31].decode(errors="ignore")] = (rewards[:, f], weights[f])
-        if self._format is not None and not {"w_format", "format.weight"} & told and config.streams["format"].weight != 0:
-            config.set("w_format", weights[self._format])
         if streams:
             batch["streams"] = streams
-        out = torch.empty(mask.shape, dtype=torch.float32)
-        self.last_batch = batch
-        self.last_shaped = shape(config, out=out, **batch)
-        return self.last_shaped
+        return records.told(shape(config, mask=mask, group_size=group_size, out=torch.empty(mask.shape, dtype=torch.float32), **batch))
 
     def _log_shaped(self, mode: str, shaped: Shaped) -> None:
         """TRL's logs, with the path score where it has an advantage a completion, and what the groups had to say."""

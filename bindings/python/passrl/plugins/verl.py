@@ -19,11 +19,7 @@ output is the one in the statistics. The others have no steps of their own: they
 """
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,7 +30,8 @@ from ..config import Config, presets
 from ..errors import ERR_NULL, ERR_VALUE, refuse
 from ..results import Shaped
 from ..shape import shape
-from . import records
+from . import lists, records
+from .imports import after_import
 from .settings import configured
 
 SIGNALS = ("records", "rm_scores", "sparse_rm_scores")
@@ -61,22 +58,6 @@ def settings(name: str, config: Any) -> tuple[Config, str]:
     return configured(name, nested), signal
 
 
-def _needed(config: Config) -> list[str]:
-    """Token-shaped arguments beside the rewards that a configuration reads."""
-    found: list[str] = []
-    if config.credit in ("gae", "vtrace"):
-        found.append("values")
-    if config.kind == "kl":
-        found += ["logp_policy", "logp_teacher"]
-    if config.kl_in_reward != "none" and config.kl_coef:
-        found += ["logp_policy", "logp_reference"]
-    if config.credit == "vtrace":
-        found += ["logp_policy", "logp_behavior"]
-    if config.token_baseline != "none":
-        found += ["logp_policy", "sum_pi_squared"]
-    return list(dict.fromkeys(found))
-
-
 def extents(mask: torch.Tensor) -> Any:
     """Tokens of each row up to the last in scope, `[B]`."""
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
@@ -96,7 +77,7 @@ def shaped(data: Any, config: Config, signal: str = "records", *, in_stats: Any 
         refuse(ERR_NULL, "passrl: the batch has no uid, so that no row has a group; verl's trainers make it where algorithm.adv_estimator is set through the trainer, "
                          "else set data.non_tensor_batch['uid'], a key a row")
     arguments: dict[str, Any] = {"mask": mask, "groups": data.non_tensor_batch["uid"], "in_stats": in_stats, "out": torch.empty_like(rewards, dtype=torch.float32) if out is None else out}
-    for name in _needed(config):
+    for name in lists.needed(config):
         key, option = _TOKENS[name]
         if key not in batch.keys():
             refuse(ERR_NULL, f"passrl: the configuration reads {name}, verl's {key!r}, and the batch has none; verl computes it with {option}")
@@ -122,7 +103,7 @@ def shaped(data: Any, config: Config, signal: str = "records", *, in_stats: Any 
         arguments |= {"signal": rewards} | ({} if np.isnan(found["outcome"]).all() else found)
         if signal == "sparse_rm_scores":
             arguments["step_marks"] = rewards != 0
-    return shape(config, **arguments)
+    return records.told(shape(config, **arguments))
 
 
 def estimate(data: Any, name: str, config: Any = None, *, in_stats: Any = None) -> Any:
@@ -157,7 +138,7 @@ def _estimator(name: str) -> Callable[..., Any]:
     return compute
 
 
-def _wrap_one(module: ModuleType) -> None:
+def _wrap_one(module: Any) -> None:
     """`ray_trainer.compute_advantage`."""
     theirs = module.compute_advantage
 
@@ -168,7 +149,7 @@ def _wrap_one(module: ModuleType) -> None:
             data.batch["response_mask"] = module.compute_response_mask(data)
         return estimate(data, str(adv_estimator), config)
 
-    module.compute_advantage = compute_advantage  # type: ignore[attr-defined]
+    module.compute_advantage = compute_advantage
 
 
 def sessions(keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -197,7 +178,7 @@ def _of_extra_fields(fields: Any, is_last: bool) -> Any:
     return {key: value for key, value in records.read(record, 0).items() if key in ("outcome", "format", "format_ok", "streams")}
 
 
-def _wrap_sessions(module: ModuleType) -> None:
+def _wrap_sessions(module: Any) -> None:
     """`v1.utils.compute_advantage_for_multi_trajectories`: records lie in the store, under `extra_fields`."""
     theirs = module.compute_advantage_for_multi_trajectories
 
@@ -214,40 +195,16 @@ def _wrap_sessions(module: ModuleType) -> None:
             data.non_tensor_batch["process"] = found
         return estimate(data, str(adv_estimator), config, in_stats=last)
 
-    module.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories  # type: ignore[attr-defined]
-
-
-_WRAPPERS = {"verl.trainer.ppo.ray_trainer": _wrap_one, "verl.trainer.ppo.v1.utils": _wrap_sessions}
-
-
-class _Hook(importlib.abc.MetaPathFinder):
-    """Wraps a module as it is imported: before any other module can take the function from it by name."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname not in _WRAPPERS:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            loader, execute = spec.loader, spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                _WRAPPERS[fullname](module)
-
-            loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+    module.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories
 
 
 def register() -> None:
-    """Registers every preset, and wraps what is imported or will be. Once a process; a second call does nothing."""
-    if any(isinstance(finder, _Hook) for finder in sys.meta_path):
-        return
+    """Registers every preset, and wraps what is imported or will be. A second call does nothing."""
     for name in sorted(_NAMES):
-        core_algos.register_adv_est(name)(_estimator(name))
-    for name, wrap in _WRAPPERS.items():
-        if name in sys.modules:
-            wrap(sys.modules[name])
-    sys.meta_path.insert(0, _Hook())
+        if name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+            core_algos.register_adv_est(name)(_estimator(name))
+    after_import("verl.trainer.ppo.ray_trainer", _wrap_one)
+    after_import("verl.trainer.ppo.v1.utils", _wrap_sessions)
 
 
 register()
