@@ -70,7 +70,7 @@ OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
     if (w.kept.group == NO_GROUP || !counts_in_stats(w.kept)) return false;
     w.e = extent(args, i);
     w.scope = kept_scope(args, i, w.e, w.kept);
-    add_to(group_words(args, w.kept.group) + 6 * plan_of(args).slots, 1);
+    if (counts_members(plan_of(args))) add_to(group_words(args, w.kept.group) + 6 * plan_of(args).slots, 1);
     return true;
 }
 
