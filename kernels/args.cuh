@@ -125,7 +125,7 @@ enum State {
 
 // Where the sections of the statistics lie, in bytes from `Workspace::state`: the layout of a partials buffer (src/plan/partials.rs), so that one set of
 // kernels serves a run and the partials. Keys (i32, MAX) of a group: (absmax, max, min) a slot, then the format state; an empty section is filled with
-// INT32_MIN before use, and readers take max(absmax, 0), max(format, 0). Sums (i64, SUM): (n, q, hi, lo, at_max, at_min) a slot, then the members that count.
+// INT32_MIN before use, and readers take max(absmax, 0), max(format, 0). Sums (i64, SUM): (n, q, hi, lo, at_max, at_min) a slot, then (kl) the members that count.
 struct StateLayout {
     i64 extremes, sums, table, batch_extremes, batch_sums, second, whiten_extremes, whiten_sums;
     // KL table of group g: C at table + 16 * positions * g, n after it. positions 0: of a run alone, C at column[slot of the group's longest rollout].
@@ -202,6 +202,8 @@ enum Mode {
     MODE_KEEP = 4,
     // Nothing is written: a look for findings (strict), or partials alone.
     MODE_DRY = 8,
+    // `token_baseline`: passrl_shape weighs the rollouts' returns and does nothing else.
+    MODE_WEIGH = 16,
 };
 
 struct Args {

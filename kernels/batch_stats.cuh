@@ -32,39 +32,43 @@ OUT_OF_LINE void add_batch_extremes(const Args& args, const Work& w) {
     }
 }
 
-// Adds a rollout's share on the grids that the batch's maxima set. The block.
+// Adds a sum to the batch's, in every thread the same. The first thread does.
+INLINE void add_to_batch(const Args& args, i32 slot, const Sums& sums, i64 nonzero) {
+    if (!is_first_thread()) return;
+    i64* words = batch_words(args) + 7 * slot;
+    add_sums_to(words, sums);
+    add_to(words + 6, nonzero);
+}
+// Adds a rollout's elements of a list on the grid that the batch's maxima set. The block.
+OUT_OF_LINE void add_batch_list(const Args& args, const Work& w, i32 slot) {
+    const PlanConstants& plan = plan_of(args);
+    const Extremes of = load_extremes(batch_keys(args), slot);
+    const Grid grid = grid_of(STEP_BITS, of.absmax);
+    Sums own = no_sums();
+    u32 nonzero = 0;
+    each_element(args, plan, w, slot, [&](f32 x, u32 weight) {
+        sums_push_element(own, grid, x, weight, of);
+        nonzero += x != 0.0f ? weight : 0;
+    });
+    own = block_sums(own);
+    const i64 all = block_sum((i64)nonzero);
+    add_to_batch(args, slot, own, all);
+}
+// Adds a rollout's share of the batch's sets. The block.
 OUT_OF_LINE void add_batch_sums(const Args& args, const Work& w) {
     const PlanConstants& plan = plan_of(args);
-    const i32* keys = batch_keys(args);
-    i64* words = batch_words(args);
-    auto add = [&](i32 slot, const Sums& sums, i64 nonzero) {
-        if (!is_first_thread()) return;
-        add_sums_to(words + 7 * slot, sums);
-        add_to(words + 7 * slot + 6, nonzero);
-    };
     for (i32 slot = 0; slot < plan.sets; ++slot) {
-        if (!batch_list(args, plan, w.kept, slot)) continue;
-        Extremes of = load_extremes(keys, slot);
-        Grid grid = grid_of(STEP_BITS, of.absmax);
-        Sums own = no_sums();
-        i64 nonzero = 0;
-        each_element(args, plan, w, slot, [&](f32 x, u32 weight) {
-            sums_push_element(own, grid, x, weight, of);
-            nonzero += x != 0.0f ? weight : 0;
-        });
-        own = block_sums(own);
-        nonzero = block_sum(nonzero);
-        add(slot, own, nonzero);
+        if (batch_list(args, plan, w.kept, slot)) add_batch_list(args, w, slot);
     }
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
         i32 slot = slot_of_stream(plan, s);
         if (slot >= plan.slots || !asks_batch(plan, slot)) continue;
         Value v = rollout_value(args, plan, s, w.i);
         if (!v.there) continue;
-        Extremes of = load_extremes(keys, slot);
+        Extremes of = load_extremes(batch_keys(args), slot);
         Sums own = no_sums();
         sums_push_element(own, grid_of(STEP_BITS, of.absmax), v.x, 1, of);
-        add(slot, own, v.x != 0.0f ? 1 : 0);
+        add_to_batch(args, slot, own, v.x != 0.0f ? 1 : 0);
     }
 }
 

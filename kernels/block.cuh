@@ -5,6 +5,8 @@
 
 constexpr u32 WARP = 0xffffffffu;
 constexpr i32 MOST_WARPS = 16, MOST_THREADS = 512;
+// Blocks of that size that a multiprocessor holds at once: 64 registers a thread.
+constexpr i32 BLOCKS_AT_ONCE = 2;
 
 INLINE i32 lane() { return (i32)(threadIdx.x & 31); }
 INLINE i32 warp() { return (i32)(threadIdx.x >> 5); }

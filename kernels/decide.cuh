@@ -16,7 +16,7 @@ struct Decision {
     i32 bad, crowded, format;
     // Sets (bits) that are degenerate and reported; the caller's statistics that are no number.
     u32 degenerate, bad_given;
-    // Rollouts that count.
+    // Rollouts that count (kl).
     i64 members;
 };
 
@@ -96,7 +96,7 @@ INLINE void decide(const Args& args, i64 g, Decision& to) {
         to.bad = to.crowded = 0;
         to.degenerate = to.bad_given = 0;
         to.format = load_format(group_keys(args, g), plan.slots);
-        to.members = load_members(group_words(args, g), plan.slots);
+        to.members = load_members(plan, group_words(args, g));
     }
     __syncthreads();
     for (i32 slot = (i32)threadIdx.x; slot < plan.slots; slot += (i32)blockDim.x) decide_set(args, g, slot, to);

@@ -257,7 +257,7 @@ OUT_OF_LINE void return_steps(const Args& args, const Room& room) {
 }
 
 // Lists the runs of a signal without steps; their ends are in `last`.
-INLINE void list_runs(const Args& args, Room& room, u32* last) {
+OUT_OF_LINE void list_runs(const Args& args, Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
     const Work& w = room.work;
     i64 count = plan.boundary_rule == BOUNDARY_ANCHORED ? block_runs_anchored(args, w.e, w.scope, last) : block_runs(args, w.e, w.scope, last);
@@ -281,7 +281,7 @@ OUT_OF_LINE void weigh_steps(const Args& args, const Room& room, const u32* last
 }
 
 // Chunks of a rollout whose steps are listed, in `last`; with a barrier at the end.
-INLINE i64 list_chunks(const Args& args, const Room& room, u32* last) {
+OUT_OF_LINE i64 list_chunks(const Args& args, const Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
     const Work& w = room.work;
     const StepList& list = room.list;
@@ -327,7 +327,7 @@ OUT_OF_LINE void list_values(const Args& args, const Room& room, const u32* last
 }
 
 // Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input. Returns bits found.
-INLINE u32 list_elements_and_chunks(const Args& args, Room& room) {
+OUT_OF_LINE u32 list_elements_and_chunks(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = room.work;

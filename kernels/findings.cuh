@@ -15,7 +15,7 @@ INLINE void find(const Args& args, const Work& w, u32 finding, i32 stream) {
     atomicOr(&marks.found, 1u);
 }
 // Marks the group bad in a slot and tells the finding. The block.
-INLINE void poison(const Args& args, const PlanConstants& plan, const Work& w, i32 slot, i32 key) {
+OUT_OF_LINE void poison(const Args& args, const PlanConstants& plan, const Work& w, i32 slot, i32 key) {
     if (!is_first_thread()) return;
     if (!(args.mode & MODE_KNOWN)) {
         i32* keys = group_keys(args, w.kept.group);
@@ -170,7 +170,7 @@ OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
 
 // Everything that a prepared rollout has for its group's maxima, and every finding; `flags` are the rollout's so far, and those with what is found are
 // returned. The block.
-INLINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
+OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
     const PlanConstants& plan = plan_of(args);
     bool known = args.mode & MODE_KNOWN;
     if (is_first_thread()) {

@@ -38,6 +38,9 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     add_to(&counts.chunks, k);
 }
 
+// Divided by the temperature, where there is one: divisions in f64 are dear.
+INLINE f64 tempered(const PlanConstants& plan, f64 d) { return plan.temperature == 1.0 ? d : d / plan.temperature; }
+
 // An advantage of token t, tempered: whitening (0: none), clip, and its slot.
 INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* whitening, i64 t, f64 a, Totals& totals) {
     const PlanConstants& plan = plan_of(args);

@@ -76,7 +76,7 @@ OUT_OF_LINE bool open_room(const Args& args, i64 i, Room& room) {
 }
 
 // Scope, steps, elements and chunks, KL and baseline weights of a rollout; returns its flags. The block.
-INLINE u32 prepare_rollout(const Args& args, Room& room) {
+OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = room.work;
@@ -136,7 +136,7 @@ OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_prepare(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args args) {
     SHARED(Room, shared_room, [1]);
     Room& room = shared_room[0];
     if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);

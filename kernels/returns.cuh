@@ -5,9 +5,11 @@
 #include "args.cuh"
 #include "block.cuh"
 
-// What a scan keeps in shared memory: the tiles' tops of two rounds, so that one barrier a round is enough.
+// What a scan keeps in shared memory: the tiles' tops of two rounds, so that one barrier a round is enough; and c, c^2, c^4, c^8, c^16, which would take
+// ten registers of every thread.
 struct ScanTops {
     f64 tops[2][MOST_WARPS];
+    f64 steps[5];
 };
 
 // powers[m] = c^m, m = 0 .. 32, by repeated multiplication: of a coefficient that only the rollout knows. One thread; the block meets after it.
@@ -23,31 +25,29 @@ INLINE void decay_powers(f64 c, f64 *powers) {
 template <class Load, class Store>
 INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store) {
     const i32 own_lane = lane(), own_warp = warp(), count = warps();
-    const f64 c1 = powers[1], c2 = c1 * c1, c4 = c2 * c2, c8 = c4 * c4, c16 = c8 * c8, c32 = powers[32], own = powers[own_lane + 1];
+    if (is_first_thread()) {
+        shared.steps[0] = powers[1];
+        for (i32 d = 1; d < 5; d++) shared.steps[d] = shared.steps[d - 1] * shared.steps[d - 1];
+    }
     f64 carry = 0.0;
     i32 round = 0;
     __syncthreads();
     for (i64 done = 0; done < n; done += 32 * (i64)count, round ^= 1) {
         const i64 j = n - 1 - (done + 32 * (i64)own_warp + own_lane);
         f64 y = j >= 0 ? load(j) : 0.0;
-        f64 before;
-#define PASSRL_SCAN_STEP(distance, c)                            \
-    before = __shfl_up_sync(WARP, y, distance);             \
-    y = y + (c) * (own_lane >= distance ? before : 0.0);
-        PASSRL_SCAN_STEP(1, c1)
-        PASSRL_SCAN_STEP(2, c2)
-        PASSRL_SCAN_STEP(4, c4)
-        PASSRL_SCAN_STEP(8, c8)
-        PASSRL_SCAN_STEP(16, c16)
-#undef PASSRL_SCAN_STEP
+#pragma unroll
+        for (i32 d = 0; d < 5; d++) {
+            const f64 before = __shfl_up_sync(WARP, y, 1 << d);
+            y = y + shared.steps[d] * (own_lane >= 1 << d ? before : 0.0);
+        }
         if (own_lane == 31) shared.tops[round][own_warp] = y;
         __syncthreads();
         f64 entering = carry;
         for (i32 w = 0; w < count; w++) {
             if (w == own_warp) entering = carry;
-            carry = shared.tops[round][w] + c32 * carry;
+            carry = shared.tops[round][w] + powers[32] * carry;
         }
-        if (j >= 0) store(j, y + own * entering);
+        if (j >= 0) store(j, y + powers[own_lane + 1] * entering);
     }
     __syncthreads();
 }

@@ -104,7 +104,7 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
         if (terms.gated) {
             f = j + 1 == k ? terms.gated_last : terms.gated_every;
         } else {
-            const i64 t = every ? w.scope.first + j : (i64)w.last[j];
+            const i64 t = plan.kind != KIND_KL ? 0 : every ? w.scope.first + j : (i64)w.last[j];
             f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &totals.lost));
         }
         if (keeps_values) w.f[j] = f;
@@ -114,7 +114,7 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
         const f64 d = plan.k == 0.0 ? g : g * divisors[j];
         if (keeps_returns) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, d / plan.temperature, totals);
+        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, tempered(plan, d), totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -157,11 +157,11 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
     u64 none = 0;
     Extremes found = no_extremes();
     for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
-        const f32 a = stored_f32(w.d[j] / plan.temperature, none);
+        const f32 a = stored_f32(tempered(plan, w.d[j]), none);
         to[j] = a;
         extremes_push(found, a);
     }
-    const f32 score = stored_f32(path / plan.temperature, none);
+    const f32 score = stored_f32(tempered(plan, path), none);
     if (is_first_thread()) ((f32*)args.work.paths)[w.i] = score;
     if (!whitens(w.kept) || (args.mode & MODE_KNOWN)) return;
     if (plan.whiten == WHITEN_ROLLOUTS) {
@@ -177,7 +177,7 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
 OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return w.d[j] / plan.temperature; });
+    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
 }
 
 // Rollout i by its block; `decision` is of its group.
@@ -235,11 +235,29 @@ INLINE void shape_ends(const Args& args) {
     if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
 }
 
-// Block b: group b's counts and outputs, then rollout b.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_shape(const __grid_constant__ Args args) {
+// `token_baseline`: a rollout's weighted returns, before any rollout is shaped.
+INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
+    const Rollout kept = rollout_of(args, i);
+    if (kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
+    decide(args, kept.group, room.decision);
+    if (room.decision.bad) return;
+    open_rollout(args, i, kept, room);
+    const Shaping& w = room.work;
+    // What is lost is counted where the rollouts are shaped.
+    rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
+    credited(args, room);
+    weigh_returns(args, w);
+}
+
+// Block b: group b's counts and outputs, then rollout b. (Token baselines weigh with the same code in an earlier launch.)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args args) {
     SHARED(ShapeRoom, room, [1]);
     const i64 b = blockIdx.x;
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
+    if (args.mode & MODE_WEIGH) {
+        if (!bad_batch) weigh_rollout(args, b, room[0]);
+        return;
+    }
     Totals totals = no_totals();
     if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
         decide(args, b, room[0].decision);
@@ -268,7 +286,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_shape(const __
 }
 
 // Sums of the kept values on the grid that their maxima set.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_whiten_sums(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums(const __grid_constant__ Args args) {
     const PlanConstants& plan = plan_of(args);
     const i64 i = blockIdx.x;
     const Rollout kept = rollout_of(args, i);
@@ -298,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_whiten_sums(co
 }
 
 // Last pass of a whitened run: from the kept advantages to the output.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_whiten_write(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_write(const __grid_constant__ Args args) {
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;
     Totals totals = no_totals();
@@ -321,35 +339,21 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_whiten_write(c
 }
 
 // `step_sets = step_group`. A block a group.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_step_sets(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_step_sets(const __grid_constant__ Args args) {
     SHARED(Decision, decision, [1]);
     if (counts_of(args).bad_offsets) return;
     decide(args, blockIdx.x, decision[0]);
     if (!decision[0].bad) step_sets(args, blockIdx.x);
 }
 
-// `token_baseline`, in this order before passrl_shape. A thread a rollout, then a block a rollout.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_longest(const __grid_constant__ Args args) {
+// `token_baseline`, before passrl_shape: how far groups reach (a thread a rollout), clear, weigh (passrl_shape in MODE_WEIGH), add (a block a rollout).
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_longest(const __grid_constant__ Args args) {
     if (!counts_of(args).bad_offsets) baselines_longest(args, (i64)blockIdx.x * blockDim.x + threadIdx.x);
 }
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_clear(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_clear(const __grid_constant__ Args args) {
     if (!counts_of(args).bad_offsets) baselines_clear(args, blockIdx.x);
 }
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_weigh(const __grid_constant__ Args args) {
-    SHARED(ShapeRoom, room, [1]);
-    const i64 i = blockIdx.x;
-    const Rollout kept = rollout_of(args, i);
-    if (counts_of(args).bad_offsets || kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
-    decide_for(args, kept, room[0].decision);
-    if (room[0].decision.bad) return;
-    open_rollout(args, i, kept, room[0]);
-    const Shaping& w = room[0].work;
-    // What is lost is counted where the rollouts are shaped.
-    rollout_terms(args, i, w.e, w.kept, room[0].decision, room[0].terms);
-    credited(args, room[0]);
-    weigh_returns(args, w);
-}
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_baselines_add(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_add(const __grid_constant__ Args args) {
     if (!counts_of(args).bad_offsets) baselines_add(args, blockIdx.x);
 }
 

@@ -20,7 +20,8 @@ OUT_OF_LINE void add_to_table(const Args& args, const Work& w) {
     }
 }
 
-INLINE void add_process_sums(const Args& args, const PlanConstants& plan, const Work& w) {
+OUT_OF_LINE void add_process_sums(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
     const i32* keys = group_keys(args, w.kept.group);
     i64* words = group_words(args, w.kept.group);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
@@ -70,17 +71,17 @@ OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
     if (w.kept.group == NO_GROUP || !counts_in_stats(w.kept)) return false;
     w.e = extent(args, i);
     w.scope = kept_scope(args, i, w.e, w.kept);
-    add_to(group_words(args, w.kept.group) + 6 * plan_of(args).slots, 1);
+    if (counts_members(plan_of(args))) add_to(group_words(args, w.kept.group) + 6 * plan_of(args).slots, 1);
     return true;
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS) passrl_sums(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args args) {
     const PlanConstants& plan = plan_of(args);
     SHARED(Work, shared_work, [1]);
     Work& w = shared_work[0];
     if (!__syncthreads_or(is_first_thread() && open_work(args, blockIdx.x, w))) return;
     if (w.kept.state & STATE_HAS_PROCESS) {
-        add_process_sums(args, plan, w);
+        add_process_sums(args, w);
         if (plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE) add_to_table(args, w);
     }
     rollout_sums(args, w);

@@ -137,7 +137,12 @@ INLINE GroupMarks& marks_of(const Args& args, i64 g) { return ((GroupMarks*)args
 
 // The statistics: keys (absmax, max, min) a slot and the format state, words (n, q, hi, lo, at_max, at_min) a slot and the members; StateLayout.
 INLINE i32* group_keys(const Args& args, i64 g) { return (i32*)(args.work.state + args.layout.extremes) + g * (3 * plan_of(args).slots + 1); }
-INLINE i64* group_words(const Args& args, i64 g) { return (i64*)(args.work.state + args.layout.sums) + g * (6 * plan_of(args).slots + 1); }
+// Words of a group: of kl alone the rollouts that count are among them.
+INLINE bool counts_members(const PlanConstants& plan) { return plan.kind == KIND_KL; }
+INLINE i64* group_words(const Args& args, i64 g) {
+    const PlanConstants& plan = plan_of(args);
+    return (i64*)(args.work.state + args.layout.sums) + g * (6 * plan.slots + (counts_members(plan) ? 1 : 0));
+}
 INLINE i32* group_seconds(const Args& args, i64 g) { return (i32*)(args.work.state + args.layout.second) + g * plan_of(args).slots; }
 // Of the batch's sets: keys (absmax, max, min) a slot, words (n, q, hi, lo, at_max, at_min, nonzero) a slot.
 INLINE i32* batch_keys(const Args& args) { return (i32*)(args.work.state + args.layout.batch_extremes); }
@@ -156,7 +161,7 @@ INLINE Sums load_sums(const i64* words, i32 slot, i32 each = 6) {
 }
 // 0: no rollout of the group seen; 1: all violate the format; 2: some rollout does not.
 INLINE i32 load_format(const i32* keys, i32 slots) { return larger(keys[3 * slots], 0); }
-INLINE i64 load_members(const i64* words, i32 slots) { return words[6 * slots]; }
+INLINE i64 load_members(const PlanConstants& plan, const i64* words) { return counts_members(plan) ? words[6 * plan.slots] : 0; }
 
 // The KL table of a group: sums C and live counts n of its positions.
 struct KlTable {

@@ -276,6 +276,7 @@ pub mod mode {
     pub const KNOWN: u32 = 2;
     pub const KEEP: u32 = 4;
     pub const DRY: u32 = 8;
+    pub const WEIGH: u32 = 16;
 }
 
 // A kernel takes at most 4,096 bytes of arguments on every device.

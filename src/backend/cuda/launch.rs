@@ -14,20 +14,18 @@ pub enum Kernel {
     StepSets,
     BaselinesLongest,
     BaselinesClear,
-    BaselinesWeigh,
     BaselinesAdd,
     Shape,
     WhitenSums,
     WhitenWrite,
 }
 
-const ALL: [(Kernel, &CStr); 10] = [
+const ALL: [(Kernel, &CStr); 9] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::StepSets, c"passrl_step_sets"),
     (Kernel::BaselinesLongest, c"passrl_baselines_longest"),
     (Kernel::BaselinesClear, c"passrl_baselines_clear"),
-    (Kernel::BaselinesWeigh, c"passrl_baselines_weigh"),
     (Kernel::BaselinesAdd, c"passrl_baselines_add"),
     (Kernel::Shape, c"passrl_shape"),
     (Kernel::WhitenSums, c"passrl_whiten_sums"),

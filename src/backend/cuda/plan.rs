@@ -240,9 +240,9 @@ impl Call<'_> {
         if config.token_baseline != TokenBaseline::None {
             // The first has a thread a rollout.
             self.launch(Kernel::BaselinesLongest, self.rollouts.div_ceil(self.threads as usize), mode)?;
-            for kernel in [Kernel::BaselinesClear, Kernel::BaselinesWeigh, Kernel::BaselinesAdd] {
-                self.launch(kernel, self.rollouts, mode)?;
-            }
+            self.launch(Kernel::BaselinesClear, self.rollouts, mode)?;
+            self.launch(Kernel::Shape, self.rollouts, mode::WEIGH)?;
+            self.launch(Kernel::BaselinesAdd, self.rollouts, mode)?;
         }
         if config.whiten == Whiten::None || !whole {
             return self.launch(Kernel::Shape, self.items(), mode);
