@@ -43,7 +43,7 @@ pub unsafe fn on_host<'a>(context: *const passrl_context) -> Result<&'a Arc<Cont
 ///
 /// CUDA (`options.backend = PASSRL_CUDA`): the device's primary context, or with `device = -1` the calling thread's current one, borrowed; the caller's
 /// current context is as it was after every call. The kernels are loaded here: the image built into the library where the driver takes it, else the
-/// embedded source compiled by NVRTC (seconds, once: the result is kept in `cache_dir`). `PASSRL_ERR_NO_DEVICE`: no driver, no device, one below compute
+/// embedded source compiled by NVRTC (about a minute of one core, once: the result is kept in `cache_dir`). `PASSRL_ERR_NO_DEVICE`: no driver, no device, one below compute
 /// capability 8.0, or a driver that is too old; `PASSRL_ERR_FORK`: this process was forked from one that had used CUDA; `PASSRL_ERR_DRIVER`: a call of the driver
 /// failed or the kernels did not compile. Every sentence says what is missing. Not while a stream of the thread is being captured.
 ///

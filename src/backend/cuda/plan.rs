@@ -178,7 +178,11 @@ impl OnDevice {
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
         let host = format!("workspace: {} bytes (touched as far as the data reaches)", plan.workspace.bytes);
         let here = format!("workspace: {} bytes of device memory", self.layout.bytes);
-        format!("passrl plan: cuda, device {}\n{}", self.device.ordinal(), rest.replace(&host, &here))
+        let c = &plan.config;
+        let more = |asked: bool, kernels: usize| if asked { kernels } else { 0 };
+        let kernels =
+            3 + more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
+        format!("passrl plan: cuda, device {}\n{}launches of a run: 2 memsets, {kernels} kernels\n", self.device.ordinal(), rest.replace(&host, &here))
     }
 }
 
