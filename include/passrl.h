@@ -342,10 +342,21 @@
 
 #define PASSRL_FOUND_TOO_LARGE 16
 
+// CUDA, where the host cannot look first: cu_seqlens decrease or reach beyond the arrays, or lengths beyond T or the plan's limits (every advantage of the
+// batch is 0); or a group index is out of range (its rollout has advantage 0).
+#define PASSRL_FOUND_BAD_OFFSETS 32
+
 // Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 #define PASSRL_REDUCE_SUM 1
 
 #define PASSRL_REDUCE_MAX 2
+
+// Where the kernels of a CUDA context come from (`passrl_context_options.kernels`): ANY takes the image built in, else what NVRTC compiles (or has compiled).
+#define PASSRL_KERNELS_ANY 0
+
+#define PASSRL_KERNELS_BUILT_IN 1
+
+#define PASSRL_KERNELS_NVRTC 2
 
 // Instruction sets of the CPU backend (`passrl_context_options.simd`).
 #define PASSRL_SIMD_BEST 0
@@ -518,8 +529,16 @@ typedef struct passrl_context_options {
     int32_t reserved0;
     // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
     int64_t small_call_bytes;
-    // CUDA: folder of the kernel cache; NULL: the default, "" : no cache. Read during `passrl_context_create` only.
+    // CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
+    // written serves without. Read during `passrl_context_create` only.
     const char *cache_dir;
+    // CUDA: path of the NVRTC library (`libnvrtc.so.12`, `.13`); NULL: one that the process has loaded, else as the loader finds it. Read during
+    // `passrl_context_create` only.
+    const char *nvrtc;
+    // CUDA: `PASSRL_KERNELS_*`; ANY.
+    int32_t kernels;
+    // Must be 0.
+    int32_t reserved1;
 } passrl_context_options;
 
 // All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
@@ -743,7 +762,8 @@ typedef struct passrl_outputs {
     const struct passrl_view *group_flags;
     // `PASSRL_ROLLOUT_*` bits, `[R]` i32.
     const struct passrl_view *rollout_flags;
-    // Overwritten by the run. NULL: not wanted (on the CPU the status still tells).
+    // Overwritten by the run. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of `passrl_report_size` bytes, aligned to 8, of any
+    // content: give a host copy to `passrl_report_status` once the stream's work is done.
     struct passrl_report *report;
 } passrl_outputs;
 
@@ -831,6 +851,9 @@ typedef struct passrl_limits {
 // Threads or memory could not be had.
 #define PASSRL_ERR_RESOURCE -303
 
+// A call of the CUDA driver failed, or kernels could not be compiled.
+#define PASSRL_ERR_DRIVER -304
+
 // `strict`: the data has findings; nothing was written.
 #define PASSRL_ERR_DATA -400
 
@@ -854,6 +877,9 @@ typedef struct passrl_limits {
 
 // Done; a group has more elements than exact sums allow.
 #define PASSRL_FINDING_TOO_LARGE 404
+
+// Done (CUDA); offsets, lengths or indices in device memory do not fit: see `PASSRL_FOUND_BAD_OFFSETS`.
+#define PASSRL_FINDING_BAD_OFFSETS 405
 
 #ifdef __cplusplus
 extern "C" {
@@ -885,20 +911,26 @@ PASSRL_API const char *passrl_preset_name(int32_t index);
 PASSRL_API const char *passrl_preset_source(int32_t index);
 
 // Makes a context. `options` NULL: the CPU with default threads. On success `*context` is a new handle, to be given to `passrl_context_destroy`.
-// A CUDA context is refused with a sentence (`PASSRL_ERR_NO_DEVICE`) where there is no driver or device, and in this version
-// altogether (`PASSRL_ERR_NOT_YET`). Starts no thread. Any thread.
-PASSRL_API passrl_status passrl_context_create(const struct passrl_context_options *options, struct passrl_context **context);
-
-// Destroys a context: its threads are joined once its last plan is destroyed too. NULL is a no-op. Nothing may be running on it from other threads.
-PASSRL_API void passrl_context_destroy(struct passrl_context *context);
-
-// Describes a context in text: backend, threads, instruction set. `buffer` has `capacity` bytes; `needed` (may be NULL) gets the bytes with the terminating zero;
-// `buffer` NULL with capacity 0 asks for the size. Any thread.
+//
+// CUDA (`options.backend = PASSRL_CUDA`): the device's primary context, or with `device = -1` the calling thread's current one, borrowed; the caller's
+// current context is as it was after every call. The kernels are loaded here: the image built into the library where the driver takes it, else the
+// embedded source compiled by NVRTC (about a minute of one core, once: the result is kept in `cache_dir`). `PASSRL_ERR_NO_DEVICE`: no driver, no device, one below compute
+// capability 8.0, or a driver that is too old; `PASSRL_ERR_FORK`: this process was forked from one that had used CUDA; `PASSRL_ERR_DRIVER`: a call of the driver
+// failed or the kernels did not compile. Every sentence says what is missing. Not while a stream of the thread is being captured.
+//
+// Starts no thread. Any thread.
 PASSRL_API
-passrl_status passrl_context_describe(const struct passrl_context *context,
-                                      char *buffer,
-                                      size_t capacity,
-                                      size_t *needed);
+passrl_status passrl_context_create(const struct passrl_context_options *options,
+                                    struct passrl_context **context);
+
+// Destroys a context: its threads are joined (its kernels unloaded) once its last plan is destroyed too; a borrowed CUDA context must still be alive then. NULL is a no-op. Nothing may be running on it from other threads.
+PASSRL_API
+void passrl_context_destroy(struct passrl_context *context);
+
+// Describes a context in text: backend, threads, instruction set; of a CUDA device its name, compute capability, driver version, where its kernels come from
+// (built in, compiled, cached) and the hash of their source. `buffer` has `capacity` bytes; `needed` (may be NULL) gets the bytes with the terminating zero;
+// `buffer` NULL with capacity 0 asks for the size. Any thread.
+PASSRL_API passrl_status passrl_context_describe(const struct passrl_context *context, char *buffer, size_t capacity, size_t *needed);
 
 // Fills a collective (`struct_size`: `sizeof *collective`) from `comm`, a live `ncclComm_t` of one rank, which must outlive the plans made with it: its rank
 // and size, and a function that calls `ncclAllReduce` once a message, in place, on the stream that the plan runs on. It neither waits nor allocates, so the
@@ -926,7 +958,8 @@ PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, si
 // With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
-// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
+// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
+// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and the header is not looked at later.
 PASSRL_API
 passrl_status passrl_partials_init(const struct passrl_plan *plan,
                                    void *buffer,
@@ -944,8 +977,14 @@ passrl_status passrl_partials_add(const struct passrl_plan *plan,
                                   size_t workspace_bytes,
                                   void *stream);
 
-// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time.
-PASSRL_API passrl_status passrl_partials_merge(const struct passrl_plan *plan, void *into, size_t into_bytes, const void *from, size_t from_bytes);
+// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time. On CUDA it
+// waits, and adds on the host: all work on both must be done.
+PASSRL_API
+passrl_status passrl_partials_merge(const struct passrl_plan *plan,
+                                    void *into,
+                                    size_t into_bytes,
+                                    const void *from,
+                                    size_t from_bytes);
 
 // Tells the sections of phase `phase` that an all-reduce must combine: at most `capacity` are written to `sections`, `*count` gets their number (`sections` NULL with
 // capacity 0 asks for it). Reduced in place after every rank's `passrl_partials_add` of the phase, each rank's buffer is the whole batch's. Any thread.
@@ -986,15 +1025,23 @@ passrl_status passrl_plan_create(const struct passrl_context *context,
 // Destroys a plan. NULL is a no-op. No run of it may be under way.
 PASSRL_API void passrl_plan_destroy(struct passrl_plan *plan);
 
-// Bytes of workspace that a run within the limits needs (0 is possible). The workspace is the caller's, 64-byte aligned, of any content, and serves one call at
-// a time. Any thread.
-PASSRL_API passrl_status passrl_plan_workspace_size(const struct passrl_plan *plan, size_t *bytes);
+// Bytes of workspace that a run within the limits needs (0 is possible), on CUDA of device memory. The workspace is the caller's, 64-byte aligned, of any content, and
+// serves one call at a time (on CUDA: until the stream's work is done). Any thread.
+PASSRL_API
+passrl_status passrl_plan_workspace_size(const struct passrl_plan *plan,
+                                         size_t *bytes);
 
 // Describes a plan in text: stages, reductions, bytes of workspace and partials. Arguments as `passrl_context_describe`. Any thread.
 PASSRL_API passrl_status passrl_plan_describe(const struct passrl_plan *plan, char *buffer, size_t capacity, size_t *needed);
 
 // Shapes one batch: reads it, writes the outputs, returns when done. No allocation, no file, no output, no lock beside those of the context's
 // threads; the caller's floating-point mode is kept and not trusted. `stream` must be NULL on the CPU.
+//
+// On CUDA it puts the work on `stream` (a `CUstream` of the context's; NULL: the legacy default stream) and returns: kernels and memsets alone, no allocation, no
+// synchronisation, no copy, the caller's current context as it was; it may be captured into a graph and replayed with new data in the same memory, as the
+// launches follow from limits and shapes alone. All memory, the workspace's and the report's too, lies on the context's device and stays untouched until the work is
+// done. The host does not see what offsets, lengths and indices say: the kernels look, never read or write beyond the views, and tell
+// (`PASSRL_FOUND_BAD_OFFSETS`) in the report alone, with all other findings: the status is 0 where the work was enqueued. `strict` and a collective are refused.
 //
 // Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
 // is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.

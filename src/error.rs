@@ -10,7 +10,10 @@ pub type Result<T> = std::result::Result<T, Refused>;
 
 /// Statuses that a backend may give (the ABI's numbers are held to them).
 pub const NO_DEVICE: i32 = -300;
+pub const DEVICE: i32 = -301;
+pub const FORK: i32 = -302;
 pub const RESOURCE: i32 = -303;
+pub const DRIVER: i32 = -304;
 pub const NOT_YET: i32 = -105;
 pub const COLLECTIVE: i32 = -500;
 

@@ -24,7 +24,8 @@ fn a_fork_while_another_thread_is_inside() {
 
 #[test]
 fn nothing_stays_behind() {
-    says(&mut Command::new(guest("leaks")));
+    // Not by the simulated CUDA driver, which cargo has put on the path: what it keeps is its own.
+    says(Command::new(guest("leaks")).env_remove("LD_LIBRARY_PATH"));
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn sanitizers(compiler: &str) -> bool {
 
 /// `leaks`: every block must be given back by the end, the library's too.
 fn sanitized(program: PathBuf, leaks: bool) {
-    must(Command::new(program).env("ASAN_OPTIONS", format!("detect_leaks={}:detect_stack_use_after_return=1", u8::from(leaks))));
+    must(Command::new(program).env_remove("LD_LIBRARY_PATH").env("ASAN_OPTIONS", format!("detect_leaks={}:detect_stack_use_after_return=1", u8::from(leaks))));
 }
 
 /// The C programs of the ABI under the address and undefined-behaviour sanitizers: what the header and the programs do (the library is not instrumented, but takes

@@ -79,11 +79,16 @@ begin=$SECONDS
 if ! stage setup tests/setup.sh system; then
     fail "setup: $(grep 'missing' $log/setup.log | head -1)"
 fi
+# NVRTC, with which one test compiles the kernels; without it that test says that it is skipped.
+stage cuda-compiler tests/setup.sh cuda || true
 # `cargo test` alone leaves target/debug/libpassrl.so as the last build made it; tests that load it want this one.
 check build "$CARGO" build --locked
 # --nocapture would interleave threads; --show-output prints what passing tests say, among it "SKIPPED: ".
 stage cargo "$CARGO" test --locked --no-fail-fast -- --show-output
 count_cargo cargo $?
+# The simulated CUDA driver itself, in its fast and its checked build: a seeded bug for each check.
+stage cudasim "$CARGO" test --locked --no-fail-fast -p cudasim -- --show-output
+count_cargo cudasim $?
 # Lints that find bugs; those of style differ from one clippy to the next and are the developer's business.
 if "$CARGO" clippy --version >/dev/null 2>&1; then
     check clippy "$CARGO" clippy --quiet --locked --lib -- -A clippy::all -D clippy::correctness -D clippy::suspicious
@@ -115,7 +120,7 @@ if command -v valgrind >/dev/null; then
 else
     skip "valgrind: not installed; sudo apt-get install valgrind"
 fi
-command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || skip "cuda: no GPU here, and no CUDA backend in this version"
+command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || skip "cuda: no GPU here; the CUDA backend ran on the simulated driver alone"
 
 printf '\n== left to others\n'
 echo "make frameworks  torch and jax arrays, torch's C++, the plug-ins in verl, TRL, OpenRLHF and others"

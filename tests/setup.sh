@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the tests and the package need: `setup.sh system` the system's packages, `setup.sh python` the .venv, `setup.sh frameworks` a .venv-frameworks
-# with torch and ray, `setup.sh nccl` a .venv-nccl with NCCL's wheel (460 MB).
+# with torch and ray, `setup.sh nccl` a .venv-nccl with NCCL's wheel (460 MB), `setup.sh cuda` a .venv-cuda with NVRTC (`all`: and nvcc).
 # A package is installed only where it is missing and apt-get can; else one sentence names it with the command that brings it.
 # Exit status 1: something that nothing works without is missing.
 set -uo pipefail
@@ -42,6 +42,7 @@ system() {
     command -v "${CARGO:-cargo}" >/dev/null || { echo "setup: cargo is missing; bring it with: curl https://sh.rustup.rs -sSf | sh"; broken=1; }
     command -v cc >/dev/null || install gcc "the linker of Rust and the C tests" || broken=1
     command -v c++ >/dev/null || install g++ "the C++ tests" || broken=1
+    command -v g++ >/dev/null || install g++ "the simulated CUDA driver of the tests" || true
     command -v cmake >/dev/null || install cmake "an installed tree is used by it in the tests" || true
     command -v doxygen >/dev/null || install doxygen "the reference of C and C++ is made by it" || true
     command -v pkg-config >/dev/null || install pkgconf "likewise" || true
@@ -75,6 +76,15 @@ python() {
     environment .venv -e "bindings/python[$extras]"
 }
 
+# NVRTC for the tests; with `all` nvcc too, which kernels/build.rs then finds: the library is built with an image for every architecture.
+cuda() {
+    if [ "${1:-}" = all ]; then
+        environment .venv-cuda -r tests/cuda/requirements.txt
+    else
+        environment .venv-cuda "$(grep '^nvidia-cuda-nvrtc' tests/cuda/requirements.txt)"
+    fi
+}
+
 frameworks() { environment .venv-frameworks -e 'bindings/python[dev]' torch ray; }
 
 # The version whose nccl.h the committed bindings are of. It needs no CUDA to be loaded.
@@ -82,5 +92,6 @@ nccl() { environment .venv-nccl --no-deps nvidia-nccl-cu12==2.32.3; }
 
 case ${1:-} in
 system | python | frameworks | nccl) "$1" ;;
-*) echo "usage: tests/setup.sh system|python|frameworks|nccl" >&2; exit 2 ;;
+cuda) cuda "${2:-}" ;;
+*) echo "usage: tests/setup.sh system|python|frameworks|nccl|cuda [all]" >&2; exit 2 ;;
 esac

@@ -205,10 +205,18 @@ pub const PASSRL_FOUND_MISSING: i64 = 2;
 pub const PASSRL_FOUND_BAD_STEPS: i64 = 4;
 pub const PASSRL_FOUND_SINGLETON: i64 = 8;
 pub const PASSRL_FOUND_TOO_LARGE: i64 = 16;
+/// CUDA, where the host cannot look first: cu_seqlens decrease or reach beyond the arrays, or lengths beyond T or the plan's limits (every advantage of the
+/// batch is 0); or a group index is out of range (its rollout has advantage 0).
+pub const PASSRL_FOUND_BAD_OFFSETS: i64 = 32;
 
 /// Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 pub const PASSRL_REDUCE_SUM: i32 = 1;
 pub const PASSRL_REDUCE_MAX: i32 = 2;
+
+/// Where the kernels of a CUDA context come from (`passrl_context_options.kernels`): ANY takes the image built in, else what NVRTC compiles (or has compiled).
+pub const PASSRL_KERNELS_ANY: i32 = 0;
+pub const PASSRL_KERNELS_BUILT_IN: i32 = 1;
+pub const PASSRL_KERNELS_NVRTC: i32 = 2;
 
 /// Instruction sets of the CPU backend (`passrl_context_options.simd`).
 pub const PASSRL_SIMD_BEST: i32 = 0;
@@ -236,12 +244,13 @@ const _: () = {
         PASSRL_ROLLOUT_BAD_STEPS as u32, flags::ROLLOUT_BAD_STEPS; PASSRL_ROLLOUT_FORMAT_VIOLATING as u32, flags::ROLLOUT_FORMAT_VIOLATING;
         PASSRL_ROLLOUT_IN_BAD_GROUP as u32, flags::ROLLOUT_IN_BAD_GROUP; PASSRL_ROLLOUT_NO_STREAM as u32, flags::ROLLOUT_NO_STREAM;
         PASSRL_FOUND_NONFINITE, report::NONFINITE; PASSRL_FOUND_MISSING, report::MISSING; PASSRL_FOUND_BAD_STEPS, report::BAD_STEPS;
-        PASSRL_FOUND_SINGLETON, report::SINGLETON; PASSRL_FOUND_TOO_LARGE, report::TOO_LARGE;
+        PASSRL_FOUND_SINGLETON, report::SINGLETON; PASSRL_FOUND_TOO_LARGE, report::TOO_LARGE; PASSRL_FOUND_BAD_OFFSETS, report::BAD_OFFSETS;
         PASSRL_I64, partials::I64; PASSRL_I32, partials::I32; PASSRL_REDUCE_SUM, partials::SUM; PASSRL_REDUCE_MAX, partials::MAX;
         PASSRL_MAX_STREAMS, config::MAX_STREAMS; PASSRL_MAX_PROCESS, config::MAX_PROCESS; PASSRL_MAX_EXTRA, config::MAX_EXTRA;
         PASSRL_STREAM_OUTCOME, config::OUTCOME; PASSRL_STREAM_FORMAT, config::FORMAT; PASSRL_STREAM_EXTRA, config::EXTRA;
         super::status::PASSRL_ERR_NO_DEVICE, crate::error::NO_DEVICE; super::status::PASSRL_ERR_RESOURCE, crate::error::RESOURCE;
         super::status::PASSRL_ERR_COLLECTIVE, crate::error::COLLECTIVE;
-        super::status::PASSRL_ERR_NOT_YET, crate::error::NOT_YET; PASSRL_NUMERICS_VERSION, crate::NUMERICS_VERSION;
+        super::status::PASSRL_ERR_NOT_YET, crate::error::NOT_YET; super::status::PASSRL_ERR_DEVICE, crate::error::DEVICE;
+        super::status::PASSRL_ERR_FORK, crate::error::FORK; super::status::PASSRL_ERR_DRIVER, crate::error::DRIVER; PASSRL_NUMERICS_VERSION, crate::NUMERICS_VERSION;
     }
 };

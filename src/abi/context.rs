@@ -6,6 +6,7 @@ use super::types::*;
 use super::util;
 use crate::backend::Context;
 use crate::error::Result;
+use crate::model::context::Where;
 use crate::{check, refuse};
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -22,9 +23,31 @@ pub unsafe fn borrow<'a>(context: *const passrl_context) -> Result<&'a Arc<Conte
     }
 }
 
+/// The context behind a handle, for a function that works on host memory alone.
+///
+/// # Safety
+/// As `borrow`.
+pub unsafe fn on_host<'a>(context: *const passrl_context) -> Result<&'a Arc<Context>> {
+    // SAFETY: passed on.
+    let context = unsafe { borrow(context)? };
+    match context.place() {
+        Where::Host => Ok(context),
+        Where::Cuda(device) => refuse!(
+            PASSRL_ERR_NOT_YET,
+            "the context is CUDA device {device}; this function works on host memory in this version: give it a CPU context, or use passrl_plan_run on the device"
+        ),
+    }
+}
+
 /// Makes a context. `options` NULL: the CPU with default threads. On success `*context` is a new handle, to be given to `passrl_context_destroy`.
-/// A CUDA context is refused with a sentence (`PASSRL_ERR_NO_DEVICE`) where there is no driver or device, and in this version
-/// altogether (`PASSRL_ERR_NOT_YET`). Starts no thread. Any thread.
+///
+/// CUDA (`options.backend = PASSRL_CUDA`): the device's primary context, or with `device = -1` the calling thread's current one, borrowed; the caller's
+/// current context is as it was after every call. The kernels are loaded here: the image built into the library where the driver takes it, else the
+/// embedded source compiled by NVRTC (about a minute of one core, once: the result is kept in `cache_dir`). `PASSRL_ERR_NO_DEVICE`: no driver, no device, one below compute
+/// capability 8.0, or a driver that is too old; `PASSRL_ERR_FORK`: this process was forked from one that had used CUDA; `PASSRL_ERR_DRIVER`: a call of the driver
+/// failed or the kernels did not compile. Every sentence says what is missing. Not while a stream of the thread is being captured.
+///
+/// Starts no thread. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_context_create(
     options: *const passrl_context_options,
@@ -40,14 +63,19 @@ pub unsafe extern "C" fn passrl_context_create(
             // SAFETY: the caller's struct by the contract.
             unsafe { structs::read(options, "options")? }
         };
-        let inner = Arc::new(Context::create(check::context(&options)?)?);
+        // SAFETY: NULL or zero-terminated by the contract.
+        let (cache, nvrtc) = unsafe {
+            let given = |pointer: *const c_char, name| if pointer.is_null() { Ok(None) } else { util::text(pointer, name).map(Some) };
+            (given(options.cache_dir, "options.cache_dir")?, given(options.nvrtc, "options.nvrtc")?)
+        };
+        let inner = Arc::new(Context::create(check::context(&options, cache, nvrtc)?)?);
         // SAFETY: not NULL, writable by the contract.
         unsafe { context.write(Box::into_raw(Box::new(passrl_context { inner }))) };
         Ok(PASSRL_OK)
     })
 }
 
-/// Destroys a context: its threads are joined once its last plan is destroyed too. NULL is a no-op. Nothing may be running on it from other threads.
+/// Destroys a context: its threads are joined (its kernels unloaded) once its last plan is destroyed too; a borrowed CUDA context must still be alive then. NULL is a no-op. Nothing may be running on it from other threads.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_context_destroy(context: *mut passrl_context) {
     guard("passrl_context_destroy", || {
@@ -59,7 +87,8 @@ pub unsafe extern "C" fn passrl_context_destroy(context: *mut passrl_context) {
     });
 }
 
-/// Describes a context in text: backend, threads, instruction set. `buffer` has `capacity` bytes; `needed` (may be NULL) gets the bytes with the terminating zero;
+/// Describes a context in text: backend, threads, instruction set; of a CUDA device its name, compute capability, driver version, where its kernels come from
+/// (built in, compiled, cached) and the hash of their source. `buffer` has `capacity` bytes; `needed` (may be NULL) gets the bytes with the terminating zero;
 /// `buffer` NULL with capacity 0 asks for the size. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_context_describe(

@@ -71,7 +71,8 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
 /// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
 ///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
-/// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time.
+/// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
+/// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and the header is not looked at later.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: *mut c_void, bytes: usize) -> passrl_status {
     guard("passrl_partials_init", || {
@@ -79,7 +80,10 @@ pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: 
         unsafe {
             let plan = in_pieces(plan)?;
             let memory = check::memory(buffer, bytes, plan.inner.partials.bytes, 8, "buffer")?;
-            plan.inner.partials.init(memory);
+            match &plan.device {
+                Some(device) => device.partials_init(&plan.inner, memory)?,
+                None => plan.inner.partials.init(memory),
+            }
         }
         Ok(PASSRL_OK)
     })
@@ -103,22 +107,26 @@ pub unsafe extern "C" fn passrl_partials_add(
         unsafe {
             let plan = in_pieces(plan)?;
             let batch = structs::read(batch, "batch")?;
-            check::stream(stream)?;
+            check::stream(plan.place(), stream)?;
             let phase = check::phase(phase, plan.inner.partials.phases)?;
-            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, None)?;
-            let partials = check::partials(buffer, buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
-            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            let problem = check::batch::problem(plan.place(), &batch, &plan.inner.config, &plan.inner.limits, None)?;
+            let partials = check::partials(plan.place(), buffer, buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
+            let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
             in_whole(plan, phase, &problem, partials)?;
-            backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
+            match &plan.device {
+                Some(device) => device.partials_add(&plan.inner, phase, &problem, partials, memory, stream)?,
+                None => backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory),
+            }
         }
         Ok(PASSRL_OK)
     })
 }
 
-/// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time.
+/// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time. On CUDA it
+/// waits, and adds on the host: all work on both must be done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_merge(
     plan: *const passrl_plan,
@@ -131,13 +139,16 @@ pub unsafe extern "C" fn passrl_partials_merge(
         // SAFETY: live handle and buffers by the contract.
         unsafe {
             let plan = in_pieces(plan)?;
-            let target = check::partials(into, into_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "into")?;
-            let source = check::partials(from.cast_mut(), from_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "from")?;
+            let target = check::partials(plan.place(), into, into_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "into")?;
+            let source = check::partials(plan.place(), from.cast_mut(), from_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "from")?;
             if std::ptr::eq(into.cast_const(), from) {
                 return refuse!(PASSRL_ERR_OVERLAP, "into and from are the same buffer; a buffer is not added to itself");
             }
             check::apart(&target, "into", &source, "from")?;
-            plan.inner.partials.merge(target, source);
+            match &plan.device {
+                Some(device) => device.partials_merge(&plan.inner, target, source)?,
+                None => plan.inner.partials.merge(target, source),
+            }
         }
         Ok(PASSRL_OK)
     })
@@ -194,16 +205,19 @@ pub unsafe extern "C" fn passrl_plan_apply(
             let plan = in_pieces(plan)?;
             let batch = structs::read(batch, "batch")?;
             let outputs = structs::read(outputs, "outputs")?;
-            check::stream(stream)?;
-            let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
-            let sinks = check::outputs::outputs(&outputs, &problem)?;
-            let partials = check::partials(buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
-            let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+            check::stream(plan.place(), stream)?;
+            let problem = check::batch::problem(plan.place(), &batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
+            let sinks = check::outputs::outputs(plan.place(), &outputs, &problem)?;
+            let partials = check::partials(plan.place(), buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
+            let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
             in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
-            finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory))
+            match &plan.device {
+                Some(device) => device.apply(&plan.inner, &problem, partials, &sinks, memory, stream).map(|()| PASSRL_OK),
+                None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory)),
+            }
         }
     })
 }

@@ -7,7 +7,7 @@ use super::types::*;
 use super::{context, util};
 use crate::error::Result;
 use crate::model::batch::Problem;
-use crate::model::context::Memory;
+use crate::model::context::{Memory, Where};
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::plan::Plan;
@@ -64,6 +64,13 @@ unsafe fn make(context: *const passrl_context, config: *const passrl_config, lim
     if over_ranks {
         check::estimators::in_pieces(&config)?;
     }
+    check::served(context.place(), &config, &limits)?;
+    if over_ranks && context.place() != Where::Host {
+        return refuse!(
+            PASSRL_ERR_NOT_YET,
+            "collective is given on a CUDA context; this version reduces on the CPU alone: use partials (passrl_partials_add, an all-reduce of the sections of passrl_partials_layout, passrl_plan_apply)"
+        );
+    }
     let mut plan = Plan::create(config, limits, context.threads(), context.simd())?;
     if plan.partials.pieces.is_some() && !over_ranks {
         // One call takes the phases one after the other, as the only rank.
@@ -71,6 +78,17 @@ unsafe fn make(context: *const passrl_context, config: *const passrl_config, lim
     }
     context.start_threads()?;
     Ok(plan)
+}
+
+impl passrl_plan {
+    pub fn place(&self) -> Where {
+        self.context.place()
+    }
+
+    /// Bytes of workspace of a call, in the context's memory.
+    pub fn workspace_bytes(&self) -> usize {
+        self.device.as_ref().map_or(self.inner.workspace.bytes, |device| device.workspace_bytes())
+    }
 }
 
 /// Makes a plan: validates the configuration against the limits, decides everything, allocates what it will ever need on the host (tables; the
@@ -111,8 +129,9 @@ pub unsafe extern "C" fn passrl_plan_create(
         };
         // SAFETY: a live handle, as above.
         let context = Arc::clone(unsafe { context::borrow(context)? });
+        let device = context.load(&inner)?;
         // SAFETY: not NULL, writable by the contract.
-        unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, comm, context }))) };
+        unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, device, comm, context }))) };
         Ok(PASSRL_OK)
     })
 }
@@ -129,8 +148,8 @@ pub unsafe extern "C" fn passrl_plan_destroy(plan: *mut passrl_plan) {
     });
 }
 
-/// Bytes of workspace that a run within the limits needs (0 is possible). The workspace is the caller's, 64-byte aligned, of any content, and serves one call at
-/// a time. Any thread.
+/// Bytes of workspace that a run within the limits needs (0 is possible), on CUDA of device memory. The workspace is the caller's, 64-byte aligned, of any content, and
+/// serves one call at a time (on CUDA: until the stream's work is done). Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_workspace_size(plan: *const passrl_plan, bytes: *mut usize) -> passrl_status {
     guard("passrl_plan_workspace_size", || {
@@ -140,7 +159,7 @@ pub unsafe extern "C" fn passrl_plan_workspace_size(plan: *const passrl_plan, by
             return refuse!(PASSRL_ERR_NULL, "bytes is NULL; it must point to a size_t");
         }
         // SAFETY: not NULL, writable by the contract.
-        unsafe { bytes.write_unaligned(plan.inner.workspace.bytes) };
+        unsafe { bytes.write_unaligned(plan.workspace_bytes()) };
         Ok(PASSRL_OK)
     })
 }
@@ -155,12 +174,22 @@ pub unsafe extern "C" fn passrl_plan_describe(
 ) -> passrl_status {
     guard("passrl_plan_describe", || {
         // SAFETY: a live handle and the caller's buffer by the contract.
-        unsafe { util::put_text(&borrow(plan)?.inner.describe(), buffer, capacity, needed) }
+        unsafe {
+            let plan = borrow(plan)?;
+            let text = plan.device.as_ref().map_or_else(|| plan.inner.describe(), |device| device.describe(&plan.inner));
+            util::put_text(&text, buffer, capacity, needed)
+        }
     })
 }
 
 /// Shapes one batch: reads it, writes the outputs, returns when done. No allocation, no file, no output, no lock beside those of the context's
 /// threads; the caller's floating-point mode is kept and not trusted. `stream` must be NULL on the CPU.
+///
+/// On CUDA it puts the work on `stream` (a `CUstream` of the context's; NULL: the legacy default stream) and returns: kernels and memsets alone, no allocation, no
+/// synchronisation, no copy, the caller's current context as it was; it may be captured into a graph and replayed with new data in the same memory, as the
+/// launches follow from limits and shapes alone. All memory, the workspace's and the report's too, lies on the context's device and stays untouched until the work is
+/// done. The host does not see what offsets, lengths and indices say: the kernels look, never read or write beyond the views, and tell
+/// (`PASSRL_FOUND_BAD_OFFSETS`) in the report alone, with all other findings: the status is 0 where the work was enqueued. `strict` and a collective are refused.
 ///
 /// Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
 /// is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
@@ -192,7 +221,10 @@ pub unsafe extern "C" fn passrl_plan_run(
             if plan.inner.config.strict {
                 check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
             }
-            finish(report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory))
+            match &plan.device {
+                Some(device) => device.run(&plan.inner, &problem, &sinks, memory, stream).map(|()| PASSRL_OK),
+                None => finish(report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory)),
+            }
         }
     })
 }
@@ -213,10 +245,11 @@ pub unsafe fn prepare(
     unsafe {
         let batch = structs::read(batch, "batch")?;
         let outputs = structs::read(outputs, "outputs")?;
-        check::stream(stream)?;
-        let problem = check::batch::problem(&batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
-        let sinks = check::outputs::outputs(&outputs, &problem)?;
-        let memory = check::memory(workspace, workspace_bytes, plan.inner.workspace.bytes, 64, "workspace")?;
+        let place = plan.place();
+        check::stream(place, stream)?;
+        let problem = check::batch::problem(place, &batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
+        let sinks = check::outputs::outputs(place, &outputs, &problem)?;
+        let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
         check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
         Ok((problem, sinks, memory, outputs.report))
     }

@@ -8,7 +8,7 @@ use crate::backend::primitives as work;
 use crate::check::primitives::{self as checked, Given, Reads, Shape};
 use crate::check::{self, view};
 use crate::error::Result;
-use crate::model::context::Memory;
+use crate::model::context::{Memory, Where};
 use crate::model::primitives::Call;
 use crate::plan::primitives::Workspace;
 use crate::refuse;
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn passrl_primitive_workspace_size(
     guard("passrl_primitive_workspace_size", || {
         // SAFETY: live handle and caller's struct by the contract; likewise throughout.
         let limits = unsafe {
-            context::borrow(context)?;
+            context::on_host(context)?;
             structs::read(limits, "limits")?
         };
         if bytes.is_null() {
@@ -90,9 +90,9 @@ pub unsafe extern "C" fn passrl_group_standardize(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_group_standardize", || unsafe {
-        context::borrow(context)?;
+        context::on_host(context)?;
         let batch = structs::read(batch, "batch")?;
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let row = checked::stream_row(stream_row)?;
         if [out, count, mean, std, absmax].iter().all(|view| view.is_null()) {
             return refuse!(PASSRL_ERR_NULL, "out, count, mean, std and absmax are NULL; at least one is wanted");
@@ -134,9 +134,9 @@ pub unsafe extern "C" fn passrl_chunk_boundaries(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_chunk_boundaries", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let config = check::config::config(&config)?;
         if num_chunks.is_null() && chunk_ends.is_null() {
             return refuse!(PASSRL_ERR_NULL, "num_chunks and chunk_ends are NULL; at least one is wanted");
@@ -170,9 +170,9 @@ pub unsafe extern "C" fn passrl_discounted_returns(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_discounted_returns", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let batch = structs::read(batch, "batch")?;
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let gamma = checked::fraction("gamma", gamma)?;
         let call = checked::call(&batch, TOKENS, [Given::tokens("rewards", rewards)], [Given::tokens("returns", returns)])?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
@@ -205,9 +205,9 @@ pub unsafe extern "C" fn passrl_gae(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_gae", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let batch = structs::read(batch, "batch")?;
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let (gamma, lam) = (checked::fraction("gamma", gamma)?, checked::fraction("lam", lam)?);
         let inputs =
             [Given::tokens("rewards", rewards), Given::tokens("values", values), Given::rollouts("bootstrap", bootstrap).optional()];
@@ -238,9 +238,9 @@ pub unsafe extern "C" fn passrl_divide_length(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_divide_length", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let batch = structs::read(batch, "batch")?;
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let k = checked::exponent(k)?;
         let call = checked::call(&batch, TOKENS, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
@@ -272,9 +272,9 @@ pub unsafe extern "C" fn passrl_opd_signal(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_opd_signal", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let batch = structs::read(batch, "batch")?;
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let lambda = checked::lambda(opd_lambda)?;
         let inputs = [
             Given::tokens("logp_policy", logp_policy),
@@ -309,9 +309,9 @@ pub unsafe extern "C" fn passrl_whiten(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_whiten", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let config = check::config::config(&config)?;
         let reads = Reads { in_stats: true, ..TOKENS };
         let call = checked::call(&batch, reads, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
@@ -344,9 +344,9 @@ pub unsafe extern "C" fn passrl_group_flags(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_group_flags", || unsafe {
-        context::borrow(context)?;
+        context::on_host(context)?;
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let config = check::config::config(&config)?;
         checked::apart_fusion(&config)?;
         if !report.is_null() {
@@ -385,9 +385,9 @@ pub unsafe extern "C" fn passrl_kl_in_reward(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_kl_in_reward", || unsafe {
-        let simd = context::borrow(context)?.simd();
+        let simd = context::on_host(context)?.simd();
         let batch = structs::read(batch, "batch")?;
-        check::stream(stream)?;
+        check::stream(Where::Host, stream)?;
         let config = checked::divergence(&structs::read(config, "config")?)?;
         let inputs = [
             Given::tokens("logp_policy", logp_policy),

@@ -42,6 +42,8 @@ pub const PASSRL_ERR_DEVICE: passrl_status = -301;
 pub const PASSRL_ERR_FORK: passrl_status = -302;
 /// Threads or memory could not be had.
 pub const PASSRL_ERR_RESOURCE: passrl_status = -303;
+/// A call of the CUDA driver failed, or kernels could not be compiled.
+pub const PASSRL_ERR_DRIVER: passrl_status = -304;
 /// `strict`: the data has findings; nothing was written.
 pub const PASSRL_ERR_DATA: passrl_status = -400;
 /// A rank failed or disagreed.
@@ -59,3 +61,5 @@ pub const PASSRL_FINDING_BAD_STEPS: passrl_status = 402;
 pub const PASSRL_FINDING_SINGLETON: passrl_status = 403;
 /// Done; a group has more elements than exact sums allow.
 pub const PASSRL_FINDING_TOO_LARGE: passrl_status = 404;
+/// Done (CUDA); offsets, lengths or indices in device memory do not fit: see `PASSRL_FOUND_BAD_OFFSETS`.
+pub const PASSRL_FINDING_BAD_OFFSETS: passrl_status = 405;

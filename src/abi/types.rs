@@ -324,7 +324,8 @@ pub struct passrl_outputs {
     pub group_flags: *const passrl_view,
     /// `PASSRL_ROLLOUT_*` bits, `[R]` i32.
     pub rollout_flags: *const passrl_view,
-    /// Overwritten by the run. NULL: not wanted (on the CPU the status still tells).
+    /// Overwritten by the run. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of `passrl_report_size` bytes, aligned to 8, of any
+    /// content: give a host copy to `passrl_report_status` once the stream's work is done.
     pub report: *mut passrl_report,
 }
 
@@ -388,8 +389,16 @@ pub struct passrl_context_options {
     pub reserved0: i32,
     /// CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
     pub small_call_bytes: i64,
-    /// CUDA: folder of the kernel cache; NULL: the default, "" : no cache. Read during `passrl_context_create` only.
+    /// CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
+    /// written serves without. Read during `passrl_context_create` only.
     pub cache_dir: *const c_char,
+    /// CUDA: path of the NVRTC library (`libnvrtc.so.12`, `.13`); NULL: one that the process has loaded, else as the loader finds it. Read during
+    /// `passrl_context_create` only.
+    pub nvrtc: *const c_char,
+    /// CUDA: `PASSRL_KERNELS_*`; ANY.
+    pub kernels: i32,
+    /// Must be 0.
+    pub reserved1: i32,
 }
 
 /// All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
@@ -438,6 +447,7 @@ pub struct passrl_context {
 /// A plan: one configuration within limits, immutable; may be run from many threads at once, each with its own workspace. Opaque.
 pub struct passrl_plan {
     pub(crate) inner: crate::plan::Plan,
+    pub(crate) device: Option<crate::backend::OnDevice>,
     pub(crate) comm: Option<super::ranks::Comm>,
     pub(crate) context: std::sync::Arc<crate::backend::Context>,
 }

@@ -4,31 +4,38 @@ pub mod cuda;
 
 use crate::error::Result;
 use crate::model::batch::Problem;
-use crate::model::context::{ContextOptions, Memory};
+use crate::model::context::{ContextOptions, Memory, Where};
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
 use cpu::pool::Pool;
+use std::sync::Arc;
 
 /// The stages on their own.
 pub use cpu::primitives;
 
-/// What a context handle stands for: the CPU with its threads (a CUDA context is refused by this version).
+/// A plan's part in device memory.
+pub use cuda::OnDevice;
+
+/// What a context handle stands for: the CPU with its threads, or a CUDA device.
 pub struct Context {
     options: ContextOptions,
     pool: Pool,
+    device: Option<Arc<cuda::Device>>,
 }
 
 impl Context {
     pub fn create(options: ContextOptions) -> Result<Context> {
-        if options.cuda {
-            return Err(cuda::refuse(options.device));
-        }
+        let device = options.cuda.as_ref().map(cuda::Device::open).transpose()?.map(Arc::new);
         // The calling thread's affinity and the cgroup's quota.
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
-        let threads = if options.threads == 0 { available() } else { options.threads };
-        Ok(Context { options, pool: Pool::new(threads) })
+        let threads = match options.threads {
+            _ if device.is_some() => 1,
+            0 => available(),
+            threads => threads,
+        };
+        Ok(Context { options, pool: Pool::new(threads), device })
     }
 
     pub fn threads(&self) -> usize {
@@ -37,11 +44,21 @@ impl Context {
 
     /// Do its plans work on device memory?
     pub fn is_cuda(&self) -> bool {
-        self.options.cuda
+        self.device.is_some()
     }
 
     pub fn simd(&self) -> Simd {
         self.options.simd
+    }
+
+    /// Where the arrays of its plans' calls lie.
+    pub fn place(&self) -> Where {
+        self.device.as_ref().map_or(Where::Host, |device| Where::Cuda(device.ordinal()))
+    }
+
+    /// What a new plan keeps on the device (`None`: on the CPU).
+    pub fn load(&self, plan: &Plan) -> Result<Option<OnDevice>> {
+        self.device.as_ref().map(|device| OnDevice::new(Arc::clone(device), plan)).transpose()
     }
 
     /// Called by each plan.
@@ -50,6 +67,9 @@ impl Context {
     }
 
     pub fn describe(&self) -> String {
+        if let Some(device) = &self.device {
+            return device.describe();
+        }
         format!(
             "passrl {} (numerics {}), cpu backend, {} thread(s), {}, calls below {} bytes stay on the caller",
             env!("CARGO_PKG_VERSION"),

@@ -8,11 +8,13 @@ use crate::error::Result;
 use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process, Steps};
 use crate::model::config::*;
+use crate::model::context::Where;
 use crate::refuse;
 
 /// Shape of token-shaped views: `[N]`, or `[R, T]`.
 #[derive(Clone, Copy)]
 pub(super) struct Tokens {
+    pub place: Where,
     pub packed: bool,
     pub rollouts: usize,
     pub slots: usize,
@@ -26,7 +28,7 @@ impl Tokens {
     /// NULL or a `passrl_view`.
     pub(super) unsafe fn optional(&self, view: *const passrl_view, name: &str, types: &'static [DType]) -> Result<Option<Array>> {
         // SAFETY: passed on.
-        unsafe { view::optional(view, name, types, self.want()) }
+        unsafe { view::optional(self.place, view, name, types, self.want()) }
     }
 }
 
@@ -100,8 +102,8 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, l
 /// Typed batch.
 ///
 /// # Safety
-/// The batch's views are NULL or `passrl_view`s of readable host memory. `hint`: dimensions and shape of the advantages.
-pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<(i32, [i64; 2])>) -> Result<Problem> {
+/// The batch's views are NULL or `passrl_view`s of readable memory of the place. `hint`: dimensions and shape of the advantages.
+pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<(i32, [i64; 2])>) -> Result<Problem> {
     not_yet(b)?;
     if b.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "batch.reserved0 is {}; it must be 0", b.reserved0);
@@ -123,8 +125,8 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
     unsafe {
         let pieces = super::pieces::pieces(b, rollouts, packed, limits)?;
         let units = pieces.map_or(rollouts, |p| p.count);
-        let cu_seqlens = view::optional(b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(units + 1))?;
-        let lengths = view::optional(b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| pieces.is_none());
+        let cu_seqlens = view::optional(place, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(units + 1))?;
+        let lengths = view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| pieces.is_none());
         let extents = match (packed, cu_seqlens, lengths) {
             (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
             (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", units + 1),
@@ -134,18 +136,21 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         };
         // Without token-shaped memory the offsets alone say how far the tokens reach.
         let last = match &extents {
+            // Where the host cannot read them: no further than the plan allows.
+            Extents::Packed { .. } if place != Where::Host => Some(limits.tokens as i64),
+            Extents::Padded { .. } if place != Where::Host => None,
             Extents::Packed { cu_seqlens } => Some(cu_seqlens.int(units)),
             Extents::Padded { lengths, .. } => lengths.map(|l| (0..rollouts).map(|i| l.int(i)).max().unwrap_or(0)),
         };
         let slots = slots(b, packed, hint, last)?;
-        offsets::extents(&extents, units, slots, limits, pieces.is_some())?;
-        let tokens = Tokens { packed, rollouts, slots };
-        let steps = steps(b, rollouts, limits)?;
+        offsets::extents(place, &extents, units, slots, limits, pieces.is_some())?;
+        let tokens = Tokens { place, packed, rollouts, slots };
+        let steps = steps(place, b, rollouts, limits)?;
         let (process, num_process) = process(b, config, &tokens, &steps)?;
         if pieces.is_some() {
             super::pieces::forms(&process, &steps, !b.step_marks.is_null(), config)?;
         }
-        let line = |view, name, types| view::optional(view, name, types, Want::Line(rollouts));
+        let line = |view, name, types| view::optional(place, view, name, types, Want::Line(rollouts));
 
         let mut rollout_streams = [None; 12];
         rollout_streams[0] = line(b.outcome, "batch.outcome", view::FLOATS)?;
@@ -167,7 +172,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         if !any_stream && token_rewards.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch has no process signal (config.kind is {}), no outcome, format or extra stream: there is nothing to shape", crate::model::config::Choice::name(config.kind));
         }
-        let (grouping, groups) = grouping(b, rollouts, limits, any_stream)?;
+        let (grouping, groups) = grouping(place, b, rollouts, limits, any_stream)?;
         let values = tokens.optional(b.values, "batch.values", view::FLOATS)?.filter(|_| gae);
         if gae && values.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = {} needs a value a token", config.credit.name());
@@ -176,7 +181,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
             return refuse!(PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks, whose rewards are the chunks' values: leave token_rewards NULL, or set gae_over = tokens");
         }
         let baselines = line(b.baselines, "batch.baselines", view::FLOATS)?.filter(|_| config.streams[OUTCOME].center == Center::Given);
-        let (stats_mean, stats_std) = super::estimators::given(b, config, groups, baselines.is_some(), |row| match row.checked_sub(OUTCOME) {
+        let (stats_mean, stats_std) = super::estimators::given(place, b, config, groups, baselines.is_some(), |row| match row.checked_sub(OUTCOME) {
             None => row < num_process,
             Some(s) if config.fusion == Fusion::RewardSum => s == 0 && rollout_streams.iter().any(Option::is_some),
             Some(s) => rollout_streams.get(s).is_some_and(|x| x.is_some()),
@@ -200,7 +205,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
         let absent = line(b.absent, "batch.absent", view::MASKS)?;
         let rollout_lam = line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae);
         let baseline_inputs = super::estimators::baseline_inputs(b, config, &tokens, policy)?;
-        let step_group = step_group(b, config, &steps)?;
+        let step_group = step_group(place, b, config, &steps)?;
         let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
         if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token");
@@ -241,7 +246,7 @@ pub unsafe fn problem(b: &passrl_batch, config: &Config, limits: &Limits, hint: 
 
 /// # Safety
 /// As `problem`.
-unsafe fn step_group(b: &passrl_batch, config: &Config, steps: &Option<Steps>) -> Result<Option<Array>> {
+unsafe fn step_group(place: Where, b: &passrl_batch, config: &Config, steps: &Option<Steps>) -> Result<Option<Array>> {
     if config.step_sets == StepSets::Group || b.num_rollouts == 0 {
         return Ok(None);
     }
@@ -249,7 +254,7 @@ unsafe fn step_group(b: &passrl_batch, config: &Config, steps: &Option<Steps>) -
         return if b.num_rollouts == 0 { Ok(None) } else { refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_sets = step_group needs steps") };
     };
     // SAFETY: by the contract.
-    let numbers = unsafe { view::optional(b.step_group, "batch.step_group", view::INTS, Want::Line(steps.ends.shape[0]))? };
+    let numbers = unsafe { view::optional(place, b.step_group, "batch.step_group", view::INTS, Want::Line(steps.ends.shape[0]))? };
     if numbers.is_none() {
         return refuse!(PASSRL_ERR_NULL, "batch.step_group is NULL; config.step_sets = step_group needs a number a step");
     }
@@ -258,19 +263,19 @@ unsafe fn step_group(b: &passrl_batch, config: &Config, steps: &Option<Steps>) -
 
 /// # Safety
 /// As `problem`.
-pub(super) unsafe fn steps(b: &passrl_batch, rollouts: usize, limits: &Limits) -> Result<Option<Steps>> {
+pub(super) unsafe fn steps(place: Where, b: &passrl_batch, rollouts: usize, limits: &Limits) -> Result<Option<Steps>> {
     // SAFETY: by the contract.
     unsafe {
-        let offsets = view::optional(b.step_offsets, "batch.step_offsets", view::INTS, Want::Line(rollouts + 1))?;
-        let ends = view::optional(b.step_ends, "batch.step_ends", view::INTS, Want::AnyLine)?;
+        let offsets = view::optional(place, b.step_offsets, "batch.step_offsets", view::INTS, Want::Line(rollouts + 1))?;
+        let ends = view::optional(place, b.step_ends, "batch.step_ends", view::INTS, Want::AnyLine)?;
         match (offsets, ends) {
             (Some(offsets), Some(ends)) => {
                 let count = ends.shape[0];
-                let begins = view::optional(b.step_begins, "batch.step_begins", view::INTS, Want::Line(count))?;
+                let begins = view::optional(place, b.step_begins, "batch.step_begins", view::INTS, Want::Line(count))?;
                 if count > limits.steps {
                     return refuse!(PASSRL_ERR_LIMIT, "batch.step_ends has {count} steps; the plan's limits.steps allows {}", limits.steps);
                 }
-                offsets::steps(&offsets, rollouts, count)?;
+                offsets::steps(place, &offsets, rollouts, count)?;
                 Ok(Some(Steps { offsets, ends, begins }))
             }
             (None, None) if b.step_begins.is_null() && b.step_scores.is_null() => Ok(None),
@@ -370,18 +375,18 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
         if streams == 0 {
             return refuse!(PASSRL_ERR_SHAPE, "batch.step_scores has shape [{}, {}]; it is [S] or [P, S] with P at least 1", scores.shape[0], scores.shape[1]);
         }
-        Ok((Process::Scores(view::array(scores, "batch.step_scores", view::FLOATS, want)?), count(streams)?))
+        Ok((Process::Scores(view::array(tokens.place, scores, "batch.step_scores", view::FLOATS, want)?), count(streams)?))
     }
 }
 
 /// # Safety
 /// As `problem`.
-pub(super) unsafe fn grouping(b: &passrl_batch, rollouts: usize, limits: &Limits, needed: bool) -> Result<(Groups, usize)> {
+pub(super) unsafe fn grouping(place: Where, b: &passrl_batch, rollouts: usize, limits: &Limits, needed: bool) -> Result<(Groups, usize)> {
     // SAFETY: by the contract.
     let (index, offsets) = unsafe {
         (
-            view::optional(b.group_index, "batch.group_index", view::INTS, Want::Line(rollouts))?,
-            view::optional(b.group_offsets, "batch.group_offsets", view::INTS, Want::AnyLine)?,
+            view::optional(place, b.group_index, "batch.group_index", view::INTS, Want::Line(rollouts))?,
+            view::optional(place, b.group_offsets, "batch.group_offsets", view::INTS, Want::AnyLine)?,
         )
     };
     if b.group_size < 0 || b.num_groups < 0 {
@@ -418,6 +423,6 @@ pub(super) unsafe fn grouping(b: &passrl_batch, rollouts: usize, limits: &Limits
     if found > limits.groups {
         return refuse!(PASSRL_ERR_LIMIT, "batch has {found} groups; the plan's limits.groups allows {}", limits.groups);
     }
-    offsets::groups(&grouping, rollouts, found)?;
+    offsets::groups(place, &grouping, rollouts, found)?;
     Ok((grouping, found))
 }

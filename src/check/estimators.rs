@@ -6,6 +6,7 @@ use crate::abi::types::passrl_batch;
 use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::batch::BaselineInputs;
+use crate::model::context::Where;
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::refuse;
@@ -277,11 +278,11 @@ pub fn in_pieces(c: &Config) -> Result<()> {
 ///
 /// # Safety
 /// The batch's views are NULL or `passrl_view`s.
-pub(super) unsafe fn given(b: &passrl_batch, config: &Config, groups: usize, baselines: bool, there: impl Fn(usize) -> bool) -> Result<(Option<Array>, Option<Array>)> {
+pub(super) unsafe fn given(place: Where, b: &passrl_batch, config: &Config, groups: usize, baselines: bool, there: impl Fn(usize) -> bool) -> Result<(Option<Array>, Option<Array>)> {
     let want = Want::Grid(groups, MAX_STREAMS);
     // SAFETY: by the contract.
     let (means, stds) = unsafe {
-        (view::optional(b.stats_mean, "batch.stats_mean", view::WIDE, want)?, view::optional(b.stats_std, "batch.stats_std", view::WIDE, want)?)
+        (view::optional(place, b.stats_mean, "batch.stats_mean", view::WIDE, want)?, view::optional(place, b.stats_std, "batch.stats_std", view::WIDE, want)?)
     };
     let (mut centers, mut scales) = (false, false);
     for index in (0..MAX_STREAMS).filter(|index| there(*index)) {

@@ -4,6 +4,7 @@ use crate::abi::status::*;
 use crate::abi::types::passrl_view;
 use crate::error::Result;
 use crate::model::array::DType;
+use crate::model::context::Where;
 use crate::refuse;
 use std::collections::HashMap;
 
@@ -12,9 +13,9 @@ pub fn dense_index(keys: Option<&passrl_view>, index: Option<&passrl_view>) -> R
     let (Some(keys), Some(index)) = (keys, index) else {
         return refuse!(PASSRL_ERR_NULL, "{} is NULL", if keys.is_none() { "keys" } else { "index" });
     };
-    let keys = view::array(keys, "keys", view::I64, Want::AnyLine)?;
+    let keys = view::array(Where::Host, keys, "keys", view::I64, Want::AnyLine)?;
     // SAFETY: a view by the reference.
-    let Some(index) = (unsafe { view::output(index, "index", view::INTS, Want::Line(keys.shape[0]))? }) else { return Ok(0) };
+    let Some(index) = (unsafe { view::output(Where::Host, index, "index", view::INTS, Want::Line(keys.shape[0]))? }) else { return Ok(0) };
     if super::outputs::touch(&keys, &index) && !super::outputs::same(&keys, &index) {
         return refuse!(PASSRL_ERR_OVERLAP, "index and keys share memory; give each its own, or the same i64 view for both");
     }

@@ -16,14 +16,30 @@ use crate::abi::constants::*;
 use crate::abi::status::*;
 use crate::abi::types::passrl_context_options;
 use crate::error::Result;
-use crate::model::context::{ContextOptions, Memory, Simd};
+use crate::model::config::{Config, Limits};
+use crate::model::context::{Cache, ContextOptions, CudaOptions, Kernels, Memory, Where, Simd};
 use crate::refuse;
 use std::ffi::c_void;
 
-pub fn context(options: &passrl_context_options) -> Result<ContextOptions> {
+/// `cache_dir` and `nvrtc`: the texts that the options point to.
+pub fn context(options: &passrl_context_options, cache_dir: Option<&str>, nvrtc: Option<&str>) -> Result<ContextOptions> {
+    let kernels = match options.kernels {
+        PASSRL_KERNELS_ANY => Kernels::Any,
+        PASSRL_KERNELS_BUILT_IN => Kernels::BuiltIn,
+        PASSRL_KERNELS_NVRTC => Kernels::Nvrtc,
+        other => return refuse!(PASSRL_ERR_VALUE, "options.kernels is {other}; it is one of PASSRL_KERNELS_* (0 to 2)"),
+    };
+    let cache = match cache_dir {
+        None => Cache::Home,
+        Some("") => Cache::Off,
+        Some(folder) => Cache::At(folder.to_string()),
+    };
+    if options.backend == PASSRL_CUDA && options.device < -1 {
+        return refuse!(PASSRL_ERR_VALUE, "options.device is {}; it is a device's ordinal, or -1 for the calling thread's current context", options.device);
+    }
     let cuda = match options.backend {
-        PASSRL_CPU => false,
-        PASSRL_CUDA => true,
+        PASSRL_CPU => None,
+        PASSRL_CUDA => Some(CudaOptions { device: options.device, kernels, cache, nvrtc: nvrtc.map(str::to_string) }),
         other => return refuse!(PASSRL_ERR_VALUE, "options.backend is {other}; it is PASSRL_CPU (1) or PASSRL_CUDA (2)"),
     };
     if !(0..=1024).contains(&options.threads) {
@@ -39,16 +55,16 @@ pub fn context(options: &passrl_context_options) -> Result<ContextOptions> {
     if options.small_call_bytes < -1 {
         return refuse!(PASSRL_ERR_VALUE, "options.small_call_bytes is {}; it is -1 (default) or more", options.small_call_bytes);
     }
-    if options.reserved0 != 0 {
-        return refuse!(PASSRL_ERR_VALUE, "options.reserved0 is {}; it must be 0", options.reserved0);
+    if options.reserved0 != 0 || options.reserved1 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "options.reserved0 is {} and reserved1 {}; both must be 0", options.reserved0, options.reserved1);
     }
     let small_call_bytes = if options.small_call_bytes < 0 { 1 << 20 } else { options.small_call_bytes as usize };
-    Ok(ContextOptions { cuda, device: options.device, threads: options.threads as usize, simd, small_call_bytes })
+    Ok(ContextOptions { cuda, threads: options.threads as usize, simd, small_call_bytes })
 }
 
 /// On the CPU there is no stream.
-pub fn stream(stream: *mut c_void) -> Result<()> {
-    if !stream.is_null() {
+pub fn stream(place: Where, stream: *mut c_void) -> Result<()> {
+    if place == Where::Host && !stream.is_null() {
         return refuse!(PASSRL_ERR_DEVICE, "stream is {stream:p} on a CPU context; it must be NULL");
     }
     Ok(())
@@ -88,9 +104,30 @@ pub fn apart(a: &Memory, name: &str, b: &Memory, other: &str) -> Result<()> {
     }
 }
 
-/// A partials buffer: as memory, and made by a plan of this configuration, these limits and this library's numerics.
-pub fn partials(pointer: *mut c_void, bytes: usize, needed: usize, header: &[u64; 4], argument: &str) -> Result<Memory> {
+/// What a configuration may not ask of a place.
+pub fn served(place: Where, config: &Config, limits: &Limits) -> Result<()> {
+    if place != Where::Host && limits.pieces > 0 {
+        return refuse!(
+            PASSRL_ERR_NOT_YET,
+            "limits.pieces is {} on a CUDA context; rollouts in pieces are served on the CPU alone: set limits.pieces = 0 and give whole rollouts",
+            limits.pieces
+        );
+    }
+    if place != Where::Host && config.strict {
+        return refuse!(
+            PASSRL_ERR_CONFLICT,
+            "config.strict is 1 on a CUDA context, whose runs do not wait to look at the data first: set strict = 0 and give a copy of the report to passrl_report_status"
+        );
+    }
+    Ok(())
+}
+
+/// A partials buffer: as memory, and made by a plan of this configuration, these limits and this library's numerics (which is not seen where it lies on a device).
+pub fn partials(place: Where, pointer: *mut c_void, bytes: usize, needed: usize, header: &[u64; 4], argument: &str) -> Result<Memory> {
     let memory = memory(pointer, bytes, needed, 8, argument)?;
+    if place != Where::Host {
+        return Ok(memory);
+    }
     let found = memory.header();
     if found[0] != header[0] {
         return refuse!(PASSRL_ERR_FINGERPRINT, "{argument} is not a partials buffer (or is damaged); make it one with passrl_partials_init");

@@ -1,9 +1,10 @@
-//! What offsets and indices say, read element by element: on the host this is known before anything is done.
+//! What offsets and indices say, read element by element: on the host this is known before anything is done. In device memory the kernels look.
 use crate::abi::status::*;
 use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::batch::{Extents, Groups};
 use crate::model::config::Limits;
+use crate::model::context::Where;
 use crate::refuse;
 
 /// Offsets from at least 0, not decreasing, to at most `end`.
@@ -26,13 +27,16 @@ fn ascending(name: &str, offsets: &Array, end: usize) -> Result<()> {
 }
 
 /// `pieces`: an extent is a piece, whose rollout's length has been seen.
-pub fn extents(extents: &Extents, rollouts: usize, slots: usize, limits: &Limits, pieces: bool) -> Result<()> {
+pub fn extents(place: Where, extents: &Extents, rollouts: usize, slots: usize, limits: &Limits, pieces: bool) -> Result<()> {
     let longest = |i: usize, len: i64| match len as u64 <= limits.rollout_tokens as u64 {
         true => Ok(()),
         false => refuse!(PASSRL_ERR_LIMIT, "rollout {i} has {len} tokens; the plan's limits.rollout_tokens allows {}", limits.rollout_tokens),
     };
     match extents {
         Extents::Packed { cu_seqlens } => {
+            if place != Where::Host {
+                return Ok(());
+            }
             ascending("batch.cu_seqlens", cu_seqlens, slots)?;
             let used = cu_seqlens.int(rollouts) - cu_seqlens.int(0);
             if used as usize > limits.tokens {
@@ -50,6 +54,9 @@ pub fn extents(extents: &Extents, rollouts: usize, slots: usize, limits: &Limits
             let Some(lengths) = lengths else {
                 return if rollouts > 0 { longest(0, slots as i64) } else { Ok(()) };
             };
+            if place != Where::Host {
+                return Ok(());
+            }
             (0..rollouts).try_for_each(|i| {
                 let len = lengths.int(i);
                 if len < 0 || len as u64 > slots as u64 {
@@ -61,13 +68,19 @@ pub fn extents(extents: &Extents, rollouts: usize, slots: usize, limits: &Limits
     }
 }
 
-pub fn steps(offsets: &Array, rollouts: usize, count: usize) -> Result<()> {
+pub fn steps(place: Where, offsets: &Array, rollouts: usize, count: usize) -> Result<()> {
+    if place != Where::Host {
+        return Ok(());
+    }
     ascending("batch.step_offsets", offsets, count)?;
     debug_assert!(offsets.shape[0] == rollouts + 1);
     Ok(())
 }
 
-pub fn groups(grouping: &Groups, rollouts: usize, groups: usize) -> Result<()> {
+pub fn groups(place: Where, grouping: &Groups, rollouts: usize, groups: usize) -> Result<()> {
+    if place != Where::Host {
+        return Ok(());
+    }
     match grouping {
         Groups::Constant(_) => Ok(()),
         Groups::Offsets(offsets) => {

@@ -3,17 +3,17 @@ use super::view::{self, Want};
 use crate::abi::constants::PASSRL_MAX_STREAMS;
 use crate::abi::status::*;
 use crate::abi::structs;
-use crate::abi::types::passrl_outputs;
+use crate::abi::types::{passrl_outputs, passrl_report};
 use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::batch::{Extents, Groups, Problem, Process};
-use crate::model::context::Memory;
+use crate::model::context::{Memory, Where};
 use crate::model::outputs::Outputs;
 use crate::refuse;
 
 /// # Safety
-/// The views are NULL or `passrl_view`s of writable host memory; the report is NULL or a report.
-pub unsafe fn outputs(o: &passrl_outputs, problem: &Problem) -> Result<Outputs> {
+/// The views are NULL or `passrl_view`s of writable memory of the place; the report is NULL or a report.
+pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Result<Outputs> {
     let tokens = if problem.packed() { Want::Line(problem.slots) } else { Want::Grid(problem.rollouts, problem.slots) };
     let rollouts = Want::Line(problem.rollouts);
     let groups = Want::Grid(problem.groups, PASSRL_MAX_STREAMS);
@@ -22,26 +22,29 @@ pub unsafe fn outputs(o: &passrl_outputs, problem: &Problem) -> Result<Outputs> 
     }
     // SAFETY: by the contract.
     unsafe {
-        if !o.report.is_null() {
-            structs::read(o.report, "outputs.report")?;
+        match place {
+            _ if o.report.is_null() => (),
+            Where::Host => _ = structs::read(o.report, "outputs.report")?,
+            Where::Cuda(_) => _ = super::memory(o.report.cast(), size_of::<passrl_report>(), size_of::<passrl_report>(), 8, "outputs.report")?,
         }
-        let Some(advantages) = view::output(o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
+        let Some(advantages) = view::output(place, o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
             return refuse!(PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them");
         };
         let outputs = Outputs {
             advantages,
-            returns: view::output(o.returns, "outputs.returns", view::FLOATS, tokens)?,
-            path_scores: view::output(o.path_scores, "outputs.path_scores", view::WIDE, rollouts)?,
-            num_chunks: view::output(o.num_chunks, "outputs.num_chunks", view::INTS, rollouts)?,
-            chunk_ends: view::output(o.chunk_ends, "outputs.chunk_ends", view::INTS, tokens)?,
-            chunk_values: view::output(o.chunk_values, "outputs.chunk_values", view::WIDE, tokens)?,
-            stats_count: view::output(o.stats_count, "outputs.stats_count", view::I64, groups)?,
-            stats_mean: view::output(o.stats_mean, "outputs.stats_mean", view::F64, groups)?,
-            stats_std: view::output(o.stats_std, "outputs.stats_std", view::F64, groups)?,
-            stats_absmax: view::output(o.stats_absmax, "outputs.stats_absmax", view::F64, groups)?,
-            group_flags: view::output(o.group_flags, "outputs.group_flags", view::I32, groups)?,
-            rollout_flags: view::output(o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?,
+            returns: view::output(place, o.returns, "outputs.returns", view::FLOATS, tokens)?,
+            path_scores: view::output(place, o.path_scores, "outputs.path_scores", view::WIDE, rollouts)?,
+            num_chunks: view::output(place, o.num_chunks, "outputs.num_chunks", view::INTS, rollouts)?,
+            chunk_ends: view::output(place, o.chunk_ends, "outputs.chunk_ends", view::INTS, tokens)?,
+            chunk_values: view::output(place, o.chunk_values, "outputs.chunk_values", view::WIDE, tokens)?,
+            stats_count: view::output(place, o.stats_count, "outputs.stats_count", view::I64, groups)?,
+            stats_mean: view::output(place, o.stats_mean, "outputs.stats_mean", view::F64, groups)?,
+            stats_std: view::output(place, o.stats_std, "outputs.stats_std", view::F64, groups)?,
+            stats_absmax: view::output(place, o.stats_absmax, "outputs.stats_absmax", view::F64, groups)?,
+            group_flags: view::output(place, o.group_flags, "outputs.group_flags", view::I32, groups)?,
+            rollout_flags: view::output(place, o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?,
             report: !o.report.is_null(),
+            report_at: o.report.addr() as u64,
         };
         if problem.pieces.is_some() {
             super::pieces::outputs(&outputs)?;

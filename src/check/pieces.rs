@@ -5,6 +5,7 @@ use crate::abi::types::passrl_batch;
 use crate::error::Result;
 use crate::model::batch::{Pieces, Problem, Process, Steps};
 use crate::model::config::*;
+use crate::model::context::Where;
 use crate::model::outputs::Outputs;
 use crate::model::pieces::*;
 use crate::refuse;
@@ -68,8 +69,8 @@ pub(super) unsafe fn pieces(b: &passrl_batch, rollouts: usize, packed: bool, lim
     // SAFETY: by the contract.
     let (rollout, numbers) = unsafe {
         (
-            view::optional(b.piece_rollout, "batch.piece_rollout", view::INTS, Want::AnyLine)?,
-            view::optional(b.rollout_index, "batch.rollout_index", view::INTS, Want::Line(rollouts))?,
+            view::optional(Where::Host, b.piece_rollout, "batch.piece_rollout", view::INTS, Want::AnyLine)?,
+            view::optional(Where::Host, b.rollout_index, "batch.rollout_index", view::INTS, Want::Line(rollouts))?,
         )
     };
     let Some(rollout) = rollout else {
@@ -100,9 +101,9 @@ pub(super) unsafe fn pieces(b: &passrl_batch, rollouts: usize, packed: bool, lim
     // SAFETY: by the contract.
     let (begin, index, lengths) = unsafe {
         (
-            view::optional(b.piece_begin, "batch.piece_begin", view::INTS, Want::Line(count))?,
-            view::optional(b.piece_index, "batch.piece_index", view::INTS, Want::Line(count))?,
-            view::optional(b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?,
+            view::optional(Where::Host, b.piece_begin, "batch.piece_begin", view::INTS, Want::Line(count))?,
+            view::optional(Where::Host, b.piece_index, "batch.piece_index", view::INTS, Want::Line(count))?,
+            view::optional(Where::Host, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?,
         )
     };
     let (Some(begin), Some(index), Some(lengths)) = (begin, index, lengths) else {

@@ -9,6 +9,7 @@ use crate::abi::types::{passrl_batch, passrl_config, passrl_limits, passrl_strea
 use crate::error::{self, Result};
 use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process};
+use crate::model::context::Where;
 use crate::model::config::{Config, Fusion, KlInReward, Limits, Stream};
 use crate::model::context::Memory;
 use crate::model::primitives::{Call, Found, What};
@@ -71,7 +72,7 @@ impl Given {
     /// The view is NULL or a `passrl_view`.
     unsafe fn array(&self, problem: &Problem, writes: bool) -> Result<Option<Array>> {
         let want = match self.shape {
-            Shape::Tokens => Tokens { packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want(),
+            Shape::Tokens => Tokens { place: Where::Host, packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want(),
             Shape::Rollouts => Want::Line(problem.rollouts),
             Shape::Groups => Want::Line(problem.groups),
             Shape::GroupStreams => Want::Grid(problem.groups, PASSRL_MAX_STREAMS),
@@ -82,9 +83,9 @@ impl Given {
         // SAFETY: by the contract.
         unsafe {
             if writes {
-                view::output(self.view, self.name, self.types, want)
+                view::output(Where::Host, self.view, self.name, self.types, want)
             } else {
-                view::optional(self.view, self.name, self.types, want)
+                view::optional(Where::Host, self.view, self.name, self.types, want)
             }
         }
     }
@@ -161,9 +162,9 @@ pub unsafe fn call<const I: usize, const O: usize>(
                     "batch.num_groups is 0 with batch.group_index; a primitive has no limits to take it from: set it to G"
                 );
             }
-            (problem.grouping, problem.groups) = batch::grouping(b, rollouts, &NO_LIMITS, true)?;
+            (problem.grouping, problem.groups) = batch::grouping(Where::Host, b, rollouts, &NO_LIMITS, true)?;
         }
-        let line = |view, name| view::optional(view, name, view::MASKS, Want::Line(rollouts));
+        let line = |view, name| view::optional(Where::Host, view, name, view::MASKS, Want::Line(rollouts));
         problem.absent = line(b.absent, "batch.absent")?;
         if reads.in_stats {
             problem.in_stats = line(b.in_stats, "batch.in_stats")?;
@@ -208,8 +209,8 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
     };
     // SAFETY: by the contract.
     unsafe {
-        let cu_seqlens = view::optional(b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(rollouts + 1))?;
-        let lengths = view::optional(b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?;
+        let cu_seqlens = view::optional(Where::Host, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(rollouts + 1))?;
+        let lengths = view::optional(Where::Host, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?;
         problem.extents = match (packed, cu_seqlens, lengths) {
             (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
             (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", rollouts + 1),
@@ -245,9 +246,9 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
             return refuse!(PASSRL_ERR_SHAPE, "{name} has {slots} token slots; it must be 0 or more");
         };
         problem.slots = slots;
-        offsets::extents(&problem.extents, rollouts, slots, &NO_LIMITS, false)?;
-        let want = Tokens { packed, rollouts, slots }.want();
-        problem.mask = view::optional(b.mask, "batch.mask", view::MASKS, want)?;
+        offsets::extents(Where::Host, &problem.extents, rollouts, slots, &NO_LIMITS, false)?;
+        let want = Tokens { place: Where::Host, packed, rollouts, slots }.want();
+        problem.mask = view::optional(Where::Host, b.mask, "batch.mask", view::MASKS, want)?;
     }
     Ok(())
 }
@@ -263,11 +264,11 @@ unsafe fn detector(b: &passrl_batch, problem: &mut Problem) -> Result<()> {
             "batch.step_marks is given; this primitive knows dense signals and step_offsets with step_ends: pass NULL"
         );
     }
-    let want = Tokens { packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want();
+    let want = Tokens { place: Where::Host, packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want();
     // SAFETY: by the contract.
     unsafe {
-        problem.steps = batch::steps(b, problem.rollouts, &NO_LIMITS)?;
-        let signal = view::optional(b.signal[0], "batch.signal[0]", view::SIGNALS, want)?;
+        problem.steps = batch::steps(Where::Host, b, problem.rollouts, &NO_LIMITS)?;
+        let signal = view::optional(Where::Host, b.signal[0], "batch.signal[0]", view::SIGNALS, want)?;
         problem.process = match (signal, b.step_scores.as_ref(), problem.steps) {
             (Some(signal), None, _) => Process::Signal([Some(signal), None, None, None]),
             (None, Some(scores), Some(steps)) => {
@@ -275,7 +276,7 @@ unsafe fn detector(b: &passrl_batch, problem: &mut Problem) -> Result<()> {
                 let streams = if scores.ndim == 2 { usize::try_from(scores.shape[0]).unwrap_or(0).max(1) } else { 1 };
                 problem.scores_flat = scores.ndim == 1;
                 let want = if scores.ndim == 2 { Want::Grid(streams, total) } else { Want::Line(total) };
-                Process::Scores(view::array(scores, "batch.step_scores", view::FLOATS, want)?)
+                Process::Scores(view::array(Where::Host, scores, "batch.step_scores", view::FLOATS, want)?)
             }
             (Some(_), Some(_), _) => {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.signal[0] and batch.step_scores are both given; the detector reads one");
@@ -295,15 +296,15 @@ unsafe fn streams(b: &passrl_batch, extra: usize, problem: &mut Problem) -> Resu
     let line = Want::Line(problem.rollouts);
     // SAFETY: by the contract.
     unsafe {
-        problem.rollout_streams[0] = view::optional(b.outcome, "batch.outcome", view::FLOATS, line)?;
-        problem.rollout_streams[1] = view::optional(b.format, "batch.format", view::FLOATS, line)?;
+        problem.rollout_streams[0] = view::optional(Where::Host, b.outcome, "batch.outcome", view::FLOATS, line)?;
+        problem.rollout_streams[1] = view::optional(Where::Host, b.format, "batch.format", view::FLOATS, line)?;
         for (x, view) in b.extra.iter().enumerate() {
-            problem.rollout_streams[2 + x] = view::optional(*view, "batch.extra", view::FLOATS, line)?;
+            problem.rollout_streams[2 + x] = view::optional(Where::Host, *view, "batch.extra", view::FLOATS, line)?;
             if !view.is_null() && x >= extra {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {extra}, set it to {} or more", x + 1);
             }
         }
-        problem.format_ok = view::optional(b.format_ok, "batch.format_ok", view::MASKS, line)?;
+        problem.format_ok = view::optional(Where::Host, b.format_ok, "batch.format_ok", view::MASKS, line)?;
     }
     if problem.format_ok.is_some() && problem.rollout_streams[1].is_none() {
         return refuse!(

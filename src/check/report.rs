@@ -41,6 +41,10 @@ pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
         report::MISSING => (PASSRL_FINDING_MISSING, "has a NaN where missing = error (set missing = zero or exclude to allow it)"),
         report::BAD_STEPS => (PASSRL_FINDING_BAD_STEPS, "has steps that do not fit (ends decrease, or lie outside the rollout)"),
         report::SINGLETON => (PASSRL_FINDING_SINGLETON, "has a single element where singleton = refuse"),
+        report::BAD_OFFSETS => (
+            PASSRL_FINDING_BAD_OFFSETS,
+            "has offsets, lengths or a group index in device memory that do not fit the arrays or the plan's limits",
+        ),
         _ => (PASSRL_FINDING_TOO_LARGE, "has more elements than exact sums allow"),
     }
 }
@@ -60,7 +64,11 @@ pub fn status(r: &passrl_report) -> passrl_status {
     }
     let (status, words) = kind(r.first_finding);
     let stream = usize::try_from(r.first_stream).ok().filter(|s| *s < 16).map_or("?", stream_name);
-    if r.first_rollout >= 0 {
+    if r.first_finding == report::BAD_OFFSETS && r.first_group < 0 {
+        error::set(format_args!(
+            "done, with findings: cu_seqlens, lengths or group indices in device memory do not fit the arrays or the plan's limits; the rollouts concerned (of offsets: all) have advantage 0"
+        ));
+    } else if r.first_rollout >= 0 {
         error::set(format_args!(
             "done, with findings: rollout {} of group {} {words}, stream {stream}; {} group(s) have advantage 0",
             r.first_rollout, r.first_group, r.bad_groups

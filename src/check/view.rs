@@ -4,6 +4,7 @@ use crate::abi::status::*;
 use crate::abi::types::passrl_view;
 use crate::error::Result;
 use crate::model::array::{Array, DType};
+use crate::model::context::Where;
 use crate::refuse;
 
 /// Types accepted for an argument.
@@ -52,21 +53,33 @@ impl std::fmt::Display for Names {
     }
 }
 
+/// Is the view where the context works?
+fn placed(place: Where, view: &passrl_view, name: &str) -> Result<()> {
+    match (view.device_type, place) {
+        (PASSRL_CPU, Where::Host) => Ok(()),
+        (PASSRL_CUDA, Where::Cuda(device)) if view.device_id == device => Ok(()),
+        (PASSRL_CUDA, Where::Host) => {
+            refuse!(PASSRL_ERR_DEVICE, "{name} is on CUDA device {}, the context is the CPU; use a CUDA context or host memory", view.device_id)
+        }
+        (PASSRL_CPU, Where::Cuda(device)) => {
+            refuse!(PASSRL_ERR_DEVICE, "{name} is in host memory, the context is CUDA device {device}; copy it to the device or use a CPU context")
+        }
+        (PASSRL_CUDA, Where::Cuda(device)) => {
+            refuse!(PASSRL_ERR_DEVICE, "{name} is on CUDA device {}, the context on device {device}; use memory of the context's device", view.device_id)
+        }
+        (other, _) => refuse!(PASSRL_ERR_DEVICE, "{name} has device_type {other}; it is PASSRL_CPU (1) or PASSRL_CUDA (2)"),
+    }
+}
+
 /// A view that is given.
-pub fn array(view: &passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Array> {
+pub fn array(place: Where, view: &passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Array> {
     let Some(dtype) = dtype(view.dtype) else {
         return refuse!(PASSRL_ERR_DTYPE, "{name} has dtype {}; it is one of {}", view.dtype, Names(types));
     };
     if !types.contains(&dtype) {
         return refuse!(PASSRL_ERR_DTYPE, "{name} has dtype {}; it is one of {}", dtype.name(), Names(types));
     }
-    match view.device_type {
-        PASSRL_CPU => (),
-        PASSRL_CUDA => {
-            return refuse!(PASSRL_ERR_DEVICE, "{name} is on CUDA device {}, the context is the CPU; use a CUDA context or host memory", view.device_id);
-        }
-        other => return refuse!(PASSRL_ERR_DEVICE, "{name} has device_type {other}; it is PASSRL_CPU (1) or PASSRL_CUDA (2)"),
-    }
+    placed(place, view, name)?;
     let dims = if matches!(want, Want::Grid(..)) { 2 } else { 1 };
     if view.ndim != dims {
         return refuse!(PASSRL_ERR_SHAPE, "{name} has {} dimension(s); it must have {dims}", view.ndim);
@@ -115,10 +128,10 @@ pub fn array(view: &passrl_view, name: &str, types: &'static [DType], want: Want
 ///
 /// # Safety
 /// NULL or a `passrl_view`.
-pub unsafe fn optional(view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
+pub unsafe fn optional(place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
     // SAFETY: by the contract.
     match unsafe { view.as_ref() } {
-        Some(view) => array(view, name, types, want).map(Some),
+        Some(view) => array(place, view, name, types, want).map(Some),
         None => Ok(None),
     }
 }
@@ -127,9 +140,9 @@ pub unsafe fn optional(view: *const passrl_view, name: &str, types: &'static [DT
 ///
 /// # Safety
 /// NULL or a `passrl_view`.
-pub unsafe fn output(view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
+pub unsafe fn output(place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
     // SAFETY: passed on.
-    let found = unsafe { optional(view, name, types, want)? };
+    let found = unsafe { optional(place, view, name, types, want)? };
     if let Some(a) = found.as_ref().filter(|a| a.shape[0] > 0 && a.shape[1] > 0) {
         // Sorted by stride, each dimension must step over the whole of the one below.
         let mut dims: [(usize, usize); 2] = std::array::from_fn(|d| (a.stride[d].unsigned_abs(), a.shape[d]));

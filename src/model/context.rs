@@ -2,14 +2,47 @@
 
 pub use crate::numerics::simd::Simd;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ContextOptions {
-    pub cuda: bool,
-    pub device: i32,
+    /// `None`: the CPU.
+    pub cuda: Option<CudaOptions>,
     /// 0: as the calling thread may use.
     pub threads: usize,
     pub simd: Simd,
     pub small_call_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct CudaOptions {
+    /// Ordinal; -1: the calling thread's current context.
+    pub device: i32,
+    pub kernels: Kernels,
+    pub cache: Cache,
+    /// Path of the NVRTC library; `None`: found by name.
+    pub nvrtc: Option<String>,
+}
+
+/// Which image of the kernels a context may load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernels {
+    Any,
+    BuiltIn,
+    Nvrtc,
+}
+
+/// Where images that NVRTC made are kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cache {
+    Home,
+    At(String),
+    Off,
+}
+
+/// Where a context's arrays lie: host memory, or a CUDA device's by its ordinal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Where {
+    Host,
+    Cuda(i32),
 }
 
 /// Memory that the caller lends for one call: aligned and large enough, of any content.

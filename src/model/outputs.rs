@@ -17,6 +17,8 @@ pub struct Outputs {
     pub rollout_flags: Option<Array>,
     /// Is a report wanted? Its sums over tokens are not formed for nothing.
     pub report: bool,
+    /// Where it goes (0: nowhere), read by a backend whose reports lie in device memory.
+    pub report_at: u64,
 }
 
 impl Outputs {

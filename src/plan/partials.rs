@@ -54,16 +54,37 @@ pub struct Partials {
     words: usize,
     /// Positions of the KL table a group (0: none).
     pub positions: usize,
-    extremes: Section,
-    sums: Section,
-    table: Section,
-    batch_extremes: Section,
-    batch_sums: Section,
-    second: Section,
-    whiten_extremes: Section,
-    whiten_sums: Section,
+    pub extremes: Section,
+    pub sums: Section,
+    pub table: Section,
+    pub batch_extremes: Section,
+    pub batch_sums: Section,
+    pub second: Section,
+    pub whiten_extremes: Section,
+    pub whiten_sums: Section,
     pub pieces: Option<Exchange>,
     stages: [Stage; MOST_STAGES],
+}
+
+/// What the keys of a section begin at: max|x| and the format state at 0, the other keys below every value.
+#[derive(Clone, Copy, Debug)]
+pub enum FirstKeys {
+    /// So many keys a group: (max|x|, max, min) a slot, then the format state.
+    Group(usize),
+    /// (max|x|, max, min) a set.
+    Set,
+    Lowest,
+}
+
+impl FirstKeys {
+    pub fn first(self, i: usize) -> i32 {
+        let zero = match self {
+            FirstKeys::Group(keys) => i % keys == keys - 1 || i % keys % 3 == 0,
+            FirstKeys::Set => i % 3 == 0,
+            FirstKeys::Lowest => false,
+        };
+        if zero { 0 } else { i32::MIN }
+    }
 }
 
 /// What is known of one group: of a call alone, or of all that a buffer has seen.
@@ -213,18 +234,22 @@ impl Partials {
         unsafe {
             buffer.part::<u8>(0, self.bytes).fill(0);
             buffer.part::<u64>(0, 4).copy_from_slice(&self.header());
-            let keys = 3 * self.slots + 1;
-            for (i, key) in buffer.part::<i32>(self.extremes.offset, self.extremes.count).iter_mut().enumerate() {
-                // max|x| and the format state begin at 0, the other keys below every value.
-                *key = if i % keys == keys - 1 || i % keys % 3 == 0 { 0 } else { i32::MIN };
-            }
-            for section in [&self.whiten_extremes, &self.batch_extremes] {
+            for (section, zeros) in self.keys_of_all() {
                 for (i, key) in buffer.part::<i32>(section.offset, section.count).iter_mut().enumerate() {
-                    *key = if i % 3 == 0 { 0 } else { i32::MIN };
+                    *key = zeros.first(i);
                 }
             }
-            buffer.part::<i32>(self.second.offset, self.second.count).fill(i32::MIN);
         }
+    }
+
+    /// The sections of keys, with what each begins at; every other section begins at 0.
+    pub fn keys_of_all(&self) -> [(Section, FirstKeys); 4] {
+        [
+            (self.extremes, FirstKeys::Group(3 * self.slots + 1)),
+            (self.batch_extremes, FirstKeys::Set),
+            (self.whiten_extremes, FirstKeys::Set),
+            (self.second, FirstKeys::Lowest),
+        ]
     }
 
     /// # Safety

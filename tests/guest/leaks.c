@@ -39,7 +39,7 @@ static void refusals(void) {
     OK(passrl_context_options_init(&options, sizeof options));
     options.threads = -1;
     CHECK(passrl_context_create(&options, &context) < 0);
-    options.threads = 0, options.backend = PASSRL_CUDA;
+    options.threads = 0, options.backend = PASSRL_CUDA, options.device = 1 << 20; /* none, whatever driver there is */
     CHECK(passrl_context_create(&options, &context) < 0);
     passrl_config config = s.config;
     CHECK(passrl_config_set(&config, "gama", "1") == PASSRL_ERR_UNKNOWN_NAME);

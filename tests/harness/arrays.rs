@@ -134,6 +134,10 @@ impl Arena {
         &**self.views.last().expect("just pushed")
     }
 
+    pub fn views_mut(&mut self) -> impl Iterator<Item = &mut passrl_view> {
+        self.views.iter_mut().map(|view| &mut **view)
+    }
+
     pub fn last(&self) -> usize {
         self.views.len() - 1
     }

@@ -80,6 +80,10 @@ impl Library {
     pub fn plan_over(&'static self, config: &passrl_config, limits: &passrl_limits, how: &How, over: *const passrl_collective) -> Result<Plan, (Status, String)> {
         let mut options: passrl_context_options = self.initial();
         (options.threads, options.simd, options.small_call_bytes) = (how.threads, how.simd, how.small_call_bytes);
+        let compiler = how.cuda.then(super::device::compiler);
+        if let Some(compiler) = &compiler {
+            compiler.choose(&mut options);
+        }
         let make: unsafe extern "C" fn(*const passrl_context_options, *mut *mut c_void) -> Status = self.get("passrl_context_create");
         type Create = unsafe extern "C" fn(*const c_void, *const passrl_config, *const passrl_limits, *const passrl_collective, *mut *mut c_void) -> Status;
         let create: Create = self.get("passrl_plan_create");
@@ -133,6 +137,9 @@ impl Plan {
     }
 
     pub fn run(&self, placed: &mut Placed, outputs: &mut Outputs, how: &How) -> (Status, String) {
+        if how.cuda {
+            return super::device::run(self, placed, outputs, how);
+        }
         type Run = unsafe extern "C" fn(*const c_void, *const passrl_batch, *const passrl_outputs, *mut c_void, usize, *mut c_void) -> Status;
         let run: Run = self.library.get("passrl_plan_run");
         let workspace = self.workspace(how);

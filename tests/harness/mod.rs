@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 mod arrays;
+pub mod device;
 pub mod fence;
 mod library;
 mod slices;
@@ -46,6 +47,8 @@ pub struct How {
     pub without_counts: bool,
     /// Float inputs in the other type: f64 for f32, and f32 for log-probabilities that it holds exactly.
     pub other_floats: bool,
+    /// On device memory, by the CUDA backend (`harness::device`).
+    pub cuda: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,7 @@ impl Default for How {
             lean: false,
             without_counts: false,
             other_floats: false,
+            cuda: false,
         }
     }
 }

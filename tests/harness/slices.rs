@@ -12,7 +12,7 @@ use std::ptr::{null, null_mut};
 pub struct Outputs {
     arena: Arena,
     outputs: passrl_outputs,
-    report: Box<passrl_report>,
+    pub(super) report: Box<passrl_report>,
     advantages: passrl_view,
     output: Floats,
     lean: bool,
@@ -55,6 +55,10 @@ impl Outputs {
         o.rollout_flags = arena.add(PASSRL_I32, 4, rollouts, line, dirty(rollouts * 4));
         let output = if how.in_place && placed.signal.is_some() { Floats::F32 } else { how.output };
         Outputs { arena, outputs: o, report: Box::new(library().initial()), advantages, output, lean: how.lean, without_counts: how.without_counts }
+    }
+
+    pub fn arena_mut(&mut self) -> &mut Arena {
+        &mut self.arena
     }
 
     pub fn raw(&mut self) -> passrl_outputs {

@@ -50,6 +50,7 @@ class ContextOptions(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_uint32), ("backend", c_int32), ("device", c_int32), ("threads", c_int32), ("simd", c_int32),
         ("reserved0", c_int32), ("small_call_bytes", c_int64), ("cache_dir", c_char_p),
+        ("nvrtc", c_char_p), ("kernels", c_int32), ("reserved1", c_int32),
     ]
 
 

@@ -16,7 +16,7 @@ from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
 from .config import Config
-from .errors import ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
 from .results import Shaped, Small
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
@@ -69,12 +69,17 @@ def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.C
     if found is not None:
         return found
     try:
-        return _contexts.setdefault(key, Context(*key))
+        made = Context(*key)
     except Error as fault:
         if backend is None and number == _ffi.CUDA:
-            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version's only backend is the CPU: "
+            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version of the package serves the CPU alone: "
                                       "copy them to the host first") from None
         raise
+    if number == _ffi.CUDA:
+        # The library serves it; this package's workspace and reports are host memory, which a device must never be given.
+        refuse(ERR_NOT_YET, f"passrl: the library has a CUDA backend ({made!r}), which this version of the package does not reach yet: "
+                            "copy the arrays to the host first, or call the C ABI (docs/cuda.md)")
+    return _contexts.setdefault(key, made)
 
 
 def stream_pointer(stream: Any) -> int | None:

@@ -51,6 +51,7 @@ class Finding(IntFlag):
     BAD_STEPS = 4
     SINGLETON = 8
     TOO_LARGE = 16
+    BAD_OFFSETS = 32
 
 
 class Report:

@@ -1,21 +1,26 @@
-//! The CUDA backend: in this version the probe alone, which says in words why there is no CUDA context.
+//! The CUDA backend: the kernels of kernels/ on the caller's device memory and stream. A call pushes the context, puts memsets and kernels on the stream and pops
+//! the context; nothing is allocated, copied or waited for. The only place that knows cudarc.
+//!
+//! ```text
+//!  device    a CUDA context with the kernels loaded      driver   the driver's functions, its errors in words
+//!    image   which image: built in, cached, compiled     nvrtc, cache
+//!  plan      a plan's constants in device memory, its calls
+//!    launch  kernels by name        workspace   the layout of device memory        args, fill   what a kernel is handed
+//!
+//!  nccl      a collective of the caller's communicator (nccl_sys: NCCL's header as bindgen reads it)
+//! ```
+pub mod args;
+mod cache;
+mod device;
+mod driver;
+mod fill;
+pub mod image;
+mod launch;
 pub mod nccl;
 mod nccl_sys;
+mod nvrtc;
+mod plan;
+mod workspace;
 
-use crate::error::{self, Refused};
-use cudarc::driver::sys;
-
-/// Why a CUDA context cannot be had, its sentence set.
-pub fn refuse(device: i32) -> Refused {
-    // SAFETY: looks for the library by name; resolves no symbol.
-    if !unsafe { sys::is_culib_present() } {
-        error::set(format_args!(
-            "no CUDA driver (libcuda.so.1) on this machine, so there is no device {device}; use backend = PASSRL_CPU, which serves every configuration"
-        ));
-        return Refused(error::NO_DEVICE);
-    }
-    error::set(format_args!(
-        "a CUDA driver is here, but this version has no CUDA kernels yet; use backend = PASSRL_CPU on host memory (device {device} asked for)"
-    ));
-    Refused(error::NOT_YET)
-}
+pub use device::Device;
+pub use plan::OnDevice;

@@ -1,0 +1,219 @@
+// What the host hands to every kernel: the plan's constants (in device memory since the plan was made), the batch, the outputs and the workspace. Plain
+// structs of fixed-width numbers, the same in src/backend/cuda/args.rs (a test compares their layouts). Nothing here decides anything.
+#ifndef PASSRL_ARGS_CUH
+#define PASSRL_ARGS_CUH
+
+typedef signed char i8;
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef int i32;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+typedef float f32;
+typedef double f64;
+
+// Element types: numbers of `PASSRL_DTYPE_*`.
+enum DType { F64 = 1, F32 = 2, F16 = 3, BF16 = 4, I64 = 5, I32 = 6, U8 = 7, BOOL = 8 };
+
+// A view of one or two dimensions in device memory; strides in elements. `data` 0: not given.
+struct Array {
+    u64 data;
+    i64 shape[2];
+    i64 stride[2];
+    i32 dtype;
+    i32 reserved;
+};
+
+// Numbers of the enumerations as in passrl.h (`PASSRL_KIND_*`, `PASSRL_CENTER_*`, ...).
+struct Stream {
+    f64 weight;
+    f64 epsilon;
+    f64 clip_value;
+    f64 clip_standardized;
+    i32 center;
+    i32 scale;
+    i32 ddof;
+    i32 epsilon_mode;
+    i32 loo_unit;
+    i32 singleton;
+    i32 missing;
+    i32 place;
+    i32 zero_variance;
+    i32 count_by;
+};
+
+enum { MAX_STREAMS = 16, MAX_PROCESS = 4, ROLLOUT_STREAMS = 12, OUTCOME = 4, FORMAT = 5, EXTRA = 6 };
+
+// A plan: `Plan` of src/plan/mod.rs in numbers. Constant; one copy a plan in device memory.
+struct PlanConstants {
+    Stream streams[MAX_STREAMS];
+    f64 opd_lambda, eta, gamma, lam, k, temperature, whiten_epsilon, clip;
+    f64 kl_coef, kl_log_ratio_clamp, kl_clamp, lam_returns, lam_length_alpha, step_gamma, rho_clip, c_clip;
+    // Powers of the scan's coefficient c, c^0 .. c^32.
+    f64 decay[33];
+    // n^-k for n = rollout_tokens down to 1 (device memory; 0 where k is 0): chunk j of K reads entry rollout_tokens - K + j.
+    u64 divisors;
+    i64 max_rollouts, max_groups, max_tokens, max_rollout_tokens, max_steps;
+    i32 num_process, num_extra, kind, pool, fusion, chunk, boundary_rule, merge_equal_steps, average_over, bridge_scope_gaps, chunk_value, credit, divide_scope;
+    i32 whiten, whiten_ddof, whiten_epsilon_mode, whiten_shift, fill_padding;
+    i32 kl_in_reward, kl_place, scan_mask, gae_over, divide_by, step_sets, step_value, token_baseline;
+    // Answers of Config and Slots: asks_kl, kl_by_token, credits_tokens, spreads; the sets (slots) and what each row of the stream table has.
+    i32 asks_kl, kl_by_token, credits_tokens, spreads;
+    i32 slots, sets, joint, lists, shaped;
+    u32 slots_batch, slots_runner_up;
+    // Of each slot: its row in the stream table, the row that reports it (-1: none), bits of its grid.
+    i32 slot_row[MAX_STREAMS], slot_reported[MAX_STREAMS], slot_bits[MAX_STREAMS];
+    // Which lists the workspace has: values (prm), token_values (chunk_value = mean).
+    i32 has_values, has_token_values;
+    i32 reserved;
+};
+
+enum Layout { PACKED = 0, PADDED_RIGHT = 1, PADDED_LEFT = 2 };
+enum Grouping { GROUP_INDEX = 0, GROUP_OFFSETS = 1, GROUP_CONSTANT = 2 };
+enum ProcessForm { PROCESS_NONE = 0, PROCESS_SIGNAL = 1, PROCESS_LOGPROBS = 2, PROCESS_SCORES = 3, PROCESS_RETURNS = 4 };
+
+// `Problem` of src/model/batch.rs. The host has seen shapes, strides, types and alignment; what offsets and indices say is looked at here.
+struct Batch {
+    i64 rollouts, groups;
+    // Token slots of token-shaped arrays: N packed, T padded.
+    i64 slots;
+    i64 group_size;
+    i32 layout, grouping, process, num_process, scores_flat, reserved;
+    // cu_seqlens [R + 1] packed; lengths [R] or none padded. Group index [R] or offsets [G + 1].
+    Array extents, group_view;
+    Array mask;
+    Array rollout_streams[ROLLOUT_STREAMS];
+    Array format_ok, in_stats, absent, bootstrap;
+    // A value a token, `signal`; log-probabilities; scores of CSR steps [S] or [P, S].
+    Array signal[MAX_PROCESS];
+    Array logp_policy, logp_teacher, logp_base, scores;
+    Array step_offsets, step_ends, step_begins, step_marks, chunk_marks, step_group;
+    Array values, token_rewards;
+    // center = given; center / scale = given: [G, MAX_STREAMS].
+    Array baselines, stats_mean, stats_std;
+    Array rollout_lam;
+    // KL in the reward (with logp_policy), V-trace (with logp_policy), token_baseline (with logp_policy).
+    Array logp_reference, logp_behavior, sum_pi_squared, token_ratio;
+};
+
+struct Outputs {
+    Array advantages, returns, path_scores, num_chunks, chunk_ends, chunk_values;
+    Array stats_count, stats_mean, stats_std, stats_absmax, group_flags, rollout_flags;
+    // passrl_report in device memory, or 0.
+    u64 report;
+};
+
+// A step of a group, to be sorted by its key; `slot`: where its values lie in the lists of elements, << 1 | is it in its set.
+struct KeyedStep {
+    i64 key;
+    u64 slot;
+};
+
+// What is kept of a rollout between kernels: as `Rollout` of src/plan/workspace.rs.
+struct Rollout {
+    u32 group;      // 0xffffffff: none (its index is out of range)
+    u32 elements;   // elements of the process sets, listed at the rollout's slot
+    u32 chunks;
+    u32 first, end, count; // scope: tokens first .. end, all of them where count = end - first
+    u32 flags;      // PASSRL_ROLLOUT_*
+    u32 state;      // STATE_*
+};
+enum State {
+    STATE_OUT_OF_STATS = 1, STATE_EVERY_TOKEN = 2, STATE_ONE_LIST = 4, STATE_HAS_PROCESS = 8, STATE_ZEROED = 16, STATE_INFINITE = 32, STATE_NAN = 64,
+};
+
+// Where the sections of the statistics lie, in bytes from `Workspace::state`: the layout of a partials buffer (src/plan/partials.rs), so that one set of
+// kernels serves a run and the partials. Keys (i32, MAX) of a group: (absmax, max, min) a slot, then the format state; an empty section is filled with
+// INT32_MIN before use, and readers take max(absmax, 0), max(format, 0). Sums (i64, SUM): (n, q, hi, lo, at_max, at_min) a slot, then (kl) the members that count.
+struct StateLayout {
+    i64 extremes, sums, table, batch_extremes, batch_sums, second, whiten_extremes, whiten_sums;
+    // KL table of group g: C at table + 16 * positions * g, n after it. positions 0: of a run alone, C at column[slot of the group's longest rollout].
+    i64 positions;
+};
+
+// Counts of a run (and nothing of the bits): begin as zeros.
+struct Counts {
+    i64 findings, rollouts, tokens, chunks, degenerate_groups, bad_groups, violating_groups, missing_values, nonfinite_values, low_logps, clipped_tokens,
+        overflowed_tokens, bad_steps, lost_deviations;
+    f64 sum_advantages, sum_squares;
+    // ~g of the first group with a finding (0: none yet), by atomicMax; bad offsets make the whole batch bad.
+    u64 first_group;
+    u32 bad_offsets;
+    // Blocks of the last kernel that are done: the last one writes the report.
+    u32 done;
+    // `step_sets = step_group`: room of `Workspace::keyed` that groups have taken.
+    u64 keyed;
+};
+
+// Counts of a group, beside its statistics: begin as zeros.
+struct GroupMarks {
+    // ~((rollout + 1) << 16 | stream << 8 | finding), the smallest by atomicMax of its complement; 0: none.
+    u64 first;
+    // Rollouts in this call; tokens of the longest scope << 32 | ~its rollout (by atomicMax): where the KL table of a run lies.
+    u64 longest;
+    u32 rollouts;
+    // Bits: missing values in slot s; `found`: a finding of a rollout was reported.
+    u32 missing;
+    u32 found;
+    // Leave-one-out by rollout: bit s is set where one rollout has all elements of slot s.
+    u32 one_rollout;
+    // `token_baseline`: the most places that a rollout reaches << 32 | ~that rollout, whose slot is where the group's places lie; the most tokens in scope of
+    // a rollout that counts << 32 | ~that rollout; the second most; rollouts that count.
+    u64 reach, most;
+    u32 second, counted;
+};
+
+// Addresses in the caller's workspace. Token-indexed lists are [lists][max_tokens] or [max_tokens], by the rollout's slot.
+struct Workspace {
+    u64 state;        // statistics: StateLayout (the caller's partials buffer, where one is given)
+    u64 counts;       // Counts
+    u64 marks;        // GroupMarks [G]
+    u64 rollouts;     // Rollout [R]
+    u64 scope;        // u64 bits; rollout i's words begin at slot / 64 + 2 i
+    u64 elements;     // f32 [lists]
+    u64 weights;      // u32
+    u64 last;         // u32: last token of each chunk
+    u64 values;       // f32 [lists]: process value of each chunk
+    u64 token_values; // f32 [lists]
+    u64 step_begin, step_end; // u32: the steps listed
+    u64 step_keys;    // i64
+    u64 stepped;      // f64 [lists]
+    u64 chunk_steps;  // u32
+    u64 keyed;        // KeyedStep
+    u64 keyed_starts; // not used
+    u64 whitened;     // f32
+    u64 kl;           // f32 a token
+    u64 kl_sums;      // f32 a rollout
+    u64 paths;        // f32 a rollout
+    u64 baseline_weights, baseline_gains; // f64
+    u64 signal;       // f32 [max(lists, 1)]: signals formed from log-probabilities, shaped rewards
+    u64 f, d, v, lines; // f64 a token: chunk values, results, returns, further lines of a scan
+    u64 columns, live;  // i64 a token: KL table of a run
+    u64 places;       // token_baseline: |G W| and |W| at most (f64), sums of both (i64): [4][max_tokens]
+};
+
+enum Mode {
+    // Findings and counts go to Counts (a call's first pass over its data).
+    MODE_COUNTING = 1,
+    // Maxima go nowhere (they are known): partials' later phases and apply.
+    MODE_KNOWN = 2,
+    // Advantages are kept in f32 for the whitening's statistics; written later.
+    MODE_KEEP = 4,
+    // Nothing is written: a look for findings (strict), or partials alone.
+    MODE_DRY = 8,
+    // `token_baseline`: passrl_shape weighs the rollouts' returns and does nothing else.
+    MODE_WEIGH = 16,
+};
+
+struct Args {
+    u64 plan; // const PlanConstants*
+    u32 mode;
+    u32 reserved;
+    Batch batch;
+    Outputs outputs;
+    StateLayout layout;
+    Workspace work;
+};
+
+#endif

@@ -1,0 +1,134 @@
+// What a group's statistics come to: the standardisation of every stream, findings of the group as a whole, its flags. A block decides for the group of its
+// rollout, a thread a set. Twin of `decide` in group.rs.
+#ifndef PASSRL_DECIDE_CUH
+#define PASSRL_DECIDE_CUH
+#include "report.cuh"
+#include "group_stats.cuh"
+#include "standard.cuh"
+
+// In shared memory.
+struct Decision {
+    Standard standards[MAX_STREAMS];
+    // `PASSRL_GROUP_*` bits of each row of the stream table; finding of each set (0: none).
+    i32 flags[MAX_STREAMS];
+    i32 findings[MAX_STREAMS];
+    // `token_baseline`: more rollouts than its sums allow.
+    i32 bad, crowded, format;
+    // Sets (bits) that are degenerate and reported; the caller's statistics that are no number.
+    u32 degenerate, bad_given;
+    // Rollouts that count (kl).
+    i64 members;
+};
+
+// Elements that exact sums allow on a grid.
+INLINE i64 most_elements(i32 bits) { return bits == ROLLOUT_BITS ? 1ll << 17 : 1ll << 33; }
+
+// A statistic of the caller's; 0 where none is given.
+INLINE f64 given_statistic(const Array& statistics, i64 g, i32 row) {
+    return is_given(statistics) ? load_f64(statistics, g * statistics.stride[0] + row * statistics.stride[1]) : 0.0;
+}
+
+// How many of the caller's statistics that a row takes for a group are no number, beyond f32, or a negative deviation.
+INLINE u32 count_bad_given(const Stream& stream, bool by_baselines, f64 mean, f64 std) {
+    u32 bad = 0;
+    if (stream.center == CENTER_GIVEN && !by_baselines) bad += mean >= -F32_LARGEST && mean <= F32_LARGEST ? 0 : 1;
+    if (stream.scale == SCALE_GIVEN) bad += std >= 0.0 && std <= F32_LARGEST ? 0 : 1;
+    return bad;
+}
+
+// One set of the group: its standard, its finding, its flags. One thread.
+OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
+    const PlanConstants& plan = plan_of(args);
+    const GroupMarks& marks = marks_of(args, g);
+    const i32 row = plan.slot_row[slot], bits = plan.slot_bits[slot];
+    const Stream& stream = plan.streams[row];
+    const bool process = slot < plan.sets, in_report = plan.slot_reported[slot] >= 0;
+    const bool there = process ? (plan.joint && slot == 1) || slot < args.batch.num_process : has_stream(args, plan, slot - plan.sets);
+    Whole whole = {no_extremes(), no_sums(), 0};
+    if (plan.slots_batch) {
+        whole.extremes = load_extremes(batch_keys(args), slot);
+        whole.sums = load_sums(batch_words(args), slot, 7);
+        whole.nonzero = batch_words(args)[7 * slot + 6];
+    }
+    const f64 mean = given_statistic(args.batch.stats_mean, g, row), std = given_statistic(args.batch.stats_std, g, row);
+    const i32 second = plan.slots_runner_up ? group_seconds(args, g)[slot] : KEY_EMPTY;
+    const Extremes extremes = load_extremes(group_keys(args, g), slot);
+    const Standard s = make_standard(stream, bits, extremes, load_sums(group_words(args, g), slot), second, whole, mean, std);
+    to.standards[slot] = s;
+    i32 finding = 0, flags = 0;
+    if (extremes_bad(extremes)) {
+        finding = extremes.absmax == KEY_BAD_STEPS ? FOUND_BAD_STEPS : extremes.absmax == KEY_NAN ? FOUND_MISSING : FOUND_NONFINITE;
+        flags |= extremes.absmax == KEY_BAD_STEPS ? GROUP_BAD_STEPS : GROUP_NONFINITE;
+    }
+    const u32 bad_given = there ? count_bad_given(stream, row == OUTCOME && is_given(args.batch.baselines), mean, std) : 0;
+    if (bad_given) atomicAdd(&to.bad_given, bad_given);
+    if (!finding && bad_given) {
+        finding = FOUND_NONFINITE;
+        flags |= GROUP_NONFINITE;
+    }
+    if (marks.missing >> slot & 1) flags |= GROUP_MISSING;
+    if (there && !finding) {
+        const bool flat = all_equal(extremes);
+        if (in_report) flags |= s.sums.n <= 0 ? GROUP_EMPTY : s.sums.n == 1 ? GROUP_SINGLE : flat ? GROUP_ZERO_VARIANCE : 0;
+        if (in_report && (s.sums.n <= 1 || flat)) atomicOr(&to.degenerate, 1u << slot);
+        // Leave-one-out by rollout: do all elements come from one rollout, so that nothing is left?
+        const bool by_rollout = leaves_out(stream) && stream.loo_unit == LOO_ROLLOUT && process;
+        const bool one_rollout = by_rollout && s.set >= SET_FLAT && is_one_rollout(marks, slot);
+        if (s.sums.n >= most_elements(bits)) {
+            finding = FOUND_TOO_LARGE;
+            flags |= GROUP_TOO_LARGE;
+        } else if (in_report && stream.singleton == SINGLETON_REFUSE && (s.set == SET_SINGLE || one_rollout)) {
+            finding = FOUND_SINGLETON;
+        }
+    }
+    to.findings[slot] = finding;
+    // Two sets share a row where one is joint.
+    if (flags) atomicOr(&to.flags[row], flags);
+    if (finding) atomicOr(&to.bad, 1);
+}
+
+// Of group g, by all threads of the block. The block meets at the end.
+INLINE void decide(const Args& args, i64 g, Decision& to) {
+    const PlanConstants& plan = plan_of(args);
+    __syncthreads();
+    for (i32 s = (i32)threadIdx.x; s < MAX_STREAMS; s += (i32)blockDim.x) to.flags[s] = to.findings[s] = 0;
+    if (is_first_thread()) {
+        to.bad = to.crowded = 0;
+        to.degenerate = to.bad_given = 0;
+        to.format = load_format(group_keys(args, g), plan.slots);
+        to.members = load_members(plan, group_words(args, g));
+    }
+    __syncthreads();
+    for (i32 slot = (i32)threadIdx.x; slot < plan.slots; slot += (i32)blockDim.x) decide_set(args, g, slot, to);
+    __syncthreads();
+    if (is_first_thread()) {
+        if (is_given(args.batch.sum_pi_squared) && !to.bad && (i64)marks_of(args, g).rollouts >= most_elements(ROLLOUT_BITS)) {
+            to.bad = to.crowded = 1;
+            to.flags[OUTCOME] |= GROUP_TOO_LARGE;
+        }
+        if (to.format == 1) to.flags[FORMAT] |= GROUP_ALL_VIOLATING;
+    }
+    __syncthreads();
+    if (to.bad) {
+        for (i32 s = (i32)threadIdx.x; s < MAX_STREAMS; s += (i32)blockDim.x) to.flags[s] |= GROUP_BAD;
+    }
+    __syncthreads();
+}
+
+// Counts what `decide` has found of group g. One thread.
+OUT_OF_LINE void count_group(const Args& args, i64 g, const Decision& decision) {
+    const PlanConstants& plan = plan_of(args);
+    const GroupMarks& marks = marks_of(args, g);
+    Counts& counts = counts_of(args);
+    if (decision.crowded) find_in_group(args, g, FOUND_TOO_LARGE, OUTCOME);
+    if (marks.rollouts == 0) return;
+    add_to(&counts.nonfinite_values, decision.bad_given);
+    add_to(&counts.degenerate_groups, __popc(decision.degenerate));
+    add_to(&counts.bad_groups, decision.bad);
+    add_to(&counts.violating_groups, decision.format == 1);
+    if (marks.found) return; // a rollout's finding has been told
+    for (i32 slot = 0; slot < plan.slots; slot++)
+        if (decision.findings[slot]) find_in_group(args, g, decision.findings[slot], plan.slot_row[slot]);
+}
+
+#endif

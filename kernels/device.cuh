@@ -1,0 +1,30 @@
+// The one header of macros in which CUDA compilers (nvcc, NVRTC) and the simulated driver of the tests differ. Everything else that kernels use is
+// plain CUDA, without any CUDA or standard header: NVRTC finds none.
+//
+//   SHARED(T, name, [n]);       a __shared__ array (or a scalar: leave out the third argument) in a function or a template of one
+//   DYNAMIC_SHARED(T, name);    T *name at the start of the launch's dynamic shared memory, 16-byte aligned
+//   cp_async_16(to, from);      16 bytes (also _4, _8) from global to shared memory, both aligned to that; cp_async_commit() ends a group,
+//   CP_ASYNC_WAIT(n);           waits until at most n of the calling thread's groups are under way: n a constant; a barrier for other threads' copies
+//
+// tests/cudasim/README.md lists the intrinsics that the simulated driver offers. It forces its own header in front of the source, which defines CUDASIM.
+#pragma once
+#ifndef CUDASIM
+
+#define SHARED(T, name, ...) __shared__ T name __VA_ARGS__
+#define DYNAMIC_SHARED(T, name)                                             \
+    extern __shared__ __align__(16) unsigned char passrl_dynamic_shared[];  \
+    T *name = reinterpret_cast<T *>(passrl_dynamic_shared)
+
+static __device__ __forceinline__ void cp_async_4(void *to, const void *from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+}
+static __device__ __forceinline__ void cp_async_8(void *to, const void *from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+}
+static __device__ __forceinline__ void cp_async_16(void *to, const void *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+}
+static __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+#define CP_ASYNC_WAIT(groups_left) asm volatile("cp.async.wait_group %0;" ::"n"(groups_left) : "memory")
+
+#endif

@@ -1,0 +1,52 @@
+// `scan_mask` other than carry: what tokens out of scope bring to the scan. Twin of gaps.rs.
+#ifndef PASSRL_GAPS_CUH
+#define PASSRL_GAPS_CUH
+#include "findings.cuh"
+#include "fuse.cuh"
+
+// Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. The block meets at the end.
+// Returns what this thread has seen lost.
+OUT_OF_LINE u32 gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms) {
+    const PlanConstants& plan = plan_of(args);
+    if (w.scope.count == 0) return 0;
+    u32 lost = 0;
+    const i64 first = w.scope.first;
+    const bool process = process_in_gaps(args, plan, w.kept) && !terms.gated, own = plan.scan_mask == SCAN_MASK_NONE;
+    const bool rewards = own && is_given(args.batch.token_rewards) && plan.credit == CREDIT_RETURN_TO_GO;
+    const i32 streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
+    SHARED(Apply, applies, [MAX_PROCESS]);
+    __syncthreads();
+    for (i32 p = 0; p < streams; p++) {
+        const Apply apply = block_resolve(args, w, decision, plan.joint ? 1 : p, &lost);
+        if (is_first_thread()) applies[p] = apply;
+    }
+    __syncthreads();
+    const ShapedReward shape = plan.shaped ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
+    for (i64 t = first + threadIdx.x; t < w.e.len; t += blockDim.x) {
+        f64 reward = 0.0;
+        if (!contains(w.scope, t)) {
+            for (i32 p = 0; p < streams; p++) {
+                f32 x = signal_value(args, plan, w.e, p, t);
+                // A NaN that is no finding is a missing value: it contributes 0.
+                if (is_nan(x)) continue;
+                if (plan.shaped) x = shaped(shape, x);
+                const f64 weight = plan.shaped ? 1.0 : plan.streams[p].weight;
+                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], applies[p], x, &lost);
+            }
+            if (rewards) reward += (f64)load_f32(args.batch.token_rewards, at(w.e, args.batch.token_rewards, t));
+            // `place = end` means the extent's last token, in scope or not.
+            if (own && terms.has_beyond && t + 1 == w.e.len) reward += terms.beyond;
+        }
+        w.lines[t - first] = reward;
+    }
+    __syncthreads();
+    return lost;
+}
+
+// `scan_mask = none`: takes the KL of the tokens out of scope from their rewards, `lines` from the first in scope on.
+INLINE void take_gap_kl(const Args& args, const Shaping& w, f64* lines) {
+    if (!takes_kl(args, KL_PLACE_REWARD) || plan_of(args).scan_mask != SCAN_MASK_NONE) return;
+    each_in_gaps(w.scope, w.e.len, [&](i64 t) { lines[t - w.scope.first] -= kl_taken(args, w, t); });
+}
+
+#endif

@@ -1,0 +1,98 @@
+// What a run writes beside the advantages: returns, path scores, chunks, statistics, flags; and the advantages themselves. Twin of outputs.rs.
+#ifndef PASSRL_OUTPUTS_CUH
+#define PASSRL_OUTPUTS_CUH
+#include "shaping.cuh"
+#include "whiten.cuh"
+
+// Entry j of a chunk list: in the slots of the rollout's tokens (padded: from the row's first, whatever the side of the padding).
+INLINE i64 chunk_slot(const Extent& e, const Array& to, i64 j) { return e.flat ? (e.column + j) * to.stride[0] : e.row * to.stride[0] + j * to.stride[1]; }
+
+// Returns (in v), path score, chunk count, ends and values (in f) of the block's rollout.
+OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
+    const PlanConstants& plan = plan_of(args);
+    const Outputs& o = args.outputs;
+    const i64 k = w.kept.chunks;
+    u64 none = 0;
+    if (is_given(o.returns)) {
+        const Lines lines = plan.credits_tokens ? Lines{true, w.last, w.scope.count} : chunk_lines(w);
+        each_slot(w.e.len, w.scope, lines, [&](i64 t, i64 j) { store(o.returns, at(w.e, o.returns, t), j >= 0 ? w.v[j] : 0.0, none); });
+        if (plan.fill_padding) pad(args, o.returns, w.e);
+    }
+    if (is_given(o.chunk_ends)) {
+        if (w.kept.state & STATE_EVERY_TOKEN) {
+            each_in_scope(w.scope, [&](i64 t, i64 j) { store_int(o.chunk_ends, chunk_slot(w.e, o.chunk_ends, j), t + 1); });
+        } else {
+            for (i64 j = threadIdx.x; j < k; j += blockDim.x) store_int(o.chunk_ends, chunk_slot(w.e, o.chunk_ends, j), (i64)w.last[j] + 1);
+        }
+    }
+    if (is_given(o.chunk_values)) {
+        for (i64 j = threadIdx.x; j < k; j += blockDim.x) store(o.chunk_values, chunk_slot(w.e, o.chunk_values, j), w.f[j], none);
+    }
+    if (!is_first_thread()) return;
+    if (is_given(o.path_scores)) store(o.path_scores, w.i * o.path_scores.stride[0], path, none);
+    if (is_given(o.num_chunks)) store_int(o.num_chunks, w.i * o.num_chunks.stride[0], k);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, w.i * o.rollout_flags.stride[0], (i64)w.kept.flags);
+    Counts& counts = counts_of(args);
+    add_to(&counts.rollouts, w.kept.flags & ROLLOUT_ABSENT ? 0 : 1);
+    add_to(&counts.tokens, (i64)w.kept.count);
+    add_to(&counts.chunks, k);
+}
+
+// Divided by the temperature, where there is one: divisions in f64 are dear.
+INLINE f64 tempered(const PlanConstants& plan, f64 d) { return plan.temperature == 1.0 ? d : d / plan.temperature; }
+
+// An advantage of token t, tempered: whitening (0: none), clip, and its slot.
+INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* whitening, i64 t, f64 a, Totals& totals) {
+    const PlanConstants& plan = plan_of(args);
+    const Array& to = args.outputs.advantages;
+    if (whitening) a = whitened(*whitening, a);
+    if (!is_infinite(plan.clip)) {
+        totals.clipped += absolute(a) > plan.clip ? 1 : 0;
+        a = clamped(a, -plan.clip, plan.clip);
+    }
+    if (args.outputs.report) {
+        totals.sum += a;
+        totals.squares += a * a;
+    }
+    store(to, at(e, to, t), a, totals.overflowed);
+}
+
+// Every slot of the rollout: value(j) of the tokens in scope, tempered; 0 elsewhere. What lies under the output has been used. Returns what this thread has
+// counted.
+template <class Value>
+INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
+    const Array& to = args.outputs.advantages;
+    Totals totals = no_totals();
+    each_slot(e.len, scope, lines, [&](i64 t, i64 j) {
+        if (j >= 0) write_advantage(args, e, whitening, t, value(j), totals);
+        else store(to, at(e, to, t), 0.0, totals.overflowed);
+    });
+    if (plan_of(args).fill_padding) pad(args, to, e);
+    return totals;
+}
+
+// Statistics and flags of a group, from its block's decision.
+OUT_OF_LINE void group_outputs(const Args& args, i64 g, const Decision& decision) {
+    const PlanConstants& plan = plan_of(args);
+    const Outputs& o = args.outputs;
+    u64 none = 0;
+    for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+        i64 count = 0;
+        f64 mean = 0.0, std = 0.0, absmax = 0.0;
+        for (i32 slot = 0; slot < plan.slots; slot++) {
+            const Standard& standard = decision.standards[slot];
+            if (plan.slot_reported[slot] != row || extremes_bad(standard.extremes) || standard.sums.n <= 0) continue;
+            count = standard.sums.n;
+            reported(standard, &mean, &std);
+            absmax = (f64)absmax_value(standard.extremes);
+        }
+        auto place = [&](const Array& to) { return g * to.stride[0] + row * to.stride[1]; };
+        if (is_given(o.stats_count)) store_int(o.stats_count, place(o.stats_count), count);
+        if (is_given(o.stats_mean)) store(o.stats_mean, place(o.stats_mean), mean, none);
+        if (is_given(o.stats_std)) store(o.stats_std, place(o.stats_std), std, none);
+        if (is_given(o.stats_absmax)) store(o.stats_absmax, place(o.stats_absmax), absmax, none);
+        if (is_given(o.group_flags)) store_int(o.group_flags, place(o.group_flags), decision.flags[row]);
+    }
+}
+
+#endif

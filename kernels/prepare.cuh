@@ -1,0 +1,156 @@
+// Kernel of the first pass (src/backend/cpu/prepare.rs): one block a rollout prepares it, keeps what the later ones need, and gives its group and the batch
+// its maxima and findings.
+#ifndef PASSRL_PREPARE_CUH
+#define PASSRL_PREPARE_CUH
+#include "baseline_weights.cuh"
+#include "batch_stats.cuh"
+#include "kl_reward.cuh"
+
+// What the device's offsets say, where one block's look at its rollout does not see it: each block takes its share of the groups' offsets. A finding zeroes
+// the batch.
+OUT_OF_LINE void check_group_offsets(const Args& args) {
+    const Batch& batch = args.batch;
+    bool bad = false;
+    for (i64 g = (i64)blockIdx.x * blockDim.x + threadIdx.x; g <= batch.groups; g += (i64)gridDim.x * blockDim.x) {
+        i64 now = item_int(batch.group_view, g);
+        bad = bad || now < 0 || now > batch.rollouts || (g == 0 ? now != 0 : now < item_int(batch.group_view, g - 1)) || (g == batch.groups && now != batch.rollouts);
+    }
+    if (bad) {
+        atomicOr(&counts_of(args).bad_offsets, 1u);
+        atomicOr((u64*)&counts_of(args).findings, (u64)FOUND_BAD_OFFSETS);
+    }
+}
+
+// The outcome of a rollout that has no token loses no KL.
+INLINE void keep_no_kl(const Args& args, i64 i) {
+    if (is_given(args.batch.logp_reference) && !plan_of(args).kl_by_token) ((f32*)args.work.kl_sums)[i] = 0.0f;
+}
+
+// A rollout that nothing is known of: it has no token, is in no group, and its slots are zeroed.
+INLINE void keep_bad_rollout(const Args& args, i64 i, bool bad_extent) {
+    Counts& counts = counts_of(args);
+    if (bad_extent) atomicOr(&counts.bad_offsets, 1u);
+    atomicOr((u64*)&counts.findings, (u64)FOUND_BAD_OFFSETS);
+    keep_no_kl(args, i);
+    rollout_of(args, i) = Rollout{NO_GROUP, 0, 0, 0, 0, 0, ROLLOUT_NO_SCOPE, STATE_ZEROED | STATE_OUT_OF_STATS};
+}
+
+INLINE void keep_absent_rollout(const Args& args, i64 i, u32 group) {
+    keep_no_kl(args, i);
+    rollout_of(args, i) = Rollout{group, 0, 0, 0, 0, 0, ROLLOUT_ABSENT | ROLLOUT_NO_SCOPE, STATE_ZEROED | STATE_OUT_OF_STATS};
+}
+
+// Is every given stream of a rollout missing and excluded? Its advantages are 0 then.
+OUT_OF_LINE bool is_without_stream(const Args& args, i64 i) {
+    bool given = false, there = false;
+    for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
+        given |= is_given(args.batch.rollout_streams[s]);
+        there |= own_value(args, plan_of(args), s, i).there;
+    }
+    return given && !there;
+}
+
+// The rollout and its steps, before anything of it is read. One that is absent, or of which nothing is known, is done with here: false. The first thread.
+OUT_OF_LINE bool open_room(const Args& args, i64 i, Room& room) {
+    const Batch& batch = args.batch;
+    Extent e = extent(args, i);
+    u32 group = group_of(args, i);
+    if (e.bad || group == NO_GROUP) {
+        keep_bad_rollout(args, i, e.bad);
+        return false;
+    }
+    atomicAdd(&marks_of(args, group).rollouts, 1u);
+    if (is_given(batch.absent) && item_flag(batch.absent, i)) {
+        keep_absent_rollout(args, i, group);
+        return false;
+    }
+    u32 state = is_given(batch.in_stats) && !item_flag(batch.in_stats, i) ? STATE_OUT_OF_STATS : 0;
+    u32 flags = is_given(batch.format_ok) && !item_flag(batch.format_ok, i) ? ROLLOUT_FORMAT_VIOLATING : 0;
+    room.work.i = i;
+    room.work.e = e;
+    room.work.scope = span_scope(0, 0);
+    room.work.kept = Rollout{group, 0, 0, 0, 0, 0, flags, state};
+    room.steps = StepRange{0, 0, true};
+    if (is_given(batch.step_offsets)) room.steps = step_numbers(args, i);
+    return true;
+}
+
+// Scope, steps, elements and chunks, KL and baseline weights of a rollout; returns its flags. The block.
+OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Batch& batch = args.batch;
+    Work& w = room.work;
+    bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len);
+    if (is_first_thread()) {
+        room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
+        // Steps that do not fit say nothing of the scope.
+        room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);
+    }
+    __syncthreads();
+    u32 found = read_scope(args, room);
+    if (fits && plan.kind != KIND_KL) found |= list_elements_and_chunks(args, room);
+    i64 bad = is_given(batch.logp_reference) ? keep_kl(args, w.i, w.e, w.scope) : 0;
+    if (is_given(batch.sum_pi_squared)) bad += keep_baseline_weights(args, w.e, w.scope);
+    found = block_or(found);
+    u32 flags = w.kept.flags | (found & (UNLISTED_INFINITE - 1));
+    if (!fits) flags |= ROLLOUT_BAD_STEPS;
+    if (w.scope.count == 0) flags |= ROLLOUT_NO_SCOPE;
+    u32 state = w.kept.state | (fits ? 0 : STATE_ZEROED);
+    if (room.form == FORM_TOKENS && w.scope.count > 0) state |= STATE_HAS_PROCESS;
+    if (bad > 0) {
+        flags |= ROLLOUT_NONFINITE;
+        state |= STATE_INFINITE;
+        if (is_first_thread() && (args.mode & MODE_COUNTING)) add_to(&counts_of(args).nonfinite_values, bad);
+    }
+    for (i32 p = 0; p < MAX_PROCESS; ++p) {
+        bool infinite = found & (UNLISTED_INFINITE << p), nan = found & (UNLISTED_NAN << p);
+        if (!infinite && !nan) continue;
+        flags |= ROLLOUT_NONFINITE;
+        state |= infinite ? STATE_INFINITE : STATE_NAN;
+    }
+    if (!(state & STATE_HAS_PROCESS) && !is_given(batch.token_rewards) && is_without_stream(args, w.i)) {
+        flags |= ROLLOUT_NO_STREAM;
+        state |= STATE_ZEROED;
+    }
+    __syncthreads();
+    if (is_first_thread()) {
+        w.kept.first = (u32)w.scope.first;
+        w.kept.end = (u32)w.scope.end;
+        w.kept.count = (u32)w.scope.count;
+        if (room.form == FORM_TOKENS) w.kept.elements = w.kept.count;
+        w.kept.state = state;
+    }
+    __syncthreads();
+    if (plan.shaped && plan.kind != KIND_KL && (state & STATE_HAS_PROCESS)) shape_lists(args, w);
+    return flags;
+}
+
+// Of slices of groups whose sums are known: is all of a set this rollout's?
+OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
+    const PlanConstants& plan = plan_of(args);
+    for (i32 slot = 0; slot < plan.sets; ++slot) {
+        if (!asks_one_rollout(plan, slot)) continue;
+        i64 own = block_own_sums(args, plan, w, slot, load_extremes(group_keys(args, w.kept.group), slot)).n;
+        bool all = own > 0 && own == load_sums(group_words(args, w.kept.group), slot).n;
+        if (all && is_first_thread()) atomicOr(&marks_of(args, w.kept.group).one_rollout, 1u << slot);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args args) {
+    SHARED(Room, shared_room, [1]);
+    Room& room = shared_room[0];
+    if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
+    if (!__syncthreads_or(is_first_thread() && open_room(args, blockIdx.x, room))) return;
+    u32 flags = prepare_rollout(args, room);
+    const Work& w = room.work;
+    flags = look_at_rollout(args, w, flags);
+    if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
+    else if (counts_in_batch(plan_of(args), w.kept, flags)) add_batch_extremes(args, w);
+    if (!is_first_thread()) return;
+    Rollout kept = w.kept;
+    kept.flags = flags;
+    if (kept.end > kept.first) atomicMax(&marks_of(args, kept.group).longest, (u64)(kept.end - kept.first) << 32 | (u32)~(u32)w.i);
+    rollout_of(args, w.i) = kept;
+}
+
+#endif

@@ -1,0 +1,106 @@
+// The report of a run: findings and counts by atomics while the kernels run, the caller's passrl_report when the last block is done. Twin of
+// src/model/report.rs and check/report.rs.
+#ifndef PASSRL_REPORT_CUH
+#define PASSRL_REPORT_CUH
+#include "block.cuh"
+#include "views.cuh"
+
+// A finding of group g as a whole, told before those of its rollouts (`find` in findings.cuh), whatever the order in which blocks come here. One thread.
+INLINE void find_in_group(const Args& args, i64 g, i32 finding, i32 stream) {
+    Counts& counts = counts_of(args);
+    atomicOr((u64*)&counts.findings, (u64)finding);
+    atomicMax(&counts.first_group, ~(u64)g);
+    atomicMax(&marks_of(args, g).first, ~((u64)stream << 8 | (u64)finding));
+}
+
+// What a thread counts while it writes results; added to `Counts` once a block.
+struct Totals {
+    u32 lost, clipped;
+    u64 overflowed;
+    f64 sum, squares;
+};
+INLINE Totals no_totals() { return Totals{0, 0, 0, 0.0, 0.0}; }
+
+// to += v in device memory. The order of these sums is the schedule's, and so are their last bits: the report alone has them.
+INLINE void add_f64_to(f64* to, f64 v) {
+    if (v == 0.0) return;
+    u64 seen = *(volatile u64*)to, expected;
+    do {
+        expected = seen;
+        seen = atomicCAS((u64*)to, expected, bits_of(f64_of(expected) + v));
+    } while (seen != expected);
+}
+
+// What the block's threads have counted. The block.
+INLINE void add_totals(const Args& args, const Totals& totals) {
+    const u32 lost = warp_sum(totals.lost), clipped = warp_sum(totals.clipped);
+    const u64 overflowed = warp_sum(totals.overflowed);
+    Counts& counts = counts_of(args);
+    if (lane() == 0) {
+        add_to(&counts.lost_deviations, (i64)lost);
+        add_to(&counts.clipped_tokens, (i64)clipped);
+        add_to(&counts.overflowed_tokens, (i64)overflowed);
+    }
+    if (!args.outputs.report) return;
+    const f64 sum = block_sum(totals.sum), squares = block_sum(totals.squares);
+    if (!is_first_thread()) return;
+    add_f64_to(&counts.sum_advantages, sum);
+    add_f64_to(&counts.sum_squares, squares);
+}
+
+// `passrl_report` of passrl.h.
+struct ReportOut {
+    u32 struct_size, reserved0;
+    i64 findings, first_finding, first_rollout, first_group, first_stream, rollouts, tokens, chunks, degenerate_groups, bad_groups, violating_groups, missing_values,
+        nonfinite_values, low_logps, clipped_tokens, overflowed_tokens, bad_steps, lost_deviations;
+    f64 sum_advantages, sum_squares;
+};
+
+// Called by every block of a run's last kernel when it is done: the last of them writes the report. The fences order what other blocks have counted before it.
+INLINE void finish_report(const Args& args) {
+    if (!args.outputs.report) return;
+    __threadfence();
+    __syncthreads();
+    if (!is_first_thread()) return;
+    Counts& counts = counts_of(args);
+    if (atomicAdd(&counts.done, 1u) + 1 != gridDim.x) return;
+    __threadfence();
+    const volatile Counts& c = counts;
+    ReportOut& to = *(ReportOut*)args.outputs.report;
+    to.struct_size = sizeof(ReportOut);
+    to.reserved0 = 0;
+    to.findings = c.findings;
+    const u64 first_group = c.first_group;
+    to.first_finding = 0;
+    to.first_rollout = to.first_group = to.first_stream = -1;
+    // Of offsets of the whole batch, and of rollouts whose group is none, no group is to be named.
+    if (c.bad_offsets || (!first_group && (to.findings & FOUND_BAD_OFFSETS))) {
+        to.findings |= FOUND_BAD_OFFSETS;
+        to.first_finding = FOUND_BAD_OFFSETS;
+        to.first_stream = 0;
+    } else if (first_group) {
+        const i64 g = (i64)~first_group;
+        const u64 first = ~*(const volatile u64*)&marks_of(args, g).first;
+        to.first_group = g;
+        to.first_rollout = (i64)(first >> 16) - 1;
+        to.first_stream = (i64)(first >> 8 & 0xff);
+        to.first_finding = (i64)(first & 0xff);
+    }
+    to.rollouts = c.rollouts;
+    to.tokens = c.tokens;
+    to.chunks = c.chunks;
+    to.degenerate_groups = c.degenerate_groups;
+    to.bad_groups = c.bad_groups;
+    to.violating_groups = c.violating_groups;
+    to.missing_values = c.missing_values;
+    to.nonfinite_values = c.nonfinite_values;
+    to.low_logps = c.low_logps;
+    to.clipped_tokens = c.clipped_tokens;
+    to.overflowed_tokens = c.overflowed_tokens;
+    to.bad_steps = c.bad_steps;
+    to.lost_deviations = c.lost_deviations;
+    to.sum_advantages = c.sum_advantages;
+    to.sum_squares = c.sum_squares;
+}
+
+#endif

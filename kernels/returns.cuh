@@ -1,0 +1,55 @@
+// Per-step discounted return-to-go over the lines of a rollout (eq. 3, eq. 7). Positions are counted from the rollout's end, so that gaps, padding and
+// compressed input cannot shift the tiles (numerics contract 5.5). Twin of returns.rs and tile.rs.
+#ifndef PASSRL_RETURNS_CUH
+#define PASSRL_RETURNS_CUH
+#include "args.cuh"
+#include "block.cuh"
+
+// What a scan keeps in shared memory: the tiles' tops of two rounds, so that one barrier a round is enough; and c, c^2, c^4, c^8, c^16, which would take
+// ten registers of every thread.
+struct ScanTops {
+    f64 tops[2][MOST_WARPS];
+    f64 steps[5];
+};
+
+// powers[m] = c^m, m = 0 .. 32, by repeated multiplication: of a coefficient that only the rollout knows. One thread; the block meets after it.
+INLINE void decay_powers(f64 c, f64 *powers) {
+    powers[0] = 1.0;
+    for (i32 m = 1; m <= 32; m++) powers[m] = powers[m - 1] * c;
+}
+
+// G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n, y_j = load(j), handed to store(j, G_j). All threads of the block; n is the block's.
+// A warp takes a tile of 32 positions, lane p the p-th from the tile's end: neighbouring lanes read neighbouring elements. Log steps by shuffles, then the
+// carries of the tiles in their order: every thread walks the chain of the round's tops, so none waits for another warp's carry.
+// store(j) may overwrite what load(j) reads, and nothing that another position's load reads. The block meets before the first load and after the last store.
+template <class Load, class Store>
+INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store) {
+    const i32 own_lane = lane(), own_warp = warp(), count = warps();
+    if (is_first_thread()) {
+        shared.steps[0] = powers[1];
+        for (i32 d = 1; d < 5; d++) shared.steps[d] = shared.steps[d - 1] * shared.steps[d - 1];
+    }
+    f64 carry = 0.0;
+    i32 round = 0;
+    __syncthreads();
+    for (i64 done = 0; done < n; done += 32 * (i64)count, round ^= 1) {
+        const i64 j = n - 1 - (done + 32 * (i64)own_warp + own_lane);
+        f64 y = j >= 0 ? load(j) : 0.0;
+#pragma unroll
+        for (i32 d = 0; d < 5; d++) {
+            const f64 before = __shfl_up_sync(WARP, y, 1 << d);
+            y = y + shared.steps[d] * (own_lane >= 1 << d ? before : 0.0);
+        }
+        if (own_lane == 31) shared.tops[round][own_warp] = y;
+        __syncthreads();
+        f64 entering = carry;
+        for (i32 w = 0; w < count; w++) {
+            if (w == own_warp) entering = carry;
+            carry = shared.tops[round][w] + powers[32] * carry;
+        }
+        if (j >= 0) store(j, y + powers[own_lane + 1] * entering);
+    }
+    __syncthreads();
+}
+
+#endif

@@ -1,0 +1,360 @@
+// One rollout from its chunks to its outputs: decide, fuse, credit, divide, post, write; and the group whose number is the block's. Twin of shape.rs and of
+// `group_shape` in group.rs.
+#ifndef PASSRL_SHAPE_CUH
+#define PASSRL_SHAPE_CUH
+#include "credit.cuh"
+#include "gae.cuh"
+#include "outputs.cuh"
+#include "step_sets.cuh"
+#include "token_baseline.cuh"
+#include "vtrace.cuh"
+
+// What a block keeps in shared memory while it shapes.
+struct ShapeRoom {
+    Decision decision;
+    Terms terms;
+    FusedStreams fusion;
+    ScanTops tops;
+    Shaping work;
+    Whitening whitening;
+    // D of the rollout's first line, before the temperature.
+    f64 path;
+};
+
+// Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
+// Returns what this thread has seen lost.
+OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    u32 lost = plan.spreads ? gap_rewards(args, w, room.decision, room.terms) : 0;
+    lost += fuse(args, w, room.decision, room.terms, room.fusion);
+    if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
+    else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
+    else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
+    else credit(args, w, room.terms, room.tops);
+    return lost;
+}
+
+// Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none.
+INLINE void open_rollout(const Args& args, i64 i, Rollout kept, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Extent e = extent(args, i);
+    if (plan.kind == KIND_KL) {
+        KlEdges edges;
+        edges.none = true;
+        if (plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, room.decision);
+        kl_chunks(args, i, e, kept_scope(args, i, e, kept), edges, kept, list_of<u32>(args.work.last, e));
+    }
+    if (room.decision.bad) {
+        kept.state |= STATE_ZEROED;
+        if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
+    }
+    __syncthreads();
+    if (is_first_thread()) {
+        room.work = make_shaping(args, i, e, kept);
+        room.path = 0.0;
+    }
+    __syncthreads();
+}
+
+// Decides for the group of a rollout, where it has one.
+INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision) {
+    if (kept.group != NO_GROUP) {
+        decide(args, kept.group, decision);
+        return;
+    }
+    __syncthreads();
+    if (is_first_thread()) decision.bad = 1;
+    __syncthreads();
+}
+
+// Whitening's shift and scale where the batch's statistics are known and the rollout takes part; 0 elsewhere. The block.
+INLINE const Whitening* known_whitening(const Args& args, ShapeRoom& room) {
+    if (plan_of(args).whiten == WHITEN_NONE || (room.work.kept.state & STATE_ZEROED)) return 0;
+    if (is_first_thread()) room.whitening = make_whitening(args);
+    __syncthreads();
+    return &room.whitening;
+}
+
+// Is a rollout's way from its chunks' values to its results one scan, with nothing taken or added between?
+INLINE bool is_one_pass(const Args& args, const Shaping& w) {
+    const PlanConstants& plan = plan_of(args);
+    const bool plain = (plan.credit == CREDIT_RETURN_TO_GO || plan.credit == CREDIT_BROADCAST) && !plan.spreads && plan.divide_scope == DIVIDE_ALL &&
+                       plan.chunk_value == CHUNK_VALUE_LAST;
+    const bool beside = is_given(args.batch.token_rewards) || is_given(args.batch.sum_pi_squared) || (is_given(args.batch.logp_reference) && plan.kl_by_token);
+    return plain && !beside && !((w.kept.state & STATE_EVERY_TOKEN) && has_holes(w.scope));
+}
+
+// Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
+// result goes to its token at once (`direct`): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
+// results are in d. The block meets at the end.
+OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    const Terms& terms = room.terms;
+    const FusedStreams& fusion = room.fusion;
+    const i64 k = w.kept.chunks;
+    Totals totals = no_totals();
+    if (!terms.gated) totals.lost = prepare_fusion(args, w, room.decision, room.fusion);
+    const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
+    const bool every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(args.outputs.chunk_values), keeps_returns = is_given(args.outputs.returns);
+    const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
+    auto value = [&](i64 j) {
+        f64 f;
+        if (terms.gated) {
+            f = j + 1 == k ? terms.gated_last : terms.gated_every;
+        } else {
+            const i64 t = plan.kind != KIND_KL ? 0 : every ? w.scope.first + j : (i64)w.last[j];
+            f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &totals.lost));
+        }
+        if (keeps_values) w.f[j] = f;
+        return f;
+    };
+    auto result = [&](i64 j, f64 g) {
+        const f64 d = plan.k == 0.0 ? g : g * divisors[j];
+        if (keeps_returns) w.v[j] = g;
+        if (j == 0) room.path = d;
+        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, tempered(plan, d), totals);
+        else w.d[j] = d;
+    };
+    if (plan.credit == CREDIT_RETURN_TO_GO) {
+        scan_lines(k, plan.decay, room.tops, value, result);
+    } else {
+        for (i64 j = threadIdx.x; j < k; j += blockDim.x) result(j, value(j));
+        __syncthreads();
+    }
+    return totals;
+}
+
+// Zeros beside the tokens in scope, which have no holes.
+INLINE void write_ends(const Args& args, const Shaping& w) {
+    const Array& to = args.outputs.advantages;
+    u64 none = 0;
+    for (i64 t = threadIdx.x; t < w.e.len; t += blockDim.x)
+        if (t < w.scope.first || t >= w.scope.end) store(to, at(w.e, to, t), 0.0, none);
+    if (plan_of(args).fill_padding) pad(args, to, w.e);
+}
+
+// The same in stages, each over all lines: advantages in d, as they are before the temperature. Returns what this thread has seen lost.
+INLINE u32 shape_in_stages(const Args& args, ShapeRoom& room) {
+    const Shaping& w = room.work;
+    const u32 lost = credited(args, room);
+    const i64 n = plan_of(args).credits_tokens ? (i64)w.kept.count : (i64)w.kept.chunks;
+    if (is_first_thread() && n > 0) room.path = w.d[0];
+    __syncthreads();
+    if (is_given(args.batch.sum_pi_squared)) take_baseline(args, w);
+    if (takes_kl(args, KL_PLACE_ADVANTAGE)) {
+        each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
+        __syncthreads();
+    }
+    return lost;
+}
+
+// Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
+OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lines, f64 path) {
+    const PlanConstants& plan = plan_of(args);
+    f32* const to = list_of<f32>(args.work.whitened, w.e);
+    u64 none = 0;
+    Extremes found = no_extremes();
+    for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
+        const f32 a = stored_f32(tempered(plan, w.d[j]), none);
+        to[j] = a;
+        extremes_push(found, a);
+    }
+    const f32 score = stored_f32(tempered(plan, path), none);
+    if (is_first_thread()) ((f32*)args.work.paths)[w.i] = score;
+    if (!whitens(w.kept) || (args.mode & MODE_KNOWN)) return;
+    if (plan.whiten == WHITEN_ROLLOUTS) {
+        found = no_extremes();
+        extremes_push(found, score);
+    } else {
+        found = block_extremes(found);
+    }
+    if (is_first_thread()) max_extremes_to(whiten_keys(args), found);
+}
+
+// The advantages in d to their output; whitened where the batch's statistics are known.
+OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
+}
+
+// Rollout i by its block; `decision` is of its group.
+INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
+    open_rollout(args, i, rollout_of(args, i), room);
+    const Shaping& w = room.work;
+    const Lines lines = result_lines(plan, w.kept, w.last);
+    Totals totals = no_totals();
+    bool written = false;
+    u32 lost = 0;
+    if (w.kept.state & STATE_ZEROED) {
+        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        __syncthreads();
+    } else {
+        lost = rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
+        if (is_one_pass(args, w)) {
+            written = writes && !keeps && lines.every_token;
+            totals = shape_in_one_pass(args, room, written);
+            if (written) write_ends(args, w);
+        } else {
+            lost += shape_in_stages(args, room);
+        }
+    }
+    if (is_first_thread()) rollout_of(args, i) = w.kept;
+    if (keeps) keep_advantages(args, w, lines, room.path);
+    if (writes) side_outputs(args, w, room.path);
+    if (writes && !keeps && !written) {
+        lost += totals.lost;
+        totals = write_results(args, room, lines);
+    }
+    totals.lost += lost;
+    return totals;
+}
+
+// The batch's offsets do not fit: no rollout has a place, every slot is 0.
+INLINE void shape_nothing(const Args& args) {
+    const Outputs& o = args.outputs;
+    if (args.mode & MODE_DRY) return;
+    zero_all(args, o.advantages);
+    if (is_given(o.returns)) zero_all(args, o.returns);
+    const i64 i = blockIdx.x;
+    if (i >= args.batch.rollouts || !is_first_thread()) return;
+    u64 none = 0;
+    if (is_given(o.path_scores)) store(o.path_scores, i * o.path_scores.stride[0], 0.0, none);
+    if (is_given(o.num_chunks)) store_int(o.num_chunks, i * o.num_chunks.stride[0], 0);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], ROLLOUT_IN_BAD_GROUP);
+}
+
+// Zeros where no rollout is.
+INLINE void shape_ends(const Args& args) {
+    if (!plan_of(args).fill_padding) return;
+    pad_ends(args, args.outputs.advantages);
+    if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
+}
+
+// `token_baseline`: a rollout's weighted returns, before any rollout is shaped.
+INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
+    const Rollout kept = rollout_of(args, i);
+    if (kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
+    decide(args, kept.group, room.decision);
+    if (room.decision.bad) return;
+    open_rollout(args, i, kept, room);
+    const Shaping& w = room.work;
+    // What is lost is counted where the rollouts are shaped.
+    rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
+    credited(args, room);
+    weigh_returns(args, w);
+}
+
+// Block b: group b's counts and outputs, then rollout b. (Token baselines weigh with the same code in an earlier launch.)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args args) {
+    SHARED(ShapeRoom, room, [1]);
+    const i64 b = blockIdx.x;
+    const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
+    if (args.mode & MODE_WEIGH) {
+        if (!bad_batch) weigh_rollout(args, b, room[0]);
+        return;
+    }
+    Totals totals = no_totals();
+    if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
+        decide(args, b, room[0].decision);
+        if (bad_batch) {
+            for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+                room[0].decision.flags[row] |= GROUP_BAD;
+                room[0].decision.standards[row].sums = no_sums();
+            }
+            __syncthreads();
+        }
+        if (writes) group_outputs(args, b, room[0].decision);
+        if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, b, room[0].decision);
+    }
+    if (bad_batch) {
+        shape_nothing(args);
+    } else if (writes || (args.mode & MODE_KEEP)) {
+        if (b < args.batch.rollouts) {
+            decide_for(args, rollout_of(args, b), room[0].decision);
+            totals = shape_rollout(args, b, room[0]);
+        }
+        if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
+        else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
+    }
+    if (args.mode & MODE_COUNTING) add_totals(args, totals);
+    if (!(args.mode & MODE_KEEP)) finish_report(args);
+}
+
+// Sums of the kept values on the grid that their maxima set.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums(const __grid_constant__ Args args) {
+    const PlanConstants& plan = plan_of(args);
+    const i64 i = blockIdx.x;
+    const Rollout kept = rollout_of(args, i);
+    if (counts_of(args).bad_offsets || !whitens(kept)) return;
+    const Grid grid = grid_of(STEP_BITS, load_extremes(whiten_keys(args), 0).absmax);
+    Sums own = no_sums();
+    if (plan.whiten == WHITEN_ROLLOUTS) {
+        if (is_first_thread()) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
+    } else {
+        const Extent e = extent(args, i);
+        const f32* const values = list_of<f32>(args.work.whitened, e);
+        const Lines lines = result_lines(plan, kept, list_of<u32>(args.work.last, e));
+        const Scope scope = kept_scope(args, i, e, kept);
+        if (!lines.every_token && has_holes(scope)) {
+            each_slot(e.len, scope, lines, [&](i64, i64 j) {
+                if (j >= 0) sums_push(own, grid, quantize(grid, values[j]), 1);
+            });
+        } else {
+            for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
+                const i64 begin = j == 0 ? scope.first - 1 : (i64)lines.last[j - 1];
+                sums_push(own, grid, quantize(grid, values[j]), lines.every_token ? 1 : (i64)lines.last[j] - begin);
+            }
+        }
+    }
+    own = block_sums(own);
+    if (is_first_thread()) add_sums_to(whiten_words(args), own);
+}
+
+// Last pass of a whitened run: from the kept advantages to the output.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_write(const __grid_constant__ Args args) {
+    SHARED(Whitening, whitening, [1]);
+    const i64 i = blockIdx.x;
+    Totals totals = no_totals();
+    if (is_first_thread()) whitening[0] = make_whitening(args);
+    __syncthreads();
+    if (counts_of(args).bad_offsets) {
+        zero_all(args, args.outputs.advantages);
+    } else {
+        if (i < args.batch.rollouts) {
+            const Rollout kept = rollout_of(args, i);
+            const Extent e = extent(args, i);
+            const f32* const values = list_of<f32>(args.work.whitened, e);
+            totals = write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
+                             kept.state & STATE_ZEROED ? 0 : &whitening[0], [&](i64 j) { return (f64)values[j]; });
+        }
+        if (plan_of(args).fill_padding) pad_ends(args, args.outputs.advantages);
+    }
+    add_totals(args, totals);
+    finish_report(args);
+}
+
+// `step_sets = step_group`. A block a group.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_step_sets(const __grid_constant__ Args args) {
+    SHARED(Decision, decision, [1]);
+    if (counts_of(args).bad_offsets) return;
+    decide(args, blockIdx.x, decision[0]);
+    if (!decision[0].bad) step_sets(args, blockIdx.x);
+}
+
+// `token_baseline`, before passrl_shape: how far groups reach (a thread a rollout), clear, weigh (passrl_shape in MODE_WEIGH), add (a block a rollout).
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_longest(const __grid_constant__ Args args) {
+    if (!counts_of(args).bad_offsets) baselines_longest(args, (i64)blockIdx.x * blockDim.x + threadIdx.x);
+}
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_clear(const __grid_constant__ Args args) {
+    if (!counts_of(args).bad_offsets) baselines_clear(args, blockIdx.x);
+}
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_add(const __grid_constant__ Args args) {
+    if (!counts_of(args).bad_offsets) baselines_add(args, blockIdx.x);
+}
+
+#endif

@@ -1,0 +1,49 @@
+// Token values of a rollout: the process signal as given, or formed from log-probabilities (OPD, G-OPD), with the rule for missing values
+// (src/backend/cpu/signal.rs). Values are formed where they are read: three loads and a subtraction cost less than a list.
+#ifndef PASSRL_SIGNAL_CUH
+#define PASSRL_SIGNAL_CUH
+#include "views.cuh"
+
+// Log-probabilities below it are counted: a sign of a masked or broken softmax.
+constexpr f64 LOW_LOGP = -1e4;
+
+// Value of process stream p at token t, whatever its scope.
+INLINE f32 signal_value(const Args& args, const PlanConstants& plan, const Extent& e, i32 p, i64 t) {
+    const Batch& batch = args.batch;
+    f32 x = 0.0f;
+    if (batch.process == PROCESS_SIGNAL) {
+        const Array& signal = batch.signal[p];
+        if (is_given(signal)) x = load_f32(signal, at(e, signal, t));
+    } else if (batch.process == PROCESS_LOGPROBS) {
+        f64 policy = load_f64(batch.logp_policy, at(e, batch.logp_policy, t)), teacher = load_f64(batch.logp_teacher, at(e, batch.logp_teacher, t));
+        // An infinite log-probability is a finding, even where the difference is NaN.
+        bool infinite = is_infinite(policy) || is_infinite(teacher);
+        if (is_given(batch.logp_base)) {
+            f64 base = load_f64(batch.logp_base, at(e, batch.logp_base, t));
+            x = infinite || is_infinite(base) ? f32_of(0x7f800000u) : (f32)(plan.opd_lambda * (teacher - base) - (policy - base));
+        } else {
+            x = infinite ? f32_of(0x7f800000u) : (f32)(teacher - policy);
+        }
+    }
+    return plan.streams[p].missing == MISSING_ZERO && is_nan(x) ? 0.0f : x;
+}
+
+// Is the raw value of process stream p NaN at token t, before `missing = zero` replaces it?
+INLINE bool signal_missing(const Args& args, const Extent& e, i32 p, i64 t) {
+    const Batch& batch = args.batch;
+    if (batch.process == PROCESS_SIGNAL) return is_given(batch.signal[p]) && is_nan(load_f64(batch.signal[p], at(e, batch.signal[p], t)));
+    if (batch.process != PROCESS_LOGPROBS) return false;
+    return is_nan(load_f64(batch.logp_policy, at(e, batch.logp_policy, t))) || is_nan(load_f64(batch.logp_teacher, at(e, batch.logp_teacher, t))) ||
+           (is_given(batch.logp_base) && is_nan(load_f64(batch.logp_base, at(e, batch.logp_base, t))));
+}
+
+// Log-probabilities of token t that are below `LOW_LOGP`.
+INLINE u32 signal_low(const Args& args, const Extent& e, i64 t) {
+    const Batch& batch = args.batch;
+    if (batch.process != PROCESS_LOGPROBS) return 0;
+    u32 low = load_f64(batch.logp_policy, at(e, batch.logp_policy, t)) < LOW_LOGP ? 1 : 0;
+    low += load_f64(batch.logp_teacher, at(e, batch.logp_teacher, t)) < LOW_LOGP ? 1 : 0;
+    return low + (is_given(batch.logp_base) && load_f64(batch.logp_base, at(e, batch.logp_base, t)) < LOW_LOGP ? 1 : 0);
+}
+
+#endif

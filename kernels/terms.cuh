@@ -1,0 +1,104 @@
+// Terms of the per-rollout streams in the fusion (eq. 4): standardised, weighted, placed; and the format gate. Twin of terms.rs.
+#ifndef PASSRL_TERMS_CUH
+#define PASSRL_TERMS_CUH
+#include "decide.cuh"
+
+// Terms w * N(r) of a rollout, in the stream table's order. In shared memory.
+struct Terms {
+    // Of every chunk; of the last chunk: those of every chunk and those placed there.
+    f64 every[ROLLOUT_STREAMS], last[ROLLOUT_STREAMS];
+    i32 every_count, last_count;
+    // Does the last chunk differ from the others?
+    bool placed;
+    // Of the extent's last token where it is out of scope (`place = end`).
+    bool has_beyond;
+    f64 beyond;
+    // The format is wrong: F is this, whatever the other streams say; of the last chunk and of the others.
+    bool gated;
+    f64 gated_every, gated_last;
+};
+
+// ((t0 + t1) + t2) + ... of the terms of every chunk.
+INLINE f64 sum_of_terms(const Terms& terms) {
+    f64 sum = terms.every_count > 0 ? terms.every[0] : 0.0;
+    for (i32 s = 1; s < terms.every_count; s++) sum += terms.every[s];
+    return sum;
+}
+
+// W: the sum of the weights of the streams given, in the stream table's order.
+INLINE f64 total_weight(const Args& args) {
+    const PlanConstants& plan = plan_of(args);
+    f64 sum = 0.0;
+    for (i32 p = 0; p < args.batch.num_process; p++) sum += plan.streams[p].weight;
+    for (i32 s = 0; s < ROLLOUT_STREAMS; s++)
+        if (has_stream(args, plan, s)) sum += plan.streams[OUTCOME + s].weight;
+    return sum;
+}
+
+// N(r) of per-rollout stream s of rollout i; 0 where its value is excluded.
+INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& kept, const Decision& decision, u32* lost) {
+    const PlanConstants& plan = plan_of(args);
+    const Stream& row = plan.streams[OUTCOME + s];
+    const Standard* of = &decision.standards[slot_of_stream(plan, s)];
+    const Value x = rollout_value(args, plan, s, i);
+    if (!x.there) return 0.0;
+    const bool counts = !(kept.state & STATE_OUT_OF_STATS) && weighs(row, kept);
+    Standard around;
+    const Value baseline = baseline_of(args, i);
+    if (row.center == CENTER_GIVEN && s == 0 && baseline.there) {
+        around = *of;
+        around.mean = (f64)baseline.x;
+        of = &around;
+    }
+    Sums own = no_sums();
+    if (needs_own(*of, counts)) sums_push_element(own, of->grid, x.x, 1, of->extremes);
+    const f64 r = standardised(*of, resolve(*of, counts, own, lost), x.x, lost);
+    return clamped(r, -row.clip_standardized, row.clip_standardized);
+}
+
+// Of rollout i: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 rollout_terms(const Args& args, i64 i, const Extent& e, const Rollout& kept, const Decision& decision, Terms& to) {
+    const PlanConstants& plan = plan_of(args);
+    u32 lost = 0;
+    SHARED(f64, values, [ROLLOUT_STREAMS]);
+    __syncthreads();
+    const i32 own = (i32)threadIdx.x;
+    if (!plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) values[own] = standardised_stream(args, i, own, kept, decision, &lost);
+    __syncthreads();
+    if (is_first_thread()) {
+        to.every_count = to.last_count = 0;
+        to.placed = to.has_beyond = to.gated = false;
+        to.beyond = 0.0;
+        const bool at_end = (i64)kept.end == e.len, gate = plan.fusion == FUSION_ADVANTAGE && (kept.flags & ROLLOUT_FORMAT_VIOLATING);
+        bool outside = false;
+        f64 violation = 0.0;
+        for (i32 s = 0; s < ROLLOUT_STREAMS && !plan.joint; s++) {
+            if (!has_stream(args, plan, s)) continue;
+            const i32 place = plan.streams[OUTCOME + s].place;
+            const f64 term = stream_weight(plan, s) * values[s];
+            if (place == PLACE_EVERY) to.every[to.every_count++] = term;
+            if (place != PLACE_END || at_end) {
+                to.last[to.last_count++] = term;
+            } else {
+                to.beyond = to.has_beyond ? to.beyond + term : term;
+                to.has_beyond = true;
+            }
+            to.placed = to.placed || place != PLACE_EVERY;
+            if (gate && s == 1) {
+                violation = total_weight(args) * values[s];
+                outside = place == PLACE_END && !at_end;
+                to.gated = true;
+                to.gated_every = place == PLACE_EVERY ? violation : 0.0;
+                to.gated_last = outside ? 0.0 : violation;
+            }
+        }
+        if (to.gated) {
+            to.has_beyond = outside;
+            to.beyond = violation;
+        }
+    }
+    __syncthreads();
+    return lost;
+}
+
+#endif

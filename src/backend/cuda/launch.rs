@@ -1,0 +1,64 @@
+//! The kernels by name, and a launch of one.
+use super::args::Args;
+use super::driver::done;
+use crate::error::Result;
+use cudarc::driver::sys;
+use std::ffi::CStr;
+use std::ptr::null_mut;
+
+/// The entry points of kernels/passrl.cu that the host launches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernel {
+    Prepare,
+    Sums,
+    StepSets,
+    BaselinesLongest,
+    BaselinesClear,
+    BaselinesAdd,
+    Shape,
+    WhitenSums,
+    WhitenWrite,
+}
+
+const ALL: [(Kernel, &CStr); 9] = [
+    (Kernel::Prepare, c"passrl_prepare"),
+    (Kernel::Sums, c"passrl_sums"),
+    (Kernel::StepSets, c"passrl_step_sets"),
+    (Kernel::BaselinesLongest, c"passrl_baselines_longest"),
+    (Kernel::BaselinesClear, c"passrl_baselines_clear"),
+    (Kernel::BaselinesAdd, c"passrl_baselines_add"),
+    (Kernel::Shape, c"passrl_shape"),
+    (Kernel::WhitenSums, c"passrl_whiten_sums"),
+    (Kernel::WhitenWrite, c"passrl_whiten_write"),
+];
+
+pub struct Kernels([sys::CUfunction; ALL.len()]);
+
+impl Kernels {
+    /// Looks all of them up.
+    pub fn of(module: sys::CUmodule) -> Result<Kernels> {
+        let mut functions = [null_mut(); ALL.len()];
+        for (function, (_, name)) in functions.iter_mut().zip(ALL) {
+            // SAFETY: a loaded module and a zero-terminated name.
+            done(unsafe { sys::cuModuleGetFunction(function, module, name.as_ptr()) }, format_args!("cuModuleGetFunction({})", name.to_string_lossy()))?;
+        }
+        Ok(Kernels(functions))
+    }
+
+    /// Puts a kernel on a stream. The context is current.
+    pub fn launch(&self, kernel: Kernel, blocks: usize, threads: u32, args: &Args, stream: sys::CUstream) -> Result<()> {
+        let (at, name) = (kernel as usize, ALL[kernel as usize].1.to_string_lossy());
+        let Ok(blocks) = u32::try_from(blocks) else {
+            // `check` allows no more rollouts or groups than a grid has blocks.
+            unreachable!("{blocks} blocks")
+        };
+        if blocks == 0 {
+            return Ok(());
+        }
+        let mut parameters = [(&raw const *args).cast_mut().cast()];
+        // SAFETY: the kernel takes one `Args` by value, which the driver copies during the call.
+        let outcome =
+            unsafe { sys::cuLaunchKernel(self.0[at], blocks, 1, 1, threads, 1, 1, 0, stream, parameters.as_mut_ptr(), null_mut()) };
+        done(outcome, format_args!("cuLaunchKernel({name}, {blocks} blocks of {threads} threads)"))
+    }
+}

@@ -1,0 +1,258 @@
+//! A plan on a device: its constants in device memory, and its calls as memsets and kernels on the caller's stream.
+use super::args::{Args, Outputs, PlanConstants, StateLayout, mode};
+use super::device::Device;
+use super::driver::done;
+use super::fill;
+use super::launch::Kernel;
+use super::workspace::{self, Layout, Stretch};
+use crate::error::Result;
+use crate::model::batch::Problem;
+use crate::model::config::{StepSets, TokenBaseline, Whiten};
+use crate::model::context::Memory;
+use crate::model::outputs;
+use crate::plan::Plan;
+use cudarc::driver::sys;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// Empty keys; and, as bytes of a memset of words, what they are set to.
+const LOWEST: u32 = i32::MIN as u32;
+
+pub struct OnDevice {
+    constants: sys::CUdeviceptr,
+    layout: Layout,
+    device: Arc<Device>,
+}
+
+impl Drop for OnDevice {
+    fn drop(&mut self) {
+        if let Ok(_current) = self.device.enter() {
+            // SAFETY: allocated once, freed once; no run is under way.
+            let _ = unsafe { sys::cuMemFree_v2(self.constants) };
+        }
+    }
+}
+
+/// Threads of a block: enough for the longest rollout, in powers of two.
+fn threads(slots: usize) -> u32 {
+    match slots {
+        0..=32 => 32,
+        33..=64 => 64,
+        65..=256 => 128,
+        257..=4096 => 256,
+        _ => 512,
+    }
+}
+
+impl OnDevice {
+    /// Allocates and fills the constants.
+    pub fn new(device: Arc<Device>, plan: &Plan) -> Result<OnDevice> {
+        let head = size_of::<PlanConstants>().next_multiple_of(64);
+        let bytes = head + plan.divisors.len() * 8;
+        let current = device.enter()?;
+        let mut at = 0;
+        // SAFETY: writes one address.
+        done(unsafe { sys::cuMemAlloc_v2(&mut at, bytes) }, format_args!("cuMemAlloc of {bytes} bytes for the plan's constants"))?;
+        drop(current);
+        // From here on whatever fails frees them.
+        let made = OnDevice { constants: at, layout: Layout::new(plan), device };
+        let current = made.device.enter()?;
+        let mut image = vec![0u8; bytes];
+        let constants = fill::constants(plan, if plan.divisors.is_empty() { 0 } else { at + head as u64 });
+        // SAFETY: `bytes` holds the struct and the table; both are plain numbers.
+        unsafe {
+            image.as_mut_ptr().cast::<PlanConstants>().write_unaligned(constants);
+            std::ptr::copy_nonoverlapping(plan.divisors.as_ptr().cast::<u8>(), image.as_mut_ptr().add(head), plan.divisors.len() * 8);
+        }
+        made.put(at, &image)?;
+        drop(current);
+        Ok(made)
+    }
+
+    /// Copies host bytes to the device and waits. The context is current.
+    fn put(&self, to: sys::CUdeviceptr, bytes: &[u8]) -> Result<()> {
+        // SAFETY: as many bytes on both sides, by the caller's contract on the device's.
+        done(unsafe { sys::cuMemcpyHtoD_v2(to, bytes.as_ptr().cast(), bytes.len()) }, format_args!("cuMemcpyHtoD of {} bytes", bytes.len()))
+    }
+
+    pub fn workspace_bytes(&self) -> usize {
+        self.layout.bytes
+    }
+
+    fn call<'a>(&'a self, plan: &'a Plan, problem: &Problem, memory: Memory, stream: *mut c_void) -> Call<'a> {
+        let base = memory.data.addr() as u64;
+        let args = Args {
+            plan: self.constants,
+            mode: 0,
+            reserved: 0,
+            batch: fill::batch(problem),
+            outputs: Outputs::NOTHING,
+            layout: self.layout.state,
+            work: self.layout.at(base),
+        };
+        let longest = if problem.packed() { plan.limits.rollout_tokens } else { problem.slots };
+        Call { on: self, plan, args, base, threads: threads(longest), rollouts: problem.rollouts, groups: problem.groups, stream: stream.cast() }
+    }
+
+    pub fn run(&self, plan: &Plan, problem: &Problem, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
+        let _current = self.device.enter()?;
+        let mut call = self.call(plan, problem, memory, stream);
+        call.args.outputs = fill::outputs(outputs);
+        call.lowest(self.layout.lowest)?;
+        call.zeros(self.layout.zeros)?;
+        call.prepare(mode::COUNTING)?;
+        call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING)?;
+        call.shape(mode::COUNTING, true)
+    }
+
+    /// An empty buffer of partials. Waits.
+    pub fn partials_init(&self, plan: &Plan, buffer: Memory) -> Result<()> {
+        let p = &plan.partials;
+        let at = buffer.data.addr() as u64;
+        let _current = self.device.enter()?;
+        // SAFETY: the caller's buffer, of at least these bytes.
+        done(unsafe { sys::cuMemsetD8_v2(at, 0, p.bytes) }, format_args!("cuMemsetD8 of {} bytes", p.bytes))?;
+        self.put(at, &p.header().map(u64::to_ne_bytes).concat())?;
+        for (section, zeros) in p.keys_of_all().iter().filter(|(section, _)| section.count > 0) {
+            let keys: Vec<u8> = (0..section.count).flat_map(|i| zeros.first(i).to_ne_bytes()).collect();
+            self.put(at + section.offset as u64, &keys)?;
+        }
+        Ok(())
+    }
+
+    /// Adds two buffers on the host. Waits.
+    pub fn partials_merge(&self, plan: &Plan, into: Memory, from: Memory) -> Result<()> {
+        let _current = self.device.enter()?;
+        let (mut sum, mut other) = (self.fetched(into)?, self.fetched(from)?);
+        let memory = |words: &mut Vec<u64>| Memory { data: words.as_mut_ptr().cast(), bytes: words.len() * 8 };
+        // SAFETY: two copies of buffers of this plan.
+        unsafe { plan.partials.merge(memory(&mut sum), memory(&mut other)) };
+        // SAFETY: the words as bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(sum.as_ptr().cast::<u8>(), into.bytes) };
+        self.put(into.data.addr() as u64, bytes)
+    }
+
+    /// A host copy of device memory.
+    fn fetched(&self, from: Memory) -> Result<Vec<u64>> {
+        let mut words = vec![0u64; from.bytes.div_ceil(8)];
+        // SAFETY: the caller's memory, and room for as many bytes.
+        let outcome = unsafe { sys::cuMemcpyDtoH_v2(words.as_mut_ptr().cast(), from.data.addr() as u64, from.bytes) };
+        done(outcome, format_args!("cuMemcpyDtoH of {} bytes", from.bytes))?;
+        Ok(words)
+    }
+
+    pub fn partials_add(&self, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory, stream: *mut c_void) -> Result<()> {
+        let _current = self.device.enter()?;
+        let mut call = self.call(plan, problem, memory, stream);
+        call.on_partials(partials, workspace::partials(plan))?;
+        match phase {
+            0 => call.prepare(0),
+            1 => {
+                call.prepare(mode::KNOWN)?;
+                call.launch(Kernel::Sums, problem.rollouts, mode::KNOWN)
+            }
+            _ => {
+                call.prepare(mode::KNOWN)?;
+                let known = if phase == 2 { 0 } else { mode::KNOWN };
+                call.launch(Kernel::Shape, call.items(), mode::KEEP | mode::DRY | known)?;
+                match phase {
+                    2 => Ok(()),
+                    _ => call.launch(Kernel::WhitenSums, problem.rollouts, mode::KEEP | mode::DRY | mode::KNOWN),
+                }
+            }
+        }
+    }
+
+    pub fn apply(&self, plan: &Plan, problem: &Problem, partials: Memory, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
+        let _current = self.device.enter()?;
+        let mut call = self.call(plan, problem, memory, stream);
+        call.args.outputs = fill::outputs(outputs);
+        call.on_partials(partials, workspace::partials(plan))?;
+        call.prepare(mode::COUNTING | mode::KNOWN)?;
+        call.shape(mode::COUNTING | mode::KNOWN, false)
+    }
+
+    /// Stages and bytes, in text.
+    pub fn describe(&self, plan: &Plan) -> String {
+        let text = plan.describe();
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        let host = format!("workspace: {} bytes (touched as far as the data reaches)", plan.workspace.bytes);
+        let here = format!("workspace: {} bytes of device memory", self.layout.bytes);
+        let c = &plan.config;
+        let more = |asked: bool, kernels: usize| if asked { kernels } else { 0 };
+        let kernels =
+            3 + more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
+        format!("passrl plan: cuda, device {}\n{}launches of a run: 2 memsets, {kernels} kernels\n", self.device.ordinal(), rest.replace(&host, &here))
+    }
+}
+
+/// One call being put on its stream.
+struct Call<'a> {
+    on: &'a OnDevice,
+    plan: &'a Plan,
+    args: Args,
+    base: u64,
+    threads: u32,
+    rollouts: usize,
+    groups: usize,
+    stream: sys::CUstream,
+}
+
+impl Call<'_> {
+    /// Blocks of a kernel that has duties for rollouts and for groups; one at least, which writes the report.
+    fn items(&self) -> usize {
+        self.rollouts.max(self.groups).max(1)
+    }
+
+    fn lowest(&self, part: Stretch) -> Result<()> {
+        if part.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: within the workspace, whose parts begin at multiples of 256.
+        let outcome = unsafe { sys::cuMemsetD32Async(self.base + part.offset as u64, LOWEST, part.bytes / 4, self.stream) };
+        done(outcome, format_args!("cuMemsetD32Async of {} bytes", part.bytes))
+    }
+
+    fn zeros(&self, part: Stretch) -> Result<()> {
+        // SAFETY: as above.
+        let outcome = unsafe { sys::cuMemsetD8Async(self.base + part.offset as u64, 0, part.bytes, self.stream) };
+        done(outcome, format_args!("cuMemsetD8Async of {} bytes", part.bytes))
+    }
+
+    /// The statistics are those of a buffer of partials; counts begin anew.
+    fn on_partials(&mut self, partials: Memory, layout: StateLayout) -> Result<()> {
+        self.args.work.state = partials.data.addr() as u64;
+        self.args.layout = layout;
+        self.zeros(self.on.layout.counts)
+    }
+
+    fn launch(&mut self, kernel: Kernel, blocks: usize, mode: u32) -> Result<()> {
+        self.args.mode = mode;
+        self.on.device.kernels().launch(kernel, blocks, self.threads, &self.args, self.stream)
+    }
+
+    fn prepare(&mut self, mode: u32) -> Result<()> {
+        self.launch(Kernel::Prepare, self.rollouts, mode)
+    }
+
+    /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
+    fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
+        let config = &self.plan.config;
+        if config.step_sets == StepSets::StepGroup {
+            self.launch(Kernel::StepSets, self.groups, mode)?;
+        }
+        if config.token_baseline != TokenBaseline::None {
+            // The first has a thread a rollout.
+            self.launch(Kernel::BaselinesLongest, self.rollouts.div_ceil(self.threads as usize), mode)?;
+            self.launch(Kernel::BaselinesClear, self.rollouts, mode)?;
+            self.launch(Kernel::Shape, self.rollouts, mode::WEIGH)?;
+            self.launch(Kernel::BaselinesAdd, self.rollouts, mode)?;
+        }
+        if config.whiten == Whiten::None || !whole {
+            return self.launch(Kernel::Shape, self.items(), mode);
+        }
+        self.launch(Kernel::Shape, self.items(), mode | mode::KEEP)?;
+        self.launch(Kernel::WhitenSums, self.rollouts, mode | mode::KEEP)?;
+        self.launch(Kernel::WhitenWrite, self.items(), mode)
+    }
+}

@@ -1,0 +1,150 @@
+//! The workspace in device memory: one function counts and carves, as src/plan/workspace.rs does on the host. What a run must find set before it begins stands
+//! in two stretches, one of INT32_MIN and one of zeros: two memsets.
+use super::args::{Counts, GroupMarks, StateLayout, Workspace};
+use crate::model::config::{Chunk, Credit, Kind, StepSets, TokenBaseline, Whiten};
+use crate::plan::Plan;
+use crate::plan::workspace::{KeyedStep, Rollout};
+
+/// Every part begins at a multiple: 16-byte loads, and no two parts in one sector.
+const ALIGNMENT: usize = 256;
+
+/// `bytes` from `offset`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stretch {
+    pub offset: usize,
+    pub bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub bytes: usize,
+    /// Where a run's statistics begin, and how they lie.
+    pub state: StateLayout,
+    /// Keys: INT32_MIN before a run.
+    pub lowest: Stretch,
+    /// Sums, counts, marks, the KL table: 0 before a run.
+    pub zeros: Stretch,
+    /// Counts and marks alone: 0 before a call on partials.
+    pub counts: Stretch,
+    /// Offsets in place of addresses.
+    offsets: Workspace,
+}
+
+struct Carver(usize);
+
+impl Carver {
+    fn take<T>(&mut self, count: usize) -> u64 {
+        let offset = self.0;
+        self.0 = (self.0 + count * size_of::<T>()).next_multiple_of(ALIGNMENT);
+        offset as u64
+    }
+}
+
+impl Layout {
+    pub fn new(plan: &Plan) -> Layout {
+        let (config, limits, slots, p) = (&plan.config, &plan.limits, &plan.slots, &plan.partials);
+        let (r, g, n) = (limits.rollouts, limits.groups, limits.tokens);
+        let if_ = |wanted: bool, count: usize| if wanted { count } else { 0 };
+        let (prm, whitens) = (config.kind == Kind::Prm, config.whiten != Whiten::None);
+        let mut c = Carver(0);
+        // Statistics: keys first, then sums, as in a buffer of partials but for the KL table, which a run keeps in columns.
+        let extremes = c.take::<i32>(p.extremes.count);
+        let batch_extremes = c.take::<i32>(p.batch_extremes.count);
+        let second = c.take::<i32>(p.second.count);
+        let whiten_extremes = c.take::<i32>(if_(whitens, p.whiten_extremes.count));
+        let lowest = Stretch { offset: 0, bytes: c.0 };
+        let sums = c.take::<i64>(p.sums.count);
+        let batch_sums = c.take::<i64>(p.batch_sums.count);
+        let whiten_sums = c.take::<i64>(if_(whitens, p.whiten_sums.count));
+        let counted = c.0;
+        let counts = c.take::<Counts>(1);
+        let marks = c.take::<GroupMarks>(g);
+        let counts_end = c.0;
+        let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
+        let columns = c.take::<i64>(if_(table, n));
+        let live = c.take::<i64>(if_(table, n));
+        let zeros = Stretch { offset: lowest.bytes, bytes: c.0 - lowest.bytes };
+        let keyed_sets = config.step_sets == StepSets::StepGroup;
+        let baselines = config.token_baseline != TokenBaseline::None;
+        let scans = config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace;
+        let offsets = Workspace {
+            state: 0,
+            counts,
+            marks,
+            rollouts: c.take::<Rollout>(r),
+            scope: c.take::<u64>(n / 64 + 2 * r + 2),
+            elements: c.take::<f32>(if_(prm, slots.lists * n)),
+            weights: c.take::<u32>(if_(prm, n)),
+            last: c.take::<u32>(n),
+            values: c.take::<f32>(if_(plan.workspace.values.count > 0, slots.lists * n)),
+            token_values: c.take::<f32>(if_(plan.workspace.token_values.count > 0, slots.lists * n)),
+            step_begin: c.take::<u32>(n),
+            step_end: c.take::<u32>(n),
+            step_keys: c.take::<i64>(if_(keyed_sets, n)),
+            stepped: c.take::<f64>(if_(keyed_sets, slots.lists * n)),
+            chunk_steps: c.take::<u32>(if_(keyed_sets, n)),
+            keyed: c.take::<KeyedStep>(if_(keyed_sets, limits.steps)),
+            keyed_starts: 0,
+            whitened: c.take::<f32>(if_(whitens, n)),
+            kl: c.take::<f32>(if_(config.kl_by_token(), n)),
+            kl_sums: c.take::<f32>(if_(config.asks_kl() && !config.kl_by_token(), r)),
+            paths: c.take::<f32>(if_(whitens, r)),
+            baseline_weights: c.take::<f64>(if_(baselines, n)),
+            baseline_gains: c.take::<f64>(if_(baselines, n)),
+            signal: c.take::<f32>(if_(config.kind != Kind::None, slots.lists.max(1) * n)),
+            f: c.take::<f64>(n),
+            d: c.take::<f64>(n),
+            v: c.take::<f64>(n),
+            lines: c.take::<f64>(if_(scans, n)),
+            columns,
+            live,
+            // Of each place: the largest |G W| and |W|, sums of both.
+            places: c.take::<f64>(if_(baselines, 4 * n)),
+        };
+        let at = |offset: u64| offset as i64;
+        let state = StateLayout {
+            extremes: at(extremes),
+            sums: at(sums),
+            table: 0,
+            batch_extremes: at(batch_extremes),
+            batch_sums: at(batch_sums),
+            second: at(second),
+            whiten_extremes: at(whiten_extremes),
+            whiten_sums: at(whiten_sums),
+            positions: 0,
+        };
+        Layout { bytes: c.0, state, lowest, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, offsets }
+    }
+
+    /// Addresses within a workspace that begins at `base`.
+    pub fn at(&self, base: u64) -> Workspace {
+        let mut all = self.offsets;
+        let Workspace {
+            state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
+            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, places,
+        } = &mut all;
+        for part in [
+            state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
+            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, places,
+        ] {
+            *part += base;
+        }
+        all
+    }
+}
+
+/// How the statistics lie in a buffer of partials.
+pub fn partials(plan: &Plan) -> StateLayout {
+    let p = &plan.partials;
+    StateLayout {
+        extremes: p.extremes.offset as i64,
+        sums: p.sums.offset as i64,
+        table: p.table.offset as i64,
+        batch_extremes: p.batch_extremes.offset as i64,
+        batch_sums: p.batch_sums.offset as i64,
+        second: p.second.offset as i64,
+        whiten_extremes: p.whiten_extremes.offset as i64,
+        whiten_sums: p.whiten_sums.offset as i64,
+        positions: p.positions as i64,
+    }
+}

@@ -1,0 +1,211 @@
+//! The CUDA backend of the shipped library on device memory (of the simulated driver, tests/cudasim) against its CPU backend: every bit of every output.
+mod cases;
+mod harness;
+mod oracle;
+
+use harness::{Got, How, device, serve};
+use oracle::{Batch, Config};
+use passrl::abi::constants::PASSRL_I64;
+use passrl::abi::types::passrl_report;
+
+/// Says why the tests here cannot run, where they cannot.
+fn skipped() -> bool {
+    match device::driver() {
+        Ok(_) => false,
+        Err(why) => {
+            println!("SKIPPED: the CUDA backend: {why}");
+            true
+        }
+    }
+}
+
+/// On a real device (tests/gpu/check) there is nothing to ask and nothing to shuffle.
+fn simulated() -> bool {
+    std::env::var_os("PASSRL_GPU").is_none()
+}
+
+/// What the simulated driver's checks found.
+fn found() -> String {
+    if simulated() { cudasim::report() } else { String::new() }
+}
+
+/// The order of blocks and threads.
+fn schedule(seed: u64) {
+    if simulated() {
+        cudasim::seed(seed);
+    }
+}
+
+/// Two reports whose counts are the same; sums of the advantages may differ in their last bits.
+fn counts(name: &str, cpu: &passrl_report, cuda: &passrl_report) -> Vec<String> {
+    let of = |r: &passrl_report| {
+        [
+            ("findings", r.findings), ("first_finding", r.first_finding), ("first_rollout", r.first_rollout), ("first_group", r.first_group),
+            ("first_stream", r.first_stream), ("rollouts", r.rollouts), ("tokens", r.tokens), ("chunks", r.chunks),
+            ("degenerate_groups", r.degenerate_groups), ("bad_groups", r.bad_groups), ("violating_groups", r.violating_groups),
+            ("missing_values", r.missing_values), ("nonfinite_values", r.nonfinite_values), ("low_logps", r.low_logps),
+            ("clipped_tokens", r.clipped_tokens), ("overflowed_tokens", r.overflowed_tokens), ("bad_steps", r.bad_steps),
+            ("lost_deviations", r.lost_deviations), ("struct_size", r.struct_size as i64), ("reserved0", r.reserved0 as i64),
+        ]
+    };
+    let mut found: Vec<String> = of(cpu)
+        .into_iter()
+        .zip(of(cuda))
+        .filter(|(a, b)| a != b)
+        .map(|((field, a), (_, b))| format!("{name}: report.{field} is {b} on CUDA, {a} on the CPU"))
+        .collect();
+    let close = |a: f64, b: f64, scale: f64| (a - b).abs() <= 1e-12 * scale.max(1.0) || (a.is_nan() && b.is_nan());
+    let scale = (cpu.sum_squares * cpu.tokens as f64).sqrt();
+    if !close(cpu.sum_advantages, cuda.sum_advantages, scale) || !close(cpu.sum_squares, cuda.sum_squares, cpu.sum_squares) {
+        found.push(format!("{name}: report sums {} {} on CUDA, {} {} on the CPU", cuda.sum_advantages, cuda.sum_squares, cpu.sum_advantages, cpu.sum_squares));
+    }
+    found
+}
+
+/// Every difference, in words.
+fn differences(name: &str, cpu: &Got, cuda: &Got, how: &How) -> Vec<String> {
+    let mut found = Vec::new();
+    let bits = |x: f64| x.to_bits();
+    let mut rows = |what: &str, a: &[Vec<f64>], b: &[Vec<f64>]| {
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            if let Some(t) = (0..a.len().max(b.len())).find(|t| a.get(*t).copied().map(bits) != b.get(*t).copied().map(bits)) {
+                found.push(format!("{name}: {what} of rollout {i} at {t}: {:?} on CUDA, {:?} on the CPU", b.get(t), a.get(t)));
+            }
+        }
+    };
+    rows("advantages", &cpu.advantages, &cuda.advantages);
+    if !how.lean {
+        rows("returns", &cpu.returns, &cuda.returns);
+        rows("chunk_values", &cpu.chunk_values, &cuda.chunk_values);
+    }
+    rows("path_scores", &[cpu.path_scores.clone()], &[cuda.path_scores.clone()]);
+    if cpu.num_chunks != cuda.num_chunks || (!how.lean && cpu.chunk_ends != cuda.chunk_ends) {
+        found.push(format!("{name}: chunks {:?} {:?} on CUDA, {:?} {:?} on the CPU", cuda.num_chunks, cuda.chunk_ends, cpu.num_chunks, cpu.chunk_ends));
+    }
+    for (g, (a, b)) in cpu.stats.iter().zip(&cuda.stats).enumerate() {
+        for (s, (a, b)) in a.iter().zip(b).enumerate() {
+            if (a.0, bits(a.1), bits(a.2), bits(a.3)) != (b.0, bits(b.1), bits(b.2), bits(b.3)) {
+                found.push(format!("{name}: statistics of group {g}, stream {s}: {b:?} on CUDA, {a:?} on the CPU"));
+            }
+        }
+    }
+    if cpu.group_flags != cuda.group_flags {
+        found.push(format!("{name}: group_flags {:?} on CUDA, {:?} on the CPU", cuda.group_flags, cpu.group_flags));
+    }
+    if cpu.rollout_flags != cuda.rollout_flags {
+        found.push(format!("{name}: rollout_flags {:?} on CUDA, {:?} on the CPU", cuda.rollout_flags, cpu.rollout_flags));
+    }
+    if cpu.padding_is_zero != cuda.padding_is_zero {
+        found.push(format!("{name}: padding is zero: {} on CUDA, {} on the CPU", cuda.padding_is_zero, cpu.padding_is_zero));
+    }
+    if !how.lean {
+        if (cpu.status, &cpu.message) != (cuda.status, &cuda.message) && cuda.status >= 0 {
+            let tail = |said: &str| said.split_once(": ").map_or(String::new(), |(_, rest)| rest.to_string());
+            if cpu.status != cuda.status || tail(&cpu.message) != tail(&cuda.message) {
+                found.push(format!("{name}: {} {} on CUDA, {} {} on the CPU", cuda.status, cuda.message, cpu.status, cpu.message));
+            }
+        }
+        found.extend(counts(name, &cpu.report, &cuda.report));
+    }
+    found
+}
+
+fn check(name: &str, cfg: &Config, batch: &Batch, how: &How) -> Vec<String> {
+    let cpu = harness::try_run(cfg, batch, how);
+    let cuda = harness::try_run(cfg, batch, &How { cuda: true, ..*how });
+    let mut found = match (cpu, cuda) {
+        (Ok(cpu), Ok(cuda)) => differences(name, &cpu, &cuda, how),
+        (Err(cpu), Ok(_)) => vec![format!("{name}: refused on the CPU alone: {cpu}")],
+        (Ok(_), Err(cuda)) => vec![format!("{name}: refused on CUDA: {cuda}")],
+        (Err(_), Err(_)) => Vec::new(),
+    };
+    found.truncate(4);
+    found
+}
+
+/// The cases that `PASSRL_CASES` names (parts of names, by commas); all where it is not set.
+fn wanted(name: &str) -> bool {
+    std::env::var("PASSRL_CASES").map_or(true, |parts| parts.split(',').any(|part| name.contains(part)))
+}
+
+fn table(hows: &[(&str, How)]) {
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let (mut failures, mut failed, mut ran) = (Vec::new(), 0, 0);
+    for case in serve(cases::all()).iter().filter(|case| wanted(case.name) && !case.cfg.strict) {
+        for (label, how) in hows {
+            ran += 1;
+            let found = check(&format!("{}{label}", case.name), &case.cfg, &case.batch, how);
+            failed += usize::from(!found.is_empty());
+            failures.extend(found);
+        }
+    }
+    let report = found();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{failed} of {ran} runs differ:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn every_case_has_the_bits_of_the_cpu_packed() {
+    table(&[("", How::default())]);
+}
+
+#[test]
+fn every_case_has_the_bits_of_the_cpu_padded() {
+    table(&[(" padded", How { padded: true, spare: 3, mask: PASSRL_I64, wide_offsets: true, output: harness::Floats::F32, ..How::default() })]);
+}
+
+#[test]
+fn every_layout_type_and_form_has_the_bits_of_the_cpu() {
+    use harness::{Floats, GroupsAs};
+    use passrl::abi::constants::{PASSRL_BF16, PASSRL_BOOL, PASSRL_F32, PASSRL_I32};
+    let how = How::default();
+    let hows = [
+        (" in place", How { in_place: true, ..how }),
+        (" bf16, left", How { padded: true, pad_left: true, spare: 2, output: Floats::Bf16, mask: PASSRL_BF16, ..how }),
+        (" f16, offsets", How { output: Floats::F16, groups_as: GroupsAs::Offsets, wide_offsets: true, mask: PASSRL_BOOL, ..how }),
+        (" strided, lean", How { stride: 3, lean: true, mask: PASSRL_F32, ..how }),
+        (" other floats, strided rows", How { padded: true, other_floats: true, stride: 4, mask: PASSRL_I32, dirt: 0xff, ..how }),
+    ];
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let mut failures = Vec::new();
+    for (n, case) in serve(cases::all()).iter().filter(|case| wanted(case.name) && !case.cfg.strict).enumerate() {
+        // Each case in one of them, so that all cases together see each form often.
+        let (label, how) = &hows[n % hows.len()];
+        failures.extend(check(&format!("{}{label}", case.name), &case.cfg, &case.batch, how));
+    }
+    assert!(failures.is_empty() && found().is_empty(), "{}", failures.join("\n"));
+}
+
+/// Settings and batches that nobody thought of, under shuffled schedules of blocks and threads.
+#[test]
+fn random_cases_have_the_bits_of_the_cpu() {
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let seeds: u64 = std::env::var("PASSRL_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let (mut failures, mut ran) = (Vec::new(), 0);
+    for seed in 0..seeds {
+        for of in [cases::random as fn(u64) -> cases::Case, cases::random_estimators] {
+            let case = of(seed);
+            if !harness::served(&case.cfg) || case.cfg.strict {
+                continue;
+            }
+            ran += 1;
+            schedule(seed);
+            let how = How { padded: seed % 2 == 1, spare: (seed % 3) as usize, ..How::default() };
+            failures.extend(check(&format!("{} seed {seed}", case.name), &case.cfg, &case.batch, &how));
+        }
+    }
+    schedule(0);
+    let report = found();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}");
+    assert!(failures.is_empty(), "of {ran} runs:\n{}", failures.join("\n"));
+    assert!(ran > seeds, "{ran} cases of {seeds} seeds are served");
+}

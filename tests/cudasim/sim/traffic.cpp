@@ -1,0 +1,112 @@
+// The checked build's counts of memory traffic: accesses of a warp's lanes are one request where they are the k-th execution of one instruction.
+// (Approximate where lanes of a warp part and meet again at different counts; then there are more requests, never fewer.)
+#include "internal.h"
+
+#include <unordered_map>
+
+namespace cudasim {
+namespace {
+struct Request {
+    Request() {}  // the addresses stay as they are
+    int lanes = 0;
+    u32 size;
+    Kind kind;
+    Space space;
+    uptr address[32];
+};
+struct Instruction {
+    std::vector<Request> executions;
+    size_t used = 0;                  // of them, by this warp
+    const Thread* lane = nullptr;     // whose log is read
+    size_t executed = 0;              // by that lane
+};
+
+// In the order of addresses, as they mostly are.
+void sort(Request& r) {
+    for (int i = 1; i < r.lanes; i++)
+        for (int j = i; j > 0 && r.address[j] < r.address[j - 1]; j--) std::swap(r.address[j], r.address[j - 1]);
+}
+
+// Calls visit(first, last) for the units of `unit` bytes that lanes from..to touch, each unit once.
+template <class Visit>
+void each_unit(const Request& r, int from, int to, uptr unit, Visit visit) {
+    uptr next = 0;
+    for (int i = from; i < to; i++) {
+        const uptr first = std::max(next, r.address[i] / unit), last = (r.address[i] + r.size - 1) / unit;
+        if (first > last) continue;
+        visit(first, last);
+        next = last + 1;
+    }
+}
+
+void count_global(Request& r) {
+    sort(r);
+    u64 bytes = 0, sectors = 0;
+    each_unit(r, 0, r.lanes, 1, [&](uptr first, uptr last) { bytes += last - first + 1; });
+    each_unit(r, 0, r.lanes, 32, [&](uptr first, uptr last) { sectors += last - first + 1; });
+    u64* counts = r.kind == Kind::read ? &stats.read_requests : r.kind == Kind::write ? &stats.write_requests : &stats.atomic_requests;
+    counts[0]++;
+    counts[1] += bytes;
+    counts[2] += sectors;
+    counts[3] += (bytes + 31) / 32;
+}
+
+void count_shared(Request& r) {
+    // The hardware serves 32 lanes of 4 bytes at a time, 16 of 8, 8 of 16, in the order of lanes.
+    const int at_a_time = int(std::max(1u, 32 / std::max(1u, r.size / 4)));
+    for (int from = 0; from < r.lanes; from += at_a_time) {
+        Request part;
+        part.size = r.size;
+        for (int i = from; i < std::min(from + at_a_time, r.lanes); i++) part.address[part.lanes++] = r.address[i];
+        sort(part);
+        u32 bank[32] = {}, most = 0;
+        each_unit(part, 0, part.lanes, 4, [&](uptr first, uptr last) {
+            for (uptr word = first; word <= last; word++) most = std::max(most, ++bank[word % 32]);
+        });
+        stats.shared_requests++;
+        stats.shared_wavefronts += most;
+    }
+}
+}  // namespace
+
+void count_traffic() {
+    if (!checked) return;
+    static std::unordered_map<const void*, Instruction> instructions;
+    for (size_t first = 0; first < threads.size(); first += 32) {
+        for (size_t i = first; i < std::min(first + 32, threads.size()); i++) {
+            Thread& lane = threads[i];
+            for (const Access& a : lane.log) {
+                Instruction& at = instructions[a.pc];
+                if (at.lane != &lane) {
+                    at.lane = &lane;
+                    at.executed = 0;
+                }
+                const size_t k = at.executed++;
+                if (at.executions.size() <= k) at.executions.resize(k + 1);
+                for (; at.used <= k; at.used++) at.executions[at.used].lanes = 0;
+                Request& r = at.executions[k];
+                r.size = a.size;
+                r.kind = a.kind;
+                r.space = a.space;
+                r.address[r.lanes++] = a.address;
+            }
+            stats.accesses += lane.log.size();
+            lane.log.clear();
+        }
+        u64 of_warp = 0;
+        for (auto& [pc, at] : instructions) {
+            for (size_t k = 0; k < at.used; k++) {
+                if (at.executions[k].space == Space::shared)
+                    count_shared(at.executions[k]);
+                else
+                    count_global(at.executions[k]);
+            }
+            of_warp += at.used;
+            at.used = 0;
+            at.lane = nullptr;
+        }
+        stats.warp_requests += of_warp;
+        stats.longest_warp = std::max(stats.longest_warp, of_warp);
+    }
+}
+}  // namespace cudasim
