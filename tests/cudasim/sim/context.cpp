@@ -109,6 +109,12 @@ API int cuDriverGetVersion(int* version) {
     *version = asked ? atoi(asked) : 13000;
     return SUCCESS;
 }
+// Undocumented; NVRTC asks for it where a driver is, and takes "not found" for none of its tables.
+API int cuGetExportTable(const void** table, const void*) {
+    ENTER
+    if (table) *table = nullptr;
+    return NOT_FOUND;
+}
 API int cuGetErrorName(int code, const char** out) {
     ENTER
     auto found = ERRORS.find(code);
