@@ -110,7 +110,7 @@ struct KeyedStep {
     u64 slot;
 };
 
-// What is kept of a rollout between kernels: as `Rollout` of src/plan/workspace.rs.
+// What is kept of a rollout between kernels; the CPU keeps the same (src/plan/workspace.rs), and of pieces more.
 struct Rollout {
     u32 group;      // 0xffffffff: none (its index is out of range)
     u32 elements;   // elements of the process sets, listed at the rollout's slot

@@ -36,6 +36,21 @@ mirror! {
         dtype: i32,
         reserved: i32,
     }
+    /// What the kernels keep of a rollout, and a step to be sorted: the host makes room for them.
+    Rollout {
+        group: u32,
+        elements: u32,
+        chunks: u32,
+        first: u32,
+        end: u32,
+        count: u32,
+        flags: u32,
+        state: u32,
+    }
+    KeyedStep {
+        key: i64,
+        slot: u64,
+    }
     Stream {
         weight: f64,
         epsilon: f64,

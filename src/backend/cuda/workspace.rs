@@ -1,9 +1,8 @@
 //! The workspace in device memory: one function counts and carves, as src/plan/workspace.rs does on the host. What a run must find set before it begins stands
 //! in two stretches, one of INT32_MIN and one of zeros: two memsets.
-use super::args::{Counts, GroupMarks, StateLayout, Workspace};
+use super::args::{Counts, GroupMarks, KeyedStep, Rollout, StateLayout, Workspace};
 use crate::model::config::{Chunk, Credit, Kind, StepSets, TokenBaseline, Whiten};
 use crate::plan::Plan;
-use crate::plan::workspace::{KeyedStep, Rollout};
 
 /// Every part begins at a multiple: 16-byte loads, and no two parts in one sector.
 const ALIGNMENT: usize = 256;
