@@ -55,8 +55,10 @@ pub fn context(options: &passrl_context_options, cache_dir: Option<&str>, nvrtc:
     if options.small_call_bytes < -1 {
         return refuse!(PASSRL_ERR_VALUE, "options.small_call_bytes is {}; it is -1 (default) or more", options.small_call_bytes);
     }
-    if options.reserved0 != 0 || options.reserved1 != 0 {
-        return refuse!(PASSRL_ERR_VALUE, "options.reserved0 is {} and reserved1 {}; both must be 0", options.reserved0, options.reserved1);
+    for (value, name) in [(options.reserved0, "reserved0"), (options.reserved1, "reserved1")] {
+        if value != 0 {
+            return refuse!(PASSRL_ERR_VALUE, "options.{name} is {value}; it must be 0");
+        }
     }
     let small_call_bytes = if options.small_call_bytes < 0 { 1 << 20 } else { options.small_call_bytes as usize };
     Ok(ContextOptions { cuda, threads: options.threads as usize, simd, small_call_bytes })

@@ -28,6 +28,9 @@ static void *take(std::size_t size, std::size_t alignment) {
 }
 OUT_OF_LINE void *operator new(std::size_t size) { return take(size, alignof(std::max_align_t)); }
 OUT_OF_LINE void *operator new(std::size_t size, std::align_val_t alignment) { return take(size, static_cast<std::size_t>(alignment)); }
+OUT_OF_LINE void *operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t &) noexcept {
+    return take(size, static_cast<std::size_t>(alignment));
+}
 OUT_OF_LINE void operator delete(void *data) noexcept { std::free(data); }
 OUT_OF_LINE void operator delete(void *data, std::size_t) noexcept { std::free(data); }
 OUT_OF_LINE void operator delete(void *data, std::align_val_t) noexcept { std::free(data); }
