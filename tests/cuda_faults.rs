@@ -104,7 +104,7 @@ fn what_the_device_does_not_serve_is_said() {
         let (status, said) = self::context(|o| o.device = device).expect_err("refused");
         assert!(status == wanted && said.contains(words), "{status} {said}");
     }
-    for (edit, words) in [((|o| o.kernels = 3) as fn(&mut passrl_context_options), "options.kernels is 3"), (|o| o.reserved1 = 1, "reserved1 1")] {
+    for (edit, words) in [((|o| o.kernels = 3) as fn(&mut passrl_context_options), "options.kernels is 3"), (|o| o.reserved1 = 1, "options.reserved1 is 1")] {
         let (status, said) = self::context(edit).expect_err("refused");
         assert!(status == PASSRL_ERR_VALUE && said.contains(words), "{status} {said}");
     }
