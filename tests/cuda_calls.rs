@@ -48,6 +48,7 @@ fn by_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> (Vec<u8
         for (_, part) in parts {
             let mut placed = harness::place(&case.cfg, part, how);
             let mut outputs = Outputs::new(&placed, how);
+            // SAFETY: a live plan, its buffer, and what `device::call` or the placed batch lends for the call.
             let put = |batch: *const passrl_batch, workspace, room, stream| unsafe { add(plan.plan, phase, batch, buffer, bytes, workspace, room, stream) };
             if how.cuda {
                 ok(device::call(&plan, &mut placed, &mut outputs, how, |batch, _, workspace, room, stream| put(batch, workspace, room, stream)).0);
@@ -62,6 +63,7 @@ fn by_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> (Vec<u8
     for (rows, part) in parts {
         let mut placed = harness::place(&case.cfg, part, how);
         let mut outputs = Outputs::new(&placed, how);
+        // SAFETY: as `put`.
         let shape = |batch: *const passrl_batch, to: *const passrl_outputs, workspace, room, stream| unsafe {
             apply(plan.plan, batch, buffer, bytes, to, workspace, room, stream)
         };

@@ -164,6 +164,7 @@ impl World {
         for phase in 0..plan.phases() {
             for (rows, part) in parts.iter().rev() {
                 let (placed, workspace) = (self.place(part, rows, how), plan.workspace(how));
+                // SAFETY: a live plan, its buffer, the placed batch and a workspace of this call.
                 ok(unsafe {
                     let add = library.get::<Add>("passrl_partials_add");
                     add(plan.plan, phase, &placed.batch, buffer.as_mut_ptr().cast(), bytes, workspace.at, workspace.bytes, null_mut())

@@ -129,6 +129,7 @@ fn images_are_looked_at() {
     // In the image, but no kernel here has the name.
     assert_eq!(has(ptx, c"fill_more"), 500);
     assert!(cudasim::report().contains("no kernel library"));
+    // SAFETY: the image is four words, 16 bytes, and lives as long as the program.
     let (result, fat) = load(unsafe { std::slice::from_raw_parts(IMAGE.as_ptr().cast(), 16) });
     assert_eq!((result, has(fat, c"fill"), has(fat, c"nothing")), (0, 0, 500));
     assert_eq!(cudasim::live().modules, 2);
