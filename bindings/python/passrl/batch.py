@@ -161,6 +161,8 @@ class Batch:
                  rollouts: int | None = None) -> None:
         self.struct = _ffi.made(_ffi.Batch, "batch")
         self.keep: list[Any] = []
+        # Views by their argument; where a list of signals is given, none is "signal".
+        self.named: dict[str, _ffi.View] = {}
         self.group_keys: list[Any] | None = None
         self._token_arrays: list[Array] = []
         self._like: Any = None
@@ -203,10 +205,12 @@ class Batch:
         if listed.startswith("float"):
             arrays.floats(found, name)
         setattr(self.struct, field or name, self._view(found))
+        self.named[name] = found.view
         return found
 
     def _out(self, out: Any) -> Array:
         found = arrays.output(out, "out")
+        self.named["out"] = found.view
         self._like = found.source
         return found
 
@@ -223,6 +227,8 @@ class Batch:
             refuse(ERR_VALUE, f"passrl: signal is a list of {len(signals)} process streams; there are {_ffi.MAX_PROCESS} at most")
         for index, one in enumerate(signals):
             self.struct.signal[index] = self._view(one)
+            if len(signals) == 1:
+                self.named["signal"] = one.view
         self.num_signals = len(signals)
         self._token_arrays.extend(signals)
         for name, listed in TOKENS.items():

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import _ffi, arrays
+from . import _ffi, arrays, ready
 from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
@@ -151,6 +151,7 @@ class Plan:
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
         self._free: list[Any] = []
+        self._forms: ready.Forms = ready.Forms()
 
     def _configured(self, config: Config | str, fields: dict[str, Any], limits: dict[str, int]) -> Any:
         self.config, self.limits = Config(config, **fields), limits
@@ -191,9 +192,18 @@ class Plan:
 
     def run(self, **batch: Any) -> Shaped:
         """Shapes one batch; arguments as `bind`. Of a plan with a `comm` every rank calls it; what is refused here the other ranks are told."""
-        with self.telling():
-            call = self.bind(**batch)
-        return call.once()
+        if self._comm is not None:
+            with self.telling():
+                call = self.bind(**batch)
+            return call.once()
+        known = ready.known("", batch)
+        shaped = self._forms.run(known, self)
+        if shaped is not None:
+            return shaped
+        call = self.bind(**batch)
+        shaped = call.once()
+        self._forms.learn(known, batch, call, None)
+        return shaped
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
