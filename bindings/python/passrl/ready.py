@@ -300,7 +300,7 @@ class Forms(OrderedDict[Any, list[Form]]):
 
     def learn(self, known: tuple[tuple[Any, ...], list[Any]] | None, given: dict[str, Any], call: Call, plan: Plan | None) -> None:
         """Keeps the form of a call that has gone the long way."""
-        if known is None or call.shaped.status != 0 or call.batch.rollouts == 0:
+        if known is None or not call.batch.maker.on_cpu or call.shaped.status != 0 or call.batch.rollouts == 0:
             return
         idle = self.setdefault(known[0], [])
         with contextlib.suppress(KeyError):
