@@ -73,6 +73,7 @@ impl Worker<'_> {
         self.prepare_all(g, members);
         match stage {
             Stage::Edges => self.tell_edges(members, g),
+            Stage::Own => members.iter().for_each(|i| self.tell_sums(i)),
             Stage::Maxima => {
                 let mut share = GroupState::EMPTY;
                 self.extremes(members, g, &mut share);
