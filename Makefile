@@ -44,7 +44,7 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 
 # `sudo make install` after `make build` needs no cargo.
 install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake package, pkg-config file and licences to PREFIX (/usr/local), below DESTDIR
-	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" bindings/cpp/install.sh $(LIB)
+	@CC="$(CC)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" bindings/cpp/install.sh $(LIB)
 
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
@@ -57,7 +57,7 @@ docs: build ## the reference of C, C++ (Doxygen) and Python (pdoc) with the guid
 	@echo "target/docs/c/index.html target/docs/python/passrl.html"
 
 tvm-ffi: library ## target/release/libpassrl_tvmffi.so: the library for apache-tvm-ffi (see bindings/tvm_ffi/passrl_tvmffi.c)
-	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror -shared -fPIC -fvisibility=hidden -Iinclude -o $(TVM_FFI) bindings/tvm_ffi/passrl_tvmffi.c $(LIB) -ldl '-Wl,-rpath,$$ORIGIN'
+	CC="$(CC)" bindings/tvm_ffi/build.sh $(TVM_FFI)
 
 wheel: build ## one py3-none-<platform> wheel with the library inside, and the source distribution, in target/wheel
 	@rm -rf target/wheel && mkdir -p target/wheel
