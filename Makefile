@@ -19,7 +19,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri aarch64
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri aarch64 gpu-pack
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,11 @@ bench: build ## one table against a copy of the same bytes, recorded in benches/
 	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
 	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bindings/python/benches/overhead.py
+
+gpu-pack: library ## target/gpu-check.tar.gz: tests/gpu/check with the library and every case of the tests, for a machine with a GPU, python3 and torch
+	PASSRL_GPU_CASES=$(CURDIR)/target/gpu-cases.bin $(CARGO) test --locked --test gpu_cases
+	@tar -czf target/gpu-check.tar.gz --transform 's|^|passrl-gpu-check/|' tests/gpu/check tests/gpu/*.py bindings/python/passrl/_ffi.py bindings/python/passrl/errors.py $(LIB) target/gpu-cases.bin
+	@ls -l target/gpu-check.tar.gz
 
 miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
