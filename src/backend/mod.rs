@@ -11,6 +11,7 @@ use crate::numerics::simd::Simd;
 use crate::plan::Plan;
 use crate::plan::divisors::Tables;
 use cpu::pool::Pool;
+use std::ffi::c_void;
 use std::sync::Arc;
 
 /// The stages on their own.
@@ -66,6 +67,14 @@ impl Context {
     /// What a new plan keeps on the device (`None`: on the CPU).
     pub fn load(&self, plan: &Plan) -> Result<Option<OnDevice>> {
         self.device.as_ref().map(|device| OnDevice::new(Arc::clone(device), plan)).transpose()
+    }
+
+    /// Words of the host through the all-reduce of a collective for plans of this context, whose status comes back; waited for.
+    pub fn exchange(&self, words: &mut [i64], reduce: &dyn Fn(*mut c_void) -> i32) -> Result<i32> {
+        match &self.device {
+            Some(device) => cuda::staged(device, words, reduce),
+            None => Ok(reduce(words.as_mut_ptr().cast())),
+        }
     }
 
     /// Called by each plan.

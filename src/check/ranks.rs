@@ -1,8 +1,9 @@
 //! Groups spread over ranks: the caller's collective, and what all ranks' words came to. Every rank judges the same words and comes to the same end.
+use crate::abi::constants::{PASSRL_CPU, PASSRL_CUDA, PASSRL_RANKS_CALLS, PASSRL_RANKS_OFFSETS, PASSRL_RANKS_PLANS, PASSRL_RANKS_REFUSED};
 use crate::abi::status::*;
 use super::names;
 use crate::abi::types::{passrl_batch, passrl_collective, passrl_config};
-use crate::error::Result;
+use crate::error::{Result, set};
 use crate::model::batch::{Problem, Process};
 use crate::model::config::{Config, Limits};
 use crate::model::ranks::{CREATION, Header, LIMITS, WORDS, hash};
@@ -11,6 +12,12 @@ use crate::refuse;
 pub fn collective(c: &passrl_collective) -> Result<()> {
     if c.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "collective.reserved0 is {}; it must be 0", c.reserved0);
+    }
+    if ![PASSRL_CPU, PASSRL_CUDA].contains(&c.device_type) {
+        return refuse!(PASSRL_ERR_VALUE, "collective.device_type is {}; it is PASSRL_CPU (1) or PASSRL_CUDA (2), the memory that all_reduce takes", c.device_type);
+    }
+    if c.reserved1 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "collective.reserved1 is {}; it must be 0", c.reserved1);
     }
     if c.all_reduce.is_none() {
         return refuse!(PASSRL_ERR_NULL, "collective.all_reduce is NULL; it must reduce a buffer over the ranks, or pass no collective");
@@ -100,6 +107,23 @@ pub fn forms(p: &Problem) -> Option<i32> {
     let others = [p.format_ok.is_some(), p.baselines.is_some(), matches!(p.process, Process::Returns), p.token_rewards.is_some()];
     let others = others.iter().enumerate().fold(0, |bits, (i, given)| bits | i32::from(*given) << i);
     Some(streams | others << 12 | (p.num_process as i32) << 16)
+}
+
+/// What a report says where ranks did not agree on a run (on CUDA, where the header's words are judged on the device), as the sentence of this call.
+pub fn found(why: i64, rank: i64) {
+    match why {
+        PASSRL_RANKS_REFUSED => set(format_args!("the arguments of rank {rank} are refused (its own error says why); nothing was written on any rank")),
+        PASSRL_RANKS_OFFSETS => set(format_args!(
+            "cu_seqlens, lengths or group offsets of rank {rank} do not fit its arrays or the plan's limits; nothing was written on any rank"
+        )),
+        PASSRL_RANKS_PLANS => set(format_args!("ranks run different plans on one communicator; every rank must run the plan made with the others'")),
+        PASSRL_RANKS_CALLS => set(format_args!(
+            "ranks are at different calls of the plan; every rank must call passrl_plan_run (or replay its graph) as often, with an empty batch where it has no data"
+        )),
+        _ => set(format_args!(
+            "batches of the ranks give different inputs (process streams, outcome, format, extra, format_ok, baselines, token_rewards); give the same on every rank that has rollouts"
+        )),
+    }
 }
 
 /// The header's words after a reduction.

@@ -102,6 +102,12 @@ impl Ranks {
         &self.messages[..self.count]
     }
 
+    /// No rank looks at what the first message came to before the next: every message goes, whatever outputs ask for.
+    pub fn send_all(&mut self) {
+        self.maxima_alone = false;
+        self.messages.iter_mut().for_each(|m| m.optional = false);
+    }
+
     /// The statistics' buffer within a workspace.
     pub fn buffer(&self, plan: &Plan, workspace: Memory) -> Memory {
         assert!(self.offset + plan.partials.bytes <= workspace.bytes);
