@@ -61,9 +61,6 @@ unsafe fn make(context: *const passrl_context, config: *const passrl_config, lim
     let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
-    if over_ranks {
-        check::estimators::in_pieces(&config)?;
-    }
     check::served(context.place(), &config, &limits)?;
     if over_ranks && context.place() != Where::Host {
         return refuse!(
@@ -97,8 +94,8 @@ impl passrl_plan {
 ///
 /// `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
 /// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
-/// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
-/// (`step_sets = step_group`, `token_baseline`) are refused. Where configurations differ a second all-reduce finds out in which field, and the sentence names it.
+/// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. With `step_sets = step_group` or
+/// `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on every rank (`PASSRL_ERR_CONFLICT`). Where configurations differ a second all-reduce finds out in which field, and the sentence names it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_create(
     context: *const passrl_context,
