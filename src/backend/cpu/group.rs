@@ -187,7 +187,7 @@ impl Worker<'_> {
         }
         members.iter().for_each(|i| self.shape(i, &group, sink));
         // Phases of whitening see the groups again; they report nothing.
-        self.group_outputs(g, &group, &flags);
+        job.group_outputs(g, &group.standards, &flags);
     }
 
     /// Standardisations of the group's streams; is it bad; its flags.
