@@ -117,6 +117,11 @@ pub fn partials_add(context: &Context, plan: &Plan, phase: usize, problem: &Prob
     cpu::partials_add(&context.pool, context.threads_for(problem.bytes()), plan, phase, problem, partials, memory)
 }
 
+/// The first group of a call that is not whole in it, where it must be.
+pub fn split_group(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Option<cpu::members::Split> {
+    cpu::split_group(&context.pool, plan, problem, partials, memory)
+}
+
 /// A slice of the batch, shaped from complete partials.
 pub fn apply(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
     cpu::apply(&context.pool, context.threads_for(problem.bytes()), plan, problem, partials, outputs, memory)

@@ -87,6 +87,7 @@ impl Plan {
         !by_sums
             && limits.pieces == 0
             && self.slots.batch == 0
+            && self.partials.claims.count == 0
             && (0..self.slots.count).all(|slot| {
                 let row = &config.streams[self.slots.row(slot)];
                 let of_rollouts = slot >= self.slots.sets && row.count_by == CountBy::Rollout;
