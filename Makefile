@@ -19,7 +19,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri aarch64 gpu-pack
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench bench-peers clean header library rollouts miri aarch64 gpu-pack
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,12 +100,20 @@ pictures: build ## draw docs/pictures again from the example's rollouts (page.pn
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
 	@ls -l docs/pictures/*.png
 
-bench: build ## one table against a copy of the same bytes, recorded in benches/record, and what Python adds to a call
-	@mkdir -p target
-	@echo "benches are built and run (about a minute each); log: target/bench.log"
-	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
-	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
+# FILTER='paper/gae' looks at what the expression names (size/case/type/threads/cache) and leaves no record.
+bench: build ## every estimator against the memory floor, the small end, time against tokens; target/bench (summary.json, pictures), benches/record; FILTER=... for a quick look
+	@mkdir -p target/bench
+	@echo "benches are built and run (about 7 minutes); log: target/bench/log"
+	@PASSRL_BENCH_RECORD=$(if $(FILTER),,1) $(CARGO) bench --locked --bench speed -- --quiet --noplot '$(FILTER)' >target/bench/log 2>&1 || { tail -n 40 target/bench/log; exit 1; }
+	@sed -n '/, passrl [0-9]/,$$p' target/bench/log
+ifndef FILTER
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python benches/picture.py
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bindings/python/benches/overhead.py
+endif
+
+bench-peers: library ## what people run today beside ours, on the same batches (torch, verl, TRL, OpenRLHF, torchrl, scipy in a .venv-peers of 5.5 GB): target/bench/peers.json, peers.png
+	@PYTHON=$(PYTHON) benches/peers/setup.sh
+	@PYTHONDONTWRITEBYTECODE=1 .venv-peers/bin/python -W ignore benches/peers/run.py $(PEERS)
 
 gpu-pack: library ## target/gpu-check.tar.gz: tests/gpu/check with the library and every case of the tests, for a machine with a GPU, python3 and torch
 	PASSRL_GPU_CASES=$(CURDIR)/target/gpu-cases.bin $(CARGO) test --locked --test gpu_cases

@@ -3,10 +3,16 @@
 mod cases;
 mod harness;
 mod oracle;
+#[path = "pieces/cut.rs"]
+mod cut;
+#[path = "ranks/cuts.rs"]
+mod cuts;
 #[path = "ranks/micro.rs"]
 mod micro;
 #[path = "ranks/presets.rs"]
 mod presets;
+#[path = "pieces/spread.rs"]
+mod spread;
 #[path = "ranks/wire.rs"]
 mod wire;
 
@@ -31,6 +37,10 @@ enum Split {
     EmptyRanks,
     /// One rank has everything.
     OneRank,
+    /// Rollouts cut anywhere, each piece anywhere: several of one rollout on a rank, in any order.
+    Pieces,
+    /// Rollouts padded to a multiple of 2 cp and cut into as many pieces, of which rank r has r and 2 cp - 1 - r.
+    Zigzag,
 }
 
 const SPLITS: [Split; 5] = [Split::Rollouts, Split::Scattered, Split::Groups, Split::EmptyRanks, Split::OneRank];
@@ -47,6 +57,7 @@ fn spread(split: Split, batch: &Batch, ranks: usize, micro: usize, seed: u64) ->
             Split::Groups => (rollout.group % ranks, rollout.group / ranks % micro),
             Split::EmptyRanks => (draw / 2 * 2, rng.below(micro)),
             Split::OneRank => (ranks / 2, rng.below(micro)),
+            Split::Pieces | Split::Zigzag => unreachable!("rollouts come whole"),
         };
         parts[rank][at].push(i);
     }
@@ -60,7 +71,7 @@ fn differing(whole: &Got, got: &Got) -> usize {
     }
     let of = |g: &Got, i: usize| {
         let bits = |line: &[f64]| line.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        (bits(&g.advantages[i]), bits(&g.returns[i]), g.path_scores[i].to_bits(), g.chunk_ends[i].clone(), bits(&g.chunk_values[i]), g.rollout_flags[i])
+        (bits(&g.advantages[i]), bits(&g.returns[i]), g.path_scores[i].to_bits(), g.num_chunks[i], g.chunk_ends[i].clone(), bits(&g.chunk_values[i]), g.rollout_flags[i])
     };
     (0..whole.advantages.len()).filter(|i| of(whole, *i) != of(got, *i)).count()
 }
@@ -123,12 +134,92 @@ fn in_micro_batches(preset: &Preset, plan: &harness::Plan, how: &How, parts: &[V
     differing(whole, &all)
 }
 
+/// Every case, or one in so many.
+fn every(of: u64) -> u64 {
+    if std::env::var("PASSRL_RANKS").is_ok_and(|v| v == "all") { 1 } else { of }
+}
+
+/// All of a batch in one call.
+fn whole(preset: &Preset, how: &How) -> Got {
+    let plan = library().plan(&preset.config, &harness::limits(&preset.batch, how), how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+    let mut placed = harness::place(&preset.cfg, &preset.batch, how);
+    let mut outputs = Outputs::new(&placed, how);
+    let (status, said) = plan.run(&mut placed, &mut outputs, how);
+    assert!(status >= 0, "{}: {said}", preset.name);
+    let whole = outputs.collect(&placed, status, said);
+    assert!(whole.advantages.iter().flatten().any(|a| *a != 0.0), "{}: nothing to compare", preset.name);
+    whole
+}
+
+/// Cases, rollouts differing, what failed.
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    differ: usize,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, wrong: usize, case: impl FnOnce() -> String) {
+        (self.cases, self.differ) = (self.cases + 1, self.differ + wrong);
+        if wrong > 0 {
+            self.failures.push(format!("{}: {wrong} rollouts", case()));
+        }
+    }
+}
+
+/// Every preset, those without statistics too, whose rollouts come in pieces. Packed alone: pieces have no other layout.
+fn in_pieces(tally: &mut Tally) {
+    let (mut n, how, mut served, mut refused) = (0u64, How::default(), 0, Vec::new());
+    for preset in presets::all() {
+        let preset = preset.longer();
+        let sample = cut::random(&preset.batch, 6, &mut cases::Rng(1));
+        match cuts::plan(&preset, &sample, &how) {
+            Err((PASSRL_ERR_CONFLICT, said)) => {
+                let reason = said.split("config.").nth(1).and_then(|said| said.split([',', ':']).next()).unwrap_or_default().to_string();
+                assert!(!reason.is_empty(), "{}: {said}", preset.name);
+                refused.push((reason, preset.name));
+                continue;
+            }
+            Err((status, said)) => panic!("{}: {status} {said}", preset.name),
+            Ok(_) => served += 1,
+        }
+        let whole = whole(&preset, &how);
+        for ranks in [1, 2, 3, 4, 8] {
+            for micro in [1, 2, 5, 17] {
+                for split in [Split::Pieces, Split::Zigzag] {
+                    n += 1;
+                    if n % every(17) != 0 {
+                        continue;
+                    }
+                    let (pieces, parts) = cuts::deal(split, &preset.batch, ranks, micro, &mut cases::Rng(n));
+                    let got = if micro == 1 {
+                        cuts::in_one_call(&preset, &how, &pieces, parts)
+                    } else {
+                        let plan = cuts::plan(&preset, &pieces, &how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+                        cuts::in_micro_batches(&plan, &preset, &how, &parts)
+                    };
+                    let mut got = got.unwrap_or_else(|said| panic!("{}, {ranks} ranks of {micro}, {split:?}: {said}", preset.name));
+                    // Lists of chunks are no output of pieces.
+                    (got.chunk_ends, got.chunk_values) = (whole.chunk_ends.clone(), whole.chunk_values.clone());
+                    tally.add(differing(&whole, &got), || format!("{}, {ranks} ranks of {micro}, {split:?}", preset.name));
+                }
+            }
+        }
+    }
+    refused.sort();
+    println!("in pieces: {} cases, {served} presets; refused, {}:", tally.cases, refused.len());
+    for same in refused.chunk_by(|a, b| a.0 == b.0) {
+        println!("  {}: {}", same[0].0, same.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" "));
+    }
+}
+
 #[test]
 fn every_preset_has_the_bits_of_one_process() {
-    // Every case, or one in so many.
-    let every = if std::env::var("PASSRL_RANKS").is_ok_and(|v| v == "all") { 1 } else { 11 };
-    let (mut n, mut cases, mut differ, mut plain, mut whole_groups) = (0u64, 0, 0, Vec::new(), Vec::new());
-    let mut failures = Vec::new();
+    let every = every(11);
+    let mut tally = Tally::default();
+    in_pieces(&mut tally);
+    let (mut n, mut plain, mut whole_groups) = (0u64, Vec::new(), Vec::new());
     for preset in presets::all() {
         if !presets::has_statistics(&preset.config) {
             plain.push(preset.name);
@@ -146,12 +237,7 @@ fn every_preset_has_the_bits_of_one_process() {
         for how in layouts {
             let limits = harness::limits(&preset.batch, &how);
             let plan = library().plan(&preset.config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
-            let mut placed = harness::place(&preset.cfg, &preset.batch, &how);
-            let mut outputs = Outputs::new(&placed, &how);
-            let (status, said) = plan.run(&mut placed, &mut outputs, &how);
-            assert!(status >= 0, "{}: {said}", preset.name);
-            let whole = outputs.collect(&placed, status, said);
-            assert!(whole.advantages.iter().flatten().any(|a| *a != 0.0), "{}: nothing to compare", preset.name);
+            let whole = whole(&preset, &how);
             for ranks in [1, 2, 3, 4, 8] {
                 for micro in [1, 2, 5, 17] {
                     for split in SPLITS {
@@ -164,10 +250,7 @@ fn every_preset_has_the_bits_of_one_process() {
                             1 => in_one_call(&preset, &limits, &how, &parts, &whole),
                             _ => in_micro_batches(&preset, &plan, &how, &parts, &whole),
                         };
-                        if wrong > 0 {
-                            failures.push(format!("{}, {ranks} ranks of {micro}, {split:?}, padded {}: {wrong} rollouts", preset.name, how.padded));
-                        }
-                        (cases, differ) = (cases + 1, differ + wrong);
+                        tally.add(wrong, || format!("{}, {ranks} ranks of {micro}, {split:?}, padded {}", preset.name, how.padded));
                     }
                 }
             }
@@ -175,6 +258,7 @@ fn every_preset_has_the_bits_of_one_process() {
     }
     println!("without statistics of groups or of the batch, {}: {}", plain.len(), plain.join(" "));
     println!("refused over ranks (whole groups in one call), {}: {}", whole_groups.len(), whole_groups.join(" "));
+    let Tally { cases, differ, failures } = tally;
     println!("ranks: {cases} cases, {differ} rollouts differing");
     assert!(failures.is_empty(), "{}", failures[..failures.len().min(12)].join("\n"));
     assert!(cases > 100, "{cases}");

@@ -71,7 +71,7 @@ unsafe fn make(context: *const passrl_context, config: *const passrl_config, lim
             "collective is given on a CUDA context; this version reduces on the CPU alone: use partials (passrl_partials_add, an all-reduce of the sections of passrl_partials_layout, passrl_plan_apply)"
         );
     }
-    let mut plan = Plan::create(config, limits, context.threads(), context.simd())?;
+    let mut plan = Plan::create(config, limits, context.threads(), context.simd(), context.tables())?;
     if plan.partials.pieces.is_some() && !over_ranks {
         // One call takes the phases one after the other, as the only rank.
         plan.spread(0, 0);

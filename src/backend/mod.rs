@@ -9,6 +9,7 @@ use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
+use crate::plan::divisors::Tables;
 use cpu::pool::Pool;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub use cuda::OnDevice;
 pub struct Context {
     options: ContextOptions,
     pool: Pool,
+    tables: Tables,
     device: Option<Arc<cuda::Device>>,
 }
 
@@ -35,11 +37,16 @@ impl Context {
             0 => available(),
             threads => threads,
         };
-        Ok(Context { options, pool: Pool::new(threads), device })
+        Ok(Context { options, pool: Pool::new(threads), tables: Tables::default(), device })
     }
 
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Tables that its plans share.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// Do its plans work on device memory?

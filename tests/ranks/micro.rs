@@ -50,7 +50,7 @@ pub fn size(section: &passrl_section) -> usize {
     section.count as usize * if section.dtype == PASSRL_I64 { 8 } else { 4 }
 }
 
-fn bytes_of<'a>(buffer: &'a mut [u64], section: &passrl_section) -> &'a mut [u8] {
+pub fn bytes_of<'a>(buffer: &'a mut [u64], section: &passrl_section) -> &'a mut [u8] {
     // SAFETY: a section lies within the buffer, whose bytes are these.
     let all = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<u8>(), buffer.len() * 8) };
     &mut all[section.offset as usize..][..size(section)]

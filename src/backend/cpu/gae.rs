@@ -12,8 +12,7 @@ use crate::numerics::table::decay_powers;
 use crate::plan::workspace::{Rollout, state};
 
 /// Calls `each(begin, end, line of begin)` for the runs of tokens whose own rewards and values take part.
-pub fn taking_part(scope: &Scope, len: usize, mask: ScanMask, mut each: impl FnMut(usize, usize, usize)) {
-    let first = scope.first;
+pub fn taking_part(scope: &Scope, first: usize, len: usize, mask: ScanMask, mut each: impl FnMut(usize, usize, usize)) {
     if mask == ScanMask::None {
         return each(first, len, 0);
     }
@@ -42,14 +41,14 @@ impl Worker<'_> {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
         let spread = c.scan_mask != ScanMask::Carry;
-        let (k, first) = (kept.chunks as usize, scope.first);
+        let (k, first) = (kept.chunks as usize, self.place.line);
         let n = if spread { at.len - first } else { kept.count as usize };
         let rewards = &mut self.d[..n];
         match &problem.token_rewards {
             Some(array) => {
                 rewards.fill(0.0);
                 let row = at.of(array);
-                taking_part(scope, at.len, c.scan_mask, |a, b, line| {
+                taking_part(scope, first, at.len, c.scan_mask, |a, b, line| {
                     rewards[line..].iter_mut().zip(a..b).for_each(|(r, t)| *r = row.f32(t) as f64);
                 });
             }
@@ -74,10 +73,10 @@ impl Worker<'_> {
             }
         }
         if problem.reference.is_some() && c.kl_place == KlPlace::Reward {
-            Self::take_kl(job, at, scope, spread, rewards);
+            Self::take_kl(job, at, scope, spread.then_some(first), rewards);
         }
         if spread {
-            Self::take_gap_kl(job, at, scope, rewards);
+            Self::take_gap_kl(job, at, scope, first, rewards);
         }
         n
     }
@@ -112,10 +111,16 @@ impl Worker<'_> {
             next = values[t];
         }
         if c.lam_returns >= 0.0 {
-            let apart = &mut self.lines[..n];
-            apart.copy_from_slice(rewards);
-            returns::scan(simd, apart, &decay_powers(c.gamma * c.lam_returns));
-            values.iter_mut().zip(apart).for_each(|(value, a)| *value += *a);
+            let apart = std::mem::take(&mut self.lines);
+            apart[..n].copy_from_slice(rewards);
+            let powers = decay_powers(c.gamma * c.lam_returns);
+            if self.place.joint {
+                self.joint_scan(1, true, n, n, &powers, apart);
+            } else {
+                returns::scan(simd, &mut apart[..n], &powers);
+            }
+            self.v[..n].iter_mut().zip(&apart[..n]).for_each(|(value, a)| *value += *a);
+            self.lines = apart;
         }
         let powers = self.scan_powers(i, kept);
         if self.place.joint {
@@ -132,7 +137,7 @@ impl Worker<'_> {
 
     /// Values of a line a token in v; 0 where a token takes part without its own.
     pub fn values(&mut self, at: &Extent, scope: &Scope, n: usize) {
-        let (problem, c) = (self.job.problem, self.job.config());
+        let (problem, c, first) = (self.job.problem, self.job.config(), self.place.line);
         let values = &mut self.v[..n];
         if c.scan_mask != ScanMask::Carry {
             values.fill(0.0);
@@ -140,7 +145,7 @@ impl Worker<'_> {
         if let Some(array) = &problem.values {
             let row = at.of(array);
             let from = rounded(&row, self.compressed);
-            taking_part(scope, at.len, c.scan_mask, |a, b, line| {
+            taking_part(scope, first, at.len, c.scan_mask, |a, b, line| {
                 values[line..].iter_mut().zip(&from[a..b]).for_each(|(v, x)| *v = *x as f64);
             });
         }
@@ -148,15 +153,16 @@ impl Worker<'_> {
 
     /// Advantages in d, returns in v: a value a token in scope.
     pub fn gae(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
-        if scope.is_empty() {
+        let spread = self.job.config().scan_mask != ScanMask::Carry;
+        if if spread { self.place.line == at.len } else { scope.is_empty() } {
             return;
         }
         let n = self.rewards(at, scope, kept);
         self.values(at, scope, n);
         self.advantages(i, kept, n);
-        if self.job.config().scan_mask != ScanMask::Carry {
-            gather(scope, at.len, self.d);
-            gather(scope, at.len, self.v);
+        if spread {
+            gather(scope, self.place.line, at.len, self.d);
+            gather(scope, self.place.line, at.len, self.v);
         }
     }
 
