@@ -82,8 +82,25 @@ pub fn same(a: &Array, b: &Array) -> bool {
     a.data == b.data && a.dtype == b.dtype && a.shape == b.shape && a.stride == b.stride
 }
 
+/// Does no output share memory with anything? (The usual answer, found without looking for words.)
+fn all_apart(outputs: &[(&'static str, Option<Array>)], p: &Problem) -> bool {
+    // Outputs given, by their first and last bytes; the first of them is the advantages.
+    let (mut spans, mut count) = ([(0usize, 0usize); 12], 0);
+    for span in outputs.iter().filter_map(|(_, a)| a.as_ref()?.span()) {
+        if spans[..count].iter().any(|s| s.0 <= span.1 && span.0 <= s.1) {
+            return false;
+        }
+        spans[count] = span;
+        count += 1;
+    }
+    inputs(p).filter_map(|(_, a, _)| a?.span()).all(|span| spans[..count].iter().all(|s| s.0 > span.1 || span.0 > s.1))
+}
+
 fn apart(o: &Outputs, p: &Problem) -> Result<()> {
     let outputs = named(o);
+    if all_apart(&outputs, p) {
+        return Ok(());
+    }
     for (i, (name, a)) in outputs.iter().enumerate() {
         let Some(a) = a else { continue };
         for (other, b) in outputs.iter().skip(i + 1) {

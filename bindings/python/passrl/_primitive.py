@@ -13,7 +13,7 @@ from . import _ffi, arrays
 from .arrays import Array
 from .batch import Arguments, Batch
 from .errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
-from .plan import context, stream_pointer
+from .plan import context, placed, stream_pointer
 
 
 def rollouts_of(name: str, value: Any) -> int:
@@ -89,8 +89,8 @@ class Primitive:
         """Calls `passrl_<function>(context, batch, *arguments, workspace)`; its status, 0 or positive."""
         batch = self.batch
         views = batch.keep_views()
-        device = (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
-        used = context(backend, 0, device)
+        found = next((int(array.view.device_id) for array, _ in views if not array.on_cpu), None)
+        used = context(placed(backend, found), 0, backend is not None)
         limits = _ffi.made(_ffi.Limits, "limits")
         limits.rollouts, limits.groups, limits.rollout_tokens = batch.rollouts, batch.groups, batch.longest
         needed = ctypes.c_size_t()

@@ -54,7 +54,7 @@ store!(store_bf16, bf16);
 store!(store_f16, f16);
 store!(store_f64, f64);
 
-trait Out: OutElem {
+pub trait Out: OutElem {
     const ZERO: Self;
     fn store(simd: Simd, from: &[f64], to: &mut [Self]) -> u64;
 }

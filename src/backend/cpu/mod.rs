@@ -11,7 +11,7 @@ mod group;
 mod group_stats;
 mod kl;
 mod kl_reward;
-mod members;
+pub mod members;
 mod outputs;
 mod pieces;
 mod pieces_scan;
@@ -22,6 +22,7 @@ pub mod ranks;
 mod returns;
 mod rollout_streams;
 mod scope;
+mod scope_avx2;
 mod shape;
 mod signal;
 mod standard;
@@ -31,6 +32,7 @@ mod steps;
 mod terms;
 mod tile;
 mod token_baseline;
+mod usual;
 mod vtrace;
 mod whiten;
 mod worker;
@@ -76,10 +78,20 @@ impl Crew<'_> {
                     }
                     item(&mut worker, i);
                 }
+                stores_done();
                 lock(report).add(&worker.report);
             });
         });
     }
+}
+
+/// Stores that pass the caches by are ordered before what the thread does next.
+fn stores_done() {
+    // SAFETY: every x86-64 processor has SSE.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -95,14 +107,23 @@ fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem
 }
 
 pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
+    run_by(pool, threads, plan, problem, outputs, memory, true)
+}
+
+/// `usual`: the short way may be taken.
+fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory, usual: bool) -> Report {
     let mut crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
     let batch = batch_state(&crew, problem);
     crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     let whitens = plan.config.whiten != Whiten::None;
     let extremes = Mutex::new(Extremes::EMPTY);
+    let lane = usual::Lane::new(&crew.job, crew.threads).filter(|_| usual);
     crew.each(problem.groups, &report, |worker, g| {
         let members = members(&worker.job, problem, g);
+        if lane.as_ref().is_some_and(|lane| worker.usual_group(lane, g, members)) {
+            return;
+        }
         worker.group_alone(g, members, if whitens { Sink::Keep } else { Sink::Write(None) });
         if whitens {
             lock(&extremes).add(&worker.group_whiten_extremes(members));
@@ -225,6 +246,16 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
         // SAFETY: as above.
         unsafe { plan.partials.set_whitening(partials, &total, &sums) };
     }
+}
+
+/// The first group of a call that is not whole in it, where it must be; known once all have added their sums.
+pub fn split_group(pool: &Pool, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Option<members::Split> {
+    if plan.partials.claims.count == 0 {
+        return None;
+    }
+    let crew = crew(pool, 1, plan, problem, None, memory, false);
+    // SAFETY: read only from here on.
+    members::split(&crew.job, unsafe { plan.partials.claims(partials) })
 }
 
 pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {

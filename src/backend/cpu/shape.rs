@@ -116,7 +116,7 @@ impl Worker<'_> {
                 self.take_baseline(i, &at, &scope, group.tail);
             }
             if problem.reference.is_some() && c.kl_place == KlPlace::Advantage {
-                Self::take_kl(job, &at, &scope, false, self.d);
+                Self::take_kl(job, &at, &scope, None, self.d);
             }
         }
         // SAFETY: the rollout is this thread's.
