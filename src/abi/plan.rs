@@ -63,6 +63,8 @@ unsafe fn make(context: *const passrl_context, config: *const passrl_config, lim
     let limits = check::config::limits(&limits, &config)?;
     check::served(context.place(), &config, &limits)?;
     if over_ranks && context.place() != Where::Host {
+        // A device's statistics do not say which groups are whole on a rank.
+        check::estimators::in_pieces(&config)?;
         return refuse!(
             PASSRL_ERR_NOT_YET,
             "collective is given on a CUDA context; this version reduces on the CPU alone: use partials (passrl_partials_add, an all-reduce of the sections of passrl_partials_layout, passrl_plan_apply)"
