@@ -116,7 +116,7 @@ class Limits(ctypes.Structure):
 class Collective(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_uint32), ("reserved0", c_uint32), ("user", c_void_p), ("all_reduce", c_void_p), ("rank", c_int32),
-        ("size", c_int32),
+        ("size", c_int32), ("device_type", c_int32), ("reserved1", c_int32),
     ]
 
 
