@@ -110,6 +110,39 @@ fn in_one_call(preset: &Preset, limits: &passrl_limits, how: &How, parts: &[Vec<
     differing(whole, &all)
 }
 
+/// Is a group in more than one call?
+fn splits_a_group(batch: &Batch, parts: &[Vec<Vec<usize>>]) -> bool {
+    let of = |call: &Vec<usize>, group: usize| call.iter().any(|i| batch.rollouts[*i].group == group);
+    (0..batch.num_groups).any(|group| parts.iter().flatten().filter(|call| of(call, group)).count() > 1)
+}
+
+/// Every rank refuses, and none writes.
+fn split_groups_are_refused(preset: &Preset, limits: &passrl_limits, how: &How, parts: &[Vec<Vec<usize>>]) {
+    let wire = Wire::new(parts.len());
+    let one = |seat: Seat| {
+        let collective = seat.collective();
+        let plan = library().plan_over(&preset.config, limits, how, &collective).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+        seat.expect(&plan, true);
+        let part = preset.batch.with(parts[seat.rank][0].iter().map(|i| preset.batch.rollouts[*i].clone()).collect());
+        let mut placed = harness::place(&preset.cfg, &part, how);
+        placed.seal();
+        let mut outputs = Outputs::new(&placed, how);
+        let (status, said) = plan.run(&mut placed, &mut outputs, how);
+        assert!(status == PASSRL_ERR_CONFLICT && said.contains("all rollouts of a group to one rank"), "{}: rank {}: {status} {said}", preset.name, seat.rank);
+        // SAFETY: the view that `Outputs` gave it; packed and dense, f64.
+        let untouched = unsafe {
+            let view = &*outputs.raw().advantages;
+            how.padded || std::slice::from_raw_parts(view.data.cast::<u8>(), view.shape[0] as usize * 8).iter().all(|b| *b == how.dirt)
+        };
+        assert!(untouched, "{}: rank {} wrote", preset.name, seat.rank);
+    };
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..wire.size).map(|rank| scope.spawn({ let (wire, one) = (&wire, &one); move || one(wire.seat(rank)) })).collect();
+        ranks.into_iter().for_each(|rank| rank.join().expect("a rank"));
+    });
+    assert!(wire.wrong.lock().unwrap().is_empty());
+}
+
 /// At most 64 bytes a group and set (of kl 16 more a group and position); beside them a header, and what the batch's own sets take.
 fn bounded(name: &str, config: &passrl_config, limits: &passrl_limits, messages: &[wire::Message]) {
     let joint = matches!(config.fusion, PASSRL_FUSION_REWARD_SHAPING | PASSRL_FUSION_POOLED);
@@ -219,21 +252,14 @@ fn every_preset_has_the_bits_of_one_process() {
     let every = every(11);
     let mut tally = Tally::default();
     in_pieces(&mut tally);
-    let (mut n, mut plain, mut whole_groups) = (0u64, Vec::new(), Vec::new());
+    let (mut n, mut plain, mut refused) = (0u64, Vec::new(), 0);
     for preset in presets::all() {
         if !presets::has_statistics(&preset.config) {
             plain.push(preset.name);
             continue;
         }
         let layouts = [How::default(), How { padded: true, spare: 2, ..How::default() }];
-        if presets::of_whole_groups(&preset.config) {
-            let seat = Wire::new(1);
-            let seat = seat.seat(0);
-            let refusal = library().plan_over(&preset.config, &harness::limits(&preset.batch, &layouts[0]), &layouts[0], &seat.collective());
-            assert_eq!(refusal.err().map(|e| e.0), Some(PASSRL_ERR_CONFLICT), "{}", preset.name);
-            whole_groups.push(preset.name);
-            continue;
-        }
+        let whole_groups = presets::of_whole_groups(&preset.config);
         for how in layouts {
             let limits = harness::limits(&preset.batch, &how);
             let plan = library().plan(&preset.config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
@@ -246,6 +272,18 @@ fn every_preset_has_the_bits_of_one_process() {
                             continue;
                         }
                         let parts = spread(split, &preset.batch, ranks, micro, n);
+                        if whole_groups && splits_a_group(&preset.batch, &parts) {
+                            refused += 1;
+                            match micro {
+                                1 => split_groups_are_refused(&preset, &limits, &how, &parts),
+                                _ => {
+                                    let got = micro::try_run(&plan, &preset.cfg, &preset.batch, &how, &mut micro::ranks(&plan, &preset.batch, &parts));
+                                    let (status, said) = got.err().unwrap_or_default();
+                                    assert!(status == PASSRL_ERR_CONFLICT && said.contains("all rollouts of a group in one micro-batch"), "{}: {status} {said}", preset.name);
+                                }
+                            }
+                            continue;
+                        }
                         let wrong = match micro {
                             1 => in_one_call(&preset, &limits, &how, &parts, &whole),
                             _ => in_micro_batches(&preset, &plan, &how, &parts, &whole),
@@ -257,7 +295,7 @@ fn every_preset_has_the_bits_of_one_process() {
         }
     }
     println!("without statistics of groups or of the batch, {}: {}", plain.len(), plain.join(" "));
-    println!("refused over ranks (whole groups in one call), {}: {}", whole_groups.len(), whole_groups.join(" "));
+    println!("refused on every rank, a group on several where one must have it (step_sets, token_baseline): {refused} splits");
     let Tally { cases, differ, failures } = tally;
     println!("ranks: {cases} cases, {differ} rollouts differing");
     assert!(failures.is_empty(), "{}", failures[..failures.len().min(12)].join("\n"));

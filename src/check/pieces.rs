@@ -23,7 +23,7 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
         );
     }
     // A table of words for each piece and each tile of each rollout: it must be countable, and no machine has this much memory.
-    let table = l.batch_rollouts as u128 * (l.rollout_pieces as u128 * (WORDS as u128 + 34) + l.rollout_tokens as u128 / 16 + 11) * 8;
+    let table = l.batch_rollouts as u128 * (l.rollout_pieces as u128 * (WORDS as u128 + 35) + l.rollout_tokens as u128 / 16 + 11) * 8;
     if table >= 1 << 46 {
         return refuse!(
             PASSRL_ERR_LIMIT,
@@ -38,7 +38,7 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
     let shaped = c.fusion == Fusion::RewardShaping && c.asks_kl() && !c.kl_by_token();
     let long = process && c.pool == Pool::Rollouts && c.kind == Kind::Prm && l.rollout_tokens >= 1 << 17;
     // What, why it is not told by exchanges whose size the limits say, and what to do.
-    let refused: [(bool, &str, &str, &str); 8] = [
+    let refused: [(bool, &str, &str, &str); 7] = [
         (
             process && c.boundary_rule == BoundaryRule::Anchored,
             "boundary_rule is anchored",
@@ -52,7 +52,6 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
             "its sums run token by token from the rollout's end, each limited before the next, so that every piece would wait for the one after it",
             "use gae or return_to_go",
         ),
-        (c.credit == Credit::Gae && c.gae_over == GaeOver::Chunks, "gae_over is chunks", "a chunk's V may stand in a piece before the one that its reward is in", "use tokens"),
         (
             c.step_value == StepValue::ReturnToGo,
             "step_value is return_to_go",

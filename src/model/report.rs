@@ -38,6 +38,8 @@ pub const SINGLETON: i64 = 8;
 pub const TOO_LARGE: i64 = 16;
 /// Found by the CUDA backend alone: on the host offsets are refused before anything is done.
 pub const BAD_OFFSETS: i64 = 32;
+/// Likewise, of ranks: on the host the call itself says it.
+pub const COLLECTIVE: i64 = 64;
 
 impl Report {
     pub fn find(&mut self, finding: i64, group: usize, rollout: Option<usize>, stream: usize) {

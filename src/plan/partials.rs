@@ -61,6 +61,8 @@ pub struct Partials {
     pub table: Section,
     pub batch_extremes: Section,
     pub batch_sums: Section,
+    /// Where a group must be whole in one call: the calls that have rollouts of it (times 2^32) and their rollouts.
+    pub claims: Section,
     pub second: Section,
     pub whiten_extremes: Section,
     pub whiten_sums: Section,
@@ -144,6 +146,7 @@ impl Partials {
         let sums = take(limits.groups * words, I64, SUM);
         let table = take(limits.groups * positions * 2, I64, SUM);
         let batch_sums = take(7 * batch, I64, SUM);
+        let claims = take(if config.of_whole_groups() { limits.groups } else { 0 }, I64, SUM);
         let pieces = Exchange::new(config, limits, &mut |count| take(count, I64, SUM));
         let second = take(if slots.runner_up != 0 { limits.groups * slots.count } else { 0 }, I32, MAX);
         let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
@@ -184,6 +187,7 @@ impl Partials {
             table,
             batch_extremes,
             batch_sums,
+            claims,
             second,
             whiten_extremes,
             whiten_sums,
@@ -207,7 +211,7 @@ impl Partials {
             Stage::Edges => vec![edges],
             Stage::Own => vec![own],
             Stage::Maxima => vec![self.extremes, self.batch_extremes],
-            Stage::Sums => vec![self.sums, self.table, self.batch_sums, if self.counts_apart() { EMPTY } else { chunks }, self.second],
+            Stage::Sums => vec![self.sums, self.table, self.batch_sums, self.claims, if self.counts_apart() { EMPTY } else { chunks }, self.second],
             Stage::Chunks => vec![chunks],
             Stage::Scan => vec![scan],
             Stage::WhitenMaxima => vec![self.whiten_extremes],
@@ -377,6 +381,28 @@ impl Partials {
             for s in 0..self.slots {
                 words[6 * s] = if keys[3 * s + 1] == Extremes::EMPTY.max { 0 } else { 2 };
             }
+        }
+    }
+
+    /// Calls that have rollouts of each group, and the rollouts (`of_whole_groups`).
+    ///
+    /// # Safety
+    /// No other thread writes them.
+    pub unsafe fn claims<'a>(&self, buffer: Memory) -> &'a [i64] {
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.claims.offset, self.claims.count) }
+    }
+
+    /// Counts a call and its rollouts of a group.
+    ///
+    /// # Safety
+    /// As `table`.
+    pub unsafe fn claim(&self, buffer: Memory, group: usize, rollouts: usize) {
+        if self.claims.count > 0 {
+            assert!(group < self.groups);
+            // SAFETY: groups are disjoint; one thread works on a group.
+            let claim = unsafe { &mut buffer.part::<i64>(self.claims.offset + group * 8, 1)[0] };
+            *claim = claim.wrapping_add((1 << 32) + rollouts as i64);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the pieces of rollouts exchange (context parallelism): a table of what stands at their edges, how many chunks each has, and the tiles of the scan.
 //! Sections of the partials: every piece writes its own slots, so that a SUM of int64 brings all to every rank.
 use super::partials::{I64, SUM, Section};
-use crate::model::config::{Config, Credit, Kind, Limits, Pool};
+use crate::model::config::{Config, Credit, GaeOver, Kind, Limits, Pool};
 use crate::model::pieces::{Rows, WORDS};
 use crate::model::context::Memory;
 
@@ -20,6 +20,8 @@ pub struct Exchange {
     /// Words of a rollout's own sums: of its KL (0 or 1), then a sum and a count a process list.
     own_words: usize,
     own_lists: usize,
+    /// Words of a piece in `chunks`: how many end in it; for gae over chunks also V at the begin of the last.
+    chunk_words: usize,
     pub edges: Section,
     /// Sums over the tokens of a rollout, which its values in the sets are made of.
     pub own: Section,
@@ -39,9 +41,10 @@ impl Exchange {
         let scans = if config.credit == Credit::Gae && config.lam_returns >= 0.0 { 2 } else { 1 };
         let own_lists = if config.pool == Pool::Rollouts && config.kind != Kind::None { config.num_process } else { 0 };
         let own_words = usize::from(config.asks_kl() && !config.kl_by_token()) + 2 * own_lists;
-        let mut exchange = Exchange { rollouts, each, tiles, scans, own_words, own_lists, edges: NONE, own: NONE, chunks: NONE, scan: NONE };
+        let chunk_words = if config.credit == Credit::Gae && config.gae_over == GaeOver::Chunks { 2 } else { 1 };
+        let mut exchange = Exchange { rollouts, each, tiles, scans, own_words, own_lists, chunk_words, edges: NONE, own: NONE, chunks: NONE, scan: NONE };
         // First what goes with the sums that were taken before.
-        exchange.chunks = take(rollouts * each);
+        exchange.chunks = take(rollouts * each * chunk_words);
         exchange.edges = take(rollouts * each * WORDS);
         exchange.own = take(rollouts * own_words);
         exchange.scan = take(rollouts * exchange.scan_words());
@@ -106,7 +109,17 @@ impl Exchange {
     pub unsafe fn counts<'a>(&self, buffer: Memory, rollout: usize) -> &'a mut [i64] {
         assert!(rollout < self.rollouts);
         // SAFETY: by the caller's word.
-        unsafe { buffer.part(self.chunks.offset + rollout * self.each * 8, self.each) }
+        unsafe { buffer.part(self.chunks.offset + rollout * self.each * self.chunk_words * 8, self.each) }
+    }
+
+    /// gae over chunks: of each piece V (bits of an f32) at the first token of its last chunk, plus 2^32 where that chunk goes on in a later piece.
+    ///
+    /// # Safety
+    /// As `counts`.
+    pub unsafe fn begins<'a>(&self, buffer: Memory, rollout: usize) -> Option<&'a mut [i64]> {
+        assert!(rollout < self.rollouts);
+        // SAFETY: by the caller's word.
+        (self.chunk_words == 2).then(|| unsafe { buffer.part(self.chunks.offset + (2 * rollout + 1) * self.each * 8, self.each) })
     }
 
     /// Bits of f64: y at the highest position of each tile that lies in one piece.

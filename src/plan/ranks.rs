@@ -87,6 +87,7 @@ impl Plan {
         !by_sums
             && limits.pieces == 0
             && self.slots.batch == 0
+            && self.partials.claims.count == 0
             && (0..self.slots.count).all(|slot| {
                 let row = &config.streams[self.slots.row(slot)];
                 let of_rollouts = slot >= self.slots.sets && row.count_by == CountBy::Rollout;
@@ -100,6 +101,12 @@ impl Plan {
 impl Ranks {
     pub fn messages(&self) -> &[Message] {
         &self.messages[..self.count]
+    }
+
+    /// No rank looks at what the first message came to before the next: every message goes, whatever outputs ask for.
+    pub fn send_all(&mut self) {
+        self.maxima_alone = false;
+        self.messages.iter_mut().for_each(|m| m.optional = false);
     }
 
     /// The statistics' buffer within a workspace.

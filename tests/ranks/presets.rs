@@ -29,13 +29,14 @@ fn rows(c: &passrl_config) -> impl Iterator<Item = usize> {
     process.chain([PASSRL_STREAM_OUTCOME, PASSRL_STREAM_FORMAT]).chain(extra)
 }
 
+#[allow(dead_code)]
 /// Do advantages depend on statistics of a group or of the batch?
 pub fn has_statistics(c: &passrl_config) -> bool {
     let of_set = |row: &usize| c.streams[*row].center != PASSRL_CENTER_NONE || c.streams[*row].scale != PASSRL_SCALE_NONE;
-    c.whiten != PASSRL_WHITEN_NONE || rows(c).any(|row| of_set(&row))
+    c.whiten != PASSRL_WHITEN_NONE || of_whole_groups(c) || rows(c).any(|row| of_set(&row))
 }
 
-/// Does it need whole groups in one call?
+/// Must a group be whole in one call?
 pub fn of_whole_groups(c: &passrl_config) -> bool {
     c.step_sets == PASSRL_STEP_SETS_STEP_GROUP || c.token_baseline != PASSRL_TOKEN_BASELINE_NONE
 }
@@ -79,6 +80,9 @@ fn preset(name: String, seed: u64, longer: Option<usize>) -> Preset {
         bootstrap: config.credit == PASSRL_CREDIT_GAE,
         baselines: center_given,
         reference: kl,
+        step_group: config.step_sets == PASSRL_STEP_SETS_STEP_GROUP,
+        unscored: config.step_value == PASSRL_STEP_VALUE_RETURN_TO_GO,
+        sum_pi_squared: config.token_baseline != PASSRL_TOKEN_BASELINE_NONE,
         behavior: config.credit == PASSRL_CREDIT_VTRACE,
         ..Spec::default()
     };

@@ -303,10 +303,10 @@ class Sinks:
         self._point(name, array.view)
 
 
-def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p, stream: int | None) -> None:
-    # As `_destroy`: whoever gets the memory next has it alone.
+def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p, maker: arrays.Maker) -> None:
+    # As `_destroy`: whoever gets the memory next has it alone; on a device, on the stream that used it last.
     address.value = None
-    plan.release(memory, stream)
+    plan.release(memory, maker.stream)
 
 
 class Call:
@@ -327,7 +327,7 @@ class Call:
         self._workspace = plan.workspace(None if maker.on_cpu else maker)
         # ctypes objects, made once: a call converts nothing.
         address = ctypes.c_void_p(arrays.address(self._workspace))
-        _finally(self, _give_back, plan, self._workspace, address, pointer)
+        _finally(self, _give_back, plan, self._workspace, address, maker)
         self._stream = ctypes.c_void_p(pointer)
         tail = address, _ffi.word(plan.workspace_bytes), None if pointer is None and self._current is None else self._stream
         structs = byref(batch.struct), byref(self.sinks.struct)
@@ -351,15 +351,17 @@ class Call:
 
     def __call__(self) -> Shaped:
         """Runs; the result's memory is overwritten by the next call. Errors: `passrl.Error` with the library's sentence."""
-        if self._current is not None:
-            self._stream.value = self._current.stream = self._current.current_stream()
         shaped = self.shaped
-        # What was read of the run before; memory of a device among it is freed now, which waits for the device: not after the launches.
-        shaped._csr = None
         if self._on_device:
-            shaped._report = None
+            self._forget()
         status = self._function(*self._arguments)
         if status < 0:
             self.plan.fail(status)
-        shaped._status = status
+        shaped._status, shaped._csr = status, None
         return shaped
+
+    def _forget(self) -> None:
+        """Before a run on a device: the stream is the current one, and what was read of the run before is freed, which waits for the device."""
+        self.shaped._csr = self.shaped._report = None
+        if self._current is not None:
+            self._stream.value = self._current.stream = self._current.current_stream()

@@ -276,9 +276,10 @@ class Form:
             # Too many elements for the limits of a plan that `shape` has chosen: it makes another. (It serves no `out` here, which would be written now.)
             if status < 0 or (self.plan is not None and self._report.findings & Finding.TOO_LARGE):
                 return None
-        offsets = functools.partial(_offsets_of_rows, shape) if self.padded else functools.partial(_offsets_of, found[self._cu] if self._lengths < 0 else self._offsets.copy())
+        cu = None if self.padded else found[self._cu] if self._lengths < 0 else self._offsets.copy()
         keys = None if self._keys < 0 else functools.partial(_keys_of, np.array(arrays.host(found[self._keys], "groups")), self._index.copy())
-        return Shaped(status, native, self._given, Small(self._small.memory.copy(), self._small.places), chunks, offsets, self.streams, keys, self.maker)
+        return Shaped(status, native, self._given, Small(self._small.memory.copy(), self._small.places), chunks,
+                      lambda: _offsets_of_rows(shape) if cu is None else _offsets_of(cu), self.streams, keys, self.maker)
 
 
 class Forms(OrderedDict[Any, list[Form]]):

@@ -52,6 +52,7 @@ class Finding(IntFlag):
     SINGLETON = 8
     TOO_LARGE = 16
     BAD_OFFSETS = 32
+    COLLECTIVE = 64
 
 
 class Report:

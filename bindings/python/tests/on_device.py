@@ -1,4 +1,4 @@
-"""Runs on a CUDA device from Python, against the CPU: every bit. `test_cuda.py` runs this file on the simulated driver, `tests/gpu/check` on a real one:
+"""Runs on a CUDA device from Python, against the CPU: every bit. `test_cuda.py` runs this file on the simulated driver; on a real one it is
 `pytest bindings/python/tests/on_device.py`. The file's name keeps it out of a plain `pytest`."""
 
 from __future__ import annotations

@@ -98,13 +98,13 @@ impl Worker<'_> {
         if own { decay_powers(c.gamma * self.lambda(i, kept)) } else { self.job.plan.decay }
     }
 
-    /// From rewards in d and values in v, n lines: advantages in d, returns in v.
-    fn advantages(&mut self, i: usize, kept: &Rollout, n: usize) {
+    /// From rewards in d and values in v, n lines: advantages in d, returns in v. Of a piece whose last chunk goes on in a later one there are `all` > n.
+    fn advantages(&mut self, i: usize, kept: &Rollout, by_token: bool, n: usize, all: usize) {
         let job = self.job;
         let (c, simd) = (job.config(), job.simd());
-        let (rewards, values) = (&mut self.d[..n], &mut self.v[..n]);
+        let (rewards, values) = (&mut self.d[..n], &mut self.v[..all]);
         let bootstrap = || if n > 0 { job.problem.bootstrap.map_or(0.0, |b| b.f32(job.problem.row(i)) as f64) } else { 0.0 };
-        let mut next = job.next_value(i).unwrap_or_else(bootstrap);
+        let mut next = if all > n { values[n] } else { job.next_value(i).unwrap_or_else(bootstrap) };
         // A in place of the rewards; the deltas read a reward and two values and write where the reward was.
         for t in (0..n).rev() {
             rewards[t] = (rewards[t] + c.gamma * next) - values[t];
@@ -115,23 +115,23 @@ impl Worker<'_> {
             apart[..n].copy_from_slice(rewards);
             let powers = decay_powers(c.gamma * c.lam_returns);
             if self.place.joint {
-                self.joint_scan(1, true, n, n, &powers, apart);
+                self.joint_scan(1, by_token, n, all, &powers, apart);
             } else {
                 returns::scan(simd, &mut apart[..n], &powers);
             }
-            self.v[..n].iter_mut().zip(&apart[..n]).for_each(|(value, a)| *value += *a);
+            self.v[..all].iter_mut().zip(&apart[..all]).for_each(|(value, a)| *value += *a);
             self.lines = apart;
         }
         let powers = self.scan_powers(i, kept);
         if self.place.joint {
             let d = std::mem::take(&mut self.d);
-            self.joint_credit(true, n, n, &powers, d);
+            self.joint_credit(by_token, n, all, &powers, d);
             self.d = d;
         } else {
             returns::scan(simd, &mut self.d[..n], &powers);
         }
         if c.lam_returns < 0.0 {
-            self.v[..n].iter_mut().zip(&self.d[..n]).for_each(|(value, a)| *value += *a);
+            self.v[..all].iter_mut().zip(&self.d[..all]).for_each(|(value, a)| *value += *a);
         }
     }
 
@@ -159,7 +159,7 @@ impl Worker<'_> {
         }
         let n = self.rewards(at, scope, kept);
         self.values(at, scope, n);
-        self.advantages(i, kept, n);
+        self.advantages(i, kept, true, n, n);
         if spread {
             gather(scope, self.place.line, at.len, self.d);
             gather(scope, self.place.line, at.len, self.v);
@@ -169,8 +169,8 @@ impl Worker<'_> {
     /// The units are chunks: r = a_j, V at the chunk's first token in scope. A value a chunk.
     pub fn gae_over_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
         let job = self.job;
-        let k = kept.chunks as usize;
-        self.d[..k].copy_from_slice(&self.f[..k]);
+        let (k, own) = (kept.chunks as usize, kept.own_chunks());
+        self.d[..own].copy_from_slice(&self.f[..own]);
         // SAFETY: the rollout's own list.
         let last: &[u32] = unsafe { job.last(at) };
         let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
@@ -179,6 +179,9 @@ impl Worker<'_> {
             let values = &mut self.v[..k];
             chunks.each(scope, |j, a, b| values[j] = scope.first_in(a, b).map_or(0.0, |t| row.f32(t) as f64));
         }
-        self.advantages(i, kept, k);
+        if let (true, Some(before)) = (k > 0, self.value_before()) {
+            self.v[0] = before;
+        }
+        self.advantages(i, kept, false, own, k);
     }
 }

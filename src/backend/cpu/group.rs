@@ -88,6 +88,7 @@ impl Worker<'_> {
                 let positions = self.sums(members, &of, &mut share);
                 // SAFETY: as above.
                 unsafe {
+                    layout.claim(partials, g, members.len());
                     layout.add_sums(partials, g, &share);
                     if positions > 0 {
                         let (columns, live) = layout.table(partials, g).split_at_mut(layout.positions);

@@ -12,7 +12,7 @@ mod group_stats;
 mod kl;
 mod kl_reward;
 mod lines;
-mod members;
+pub mod members;
 mod outputs;
 mod pieces;
 mod pieces_scan;
@@ -259,6 +259,16 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
         // SAFETY: as above.
         unsafe { plan.partials.set_whitening(partials, &total, &sums) };
     }
+}
+
+/// The first group of a call that is not whole in it, where it must be; known once all have added their sums.
+pub fn split_group(pool: &Pool, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Option<members::Split> {
+    if plan.partials.claims.count == 0 {
+        return None;
+    }
+    let crew = crew(pool, 1, plan, problem, None, memory, false);
+    // SAFETY: read only from here on.
+    members::split(&crew.job, unsafe { plan.partials.claims(partials) })
 }
 
 pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {

@@ -310,6 +310,40 @@ impl Worker<'_> {
         // SAFETY: the piece's group is this thread's.
         let count = unsafe { &mut joint.layout.counts(joint.buffer, rollout)[piece] };
         *count = count.wrapping_add(kept.own_chunks() as i64);
+        // SAFETY: as above.
+        let (Some(begins), Some(values)) = (unsafe { joint.layout.begins(joint.buffer, rollout) }, &self.job.problem.values) else { return };
+        let at = self.job.problem.extent(i);
+        let scope = self.job.kept_scope(i, kept, &at);
+        // SAFETY: the piece's own list.
+        let last: &[u32] = unsafe { self.job.last(&at) };
+        let begin = match (kept.chunks as usize).checked_sub(2) {
+            _ if scope.is_empty() => return,
+            _ if kept.state & state::EVERY_TOKEN != 0 => Some(scope.end - 1),
+            Some(before) => scope.first_in(last[before] as usize + 1, at.len),
+            None => Some(scope.first),
+        };
+        let open = i64::from(kept.state & state::OPEN != 0) << 32;
+        begins[piece] = begins[piece].wrapping_add(begin.map_or(0, |t| at.of(values).f32(t).to_bits() as i64) | open);
+    }
+
+    /// gae over chunks: V at the first token of the chunk that goes on into this piece; `None`: the first chunk begins here.
+    pub fn value_before(&self) -> Option<f64> {
+        let (joint, Place { rollout, piece, .. }) = (self.job.joint?, self.place);
+        let rows = self.job.rows(rollout)?;
+        // SAFETY: the chunks have been counted, and are read only from then on.
+        let (counts, begins) = unsafe { (&*joint.layout.counts(joint.buffer, rollout), &*joint.layout.begins(joint.buffer, rollout)?) };
+        let mut value = None;
+        for j in (0..piece).rev().filter(|j| rows.in_scope(*j) > 0) {
+            if begins[j] >> 32 & 1 == 0 {
+                break;
+            }
+            value = Some(f32::from_bits(begins[j] as u32) as f64);
+            // With a chunk that ends in it the last one begins in it.
+            if counts[j] > 0 {
+                break;
+            }
+        }
+        value
     }
 
     /// Tells the piece's edges, or learns from the others' what is the rollout's, and what of it goes on in a later piece. `dense`: steps are runs of the detector;
