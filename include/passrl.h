@@ -974,7 +974,7 @@ passrl_status passrl_nccl_collective(struct passrl_collective *collective,
 PASSRL_API passrl_status passrl_nccl_version(int32_t *version);
 
 // Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
-// one before the whitening (tiles of the scan), for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
+// one before the whitening (tiles of the scan), where a rollout's value in a set is a sum over its tokens (`kl_place = outcome`, `pool = rollouts`) one more after the edges, for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
 // Any thread.
 PASSRL_API
 passrl_status passrl_plan_phases(const struct passrl_plan *plan,
@@ -983,7 +983,8 @@ passrl_status passrl_plan_phases(const struct passrl_plan *plan,
 // Bytes of a partials buffer of this plan. Any thread.
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
-// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
+// This family refuses a plan that has a collective. With `step_sets = step_group` or `token_baseline` a group's rollouts must be in one micro-batch, the same in every phase (`PASSRL_ERR_CONFLICT`
+// once all have added their sums; on CUDA there are no partials then).
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
@@ -1041,9 +1042,10 @@ passrl_status passrl_plan_apply(const struct passrl_plan *plan,
 //
 // `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
 // this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
-// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
-// (`step_sets = step_group`, `token_baseline`) are refused. Where configurations differ a second all-reduce finds out in which field, and the sentence names it. On CUDA
-// the words to compare are copied to device memory and back, and waited for; the plan keeps device memory of its largest message.
+// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Where configurations differ a second all-reduce finds out in
+// which field, and the sentence names it. With `step_sets = step_group` or `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on
+// every rank (`PASSRL_ERR_CONFLICT`); on CUDA these two are refused with a collective. On CUDA the words to compare are copied to device memory and back, and waited for; the plan
+// keeps device memory of its largest message.
 PASSRL_API
 passrl_status passrl_plan_create(const struct passrl_context *context,
                                  const struct passrl_config *config,

@@ -28,6 +28,7 @@ pub fn alone(plan: &passrl_plan, problem: &Problem, outputs: &Outputs, memory: M
         reduce: &|_: &Message, _: Memory| Ok(()),
         agreed: &check::ranks::header,
         pieces: &|rows: &[i64]| check::pieces::table(rows, &plan.inner.limits),
+        groups: &|claims: &[i64]| check::ranks::whole_groups(&plan.inner.config, claims),
         strict: &|found: &Report| check::report::strict(found),
     };
     backend::run_ranks(&plan.context, &plan.inner, problem, outputs, memory, &exchange)
@@ -231,6 +232,7 @@ impl Comm {
             },
             agreed: &check::ranks::header,
             pieces: &|rows: &[i64]| check::pieces::table(rows, &plan.inner.limits),
+            groups: &|claims: &[i64]| check::ranks::whole_groups(&plan.inner.config, claims),
             strict: &|found: &Report| check::report::strict(found),
         };
         let found = backend::run_ranks(&plan.context, &plan.inner, &problem, &sinks, memory, &exchange)?;

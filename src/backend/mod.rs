@@ -9,6 +9,7 @@ use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
+use crate::plan::divisors::Tables;
 use cpu::pool::Pool;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use cuda::OnDevice;
 pub struct Context {
     options: ContextOptions,
     pool: Pool,
+    tables: Tables,
     device: Option<Arc<cuda::Device>>,
 }
 
@@ -36,11 +38,16 @@ impl Context {
             0 => available(),
             threads => threads,
         };
-        Ok(Context { options, pool: Pool::new(threads), device })
+        Ok(Context { options, pool: Pool::new(threads), tables: Tables::default(), device })
     }
 
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Tables that its plans share.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// Do its plans work on device memory?
@@ -113,6 +120,11 @@ pub fn look(context: &Context, plan: &Plan, problem: &Problem, memory: Memory) -
 /// A micro-batch's share of a phase, added to the partials.
 pub fn partials_add(context: &Context, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory) {
     cpu::partials_add(&context.pool, context.threads_for(problem.bytes()), plan, phase, problem, partials, memory)
+}
+
+/// The first group of a call that is not whole in it, where it must be.
+pub fn split_group(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Option<cpu::members::Split> {
+    cpu::split_group(&context.pool, plan, problem, partials, memory)
 }
 
 /// A slice of the batch, shaped from complete partials.

@@ -5,7 +5,7 @@ use super::names;
 use crate::abi::types::{passrl_batch, passrl_collective, passrl_config};
 use crate::error::{Result, set};
 use crate::model::batch::{Problem, Process};
-use crate::model::config::{Config, Limits};
+use crate::model::config::{Choice, Config, Limits, StepSets};
 use crate::model::ranks::{CREATION, Header, LIMITS, WORDS, hash};
 use crate::refuse;
 
@@ -96,6 +96,34 @@ pub fn batch(b: &passrl_batch) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What needs a group whole in one call, by name, and what to set instead.
+fn whole_group_setting(c: &Config) -> (String, &'static str) {
+    if c.step_sets == StepSets::StepGroup {
+        return ("step_sets is step_group, whose sets are the steps of a group in one state".to_string(), "step_sets = group");
+    }
+    (format!("token_baseline is {}, which is made of the returns of all rollouts of a group", c.token_baseline.name()), "token_baseline = none")
+}
+
+/// Of each group the ranks that have rollouts of it (times 2^32) and the rollouts: is it on one alone, where it must be?
+pub fn whole_groups(c: &Config, claims: &[i64]) -> Result<()> {
+    let Some((group, claim)) = claims.iter().enumerate().find(|(_, claim)| **claim >> 32 > 1) else { return Ok(()) };
+    let (what, mend) = whole_group_setting(c);
+    refuse!(
+        PASSRL_ERR_CONFLICT,
+        "group {group} (batch.group_index) has rollouts on {} ranks; config.{what}: give all rollouts of a group to one rank, or set {mend}; nothing was written on any rank",
+        claim >> 32
+    )
+}
+
+/// The same over micro-batches: a group of this call has `here` of `all` rollouts, which `calls` calls had.
+pub fn whole_group(c: &Config, group: usize, calls: i64, here: usize, all: usize) -> Result<()> {
+    let (what, mend) = whole_group_setting(c);
+    refuse!(
+        PASSRL_ERR_CONFLICT,
+        "group {group} has {here} rollouts in this call, and {all} in {calls} call(s) of passrl_partials_add; config.{what}: give all rollouts of a group in one micro-batch, or set {mend}"
+    )
 }
 
 /// Which inputs the batch gives that change what the statistics are; `None`: no rollouts.

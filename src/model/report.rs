@@ -17,6 +17,8 @@ pub struct Report {
     pub overflowed_tokens: i64,
     pub bad_steps: i64,
     pub lost_deviations: i64,
+    /// Groups that took the CPU backend's short way; told to nobody.
+    pub usual_groups: i64,
     pub sum_advantages: f64,
     pub sum_squares: f64,
 }
@@ -65,6 +67,7 @@ impl Report {
         self.overflowed_tokens += other.overflowed_tokens;
         self.bad_steps += other.bad_steps;
         self.lost_deviations += other.lost_deviations;
+        self.usual_groups += other.usual_groups;
         self.sum_advantages += other.sum_advantages;
         self.sum_squares += other.sum_squares;
     }

@@ -219,6 +219,15 @@ def _include() -> Path:
 include_path = _include()
 
 
+def tvm_ffi_path() -> Path:
+    """The library for apache-tvm-ffi, beside libpassrl: `tvm_ffi.load_module(str(passrl.tvm_ffi_path()))`. The project's wheels have it; in a checkout
+    `make tvm-ffi` makes it. Errors: `LibraryError` where it is not there."""
+    found = library_path.with_name("libpassrl_tvmffi.so")
+    if not found.exists():
+        raise errors.LibraryError(errors.ERR_RESOURCE, f"passrl: there is no {found}; the project's wheels have it, and in a checkout `make tvm-ffi` makes it")
+    return found
+
+
 def _bind(name: str, result: Any, arguments: list[Any]) -> Any:
     try:
         function = getattr(_library, "passrl_" + name)

@@ -73,6 +73,7 @@ impl Worker<'_> {
         self.prepare_all(g, members);
         match stage {
             Stage::Edges => self.tell_edges(members, g),
+            Stage::Own => members.iter().for_each(|i| self.tell_sums(i)),
             Stage::Maxima => {
                 let mut share = GroupState::EMPTY;
                 self.extremes(members, g, &mut share);
@@ -87,6 +88,7 @@ impl Worker<'_> {
                 let positions = self.sums(members, &of, &mut share);
                 // SAFETY: as above.
                 unsafe {
+                    layout.claim(partials, g, members.len());
                     layout.add_sums(partials, g, &share);
                     if positions > 0 {
                         let (columns, live) = layout.table(partials, g).split_at_mut(layout.positions);
@@ -185,7 +187,7 @@ impl Worker<'_> {
         }
         members.iter().for_each(|i| self.shape(i, &group, sink));
         // Phases of whitening see the groups again; they report nothing.
-        self.group_outputs(g, &group, &flags);
+        job.group_outputs(g, &group.standards, &flags);
     }
 
     /// Standardisations of the group's streams; is it bad; its flags.

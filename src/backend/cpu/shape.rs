@@ -116,7 +116,7 @@ impl Worker<'_> {
                 self.take_baseline(i, &at, &scope, group.tail);
             }
             if problem.reference.is_some() && c.kl_place == KlPlace::Advantage {
-                Self::take_kl(job, &at, &scope, false, self.d);
+                Self::take_kl(job, &at, &scope, None, self.d);
             }
         }
         // SAFETY: the rollout is this thread's.
@@ -268,11 +268,10 @@ impl Worker<'_> {
                 report.sum_squares += n * d[j] * d[j];
             });
         }
+        let d = std::mem::take(&mut self.d);
         // SAFETY: the rollout's slots are this thread's; what lies under them has been used.
-        self.report.overflowed_tokens += unsafe { expand::expand(job.simd(), to, at, scope, lines, d) } as i64;
-        if c.fill_padding {
-            expand::pad(to, job.problem, at);
-        }
+        self.report.overflowed_tokens += unsafe { self.row(to, at, scope, lines, &d[..n]) } as i64;
+        self.d = d;
     }
 
     /// a_j = F at the chunk's last token, in f.
