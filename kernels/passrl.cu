@@ -3,6 +3,7 @@
 #include "args.cuh"
 #include "device.cuh"
 #include "prepare.cuh"
+#include "primitives.cuh"
 #include "ranks.cuh"
 #include "shape.cuh"
 #include "sums.cuh"
