@@ -6,7 +6,7 @@
 //!    image   which image: built in, cached, compiled     nvrtc, cache
 //!  plan      a plan's constants in device memory, its calls
 //!    ranks   a rank's run among several
-//!    launch  kernels by name        workspace   the layout of device memory        args, fill   what a kernel is handed
+//!    way     which kernels a run takes   launch  kernels by name   workspace   the layout of device memory        args, fill   what a kernel is handed
 //!
 //!  nccl      a collective of the caller's communicator (nccl_sys: NCCL's header as bindgen reads it)
 //! ```
@@ -22,6 +22,7 @@ mod nccl_sys;
 mod nvrtc;
 mod plan;
 mod ranks;
+mod way;
 mod workspace;
 
 pub use device::Device;
