@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ def roofline(rows: list[Row], path: Path) -> None:
             y = names.index(row["name"]) + (0.17 if row["dtype"] == "bf16" else -0.17)
             axis.barh(y, rate(row, row["floor_ms"]), height=0.3, color=COLOURS[row["dtype"]], alpha=0.18)
             axis.plot(rate(row, row["ms"]), y, "o", color=COLOURS[row["dtype"]], markersize=6)
-            axis.annotate(f"{row['ratio']:.1f}×", (rate(row, row["ms"]), y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=7)
+            end = rate(row, min(row["floor_ms"], row["ms"]))
+            axis.annotate(f"{row['ratio']:.1f}×", (end, y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=7)
             if row["target_ms"]:
                 axis.plot(rate(row, row["target_ms"]), y, "|", color="black", markersize=11)
         axis.set_title(f"{size}, {cache}, 2 threads", fontsize=10)
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -32,6 +32,7 @@ fn main() {
         }
         println!("\n{}", table::text(rows, &load));
         println!("{}", table::markdown(rows));
+        println!("{}", table::scaling(rows));
         // `make bench` asks for the record; a filtered or trial run leaves none.
         let whole = std::env::var_os("PASSRL_BENCH_RECORD").is_some_and(|asked| !asked.is_empty());
         if whole {

@@ -1094,7 +1094,7 @@ passrl_status passrl_plan_run(const struct passrl_plan *plan,
                               size_t workspace_bytes,
                               void *stream);
 
-// Bytes of workspace that are enough for any primitive within these limits: `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
+// Bytes of workspace that are enough for any primitive within these limits (on CUDA see below): `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
 // `tokens`) are read. The bytes grow with the longest rollout (52 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
 // primitive asks for no more than its own batch needs.
 //
@@ -1106,9 +1106,17 @@ passrl_status passrl_plan_run(const struct passrl_plan *plan,
 // call. Inputs f32, bf16, f16 or f64 (rounded to f32 on load), outputs f32, bf16, f16 or f64 (rounded once; a finite value beyond the
 // type's range becomes its largest), unless said otherwise. `stream` must be NULL on the CPU. Bits are those of `passrl_plan_run` for the same stage.
 //
+// On CUDA `passrl_discounted_returns`, `passrl_gae`, `passrl_opd_signal`, `passrl_kl_in_reward` and `passrl_whiten` are served, on device memory and in the order of `stream`,
+// capturable, with the bits of the CPU; the others are refused (`PASSRL_ERR_NOT_YET`). The workspace then grows with `limits.tokens`, the token slots in all (padded: R * T;
+// 16 bytes each and an eighth) and the rollouts. The status is 0 where the work was enqueued: what is found in the data is in the outputs alone (such a rollout is 0, and
+// where offsets or lengths do not fit all are).
+//
 // Any thread; any number of calls at once on one context and batch, each with its own outputs and workspace.
 // Errors: `PASSRL_ERR_NULL`; `PASSRL_ERR_LIMIT` where a limit is negative or above 2^31 - 1 (tokens: 2^40).
-PASSRL_API passrl_status passrl_primitive_workspace_size(const struct passrl_context *context, const struct passrl_limits *limits, size_t *bytes);
+PASSRL_API
+passrl_status passrl_primitive_workspace_size(const struct passrl_context *context,
+                                              const struct passrl_limits *limits,
+                                              size_t *bytes);
 
 // Group statistics and standardisation of a per-rollout value: out = N(x; S), S the x of the rollout's group (arXiv 2606.29296, section 3; pass.md
 // 2.2). `stream_row` says how, as a row of `passrl_config.streams` does (every center and scale that a plan serves, `ddof`, `epsilon`, `singleton`,

@@ -220,11 +220,19 @@ enum Mode {
 struct Args {
     u64 plan; // const PlanConstants*
     u32 mode;
-    u32 reserved;
+    u32 primitive; // Primitive; of a plan 0
     Batch batch;
     Outputs outputs;
     StateLayout layout;
     Workspace work;
+};
+
+// Primitives on token-shaped arrays (primitives.cuh), and what their first launch is handed: the constants, and where they, the counts and the whitening's
+// statistics lie.
+enum Primitive { PRIMITIVE_RETURNS = 1, PRIMITIVE_GAE = 2, PRIMITIVE_OPD = 3, PRIMITIVE_KL = 4, PRIMITIVE_WHITEN = 5 };
+struct PrimitiveStart {
+    PlanConstants plan;
+    u64 constants, counts, keys, words;
 };
 
 // What passrl_announce is handed (ranks.cuh): where the words go, the plan's count of calls (u32), the run's Counts (0: none).

@@ -4,6 +4,7 @@
 #include "device.cuh"
 #include "gae_run.cuh"
 #include "prepare.cuh"
+#include "primitives.cuh"
 #include "ranks.cuh"
 #include "shape.cuh"
 #include "sums.cuh"

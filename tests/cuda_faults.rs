@@ -90,16 +90,6 @@ fn what_the_device_does_not_serve_is_said() {
     collective.size = 1;
     let (status, said) = library().plan_over(&config, &harness::limits(&case.batch, &how()), &how(), &collective).err().expect("refused");
     assert!(status == PASSRL_ERR_CONFLICT && said.contains("collective takes host memory"), "{status} {said}");
-    // The primitives work on host memory.
-    let context = context(|_| ()).expect("a context");
-    type Size = unsafe extern "C" fn(*const c_void, *const passrl_limits, *mut usize) -> i32;
-    let size: Size = library().get("passrl_primitive_workspace_size");
-    let (limits, mut bytes) = (library().initial::<passrl_limits>(), 0);
-    // SAFETY: a live context and a struct of the header.
-    let status = unsafe { size(context, &limits, &mut bytes) };
-    let said = library().last_error();
-    assert!(status == PASSRL_ERR_NOT_YET && said.contains("the context is CUDA device 0"), "{status} {said}");
-    destroy_context(context);
     for (device, wanted, words) in [(1, PASSRL_ERR_NO_DEVICE, "options.device is 1; the driver knows 1 device"), (-2, PASSRL_ERR_VALUE, "options.device is -2")] {
         let (status, said) = self::context(|o| o.device = device).expect_err("refused");
         assert!(status == wanted && said.contains(words), "{status} {said}");

@@ -107,26 +107,29 @@ fn the_check_of_a_device_runs_on_the_simulated_driver() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-check-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder below target/tmp");
     let (file, json) = (folder.join("cases.bin"), folder.join("check.json"));
-    let count = write(&file, 12);
+    let count = write(&file, 24);
     assert!(count > 50, "{count} cases");
-    let check = |cases: &Path| {
+    let check = |cases: &Path, more: &[&str]| {
         let built = std::env::current_exe().expect("a test has a path").with_file_name("libpassrl.so");
         let mut command = Command::new("python3");
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gpu/check")).arg("--simulate");
-        command.arg("--simulator").arg(cudasim::folder().expect("asked above")).arg("--library").arg(built).arg("--cases").arg(cases).arg("--json").arg(&json);
+        command.arg("--simulator").arg(cudasim::folder().expect("asked above")).arg("--library").arg(built).arg("--cases").arg(cases).arg("--json").arg(&json).args(more);
         command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("python3 runs")
     };
-    let said = check(&file);
+    let said = check(&file, &[]);
     let text = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     assert!(said.status.success(), "{text}");
     assert!(text.contains(&format!("{count} of {count} cases have the bits of the CPU")), "{text}");
     let json = std::fs::read_to_string(&json).expect("the check writes JSON");
     assert!(json.contains("\"simulated\": true") && json.contains(&format!("\"cases\": {count}")), "{json}");
-    // A case whose input is another on one of the two sides differs, and is named.
+    // One bit of one result is found, and the case named.
+    let said = check(&file, &["--spoil", "eta_is_a_difference_dense", "eta_is_a_difference_dense"]);
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(1) && text.contains("eta_is_a_difference_dense: array "), "{said:?}");
     let mut spoilt = std::fs::read(&file).expect("written above");
     spoilt[7] = b'!';
     std::fs::write(&file, spoilt).expect("a file that can be written");
-    let said = check(&file);
+    let said = check(&file, &[]);
     assert!(said.status.code() == Some(1) && String::from_utf8_lossy(&said.stderr).contains("another version"), "{said:?}");
     std::fs::remove_dir_all(&folder).expect("made above");
 }

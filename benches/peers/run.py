@@ -18,7 +18,12 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parents[1] / "target" / "bench"
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "1000000000", "PYTHONDONTWRITEBYTECODE": "1"}
 # Seconds; torch.compile's first call is most of a pair's.
-LIMIT = 300
+LIMIT = 600
+
+NOTES = """
+they differ by: of the largest value in scope; above a pair's tolerance it is not timed. floor: a copy of as many bytes as must be read and written.
+verl's GRPO, RLOO and GDPO sum the outcome out of [B, T] rewards; ours is given the outcome. TRL computes [B] numbers alone, and ours is asked for as many.
+torchrl and scipy know no mask; ours is given lengths."""
 
 Row = dict[str, Any]
 
@@ -101,6 +106,7 @@ def main() -> int:
             rows += run(name, chosen.sizes, chosen.threads)
             print(f"  {name}: {', '.join(row.get('error') or format(row['times'], '.3g') + ' times' for row in rows if row['name'] == name)}", file=sys.stderr, flush=True)
     print(table(rows))
+    print(NOTES)
     # A part leaves the whole's files as they are.
     path = FOLDER / ("peers-part.json" if chosen.only else "peers.json")
     path.write_text(json.dumps(rows, indent=1) + "\n")

@@ -51,6 +51,19 @@ pub fn markdown(rows: &[Row]) -> String {
     if names.is_empty() { String::new() } else { text }
 }
 
+/// How much faster two threads are than one, and a copy's two threads than its one, where the batch is more than a cache holds.
+pub fn scaling(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for two in rows.iter().filter(|row| row.threads == 2 && row.dtype == "f32" && ["paper", "large"].contains(&row.size)) {
+        let same = |row: &&Row| (&row.name, row.size, row.dtype, row.cache, row.threads) == (&two.name, two.size, two.dtype, two.cache, 1);
+        if let Some(one) = rows.iter().find(same) {
+            let (call, floor) = (one.call / two.call, one.floor / two.floor);
+            let _ = writeln!(text, "  {}: {}, {}: {call:.2} times (the floor: {floor:.2})", two.size, two.name, two.cache);
+        }
+    }
+    if text.is_empty() { text } else { format!("Two threads against one, f32:\n{text}") }
+}
+
 /// Names the rows over their targets.
 pub fn over(rows: &[Row]) -> String {
     let aimed = rows.iter().filter(|row| row.target.is_some()).count();

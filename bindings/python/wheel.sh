@@ -30,3 +30,5 @@ bindings/tvm_ffi/build.sh "$tvm_ffi/libpassrl_tvmffi.so" libpassrl.so
 PASSRL_TVM_FFI=$tvm_ffi/libpassrl_tvmffi.so PASSRL_LIBRARY=$library "$PYTHON" -m build --no-isolation --sdist --wheel --outdir "$out" ${platform:+"-C--build-option=--plat-name=$platform"} "$stage" >"$out/build.log" 2>&1 ||
     { tail -n 30 "$out/build.log" >&2; exit 1; }
 rm "$out/build.log"
+# The library says itself whether an image for each architecture is inside (nvcc was there when it was built) beside the source.
+echo "CUDA kernels in it: source$(grep -aoE 'nvcc [0-9.]+ for sm_[0-9]+(, sm_[0-9]+)* and PTX' "$library" | head -1 | sed 's/^/, and the image of /')"

@@ -34,7 +34,7 @@ pub unsafe fn on_host<'a>(context: *const passrl_context) -> Result<&'a Arc<Cont
         Where::Host => Ok(context),
         Where::Cuda(device) => refuse!(
             PASSRL_ERR_NOT_YET,
-            "the context is CUDA device {device}; this function works on host memory in this version: give it a CPU context, or use passrl_plan_run on the device"
+            "the context is CUDA device {device}; this function works on host memory in this version: give it a CPU context, or use passrl_plan_run (or passrl_discounted_returns, passrl_gae, passrl_opd_signal, passrl_kl_in_reward, passrl_whiten) on the device"
         ),
     }
 }

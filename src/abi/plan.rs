@@ -68,6 +68,7 @@ unsafe fn make(
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
     if rank.is_some() && context.is_cuda() {
+        // A device's statistics do not say which groups are whole on a rank.
         check::estimators::in_pieces(&config)?;
     }
     check::served(context.place(), &config, &limits)?;

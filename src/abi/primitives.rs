@@ -4,10 +4,14 @@ use super::status::*;
 use super::structs;
 use super::types::*;
 use super::{context, guard};
+use crate::backend::cuda::Device;
+use crate::backend::cuda::primitives::{self as device, Tokens};
 use crate::backend::primitives as work;
 use crate::check::primitives::{self as checked, Given, Reads, Shape};
 use crate::check::{self, view};
 use crate::error::Result;
+use crate::model::array::Array;
+use crate::model::batch::{Problem, Process};
 use crate::model::context::{Memory, Where};
 use crate::model::primitives::Call;
 use crate::plan::primitives::Workspace;
@@ -26,7 +30,31 @@ fn memory<const I: usize, const O: usize>(call: &Call<I, O>, workspace: *mut c_v
     Ok((w, checked::workspace(call, workspace, bytes, w.bytes)?))
 }
 
-/// Bytes of workspace that are enough for any primitive within these limits: `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
+/// A primitive on token-shaped arrays in device memory, put on the stream.
+#[allow(clippy::too_many_arguments)]
+fn on_device<const I: usize, const O: usize>(
+    on: &Device,
+    which: &Tokens,
+    call: &Call<I, O>,
+    problem: &Problem,
+    outputs: [Option<Array>; 2],
+    workspace: *mut c_void,
+    bytes: usize,
+    stream: *mut c_void,
+) -> Result<i32> {
+    let memory = checked::workspace(call, workspace, bytes, device::bytes(problem.rollouts, device::slots(problem)))?;
+    device::tokens(on, which, problem, outputs, memory, stream).map(|()| PASSRL_OK)
+}
+
+/// Policy, teacher, base as a batch's process.
+fn log_probs([policy, teacher, base]: [Option<Array>; 3]) -> Process {
+    match (policy, teacher) {
+        (Some(policy), Some(teacher)) => Process::LogProbs { policy, teacher, base },
+        _ => Process::None,
+    }
+}
+
+/// Bytes of workspace that are enough for any primitive within these limits (on CUDA see below): `limits.rollouts`, `groups` (0: as rollouts) and `rollout_tokens` (0: as
 /// `tokens`) are read. The bytes grow with the longest rollout (52 a token), the rollouts and the groups (4 each), not with the tokens of the batch; a
 /// primitive asks for no more than its own batch needs.
 ///
@@ -38,6 +66,11 @@ fn memory<const I: usize, const O: usize>(call: &Call<I, O>, workspace: *mut c_v
 /// call. Inputs f32, bf16, f16 or f64 (rounded to f32 on load), outputs f32, bf16, f16 or f64 (rounded once; a finite value beyond the
 /// type's range becomes its largest), unless said otherwise. `stream` must be NULL on the CPU. Bits are those of `passrl_plan_run` for the same stage.
 ///
+/// On CUDA `passrl_discounted_returns`, `passrl_gae`, `passrl_opd_signal`, `passrl_kl_in_reward` and `passrl_whiten` are served, on device memory and in the order of `stream`,
+/// capturable, with the bits of the CPU; the others are refused (`PASSRL_ERR_NOT_YET`). The workspace then grows with `limits.tokens`, the token slots in all (padded: R * T;
+/// 16 bytes each and an eighth) and the rollouts. The status is 0 where the work was enqueued: what is found in the data is in the outputs alone (such a rollout is 0, and
+/// where offsets or lengths do not fit all are).
+///
 /// Any thread; any number of calls at once on one context and batch, each with its own outputs and workspace.
 /// Errors: `PASSRL_ERR_NULL`; `PASSRL_ERR_LIMIT` where a limit is negative or above 2^31 - 1 (tokens: 2^40).
 #[unsafe(no_mangle)]
@@ -48,16 +81,17 @@ pub unsafe extern "C" fn passrl_primitive_workspace_size(
 ) -> passrl_status {
     guard("passrl_primitive_workspace_size", || {
         // SAFETY: live handle and caller's struct by the contract; likewise throughout.
-        let limits = unsafe {
-            context::on_host(context)?;
-            structs::read(limits, "limits")?
-        };
+        let (context, limits) = unsafe { (context::borrow(context)?, structs::read(limits, "limits")?) };
         if bytes.is_null() {
             return refuse!(PASSRL_ERR_NULL, "bytes is NULL; it must point to a size_t");
         }
         let (rollouts, groups, longest) = checked::limits(&limits)?;
+        let needed = match context.device() {
+            Some(_) => device::bytes(rollouts, limits.tokens as usize),
+            None => Workspace::new(rollouts, groups, longest).bytes,
+        };
         // SAFETY: not NULL, writable by the contract.
-        unsafe { bytes.write_unaligned(Workspace::new(rollouts, groups, longest).bytes) };
+        unsafe { bytes.write_unaligned(needed) };
         Ok(PASSRL_OK)
     })
 }
@@ -105,7 +139,7 @@ pub unsafe extern "C" fn passrl_group_standardize(
             group("std", std, view::F64),
             group("absmax", absmax, view::F64),
         ];
-        let call = checked::call(&batch, GROUPS, [Given::rollouts("x", x)], outputs)?;
+        let call = checked::call(Where::Host, &batch, GROUPS, [Given::rollouts("x", x)], outputs)?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::group_status(&work::group_standardize(&call, &row, &w, memory)))
     })
@@ -145,7 +179,7 @@ pub unsafe extern "C" fn passrl_chunk_boundaries(
             Given::new("num_chunks", num_chunks, Shape::Rollouts, view::INTS).optional(),
             Given::new("chunk_ends", chunk_ends, Shape::Tokens, view::INTS).optional(),
         ];
-        let call = checked::call(&batch, Reads { detector: true, ..TOKENS }, [], outputs)?;
+        let call = checked::call(Where::Host, &batch, Reads { detector: true, ..TOKENS }, [], outputs)?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::chunk_boundaries(simd, &call, &config, &w, memory)))
     })
@@ -170,11 +204,16 @@ pub unsafe extern "C" fn passrl_discounted_returns(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_discounted_returns", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let batch = structs::read(batch, "batch")?;
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let gamma = checked::fraction("gamma", gamma)?;
-        let call = checked::call(&batch, TOKENS, [Given::tokens("rewards", rewards)], [Given::tokens("returns", returns)])?;
+        let call = checked::call(place, &batch, TOKENS, [Given::tokens("rewards", rewards)], [Given::tokens("returns", returns)])?;
+        if let Some(on) = context.device() {
+            let problem = Problem { token_rewards: call.inputs[0], ..call.problem };
+            return on_device(on, &Tokens::Returns { gamma }, &call, &problem, [call.outputs[0], None], workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::discounted_returns(simd, &call, gamma, &w, memory)))
     })
@@ -205,14 +244,19 @@ pub unsafe extern "C" fn passrl_gae(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_gae", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let batch = structs::read(batch, "batch")?;
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let (gamma, lam) = (checked::fraction("gamma", gamma)?, checked::fraction("lam", lam)?);
         let inputs =
             [Given::tokens("rewards", rewards), Given::tokens("values", values), Given::rollouts("bootstrap", bootstrap).optional()];
         let outputs = [Given::tokens("advantages", advantages), Given::tokens("returns", returns).optional()];
-        let call = checked::call(&batch, TOKENS, inputs, outputs)?;
+        let call = checked::call(place, &batch, TOKENS, inputs, outputs)?;
+        if let Some(on) = context.device() {
+            let problem = Problem { token_rewards: call.inputs[0], values: call.inputs[1], bootstrap: call.inputs[2], ..call.problem };
+            return on_device(on, &Tokens::Gae { gamma, lam }, &call, &problem, call.outputs, workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::gae(simd, &call, gamma, lam, &w, memory)))
     })
@@ -242,7 +286,7 @@ pub unsafe extern "C" fn passrl_divide_length(
         let batch = structs::read(batch, "batch")?;
         check::stream(Where::Host, stream)?;
         let k = checked::exponent(k)?;
-        let call = checked::call(&batch, TOKENS, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
+        let call = checked::call(Where::Host, &batch, TOKENS, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::divide_length(simd, &call, k, &w, memory)))
     })
@@ -272,16 +316,21 @@ pub unsafe extern "C" fn passrl_opd_signal(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_opd_signal", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let batch = structs::read(batch, "batch")?;
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let lambda = checked::lambda(opd_lambda)?;
         let inputs = [
             Given::tokens("logp_policy", logp_policy),
             Given::tokens("logp_teacher", logp_teacher),
             Given::tokens("logp_base", logp_base).optional(),
         ];
-        let call = checked::call(&batch, TOKENS, inputs, [Given::tokens("out", out)])?;
+        let call = checked::call(place, &batch, TOKENS, inputs, [Given::tokens("out", out)])?;
+        if let Some(on) = context.device() {
+            let problem = Problem { process: log_probs(call.inputs), num_process: 1, ..call.problem };
+            return on_device(on, &Tokens::Opd { lambda }, &call, &problem, [call.outputs[0], None], workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::opd_signal(simd, &call, lambda, &w, memory)))
     })
@@ -309,13 +358,18 @@ pub unsafe extern "C" fn passrl_whiten(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_whiten", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let config = check::config::config(&config)?;
         let reads = Reads { in_stats: true, ..TOKENS };
-        let call = checked::call(&batch, reads, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
+        let call = checked::call(place, &batch, reads, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
         checked::whiten_tokens(&call.problem)?;
+        if let Some(on) = context.device() {
+            let problem = Problem { token_rewards: call.inputs[0], ..call.problem };
+            return on_device(on, &Tokens::Whiten(&config), &call, &problem, [call.outputs[0], None], workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::whiten(simd, &call, &config, &w, memory)))
     })
@@ -356,7 +410,7 @@ pub unsafe extern "C" fn passrl_group_flags(
             Given::new("group_flags", group_flags, Shape::GroupStreams, view::I32),
             Given::new("rollout_flags", rollout_flags, Shape::Rollouts, view::I32).optional(),
         ];
-        let call = checked::call(&batch, Reads { streams: Some(config.num_extra), ..GROUPS }, [], outputs)?;
+        let call = checked::call(Where::Host, &batch, Reads { streams: Some(config.num_extra), ..GROUPS }, [], outputs)?;
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         finish(report, &work::group_flags(&call, &config, &w, memory))
     })
@@ -385,16 +439,21 @@ pub unsafe extern "C" fn passrl_kl_in_reward(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_kl_in_reward", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let batch = structs::read(batch, "batch")?;
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let config = checked::divergence(&structs::read(config, "config")?)?;
         let inputs = [
             Given::tokens("logp_policy", logp_policy),
             Given::tokens("logp_reference", logp_reference),
             Given::tokens("rewards", rewards).optional(),
         ];
-        let call = checked::call(&batch, TOKENS, inputs, [Given::tokens("out", out)])?;
+        let call = checked::call(place, &batch, TOKENS, inputs, [Given::tokens("out", out)])?;
+        if let Some(on) = context.device() {
+            let problem = Problem { reference: call.inputs[0].zip(call.inputs[1]), token_rewards: call.inputs[2], ..call.problem };
+            return on_device(on, &Tokens::Kl(&config), &call, &problem, [call.outputs[0], None], workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::kl_in_reward(simd, &call, &config, &w, memory)))
     })

@@ -55,6 +55,11 @@ impl Context {
         self.device.is_some()
     }
 
+    /// Its device, where it has one.
+    pub fn device(&self) -> Option<&cuda::Device> {
+        self.device.as_deref()
+    }
+
     pub fn simd(&self) -> Simd {
         self.options.simd
     }

@@ -70,9 +70,9 @@ impl Given {
 
     /// # Safety
     /// The view is NULL or a `passrl_view`.
-    unsafe fn array(&self, problem: &Problem, writes: bool) -> Result<Option<Array>> {
+    unsafe fn array(&self, place: Where, problem: &Problem, writes: bool) -> Result<Option<Array>> {
         let want = match self.shape {
-            Shape::Tokens => Tokens { place: Where::Host, packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want(),
+            Shape::Tokens => Tokens { place, packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want(),
             Shape::Rollouts => Want::Line(problem.rollouts),
             Shape::Groups => Want::Line(problem.groups),
             Shape::GroupStreams => Want::Grid(problem.groups, PASSRL_MAX_STREAMS),
@@ -83,9 +83,9 @@ impl Given {
         // SAFETY: by the contract.
         unsafe {
             if writes {
-                view::output(Where::Host, self.view, self.name, self.types, want)
+                view::output(place, self.view, self.name, self.types, want)
             } else {
-                view::optional(Where::Host, self.view, self.name, self.types, want)
+                view::optional(place, self.view, self.name, self.types, want)
             }
         }
     }
@@ -107,8 +107,9 @@ pub struct Reads {
 /// Checks everything that a primitive is given but its numbers and its workspace.
 ///
 /// # Safety
-/// The batch's and the arguments' views are NULL or `passrl_view`s of the caller's host memory.
+/// The batch's and the arguments' views are NULL or `passrl_view`s of the caller's memory, of the context's place.
 pub unsafe fn call<const I: usize, const O: usize>(
+    place: Where,
     b: &passrl_batch,
     reads: Reads,
     inputs: [Given; I],
@@ -153,7 +154,7 @@ pub unsafe fn call<const I: usize, const O: usize>(
     // SAFETY: the views are the caller's by the contract; likewise below.
     unsafe {
         if reads.tokens {
-            tokens(b, inputs.iter().chain(&outs), &mut problem)?;
+            tokens(place, b, inputs.iter().chain(&outs), &mut problem)?;
         }
         if reads.groups {
             if !b.group_index.is_null() && b.num_groups == 0 {
@@ -162,9 +163,9 @@ pub unsafe fn call<const I: usize, const O: usize>(
                     "batch.num_groups is 0 with batch.group_index; a primitive has no limits to take it from: set it to G"
                 );
             }
-            (problem.grouping, problem.groups) = batch::grouping(Where::Host, b, rollouts, &NO_LIMITS, true)?;
+            (problem.grouping, problem.groups) = batch::grouping(place, b, rollouts, &NO_LIMITS, true)?;
         }
-        let line = |view, name| view::optional(Where::Host, view, name, view::MASKS, Want::Line(rollouts));
+        let line = |view, name| view::optional(place, view, name, view::MASKS, Want::Line(rollouts));
         problem.absent = line(b.absent, "batch.absent")?;
         if reads.in_stats {
             problem.in_stats = line(b.in_stats, "batch.in_stats")?;
@@ -179,13 +180,14 @@ pub unsafe fn call<const I: usize, const O: usize>(
     let (mut read, mut written) = ([None; I], [None; O]);
     for (to, given) in read.iter_mut().zip(&inputs) {
         // SAFETY: as above.
-        *to = unsafe { given.array(&problem, false)? };
+        *to = unsafe { given.array(place, &problem, false)? };
     }
     for (to, given) in written.iter_mut().zip(&outs) {
         // SAFETY: as above.
-        *to = unsafe { given.array(&problem, true)? };
+        *to = unsafe { given.array(place, &problem, true)? };
     }
-    let longest = if reads.tokens { (0..rollouts).map(|i| problem.extent(i).len).max().unwrap_or(0) } else { 0 };
+    // What device memory says of lengths the kernels see.
+    let longest = if reads.tokens && place == Where::Host { (0..rollouts).map(|i| problem.extent(i).len).max().unwrap_or(0) } else { 0 };
     let call = Call { problem, longest, inputs: read, outputs: written };
     apart(&call, &inputs, &outs)?;
     Ok(call)
@@ -195,7 +197,7 @@ pub unsafe fn call<const I: usize, const O: usize>(
 ///
 /// # Safety
 /// As `call`.
-unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, problem: &mut Problem) -> Result<()> {
+unsafe fn tokens<'g>(place: Where, b: &passrl_batch, given: impl Iterator<Item = &'g Given>, problem: &mut Problem) -> Result<()> {
     let rollouts = problem.rollouts;
     let packed = match b.layout {
         PASSRL_PACKED => true,
@@ -209,8 +211,8 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
     };
     // SAFETY: by the contract.
     unsafe {
-        let cu_seqlens = view::optional(Where::Host, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(rollouts + 1))?;
-        let lengths = view::optional(Where::Host, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?;
+        let cu_seqlens = view::optional(place, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(rollouts + 1))?;
+        let lengths = view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?;
         problem.extents = match (packed, cu_seqlens, lengths) {
             (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
             (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", rollouts + 1),
@@ -240,15 +242,19 @@ unsafe fn tokens<'g>(b: &passrl_batch, given: impl Iterator<Item = &'g Given>, p
                 ));
             }
         }
-        let last = if let Extents::Packed { cu_seqlens } = &problem.extents { cu_seqlens.int(rollouts) } else { 0 };
-        let (name, slots) = found.unwrap_or(("batch.cu_seqlens", if packed { last } else { 0 }));
+        // Each has a token-shaped output; the detector may do without, and works on host memory.
+        let last = match &problem.extents {
+            Extents::Packed { cu_seqlens } if place == Where::Host => cu_seqlens.int(rollouts),
+            _ => 0,
+        };
+        let (name, slots) = found.unwrap_or(("batch.cu_seqlens", last));
         let Ok(slots) = usize::try_from(slots) else {
             return refuse!(PASSRL_ERR_SHAPE, "{name} has {slots} token slots; it must be 0 or more");
         };
         problem.slots = slots;
-        offsets::extents(Where::Host, &problem.extents, rollouts, slots, &NO_LIMITS, false)?;
-        let want = Tokens { place: Where::Host, packed, rollouts, slots }.want();
-        problem.mask = view::optional(Where::Host, b.mask, "batch.mask", view::MASKS, want)?;
+        offsets::extents(place, &problem.extents, rollouts, slots, &NO_LIMITS, false)?;
+        let want = Tokens { place, packed, rollouts, slots }.want();
+        problem.mask = view::optional(place, b.mask, "batch.mask", view::MASKS, want)?;
     }
     Ok(())
 }
@@ -334,7 +340,7 @@ fn apart<const I: usize, const O: usize>(call: &Call<I, O>, inputs: &[Given; I],
             }
         }
         for (other, a, _) in outputs::inputs(&call.problem) {
-            if a.is_some_and(|a| outputs::touch(out, &a)) {
+            if a.is_some_and(|a| outputs::touch(out, a)) {
                 return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give the output its own");
             }
         }
@@ -354,7 +360,7 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
         return refuse!(PASSRL_ERR_WORKSPACE, "workspace is at {pointer:p}; it must be aligned to 64 bytes");
     }
     let (low, high) = (pointer.addr(), pointer.addr() + needed - 1);
-    let batch = outputs::inputs(&call.problem).map(|(_, a, _)| a);
+    let batch = outputs::inputs(&call.problem).map(|(_, a, _)| a.copied());
     for array in call.outputs.iter().chain(&call.inputs).copied().chain(batch).flatten() {
         if array.span().is_some_and(|(a, b)| a <= high && low <= b) {
             return refuse!(

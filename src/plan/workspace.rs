@@ -122,12 +122,13 @@ pub struct Scratch {
     pub edges: Part,
     /// Lines of a scan beside f, d and v.
     pub lines: Part,
-    /// The usual case: chunks of a group, with `SPARE` entries to write in advance; a rollout's values by run of tokens, and a bit a token.
+    /// The usual case: chunks of a group, with `SPARE` entries to write in advance.
     pub usual_ends: Part,
     pub usual_values: Part,
     pub usual_elements: Part,
-    pub usual_table: Part,
-    pub usual_marks: Part,
+    /// Of a row of output: the values by run of tokens, and a bit a token.
+    pub row_table: Part,
+    pub row_marks: Part,
     /// `token_baseline`: an entry a place.
     pub gain_most: Part,
     pub weight_most: Part,
@@ -184,7 +185,7 @@ impl Workspace {
         let mut s = Carver(0);
         let kl = config.kind == Kind::Kl;
         // Chunks of a group that are listed at once: as many as a rollout has tokens, or a few thousand.
-        let listed = if_(!kl, t.max(4096).min(n) + SPARE);
+        let listed = if_(!kl, t.max(4096).min(n + limits.steps) + SPARE);
         let scratch = Scratch {
             f: s.take::<f64>(t + 32),
             d: s.take::<f64>(t + 32),
@@ -201,8 +202,8 @@ impl Workspace {
             usual_ends: s.take::<u32>(listed),
             usual_values: s.take::<f32>(listed),
             usual_elements: s.take::<f32>(listed),
-            usual_table: s.take::<u32>(if_(!kl, 3 * t + SPARE)),
-            usual_marks: s.take::<u8>(if_(!kl, t / 8 + SPARE)),
+            row_table: s.take::<u32>(3 * t + SPARE),
+            row_marks: s.take::<u8>(t / 8 + SPARE),
             gain_most: s.take::<f64>(if_(baselines, t)),
             weight_most: s.take::<f64>(if_(baselines, t)),
             gain_sums: s.take::<i64>(if_(baselines, t)),

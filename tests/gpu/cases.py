@@ -192,6 +192,8 @@ def check(driver: Driver, path: Path, names: list[str], spoil: str | None) -> di
         if names and not any(name in case.name for name in names):
             continue
         ran += 1
+        if ran % 500 == 0:
+            print(f"{ran} cases, {len(failed)} differ ...", flush=True)
         differs = one(case, driver, spoil is not None and case.name == spoil)
         if differs:
             failed.append(case.name)

@@ -79,7 +79,8 @@ pub fn rank(cfg: &Config, batch: &Batch) {
     let last: usize = told("PASSRL_TEST_LAST").parse().unwrap();
     let star = Mutex::new(Star::new(rank, &PathBuf::from(told("PASSRL_TEST_FOLDER")), (rank == 1).then_some(last)));
     let mut collective: passrl::abi::types::passrl_collective = library().initial();
-    (collective.user, collective.all_reduce) = ((&raw const star).cast_mut().cast(), Some(all_reduce));
+    collective.user = (&raw const star).cast_mut().cast();
+    collective.all_reduce = Some(all_reduce);
     (collective.rank, collective.size) = (rank as i32, SIZE as i32);
     let (ranks, how) = (cut::zigzag(batch, SIZE), How::default());
     let pieces: Vec<Piece> = ranks.iter().flatten().copied().collect();

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import _ffi, arrays
 from .arrays import Array
 from .batch import Arguments, Batch
-from .errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
+from .errors import ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
 from .plan import context, placed, stream_pointer
 
 
@@ -90,7 +90,12 @@ class Primitive:
         batch = self.batch
         views = batch.keep_views()
         found = next((int(array.view.device_id) for array, _ in views if not array.on_cpu), None)
-        used = context(placed(backend, found), 0, backend is not None)
+        device = placed(backend, found)
+        used = context(device, 0, backend is not None)
+        if device[0] != _ffi.CPU:
+            # Workspace, results and reports of this package's primitives are host memory, which a device must never be given.
+            refuse(ERR_NOT_YET, f"passrl: {function} works on host memory in this version: copy the arrays to the host first, or use passrl.shape or a passrl.Plan, "
+                                "which run on the device")
         limits = _ffi.made(_ffi.Limits, "limits")
         limits.rollouts, limits.groups, limits.rollout_tokens = batch.rollouts, batch.groups, batch.longest
         needed = ctypes.c_size_t()

@@ -19,7 +19,7 @@ from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
 from .config import Config
-from .errors import ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
 from .results import Shaped, Small
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
@@ -158,6 +158,9 @@ class Plan:
                                       "pieces": pieces, "rollout_pieces": rollout_pieces, "batch_rollouts": batch_rollouts})
             self.device = placed(backend, device if backend == "cuda" else None)
             self._context = context(self.device, threads, _told)
+            if comm is not None and self.device[0] != _ffi.CPU:
+                refuse(ERR_NOT_YET, "passrl: a Collective of this package reduces host memory, and the plan is on a CUDA device; make the plan on the CPU, or give a "
+                                    "passrl_collective of device memory through the C ABI (docs/cuda.md)")
         except BaseException:
             if comm is not None:
                 # The other ranks are told of the refusal: they are at the same call.

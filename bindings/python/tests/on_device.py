@@ -298,8 +298,10 @@ def test_refusals() -> None:
     plan, _ = planned("packed", backend="cuda")
     with pytest.raises(passrl.NotServedError, match="Partials keep their sums in host memory"):
         passrl.Partials(plan)
-    with pytest.raises(passrl.NotServedError, match="the context is CUDA device 0; this function works on host memory"):
+    with pytest.raises(passrl.NotServedError, match="whiten works on host memory in this version"):
         passrl.whiten(given["signal"], cu_seqlens=given["cu_seqlens"])
+    with pytest.raises(passrl.NotServedError, match="a Collective of this package reduces host memory"):
+        passrl.Plan("pass", rollouts=1, tokens=1, backend="cuda", comm=passrl.Collective(lambda data, op: None, 0, 1))
     with pytest.raises(passrl.NotServedError, match="stats_in is read on the host"):
         passrl.shape(stats_in=b"", **given)
     with pytest.raises(passrl.DeviceError, match=r"batch.signal\[0\] is on CUDA device 0, the context is the CPU"):

@@ -11,6 +11,7 @@ mod group;
 mod group_stats;
 mod kl;
 mod kl_reward;
+mod lines;
 pub mod members;
 mod outputs;
 mod pieces;
@@ -76,6 +77,8 @@ impl Crew<'_> {
                     if i >= count {
                         break;
                     }
+                    // The likely next one of this thread: all take as long, more or less.
+                    worker.upcoming = (i + threads < count).then_some(i + threads);
                     item(&mut worker, i);
                 }
                 stores_done();
@@ -98,12 +101,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Bytes of output a thread above which stores pass the caches by.
+const STREAMED: usize = 1 << 20;
+
+fn streamed(problem: &Problem, outputs: &Outputs, threads: usize) -> bool {
+    let slots = if problem.packed() { problem.slots } else { problem.slots * problem.rollouts };
+    slots * outputs.advantages.dtype.bytes() / threads.max(1) > STREAMED
+}
+
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
     let (given, sets) = rollout_streams::there(&plan.config, problem);
-    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None, joint: None };
+    let threads = threads.min(plan.threads);
+    let streams = outputs.is_some_and(|o| streamed(problem, o, threads));
+    let job = Job { plan, problem, outputs, memory, counting, given, sets, streams, batch: None, joint: None };
     sort(&job);
     step_starts(&job);
-    Crew { pool, threads: threads.min(plan.threads), job }
+    Crew { pool, threads, job }
 }
 
 pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
@@ -118,13 +131,13 @@ fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: 
     let report = Mutex::new(Report::default());
     let whitens = plan.config.whiten != Whiten::None;
     let extremes = Mutex::new(Extremes::EMPTY);
-    let lane = usual::Lane::new(&crew.job, crew.threads).filter(|_| usual);
+    let lane = usual::Lane::new(&crew.job).filter(|_| usual);
     crew.each(problem.groups, &report, |worker, g| {
         let members = members(&worker.job, problem, g);
-        if lane.as_ref().is_some_and(|lane| worker.usual_group(lane, g, members)) {
-            return;
+        let usual = lane.as_ref().is_some_and(|lane| worker.usual_group(lane, g, members));
+        if !usual {
+            worker.group_alone(g, members, if whitens { Sink::Keep } else { Sink::Write(None) });
         }
-        worker.group_alone(g, members, if whitens { Sink::Keep } else { Sink::Write(None) });
         if whitens {
             lock(&extremes).add(&worker.group_whiten_extremes(members));
         }

@@ -1,5 +1,5 @@
 //! What a run writes beside the advantages: returns, path scores, chunks, statistics, flags.
-use super::expand::{self, Chunks};
+use super::expand::Chunks;
 use super::scope::Scope;
 use super::standard::Standard;
 use super::worker::{Job, Worker};
@@ -42,11 +42,10 @@ impl Worker<'_> {
         let (k, row, place) = (kept.chunks as usize, job.problem.row(i), self.place);
         if let Some(returns) = &o.returns {
             let (lines, n) = if by_token { (Chunks::EveryToken, kept.count as usize) } else { (chunks, k) };
+            let v = std::mem::take(&mut self.v);
             // SAFETY: the rollout's slots are this thread's; returns lie over no input.
-            unsafe { expand::expand(job.simd(), returns, at, scope, lines, &self.v[..n]) };
-            if job.config().fill_padding {
-                expand::pad(returns, job.problem, at);
-            }
+            unsafe { self.row(returns, at, scope, lines, &v[..n]) };
+            self.v = v;
         }
         // SAFETY: slots of rollout i; likewise below.
         unsafe {

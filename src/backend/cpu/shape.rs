@@ -268,11 +268,10 @@ impl Worker<'_> {
                 report.sum_squares += n * d[j] * d[j];
             });
         }
+        let d = std::mem::take(&mut self.d);
         // SAFETY: the rollout's slots are this thread's; what lies under them has been used.
-        self.report.overflowed_tokens += unsafe { expand::expand(job.simd(), to, at, scope, lines, d) } as i64;
-        if c.fill_padding {
-            expand::pad(to, job.problem, at);
-        }
+        self.report.overflowed_tokens += unsafe { self.row(to, at, scope, lines, &d[..n]) } as i64;
+        self.d = d;
     }
 
     /// a_j = F at the chunk's last token, in f.

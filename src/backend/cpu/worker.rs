@@ -28,6 +28,9 @@ pub struct Job<'a> {
     /// Per-rollout streams given, and those that have a set (of a sum of rewards the first alone): a bit each.
     pub given: u32,
     pub sets: u32,
+    /// Outputs are larger than the caches: stores of whole lines pass them by.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub streams: bool,
     /// Sets of the whole batch, once they are known.
     pub batch: Option<&'a BatchState>,
     /// Rollouts come in pieces: what these have exchanged.
@@ -51,13 +54,20 @@ pub struct Worker<'a> {
     pub usual_ends: &'a mut [u32],
     pub usual_values: &'a mut [f32],
     pub usual_elements: &'a mut [f32],
-    pub usual_table: &'a mut [u32],
-    pub usual_marks: &'a mut [u8],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub row_table: &'a mut [u32],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub row_marks: &'a mut [u8],
     pub places: Places<'a>,
     pub report: Report,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
     pub found: bool,
+    /// The item that this thread is likely to take next.
+    pub upcoming: Option<usize>,
+    /// Addresses that will be read next: asked for while a row is written.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub ahead: std::ops::Range<usize>,
     /// Of the group in work, where its case is usual.
     pub usual_sets: Sets,
     /// Of the rollout in work: where it stands among the pieces of its rollout; it brings its tiles of the scan together.
@@ -103,8 +113,8 @@ impl<'a> Job<'a> {
                 usual_ends: memory.part(base + s.usual_ends.offset, s.usual_ends.count),
                 usual_values: memory.part(base + s.usual_values.offset, s.usual_values.count),
                 usual_elements: memory.part(base + s.usual_elements.offset, s.usual_elements.count),
-                usual_table: memory.part(base + s.usual_table.offset, s.usual_table.count),
-                usual_marks: memory.part(base + s.usual_marks.offset, s.usual_marks.count),
+                row_table: memory.part(base + s.row_table.offset, s.row_table.count),
+                row_marks: memory.part(base + s.row_marks.offset, s.row_marks.count),
                 places: Places {
                     gain_most: memory.part(base + s.gain_most.offset, s.gain_most.count),
                     weight_most: memory.part(base + s.weight_most.offset, s.weight_most.count),
@@ -114,6 +124,8 @@ impl<'a> Job<'a> {
                 report: Report::default(),
                 missing: 0,
                 found: false,
+                upcoming: None,
+                ahead: 0..0,
                 usual_sets: Sets::NONE,
                 place: Place::WHOLE,
                 tells: false,

@@ -283,11 +283,19 @@ mirror! {
     Args {
         plan: u64,
         mode: u32,
-        reserved: u32,
+        primitive: u32,
         batch: Batch,
         outputs: Outputs,
         layout: StateLayout,
         work: Workspace,
+    }
+    /// What `passrl_primitive_start` is handed.
+    PrimitiveStart {
+        plan: PlanConstants,
+        constants: u64,
+        counts: u64,
+        keys: u64,
+        words: u64,
     }
     /// What `passrl_announce` is handed.
     Announcement {

@@ -30,7 +30,7 @@ fn array(a: &array::Array) -> Array {
     }
 }
 
-fn optional(a: Option<array::Array>) -> Array {
+pub fn optional(a: Option<array::Array>) -> Array {
     a.as_ref().map_or(Array::NOTHING, array)
 }
 

@@ -21,9 +21,14 @@ pub enum Kernel {
     WhitenSums,
     WhitenWrite,
     Announce,
+    PrimitiveStart,
+    PrimitiveExtents,
+    PrimitiveTokens,
+    PrimitiveWhitenSums,
+    PrimitiveWhitenWrite,
 }
 
-const ALL: [(Kernel, &CStr); 13] = [
+const ALL: [(Kernel, &CStr); 18] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::Edges, c"passrl_edges"),
@@ -37,6 +42,11 @@ const ALL: [(Kernel, &CStr); 13] = [
     (Kernel::WhitenSums, c"passrl_whiten_sums"),
     (Kernel::WhitenWrite, c"passrl_whiten_write"),
     (Kernel::Announce, c"passrl_announce"),
+    (Kernel::PrimitiveStart, c"passrl_primitive_start"),
+    (Kernel::PrimitiveExtents, c"passrl_primitive_extents"),
+    (Kernel::PrimitiveTokens, c"passrl_primitive_tokens"),
+    (Kernel::PrimitiveWhitenSums, c"passrl_primitive_whiten_sums"),
+    (Kernel::PrimitiveWhitenWrite, c"passrl_primitive_whiten_write"),
 ];
 
 pub struct Kernels([sys::CUfunction; ALL.len()]);

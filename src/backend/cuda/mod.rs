@@ -5,6 +5,7 @@
 //!  device    a CUDA context with the kernels loaded      driver   the driver's functions, its errors in words
 //!    image   which image: built in, cached, compiled     nvrtc, cache
 //!  plan      a plan's constants in device memory, its calls
+//!    primitives  stages on their own, on token-shaped arrays
 //!    ranks   a rank's run among several
 //!    way     which kernels a run takes   launch  kernels by name   workspace   the layout of device memory        args, fill   what a kernel is handed
 //!
@@ -21,6 +22,7 @@ pub mod nccl;
 mod nccl_sys;
 mod nvrtc;
 mod plan;
+pub mod primitives;
 mod ranks;
 mod way;
 mod workspace;

@@ -37,7 +37,7 @@ impl Drop for OnDevice {
 }
 
 /// Threads of a block: enough for the longest rollout, in powers of two.
-fn threads(slots: usize) -> u32 {
+pub(super) fn threads(slots: usize) -> u32 {
     match slots {
         0..=32 => 32,
         33..=64 => 64,
@@ -101,7 +101,7 @@ impl OnDevice {
         let args = Args {
             plan: self.constants,
             mode: 0,
-            reserved: 0,
+            primitive: 0,
             batch: fill::batch(problem),
             outputs: Outputs::NOTHING,
             layout: self.layout.state,

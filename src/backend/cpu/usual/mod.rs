@@ -4,14 +4,11 @@
 //! their order are those of the general path, and so are the bits.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod lines;
 mod read;
 pub mod sets;
 mod shape;
 #[cfg(test)]
 mod tests;
-mod write;
 
 use super::members::Members;
 use super::pieces;
@@ -21,9 +18,6 @@ use crate::model::array::{Array, DType};
 use crate::model::batch::{Extent, Extents, Problem, Process};
 use crate::model::config::*;
 use crate::plan::workspace::Rollout;
-
-/// Bytes of output a thread above which stores pass the caches by.
-const STREAMED: usize = 1 << 20;
 
 /// Where the chunks of a call come from.
 #[derive(Clone, Copy)]
@@ -73,8 +67,6 @@ pub struct Lane<'a> {
     rewards: [Option<&'a [f32]>; rollout_streams::COUNT],
     /// W of the batch.
     weight: f64,
-    /// Outputs are larger than caches: stores pass them by.
-    streams: bool,
 }
 
 /// What has been read of a group.
@@ -109,9 +101,9 @@ impl Stream {
 
 impl<'a> Lane<'a> {
     /// `None`: this call goes the general way.
-    pub fn new(job: &Job<'a>, threads: usize) -> Option<Lane<'a>> {
+    pub fn new(job: &Job<'a>) -> Option<Lane<'a>> {
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
-        let outputs = job.outputs?;
+        job.outputs?;
         let plain = matches!(c.kind, Kind::Prm | Kind::None)
             && c.pool == Pool::Steps
             && matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum)
@@ -122,7 +114,6 @@ impl<'a> Lane<'a> {
             && matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast)
             && !c.spreads()
             && !c.asks_kl()
-            && c.whiten == Whiten::None
             && c.step_sets == StepSets::Group
             && c.step_value == StepValue::Score
             && c.token_baseline == TokenBaseline::None;
@@ -169,12 +160,11 @@ impl<'a> Lane<'a> {
         });
         let given = std::array::from_fn(|s| job.has_stream(s));
         let weight = super::terms::total_weight(c, problem.num_process, &given);
-        let slots = if problem.packed() { problem.slots } else { problem.slots * problem.rollouts };
         let extents = match &problem.extents {
             Extents::Packed { cu_seqlens } => Ints::new(cu_seqlens),
             Extents::Padded { lengths, .. } => lengths.as_ref().and_then(Ints::new),
         };
-        Some(Lane { problem, extents, source, rewards, weight, streams: slots * outputs.advantages.dtype.bytes() / threads.max(1) > STREAMED })
+        Some(Lane { problem, extents, source, rewards, weight })
     }
 }
 
@@ -195,6 +185,18 @@ impl Lane<'_> {
             _ => self.problem.extent(i),
         }
     }
+
+    /// Addresses of the token-shaped values that will be read of rollout i.
+    fn input(&self, i: usize) -> std::ops::Range<usize> {
+        match &self.source {
+            Source::Dense(signal) => {
+                let at = self.extent(i);
+                let row = at.of(signal);
+                row.slice::<f32>().map_or(0..0, |line| line.as_ptr().addr()..line.as_ptr().addr() + size_of_val(line))
+            }
+            _ => 0..0,
+        }
+    }
 }
 
 impl Worker<'_> {
@@ -205,12 +207,16 @@ impl Worker<'_> {
             return false;
         }
         self.place = pieces::Place::WHOLE;
+        let upcoming = self.upcoming.filter(|_| self.job.streams).map(|g| super::members::members(&self.job, self.job.problem, g));
+        let mut next = upcoming.iter().flat_map(|members| members.iter());
         let mut begin = 0;
         for i in members.iter() {
             let kept: Rollout = self.job.rollout(i);
+            self.ahead = next.next().map_or(0..0, |i| lane.input(i));
             self.usual_shape(lane, i, &kept, begin);
             begin += kept.chunks as usize;
         }
+        self.ahead = 0..0;
         self.report.violating_groups += i64::from(group.format == 1);
         self.job.group_outputs(g, &self.usual_sets.standards, &self.usual_sets.flags);
         self.report.usual_groups += 1;

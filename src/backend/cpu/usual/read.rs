@@ -167,7 +167,8 @@ fn listed<T: Copy + Into<i64>>(job: Job, ends: &[T], scores: &[f32], at: &Extent
     let whole = scope.count == at.len;
     let n = ends.len();
     if whole {
-        let (to_ends, to_values, to_elements) = (&mut lists.ends[chunks..chunks + n], &mut lists.values[chunks..chunks + n], &mut lists.elements[elements..elements + n]);
+        let to_ends = &mut lists.ends[chunks..chunks + n];
+        let (to_values, to_elements) = (&mut lists.values[chunks..chunks + n], &mut lists.elements[elements..elements + n]);
         let mut count = 0;
         for (j, (end, score)) in ends.iter().zip(scores).enumerate() {
             let end: i64 = (*end).into();
@@ -175,7 +176,12 @@ fn listed<T: Copy + Into<i64>>(job: Job, ends: &[T], scores: &[f32], at: &Extent
             // The last step takes the tokens that follow.
             let last = if j + 1 == n { len } else { end };
             // An empty step is written over by the next.
-            (to_ends[count], to_values[count], to_elements[count]) = ((last - 1) as u32, *score, *score);
+            // SAFETY: count <= j < n, the length of the three.
+            unsafe {
+                *to_ends.get_unchecked_mut(count) = (last - 1) as u32;
+                *to_values.get_unchecked_mut(count) = *score;
+                *to_elements.get_unchecked_mut(count) = *score;
+            }
             count += usize::from(last > before);
             before = end;
         }

@@ -7,6 +7,7 @@ use crate::backend::cpu::worker::Worker;
 use crate::backend::cpu::{fuse, returns, rollout_streams};
 use crate::model::config::*;
 use crate::model::flags;
+use crate::numerics::convert::OutElem;
 use crate::numerics::exact::{self, Sums};
 use crate::numerics::simd::dispatch;
 use crate::plan::workspace::{Rollout, state};
@@ -112,6 +113,18 @@ impl Worker<'_> {
         let list = std::mem::take(&mut self.usual_ends);
         let ends: &[u32] = &list[begin..begin + k];
         self.side_outputs(i, &at, &scope, kept, Chunks::Last(ends), path, false, outputs);
+        if c.whiten != Whiten::None {
+            // Kept for the statistics, and for the pass that writes.
+            let mut over = 0;
+            // SAFETY: the rollout's own lists.
+            unsafe {
+                job.last(&at)[..k].copy_from_slice(ends);
+                job.whitened(&at).iter_mut().zip(&self.d[..k]).for_each(|(to, d)| *to = f32::from_f64(*d, &mut over));
+                *job.path(i) = f32::from_f64(path / c.temperature, &mut over);
+            }
+            self.usual_ends = list;
+            return;
+        }
         let clips = c.clip < f64::INFINITY;
         if clips || outputs.report {
             let d = &mut self.d[..k];
@@ -126,7 +139,8 @@ impl Worker<'_> {
             });
         }
         let d = std::mem::take(&mut self.d);
-        self.report.overflowed_tokens += self.usual_write(lane, &outputs.advantages, &at, &scope, ends, &d[..k]) as i64;
+        // SAFETY: the rollout's slots are this thread's; the group's input has been read.
+        self.report.overflowed_tokens += unsafe { self.row(&outputs.advantages, &at, &scope, Chunks::Last(ends), &d[..k]) } as i64;
         (self.d, self.usual_ends) = (d, list);
     }
 }

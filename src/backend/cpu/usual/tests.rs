@@ -8,9 +8,9 @@ use crate::model::context::Memory;
 use crate::model::outputs::Outputs;
 use crate::model::presets::PRESETS;
 use crate::model::report::Report;
-use crate::numerics::convert::OutElem;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
+use crate::plan::divisors::Tables;
 use half::{bf16, f16};
 
 struct Random(u64);
@@ -62,10 +62,9 @@ impl Store {
         }
     }
     fn floats(&mut self, values: &[f32], dtype: DType, shape: [usize; 2]) -> Array {
-        let mut over = 0;
         match dtype {
-            DType::Bf16 => self.put(&values.iter().map(|x| bf16::from_f64(*x as f64, &mut over)).collect::<Vec<_>>(), dtype, shape),
-            DType::F16 => self.put(&values.iter().map(|x| f16::from_f64(*x as f64, &mut over)).collect::<Vec<_>>(), dtype, shape),
+            DType::Bf16 => self.put(&values.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>(), dtype, shape),
+            DType::F16 => self.put(&values.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>(), dtype, shape),
             _ => self.put(values, DType::F32, shape),
         }
     }
@@ -175,6 +174,7 @@ fn case(seed: u64) -> Case {
     config.fill_padding = !r.one_in(4);
     config.temperature = r.pick(&[1.0, 1.0, 0.7]);
     config.clip = r.pick(&[f64::INFINITY, f64::INFINITY, 0.8]);
+    config.whiten = r.pick(&[Whiten::None, Whiten::None, Whiten::None, Whiten::Tokens, Whiten::Rollouts]);
     config.divide_scope = r.pick(&[DivideScope::All, DivideScope::All, DivideScope::Process]);
     config.fusion = if source == 0 && r.one_in(3) { Fusion::RewardSum } else { Fusion::Advantage };
     for stream in &mut config.streams {
@@ -261,6 +261,8 @@ fn case(seed: u64) -> Case {
         rollouts, groups, tokens, rollout_tokens: lens.iter().copied().max().unwrap_or(0).max(1), steps: ends.len(), group_rollouts: rollouts,
         group_elements: tokens.max(1), pieces: 0, rollout_pieces: 0, batch_rollouts: rollouts,
     };
+    // More chunks than are listed at once are no error.
+    clean &= tokens + ends.len() <= 4096;
     Case { problem, config, limits, clean, _inputs: s }
 }
 
@@ -290,7 +292,7 @@ fn outputs(case: &Case, seed: u64, simd: Simd, threads: usize, usual: bool) -> (
         report: true,
         report_at: 0,
     };
-    let plan = Plan::create(case.config, case.limits, threads, simd).expect("a plan");
+    let plan = Plan::create(case.config, case.limits, threads, simd, &Tables::default()).expect("a plan");
     let mut workspace = vec![0xdead_beef_u64; plan.workspace.bytes / 8 + 16];
     let data = workspace.as_mut_ptr();
     let memory = Memory { data: data.wrapping_byte_add(data.align_offset(8) + (64 - data.addr() % 64) % 64).cast(), bytes: plan.workspace.bytes };
@@ -302,29 +304,31 @@ fn outputs(case: &Case, seed: u64, simd: Simd, threads: usize, usual: bool) -> (
 
 #[test]
 fn the_short_way_is_the_general_one_to_the_bit() {
-    let (mut groups, mut taken, mut clean) = (0, 0, 0);
+    let (mut groups, mut taken, mut clean, mut failures) = (0, 0, 0, Vec::new());
     for seed in 0..6000 {
         let case = case(seed);
         let (wanted, said) = outputs(&case, seed, Simd::best(), 1, false);
-        assert_eq!(said.usual_groups, 0);
+        let mut hold = |held: bool, what: String| if !held { failures.push(format!("seed {seed}: {what}")) };
+        hold(said.usual_groups == 0, "the general way was asked for".into());
         for simd in [Simd::best(), Simd::Baseline] {
             let (got, mut report) = outputs(&case, seed, simd, 1 + seed as usize % 2, true);
             groups += case.problem.groups as i64;
             taken += report.usual_groups;
             if case.clean {
                 clean += 1;
-                assert_eq!(report.usual_groups, case.problem.groups as i64, "seed {seed}: a group that is usual went the general way");
+                hold(report.usual_groups == case.problem.groups as i64, format!("{simd:?}: a group that is usual went the general way"));
             }
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs());
-            assert!(near(report.sum_advantages, said.sum_advantages) && near(report.sum_squares, said.sum_squares), "seed {seed}");
+            hold(near(report.sum_advantages, said.sum_advantages) && near(report.sum_squares, said.sum_squares), format!("{simd:?}: sums of the report"));
             (report.usual_groups, report.sum_advantages, report.sum_squares) = (0, said.sum_advantages, said.sum_squares);
-            assert_eq!(report, said, "seed {seed} {simd:?}");
+            hold(report == said, format!("{simd:?}: {report:?} against {said:?}"));
             for (n, (a, b)) in got.iter().zip(&wanted).enumerate() {
                 let first = a.iter().zip(b).position(|(a, b)| a != b);
-                assert!(first.is_none(), "seed {seed} {simd:?}: output {n} differs at word {first:?}\n{:?}", case.problem);
+                hold(first.is_none(), format!("{simd:?}: output {n} differs at word {first:?}"));
             }
         }
     }
     println!("{taken} of {groups} groups the short way, {clean} batches wholly");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
     assert!(clean > 2000 && taken > groups / 2);
 }

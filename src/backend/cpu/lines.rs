@@ -1,14 +1,15 @@
 //! A row written line by line of the cache: which chunk each cell is of follows from a bit a cell, by table and permutation, so that the loop has no branch
 //! that depends on the data and every store is a whole line.
-use super::Lane;
-use crate::backend::cpu::expand::{Chunks, Out};
-use crate::backend::cpu::scope::Scope;
-use crate::backend::cpu::worker::Job;
+#![cfg(target_arch = "x86_64")]
+use super::expand::{Chunks, Out};
+use super::scope::Scope;
+use super::worker::Job;
 use crate::model::array::{Array, DType, Row};
 use crate::model::batch::Extent;
 use crate::numerics::simd::Simd;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
@@ -31,15 +32,15 @@ static BELOW: [u64; 256] = {
     table
 };
 
-/// `Worker::usual_write`; `None`: nothing done, the output lies otherwise or the processor is another.
+/// `Worker::row`, of a value a chunk; `None`: nothing done, the output lies otherwise or the processor is another.
 #[allow(clippy::too_many_arguments)]
-pub fn write(job: Job, lane: &Lane, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], values: &[f64], table: &mut [u32], marks: &mut [u8]) -> Option<u64> {
-    if job.simd() != Simd::Avx2 {
+pub fn write(job: Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], values: &[f64], table: &mut [u32], marks: &mut [u8], ahead: &Range<usize>) -> Option<u64> {
+    if job.simd() != Simd::Avx2 || at.tail > 0 {
         return None;
     }
     let whole = !at.flat && job.config().fill_padding;
     let (row, before) = if whole { (to.line(at.row, 0, job.problem.slots, false), at.column) } else { (at.of(to), 0) };
-    let line = Line { scope, before, ends, values, streams: lane.streams };
+    let line = Line { scope, before, ends, values, streams: job.streams, ahead };
     match to.dtype {
         DType::F32 => line.typed::<f32>(&row, table, marks),
         DType::Bf16 => line.typed::<bf16>(&row, table, marks),
@@ -55,6 +56,7 @@ struct Line<'a> {
     ends: &'a [u32],
     values: &'a [f64],
     streams: bool,
+    ahead: &'a Range<usize>,
 }
 
 impl Line<'_> {
@@ -69,7 +71,10 @@ impl Line<'_> {
         }
         let per_line = LINE / bytes;
         // Cells in scope, and where the line of the first begins, in cells from the line that the row begins in.
-        let (a, b) = (scope.first + self.before, scope.end + self.before);
+        // (Of a rollout whose steps do not fit no chunk reaches the end of the scope.)
+        let (a, b) = (scope.first + self.before, self.ends[k - 1] as usize + 1 + self.before);
+        // What the lines below rely on.
+        assert!(a < b && b <= cells.len());
         let phase = (cells.as_ptr().addr() / bytes) % per_line;
         let first = (a + phase) / per_line * per_line;
         let last = (b - 1 + phase) / per_line * per_line;
@@ -117,7 +122,7 @@ impl Line<'_> {
             n += k;
         }
         table[n..n + WINDOW].fill(T::ZERO);
-        let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: first * bytes, last: last * bytes, streams: self.streams };
+        let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: first * bytes, last: last * bytes, streams: self.streams, ahead: self.ahead.clone() };
         let (marks, table) = (marks.as_ptr(), table.as_ptr().cast::<u8>());
         // SAFETY: AVX2 is there (`write`); marks and table reach as far as the lines, the table `WINDOW` entries further.
         unsafe {
@@ -140,6 +145,8 @@ struct Cells {
     first: usize,
     last: usize,
     streams: bool,
+    /// Addresses that will be read next.
+    ahead: Range<usize>,
 }
 
 /// # Safety
@@ -254,7 +261,15 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
         }
         let end = if whole(to.last) { to.last + LINE } else { to.last };
         let mut target = to.at.wrapping_add(at.wrapping_sub(to.phase));
+        let mut ahead = to.ahead.start;
         while at < end {
+            // As many values as a line has cells, of 4 bytes.
+            for _ in 0..4 / BYTES {
+                if ahead < to.ahead.end {
+                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
+                    ahead += LINE;
+                }
+            }
             let [low, high] = line::<BYTES>(marks, table, &mut chunk);
             if to.streams {
                 _mm256_stream_si256(target.cast(), low);
