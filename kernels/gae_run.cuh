@@ -156,7 +156,7 @@ INLINE void tell_gae_findings(const Args& args, const GaeRoom& room, i64 i, u32 
     Work w;
     w.i = i;
     w.kept.group = room.members.group;
-    find(args, w, FOUND_NONFINITE, plan_of(args).slot_row[0]);
+    find(args, w, FOUND_NONFINITE, ((const PlanConstants*)args.plan)->slot_row[0]);
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_gae(const __grid_constant__ Args args) {

@@ -13,11 +13,13 @@ INLINE PlanConstants& shared_plan() {
     return plan_of_block[0];
 }
 INLINE const PlanConstants& plan_of(const Args&) { return shared_plan(); }
-// Makes that copy, of the stream table as many rows as batches of the plan may have (or none): what every kernel begins with. The block meets after it.
+// Makes that copy, of the stream table as many rows as batches of the plan may have: what every kernel begins with. The block meets after it. Without
+// `has_streams` (passrl_gae) neither that table nor what the slots of sets are is copied.
 INLINE void open_plan(const Args& args, bool has_streams = true) {
     u64* const to = (u64*)&shared_plan();
     const u64* const from = (const u64*)args.plan;
-    const u32 all = sizeof(PlanConstants) / 8, table = MAX_STREAMS * sizeof(Stream) / 8;
+    const u32 slots = 3 * MAX_STREAMS * sizeof(i32) / 8 + 2, table = MAX_STREAMS * sizeof(Stream) / 8;
+    const u32 all = sizeof(PlanConstants) / 8 - (has_streams ? 0 : slots);
     const u32 rows = has_streams ? (u32)(EXTRA + ((const PlanConstants*)args.plan)->num_extra) * (u32)sizeof(Stream) / 8 : 0;
     for (u32 n = threadIdx.x; n < rows + all - table; n += blockDim.x) {
         const u32 word = n < rows ? n : n - rows + table;
