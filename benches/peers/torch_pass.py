@@ -80,7 +80,9 @@ def _packed(fused: Tensor, chunks: Tensor, row: Tensor) -> Tensor:
     total = fused.double().flip(0).cumsum(0).flip(0)
     after = torch.cat([total, total.new_zeros(1)])[behind]
     left = behind[row] - torch.arange(len(fused))
-    return ((total - after[row]) * left.double().pow(-K)).float()
+    # Powers of the counts that occur, not one a chunk.
+    powers = torch.arange(int(chunks.max()) + 1, dtype=torch.float64).clamp(min=1).pow(-K)
+    return ((total - after[row]) * powers[left]).float()
 
 
 def prm_packed(signal: Tensor, cu_seqlens: Tensor, outcome: Tensor, format_: Tensor, ok: Tensor, group: int) -> Tensor:
