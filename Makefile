@@ -19,7 +19,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench bench-peers clean header library rollouts miri aarch64 gpu-pack
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench bench-peers bench-model clean header library rollouts miri aarch64 gpu-pack budgets
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,13 @@ gpu-pack: library ## target/gpu-check.tar.gz: tests/gpu/check with the library a
 	PASSRL_GPU_CASES=$(CURDIR)/target/gpu-cases.bin $(CARGO) test --locked --test gpu_cases
 	@tar -czf target/gpu-check.tar.gz --transform 's|^|passrl-gpu-check/|' tests/gpu/check tests/gpu/*.py bindings/python/passrl/_ffi.py bindings/python/passrl/errors.py $(LIB) target/gpu-cases.bin
 	@ls -l target/gpu-check.tar.gz
+
+bench-model: ## benches/MODEL.md: what the counted bytes and launches of the CUDA kernels give on paper, from target/budgets.json or tests/budgets/recorded.txt
+	@$(PYTHON) benches/model.py
+
+# nvcc takes minutes an architecture; what it has compiled is kept in target/budgets. PASSRL_ARCHITECTURES="80 90": those alone.
+budgets: ## what a run on CUDA costs against its budgets (launches, traffic, balance; with nvcc registers and spills): a table, and target/budgets.json
+	@PASSRL_BUDGETS=all $(CARGO) test --locked --test cuda_budgets -- --nocapture --test-threads=1 budgets_are_held
 
 miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }

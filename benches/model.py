@@ -1,6 +1,7 @@
-"""Writes benches/MODEL.md from target/budgets.json (`make budgets`): what the counted bytes and launches give at the stated bandwidth of four GPUs.
+"""Writes benches/MODEL.md: what the counted bytes and launches give at the stated bandwidth of four GPUs. A model, not a measurement.
 
-A model, not a measurement: `python benches/model.py [budgets.json]`.
+`make bench-model`, or `python benches/model.py [FILE]`: FILE is target/budgets.json (what `make budgets` has measured) or, where that is not there, tests/budgets/recorded.txt
+(what it may be at most: a budget that is met, else what was measured and 2%).
 """
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGETS = ROOT / "target" / "budgets.json"
+MEASURED, RECORDED = ROOT / "target" / "budgets.json", ROOT / "tests" / "budgets" / "recorded.txt"
 PAGE = ROOT / "benches" / "MODEL.md"
-COMMAND = "make budgets && python benches/model.py"
+SOURCES = {".json": "as `make budgets` measured them", ".txt": "at most what tests/budgets/recorded.txt allows: a budget that is met, else what was measured and 2%"}
 
 # Memory bandwidth, GB/s, and double precision outside the tensor cores, TFLOP/s (an FMA counts two), as NVIDIA's data sheets state them.
 GPUS = {"A100 80 GB SXM": (2039, 9.7), "H100 SXM": (3350, 34), "H200 SXM": (4800, 34), "B200": (8000, 37)}
@@ -61,6 +62,15 @@ class Work:
     def tokens_of_a_tenth(self, bandwidth: float) -> float:
         """Tokens (packed) from which the launches are at most a tenth of the time."""
         return 9 * self.fixed() * bandwidth * 1e3 / self.all
+
+
+def read(source: Path) -> Rows:
+    """Rows of either file."""
+    text = source.read_text()
+    if source.suffix == ".json":
+        return list(json.loads(text))
+    cells = [line.rsplit(" | ", 2) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [{"case": case, "what": what, "value": float(value)} for case, what, value in cells]
 
 
 def works(rows: Rows) -> list[Work]:
@@ -110,22 +120,22 @@ def latency(all_works: list[Work]) -> str:
 def doubles(rows: Rows, all_works: list[Work]) -> str:
     code = [(row["what"].removeprefix(CODE), row["value"]) for row in rows if row["case"] == "nvcc, sm_80" and row["what"].startswith(CODE)]
     listed = table(["kernel", "f64 instructions in its code, sm_80"], ([f"`{name}`", f"{count:g}"] for name, count in code)) if code else (
-        "Not in this budgets.json: nvcc was not there (`tests/setup.sh cuda all`).\n")
+        "Not counted yet where this page comes from: `make budgets` does so beside nvcc (`tests/setup.sh cuda all`).\n")
     bound = table(["case", *(f"{gpu}, f64 instructions a token" for gpu in GPUS)],
                   ([w.name, *(rounded(w.all / bandwidth * teraflops / 2 * 1e3) for bandwidth, teraflops in GPUS.values())] for w in all_works if not w.padding))
     return (f"{listed}\nThe code's instructions are counted once each, whatever runs how often. At `I` executed a token their time is `N I / (flops / 2)`; memory is the limit up to "
             f"`I = b flops / (2 B)`:\n\n{bound}")
 
 
-def page(rows: Rows) -> str:
+def page(rows: Rows, source: str) -> str:
     all_works = works(rows)
     if not all_works:
-        sys.exit("no case in budgets.json has its bytes counted; run `make budgets` first")
+        sys.exit("no case has its bytes counted; run `make budgets` first")
     gpus = table(["", "bandwidth `B`, GB/s", "f64 `flops`, TFLOP/s"], ([gpu, f"{b:,}", f] for gpu, (b, f) in GPUS.items()))
     return f"""# CUDA on paper
 
 **A model, not a measurement: no kernel of this library has run on a GPU.** Launches and bytes are counted by the simulated driver's checked build, instructions by
-nvdisasm; the rest is arithmetic. This page is written by `{COMMAND}`; nothing here is edited by hand.
+nvdisasm, and stand here {source}; the rest is arithmetic. This page is written by `make bench-model`; nothing here is edited by hand.
 
 ```
 t = (kernels + memsets) l + (b N + p (S - N)) / B
@@ -139,6 +149,8 @@ line below is refuted by `nsys profile` (time and launches of each kernel) or by
 Sizes, as in `make bench`: {"; ".join(f"{size} N = {tokens:,}, S = {slots:,}" for size, (tokens, slots) in SIZES.items())}.
 
 ## Counted
+
+On four groups of 8 rollouts of 1,000 to 2,000 tokens. KL's tables are the group's: larger groups have fewer of their bytes a token.
 
 {counted(all_works)}
 ## Time
@@ -157,8 +169,8 @@ Tokens from which launches are at most a tenth of the time, packed: `N = 9 (kern
 
 
 if __name__ == "__main__":
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else BUDGETS
+    source = Path(sys.argv[1]) if len(sys.argv) > 1 else MEASURED if MEASURED.is_file() else RECORDED
     if not source.is_file():
-        sys.exit(f"{source} is not there: `make budgets` writes it")
-    PAGE.write_text(page(json.loads(source.read_text())))
+        sys.exit(f"{source} is not there: `make budgets` writes {MEASURED.relative_to(ROOT)}")
+    PAGE.write_text(page(read(source), SOURCES[source.suffix]))
     print(PAGE)

@@ -125,11 +125,13 @@ enum State {
 
 // Where the sections of the statistics lie, in bytes from `Workspace::state`: the layout of a partials buffer (src/plan/partials.rs), so that one set of
 // kernels serves a run and the partials. Keys (i32, MAX) of a group: (absmax, max, min) a slot, then the format state; an empty section is filled with
-// INT32_MIN before use, and readers take max(absmax, 0), max(format, 0). Sums (i64, SUM): (n, q, hi, lo, at_max, at_min) a slot, then (kl) the members that count.
+// INT32_MIN before use (of a run: keys_from_zero), and readers take max(absmax, 0), max(format, 0). Sums (i64, SUM): (n, q, hi, lo, at_max, at_min) a slot, then (kl) the members that count.
 struct StateLayout {
     i64 extremes, sums, table, batch_extremes, batch_sums, second, whiten_extremes, whiten_sums;
     // KL table of group g: C at table + 16 * positions * g, n after it. positions 0: of a run alone, C at column[slot of the group's longest rollout].
     i64 positions;
+    // Keys are kept as unsigned numbers that begin at 0 (`load_key`): those of a run.
+    i64 keys_from_zero;
 };
 
 // Counts of a run (and nothing of the bits): begin as zeros.
@@ -162,6 +164,8 @@ struct GroupMarks {
     // a rollout that counts << 32 | ~that rollout; the second most; rollouts that count.
     u64 reach, most;
     u32 second, counted;
+    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED).
+    u32 arrived, reserved;
 };
 
 // Addresses in the caller's workspace. Token-indexed lists are [lists][max_tokens] or [max_tokens], by the rollout's slot.
@@ -190,6 +194,7 @@ struct Workspace {
     u64 signal;       // f32 [max(lists, 1)]: signals formed from log-probabilities, shaped rewards
     u64 f, d, v, lines; // f64 a token: chunk values, results, returns, further lines of a scan
     u64 columns, live;  // i64 a token: KL table of a run
+    u64 edges;          // u64 bits: edges of its positions, laid out as `scope`
     u64 places;       // token_baseline: |G W| and |W| at most (f64), sums of both (i64): [4][max_tokens]
 };
 
@@ -206,6 +211,10 @@ enum Mode {
     MODE_WEIGH = 16,
     // One rank among several: words of the ranks stand at the begin of the statistics (ranks.cuh).
     MODE_RANKS = 32,
+    // Groups' rollouts stand together (and are few), so that the last of their blocks goes on: passrl_prepare with the sums, passrl_sums with the KL edges.
+    MODE_JOINED = 64,
+    // The edges of KL positions are kept as bits.
+    MODE_EDGES = 128,
 };
 
 struct Args {

@@ -20,7 +20,7 @@ OUT_OF_LINE void add_batch_extremes(const Args& args, const Work& w) {
     for (i32 slot = 0; slot < plan.sets; ++slot) {
         if (!batch_list(args, plan, w.kept, slot)) continue;
         Extremes found = list_extremes(args, w, slot);
-        if (is_first_thread()) max_extremes_to(keys + 3 * slot, found);
+        if (is_first_thread()) max_extremes_to(args, keys + 3 * slot, found);
     }
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
         i32 slot = slot_of_stream(plan, s);
@@ -28,7 +28,7 @@ OUT_OF_LINE void add_batch_extremes(const Args& args, const Work& w) {
         Value v = rollout_value(args, plan, s, w.i);
         Extremes one = no_extremes();
         extremes_push(one, v.x);
-        if (v.there && is_first_thread()) max_extremes_to(keys + 3 * slot, one);
+        if (v.there && is_first_thread()) max_extremes_to(args, keys + 3 * slot, one);
     }
 }
 
@@ -42,7 +42,7 @@ INLINE void add_to_batch(const Args& args, i32 slot, const Sums& sums, i64 nonze
 // Adds a rollout's elements of a list on the grid that the batch's maxima set. The block.
 OUT_OF_LINE void add_batch_list(const Args& args, const Work& w, i32 slot) {
     const PlanConstants& plan = plan_of(args);
-    const Extremes of = load_extremes(batch_keys(args), slot);
+    const Extremes of = load_extremes(args, batch_keys(args), slot);
     const Grid grid = grid_of(STEP_BITS, of.absmax);
     Sums own = no_sums();
     u32 nonzero = 0;
@@ -65,7 +65,7 @@ OUT_OF_LINE void add_batch_sums(const Args& args, const Work& w) {
         if (slot >= plan.slots || !asks_batch(plan, slot)) continue;
         Value v = rollout_value(args, plan, s, w.i);
         if (!v.there) continue;
-        Extremes of = load_extremes(batch_keys(args), slot);
+        Extremes of = load_extremes(args, batch_keys(args), slot);
         Sums own = no_sums();
         sums_push_element(own, grid_of(STEP_BITS, of.absmax), v.x, 1, of);
         add_to_batch(args, slot, own, v.x != 0.0f ? 1 : 0);

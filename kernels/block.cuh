@@ -127,10 +127,5 @@ INLINE void add_sums_to(i64* words, const Sums& s) {
     add_to(words + 4, s.at_max);
     add_to(words + 5, s.at_min);
 }
-INLINE void max_extremes_to(i32* keys, const Extremes& e) {
-    if (e.absmax > 0) atomicMax(keys, e.absmax);
-    if (e.max != KEY_EMPTY) atomicMax(keys + 1, e.max);
-    if (e.min != KEY_EMPTY) atomicMax(keys + 2, e.min);
-}
 
 #endif

@@ -165,8 +165,13 @@ OUT_OF_LINE i64 block_chunks_by_value(const Args& args, const Extent& e, const S
 // Runs of equal values of a signal without steps: they are steps and chunks in one. Each value is read once: the one before comes from a neighbour.
 OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope, u32* last) {
     const PlanConstants& plan = plan_of(args);
+    const f64 eta = plan.eta;
+    const bool bridges = plan.bridge_scope_gaps;
+    const Array& signal = args.batch.signal[0];
     i64 count = 0, carry = -1;
-    for (i64 tile = first_tile(scope); tile < scope.end; tile += blockDim.x) {
+    // Only bits of a scope with holes ask for tiles of their words.
+    const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(e, signal, scope.first), token_stride(e, signal)) : 0;
+    for (i64 tile = has_holes(scope) ? first_tile(scope) : scope.first - lead; tile < scope.end; tile += blockDim.x) {
         i64 t = tile + threadIdx.x;
         bool in = contains(scope, t);
         i64 before = block_token_before(scope, t, in, carry);
@@ -174,7 +179,7 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
         i64 from = before - (t - lane());
         f32 y = __shfl_sync(WARP, x, from >= 0 ? (i32)from : 0);
         if (in && before >= 0 && from < 0) y = signal_value(args, plan, e, 0, before);
-        bool ends = in && before >= 0 && ((t - before > 1 && !plan.bridge_scope_gaps) || is_edge(y, x, plan.eta));
+        bool ends = in && before >= 0 && ((t - before > 1 && !bridges) || is_edge(y, x, eta));
         Rank rank = block_rank(ends);
         if (ends) last[count + rank.before] = (u32)before;
         count += rank.total;

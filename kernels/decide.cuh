@@ -46,13 +46,13 @@ OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const bool there = process ? (plan.joint && slot == 1) || slot < args.batch.num_process : has_stream(args, plan, slot - plan.sets);
     Whole whole = {no_extremes(), no_sums(), 0};
     if (plan.slots_batch) {
-        whole.extremes = load_extremes(batch_keys(args), slot);
+        whole.extremes = load_extremes(args, batch_keys(args), slot);
         whole.sums = load_sums(batch_words(args), slot, 7);
         whole.nonzero = batch_words(args)[7 * slot + 6];
     }
     const f64 mean = given_statistic(args.batch.stats_mean, g, row), std = given_statistic(args.batch.stats_std, g, row);
-    const i32 second = plan.slots_runner_up ? group_seconds(args, g)[slot] : KEY_EMPTY;
-    const Extremes extremes = load_extremes(group_keys(args, g), slot);
+    const i32 second = plan.slots_runner_up ? load_key(args, group_seconds(args, g) + slot) : KEY_EMPTY;
+    const Extremes extremes = load_extremes(args, group_keys(args, g), slot);
     const Standard s = make_standard(stream, bits, extremes, load_sums(group_words(args, g), slot), second, whole, mean, std);
     to.standards[slot] = s;
     i32 finding = 0, flags = 0;
@@ -95,7 +95,7 @@ INLINE void decide(const Args& args, i64 g, Decision& to) {
     if (is_first_thread()) {
         to.bad = to.crowded = 0;
         to.degenerate = to.bad_given = 0;
-        to.format = load_format(group_keys(args, g), plan.slots);
+        to.format = load_format(args, group_keys(args, g), plan.slots);
         to.members = load_members(plan, group_words(args, g));
     }
     __syncthreads();

@@ -34,9 +34,8 @@ template <class Body> INLINE void each_in_gaps(const Scope& scope, i64 len, Body
         if (!contains(scope, t)) body(t);
 }
 
-// The first chunk whose last token is t or after it.
-INLINE i64 chunk_at(const u32* last, i64 count, i64 t) {
-    i64 low = 0, high = count;
+// The first chunk from `low` on, and below `high`, whose last token is t or after it; `high` where none of them is.
+INLINE i64 chunk_at(const u32* last, i64 low, i64 high, i64 t) {
     while (low < high) {
         const i64 middle = low + (high - low) / 2;
         if ((i64)last[middle] < t) low = middle + 1;
@@ -45,35 +44,63 @@ INLINE i64 chunk_at(const u32* last, i64 count, i64 t) {
     return low;
 }
 
-// Calls body(t, j) for every slot of the rollout's extent, j the line of its value; -1 out of scope, and where a token has no chunk (the steps do not fit).
-// Of chunks a warp takes neighbouring tiles of 32 tokens: it looks its first chunk up once; then the ends that lie in a tile are bits, and a token's chunk
-// is how many ends come before it.
-template <class Body> INLINE void each_slot(i64 len, const Scope& scope, const Lines& lines, Body body) {
+// Calls body(t, in, value) for every slot of the rollout's extent: `in`: it has a line, whose value is load(line); out of scope, and where a token has no chunk
+// (the steps do not fit), it has none. Of chunks a warp takes neighbouring tiles of 32 tokens. It looks its first and last chunk up; then each lane holds a
+// chunk's end and value, 32 chunks at a time and each read once. The ends that lie in a tile are bits, and a token's chunk is how many ends come before it.
+// `lead`: tiles begin so many tokens before the extent (`sector_lead` of what is written).
+template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
     if (lines.every_token) {
         if (!has_holes(scope)) {
-            for (i64 t = threadIdx.x; t < len; t += blockDim.x) body(t, t >= scope.first && t < scope.end ? t - scope.first : -1);
+            for (i64 t = (i64)threadIdx.x - lead; t < len; t += blockDim.x) {
+                if (t < 0) continue;
+                const bool in = t >= scope.first && t < scope.end;
+                body(t, in, in ? load(t - scope.first) : 0.0);
+            }
             return;
         }
         i64 before = 0;
-        for (i64 base = 0; base < len; base += blockDim.x) {
+        for (i64 base = -lead; base < len; base += blockDim.x) {
             const i64 t = base + threadIdx.x;
-            const bool there = t < len && contains(scope, t);
-            const Rank rank = block_rank(there);
-            if (t < len) body(t, there ? before + rank.before : -1);
+            const bool in = t < len && contains(scope, t);
+            const Rank rank = block_rank(in);
+            if (t >= 0 && t < len) body(t, in, in ? load(before + rank.before) : 0.0);
             before += rank.total;
         }
         return;
     }
-    const i64 tiles = (len + 31) / 32, each = (tiles + warps() - 1) / warps();
+    const i64 tiles = (len + lead + 31) / 32, each = (tiles + warps() - 1) / warps();
     const i64 from = each * warp(), to = smaller(from + each, tiles);
     if (from >= to) return;
-    i64 chunk = chunk_at(lines.last, lines.count, 32 * from);
+    i64 chunk = chunk_at(lines.last, 0, lines.count, 32 * from - lead);
+    // No later chunk has a token here: each has an end in the tiles, but the last.
+    const i64 stop = chunk_at(lines.last, chunk, smaller(lines.count, chunk + 32 * (to - from)), 32 * to - lead);
+    i64 window = chunk, held_end;
+    f64 held;
+    auto hold = [&] {
+        const i64 j = window + lane();
+        const bool there = j < lines.count && j <= stop;
+        held_end = there ? (i64)lines.last[j] : 1ll << 62;
+        held = there ? load(j) : 0.0;
+    };
+    hold();
     for (i64 tile = from; tile < to; tile++) {
-        const i64 begin = 32 * tile, t = begin + lane();
-        const i64 end = chunk + lane() < lines.count ? (i64)lines.last[chunk + lane()] - begin : 32;
-        const u32 ends = warp_or(end < 32 ? 1u << end : 0u);
-        const i64 own = chunk + __popc(ends & ((1u << lane()) - 1));
-        if (t < len) body(t, own < lines.count && contains(scope, t) ? own : -1);
+        const i64 begin = 32 * tile - lead, t = begin + lane();
+        u32 ends = 0;
+        i64 own;
+        f64 value = 0.0;
+        for (;;) {
+            const bool inside = held_end >= begin && held_end < begin + 32;
+            ends |= warp_or(inside ? 1u << (held_end - begin) : 0u);
+            // Exact below the window's end; of chunks beyond it the next window says.
+            own = chunk + __popc(ends & ((1u << lane()) - 1));
+            const f64 found = __shfl_sync(WARP, held, (i32)(own - window) & 31);
+            if (own >= window && own < window + 32) value = found;
+            if (__shfl_sync(WARP, held_end, 31) >= begin + 32) break;
+            window += 32;
+            hold();
+        }
+        const bool in = own < lines.count && contains(scope, t);
+        if (t >= 0 && t < len) body(t, in, in ? value : 0.0);
         chunk += __popc(ends);
     }
 }

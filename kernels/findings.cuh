@@ -19,9 +19,9 @@ OUT_OF_LINE void poison(const Args& args, const PlanConstants& plan, const Work&
     if (!is_first_thread()) return;
     if (!(args.mode & MODE_KNOWN)) {
         i32* keys = group_keys(args, w.kept.group);
-        atomicMax(keys + 3 * slot, key);
+        max_key_to(args, keys + 3 * slot, key);
         // The pooled set holds the value too.
-        if (pools(plan)) atomicMax(keys + 3, key);
+        if (pools(plan)) max_key_to(args, keys + 3, key);
     }
     find(args, w, key >= KEY_NAN ? FOUND_MISSING : FOUND_NONFINITE, plan.slot_row[slot]);
 }
@@ -30,8 +30,8 @@ OUT_OF_LINE void poison(const Args& args, const PlanConstants& plan, const Work&
 INLINE void take_extremes(const Args& args, const PlanConstants& plan, const Work& w, i32 slot, const Extremes& e) {
     if (!is_first_thread() || (args.mode & MODE_KNOWN)) return;
     i32* keys = group_keys(args, w.kept.group);
-    max_extremes_to(keys + 3 * slot, e);
-    if (pools(plan) && (slot == 0 || slot >= plan.sets)) max_extremes_to(keys + 3, e);
+    max_extremes_to(args, keys + 3 * slot, e);
+    if (pools(plan) && (slot == 0 || slot >= plan.sets)) max_extremes_to(args, keys + 3, e);
 }
 
 // Counts the bad values of a process list, token by token where the signal has a value a token.
@@ -175,11 +175,11 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
     bool known = args.mode & MODE_KNOWN;
     if (is_first_thread()) {
         i32* keys = group_keys(args, w.kept.group);
-        if (!known) atomicMax(keys + 3 * plan.slots, flags & ROLLOUT_FORMAT_VIOLATING ? 1 : 2);
+        if (!known) max_key_to(args, keys + 3 * plan.slots, flags & ROLLOUT_FORMAT_VIOLATING ? 1 : 2);
         if (flags & ROLLOUT_MISSING) atomicOr(&marks_of(args, w.kept.group).missing, 1u);
         if (flags & ROLLOUT_BAD_STEPS) {
             atomicOr(&marks_of(args, w.kept.group).found, 1u);
-            if (!known) atomicMax(keys, KEY_BAD_STEPS);
+            if (!known) max_key_to(args, keys, KEY_BAD_STEPS);
             if (args.mode & MODE_COUNTING) add_to(&counts_of(args).bad_steps, 1);
             find(args, w, FOUND_BAD_STEPS, 0);
         }

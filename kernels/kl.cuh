@@ -35,12 +35,9 @@ INLINE KlEdges make_edges(const Args& args, i64 g, const Decision& decision) {
     return to;
 }
 
-// Is there an edge between positions a and b?
-INLINE bool edge_between(const KlEdges& edges, i64 a, i64 b) {
-    if (edges.none || larger(a, b) >= edges.table.positions) return false;
-    const i64 na = edges.table.live[a], nb = edges.table.live[b];
+// Is there an edge between a position of sum ca and live count na, and one of cb and nb?
+INLINE bool is_kl_edge(const KlEdges& edges, i64 ca, i64 na, i64 cb, i64 nb) {
     if (na == 0 || nb == 0) return false;
-    const i64 ca = edges.table.columns[a], cb = edges.table.columns[b];
     if (!edges.over_group) {
         f64 left;
         if (edges.narrow) left = absolute((f64)(cb * na - ca * nb));
@@ -50,6 +47,47 @@ INLINE bool edge_between(const KlEdges& edges, i64 a, i64 b) {
     Wide left = wide(cb - ca);
     if (edges.n != 0) left = wide_minus(wide_times(left, wide(edges.n)), wide_times(wide(nb - na), wide(edges.sum)));
     return wide_to_f64(wide_absolute(left)) * edges.down * edges.inv > edges.eta * (f64)edges.size * (f64)(edges.n != 0 ? edges.n : 1);
+}
+
+// Between positions a and b?
+INLINE bool edge_between(const KlEdges& edges, i64 a, i64 b) {
+    if (edges.none || larger(a, b) >= edges.table.positions) return false;
+    return is_kl_edge(edges, edges.table.columns[a], edges.table.live[a], edges.table.columns[b], edges.table.live[b]);
+}
+
+// Where the bits of a group's edges lie: bit p says that there is one before position p. At the slot of its longest rollout, as the table.
+INLINE u32* edge_words(const Args& args, i64 g) {
+    const i64 longest = (i64)(u32)~marks_of(args, g).longest;
+    return (u32*)((u64*)args.work.edges + extent(args, longest).slot / 64 + 2 * longest);
+}
+
+// Decides the edges between neighbouring positions of group g, each once: a warp a word. The block.
+OUT_OF_LINE void keep_edges(const Args& args, i64 g, const Decision& decision) {
+    const KlEdges edges = make_edges(args, g, decision);
+    if (edges.table.positions == 0) return;
+    u32* const words = edge_words(args, g);
+    for (i64 tile = 32 * (i64)warp(); tile < edges.table.positions; tile += blockDim.x) {
+        const i64 p = tile + lane();
+        const bool there = p < edges.table.positions && !edges.none;
+        const i64 c = there ? edges.table.columns[p] : 0, n = there ? edges.table.live[p] : 0;
+        i64 c_before = __shfl_up_sync(WARP, c, 1), n_before = __shfl_up_sync(WARP, n, 1);
+        if (lane() == 0) {
+            c_before = there && p > 0 ? edges.table.columns[p - 1] : 0;
+            n_before = there && p > 0 ? edges.table.live[p - 1] : 0;
+        }
+        const u32 word = __ballot_sync(WARP, there && is_kl_edge(edges, c_before, n_before, c, n));
+        if (lane() == 0) words[tile / 32] = word;
+    }
+}
+
+// Adjacent rule, a scope without holes, edges that are kept (MODE_EDGES): bits alone are read, and nothing is listed where every token is a chunk. The block.
+OUT_OF_LINE i64 block_chunks_by_edges(const Args& args, u32 group, const Scope& scope, u32* last) {
+    const u32* const words = edge_words(args, group);
+    i64 count = 0;
+    for (i64 w = threadIdx.x; 32 * w < scope.count; w += blockDim.x) count += __popc(words[w] & word_mask(1, scope.count, w));
+    count = block_sum(count) + 1;
+    if (count == scope.count) return count;
+    return block_chunks_where(scope, last, [&](i64, i64 b) { const i64 p = b - scope.first; return (words[p / 32] >> (p % 32) & 1) != 0; });
 }
 
 // Lists the chunks of rollout i (its last tokens), or says that every token is one. The block; `kept` is each thread's own and stays the same in all.
@@ -68,6 +106,7 @@ OUT_OF_LINE void kl_chunks(const Args& args, i64 i, const Extent& e, const Scope
         const i64 first = scope.first;
         auto cut = [&](i64 anchor, i64 a, i64 b) { return (b - a > 1 && !plan.bridge_scope_gaps) || edge_between(edges, anchor - first, b - first); };
         if (plan.boundary_rule == BOUNDARY_ANCHORED) count = block_chunks_anchored(scope, last, cut);
+        else if ((args.mode & MODE_EDGES) && !has_holes(scope) && kept.group != NO_GROUP) count = block_chunks_by_edges(args, kept.group, scope, last);
         else count = block_chunks_where(scope, last, [&](i64 a, i64 b) { return cut(a, a, b); });
         every = plan.boundary_rule == BOUNDARY_ADJACENT && !has_holes(scope) && count == scope.count;
     } else if (plan.chunk == CHUNK_SEGMENT) {

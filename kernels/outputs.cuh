@@ -15,7 +15,7 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     u64 none = 0;
     if (is_given(o.returns)) {
         const Lines lines = plan.credits_tokens ? Lines{true, w.last, w.scope.count} : chunk_lines(w);
-        each_slot(w.e.len, w.scope, lines, [&](i64 t, i64 j) { store(o.returns, at(w.e, o.returns, t), j >= 0 ? w.v[j] : 0.0, none); });
+        each_slot(w.e.len, sector_lead(o.returns, at(w.e, o.returns, 0), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return w.v[j]; }, [&](i64 t, bool, f64 g) { store(o.returns, at(w.e, o.returns, t), g, none); });
         if (plan.fill_padding) pad(args, o.returns, w.e);
     }
     if (is_given(o.chunk_ends)) {
@@ -41,14 +41,13 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
 // Divided by the temperature, where there is one: divisions in f64 are dear.
 INLINE f64 tempered(const PlanConstants& plan, f64 d) { return plan.temperature == 1.0 ? d : d / plan.temperature; }
 
-// An advantage of token t, tempered: whitening (0: none), clip, and its slot.
-INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* whitening, i64 t, f64 a, Totals& totals) {
-    const PlanConstants& plan = plan_of(args);
+// An advantage of token t, tempered: whitening (0: none), clip (the plan's, which loops read once), and its slot.
+INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* whitening, f64 clip, i64 t, f64 a, Totals& totals) {
     const Array& to = args.outputs.advantages;
     if (whitening) a = whitened(*whitening, a);
-    if (!is_infinite(plan.clip)) {
-        totals.clipped += absolute(a) > plan.clip ? 1 : 0;
-        a = clamped(a, -plan.clip, plan.clip);
+    if (!is_infinite(clip)) {
+        totals.clipped += absolute(a) > clip ? 1 : 0;
+        a = clamped(a, -clip, clip);
     }
     if (args.outputs.report) {
         totals.sum += a;
@@ -62,9 +61,10 @@ INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* 
 template <class Value>
 INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
     const Array& to = args.outputs.advantages;
+    const f64 clip = plan_of(args).clip;
     Totals totals = no_totals();
-    each_slot(e.len, scope, lines, [&](i64 t, i64 j) {
-        if (j >= 0) write_advantage(args, e, whitening, t, value(j), totals);
+    each_slot(e.len, sector_lead(to, at(e, to, 0), token_stride(e, to)), scope, lines, value, [&](i64 t, bool in, f64 a) {
+        if (in) write_advantage(args, e, whitening, clip, t, a, totals);
         else store(to, at(e, to, t), 0.0, totals.overflowed);
     });
     if (plan_of(args).fill_padding) pad(args, to, e);

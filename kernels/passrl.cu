@@ -2,6 +2,7 @@
 // with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: the bits are part of the contract.
 #include "args.cuh"
 #include "device.cuh"
+#include "gae_run.cuh"
 #include "prepare.cuh"
 #include "primitives.cuh"
 #include "ranks.cuh"

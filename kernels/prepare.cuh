@@ -5,6 +5,7 @@
 #include "baseline_weights.cuh"
 #include "batch_stats.cuh"
 #include "kl_reward.cuh"
+#include "sums.cuh"
 
 // What the device's offsets say, where one block's look at its rollout does not see it: each block takes its share of the groups' offsets. A finding zeroes
 // the batch.
@@ -130,17 +131,15 @@ OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
     const PlanConstants& plan = plan_of(args);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
         if (!asks_one_rollout(plan, slot)) continue;
-        i64 own = block_own_sums(args, plan, w, slot, load_extremes(group_keys(args, w.kept.group), slot)).n;
+        i64 own = block_own_sums(args, plan, w, slot, load_extremes(args, group_keys(args, w.kept.group), slot)).n;
         bool all = own > 0 && own == load_sums(group_words(args, w.kept.group), slot).n;
         if (all && is_first_thread()) atomicOr(&marks_of(args, w.kept.group).one_rollout, 1u << slot);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args args) {
-    SHARED(Room, shared_room, [1]);
-    Room& room = shared_room[0];
-    if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
-    if (!__syncthreads_or(is_first_thread() && open_room(args, blockIdx.x, room))) return;
+// Rollout i from its data to what is kept of it, its maxima and its findings. The block.
+INLINE void keep_rollout(const Args& args, i64 i, Room& room) {
+    if (!__syncthreads_or(is_first_thread() && open_room(args, i, room))) return;
     u32 flags = prepare_rollout(args, room);
     const Work& w = room.work;
     flags = look_at_rollout(args, w, flags);
@@ -151,6 +150,14 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     kept.flags = flags;
     if (kept.end > kept.first) atomicMax(&marks_of(args, kept.group).longest, (u64)(kept.end - kept.first) << 32 | (u32)~(u32)w.i);
     rollout_of(args, w.i) = kept;
+}
+
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(Room, room, [1]);
+    if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
+    keep_rollout(args, blockIdx.x, room[0]);
+    if (args.mode & MODE_JOINED) sum_group_if_last(args, blockIdx.x, room[0].work);
 }
 
 #endif

@@ -61,7 +61,8 @@ INLINE bool take_kl(const Args& args, const Shaping& w) {
 // A line of values to its tokens, 0 elsewhere in the rollout's row.
 INLINE void write_line(const Args& args, const Array& to, const Shaping& w, const f64* values) {
     u64 none = 0;
-    each_slot(w.e.len, w.scope, Lines{true, 0, w.scope.count}, [&](i64 t, i64 j) { store(to, at(w.e, to, t), j >= 0 ? values[j] : 0.0, none); });
+    const i64 lead = sector_lead(to, at(w.e, to, 0), token_stride(w.e, to));
+    each_slot(w.e.len, lead, w.scope, Lines{true, 0, w.scope.count}, [&](i64 j) { return values[j]; }, [&](i64 t, bool, f64 x) { store(to, at(w.e, to, t), x, none); });
     if (plan_of(args).fill_padding) pad(args, to, w.e);
 }
 INLINE void write_ends_of(const Args& args, const Array& to) {
@@ -102,7 +103,7 @@ INLINE void keep_for_whitening(const Args& args, const Shaping& w, bool good) {
     found = block_extremes(found);
     if (!is_first_thread()) return;
     rollout_of(args, w.i) = kept;
-    if (whitens(kept)) max_extremes_to(whiten_keys(args), found);
+    if (whitens(kept)) max_extremes_to(args, whiten_keys(args), found);
 }
 
 // The constants to the workspace; counts and keys to their beginning. One block.
@@ -116,12 +117,14 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_s
 
 // Do all extents fit? A thread a rollout.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_extents(const __grid_constant__ Args args) {
+    open_plan(args);
     const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < args.batch.rollouts && extent(args, i).bad) atomicOr(&counts_of(args).bad_offsets, 1u);
 }
 
 // A block a rollout. Whitening: its first pass, which writes nothing.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_tokens(const __grid_constant__ Args args) {
+    open_plan(args);
     SHARED(PrimitiveRoom, shared_room, [1]);
     PrimitiveRoom& room = shared_room[0];
     const Outputs& o = args.outputs;
@@ -154,11 +157,12 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_t
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_sums(const __grid_constant__ Args args) {
+    open_plan(args);
     const i64 i = blockIdx.x;
     if (counts_of(args).bad_offsets || i >= args.batch.rollouts) return;
     const Rollout kept = rollout_of(args, i);
     if (!whitens(kept)) return;
-    const Grid grid = grid_of(STEP_BITS, load_extremes(whiten_keys(args), 0).absmax);
+    const Grid grid = grid_of(STEP_BITS, load_extremes(args, whiten_keys(args), 0).absmax);
     const f64* const values = list_of<f64>(args.work.d, extent(args, i));
     Sums own = no_sums();
     for (i64 j = threadIdx.x; j < (i64)kept.count; j += blockDim.x) sums_push(own, grid, quantize(grid, (f32)values[j]), 1);
@@ -167,6 +171,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_w
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_write(const __grid_constant__ Args args) {
+    open_plan(args);
     SHARED(PrimitiveRoom, shared_room, [1]);
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;

@@ -56,16 +56,19 @@ struct ReportOut {
     f64 sum_advantages, sum_squares;
 };
 
-// Called by every block of a run's last kernel when it is done: the last of them writes the report. The fences order what other blocks have counted before it.
-INLINE void finish_report(const Args& args) {
-    if (!args.outputs.report) return;
+// Is this the last block of the grid to come here? What the others have written before is then to be seen. The block.
+INLINE bool is_last_block(const Args& args) {
     __threadfence();
     __syncthreads();
-    if (!is_first_thread()) return;
-    Counts& counts = counts_of(args);
-    if (atomicAdd(&counts.done, 1u) + 1 != gridDim.x) return;
+    const bool last = is_first_thread() && atomicAdd(&counts_of(args).done, 1u) + 1 == gridDim.x;
+    if (!__syncthreads_or(last)) return false;
     __threadfence();
-    const volatile Counts& c = counts;
+    return true;
+}
+
+// What the run has counted, for the caller. One thread, when all blocks have.
+INLINE void write_report(const Args& args) {
+    const volatile Counts& c = counts_of(args);
     ReportOut& to = *(ReportOut*)args.outputs.report;
     to.struct_size = sizeof(ReportOut);
     to.reserved0 = 0;
@@ -101,6 +104,11 @@ INLINE void finish_report(const Args& args) {
     to.lost_deviations = c.lost_deviations;
     to.sum_advantages = c.sum_advantages;
     to.sum_squares = c.sum_squares;
+}
+
+// Called by every block of a run's last kernel when it is done: the last of them writes the report.
+INLINE void finish_report(const Args& args) {
+    if (args.outputs.report && is_last_block(args) && is_first_thread()) write_report(args);
 }
 
 #endif

@@ -5,12 +5,21 @@
 #include "args.cuh"
 #include "block.cuh"
 
-// What a scan keeps in shared memory: the tiles' tops of two rounds, so that one barrier a round is enough; and c, c^2, c^4, c^8, c^16, which would take
-// ten registers of every thread.
+// What a scan keeps in shared memory: the tiles' tops of two rounds, so that one barrier a round is enough; c, c^2, c^4, c^8, c^16, which would take ten
+// registers of every thread; and c^0 .. c^32, which are the plan's.
 struct ScanTops {
     f64 tops[2][MOST_WARPS];
     f64 steps[5];
+    f64 powers[33];
 };
+
+// Makes the coefficients ready for all: the block meets after it.
+INLINE void open_scan(const f64 *powers, ScanTops &shared) {
+    for (i32 m = (i32)threadIdx.x; m < 33; m += (i32)blockDim.x) shared.powers[m] = powers[m];
+    if (!is_first_thread()) return;
+    shared.steps[0] = powers[1];
+    for (i32 d = 1; d < 5; d++) shared.steps[d] = shared.steps[d - 1] * shared.steps[d - 1];
+}
 
 // powers[m] = c^m, m = 0 .. 32, by repeated multiplication: of a coefficient that only the rollout knows. One thread; the block meets after it.
 INLINE void decay_powers(f64 c, f64 *powers) {
@@ -25,10 +34,7 @@ INLINE void decay_powers(f64 c, f64 *powers) {
 template <class Load, class Store>
 INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store) {
     const i32 own_lane = lane(), own_warp = warp(), count = warps();
-    if (is_first_thread()) {
-        shared.steps[0] = powers[1];
-        for (i32 d = 1; d < 5; d++) shared.steps[d] = shared.steps[d - 1] * shared.steps[d - 1];
-    }
+    open_scan(powers, shared);
     f64 carry = 0.0;
     i32 round = 0;
     __syncthreads();
@@ -45,9 +51,9 @@ INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, St
         f64 entering = carry;
         for (i32 w = 0; w < count; w++) {
             if (w == own_warp) entering = carry;
-            carry = shared.tops[round][w] + powers[32] * carry;
+            carry = shared.tops[round][w] + shared.powers[32] * carry;
         }
-        if (j >= 0) store(j, y + powers[own_lane + 1] * entering);
+        if (j >= 0) store(j, y + shared.powers[own_lane + 1] * entering);
     }
     __syncthreads();
 }

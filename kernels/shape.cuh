@@ -100,22 +100,24 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
     const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
     const bool every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(args.outputs.chunk_values), keeps_returns = is_given(args.outputs.returns);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
+    const bool divides = plan.k != 0.0, by_token = plan.kind == KIND_KL;
+    const f64 clip = plan.clip, temperature = plan.temperature;
     auto value = [&](i64 j) {
         f64 f;
         if (terms.gated) {
             f = j + 1 == k ? terms.gated_last : terms.gated_every;
         } else {
-            const i64 t = plan.kind != KIND_KL ? 0 : every ? w.scope.first + j : (i64)w.last[j];
+            const i64 t = !by_token ? 0 : every ? w.scope.first + j : (i64)w.last[j];
             f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &totals.lost));
         }
         if (keeps_values) w.f[j] = f;
         return f;
     };
     auto result = [&](i64 j, f64 g) {
-        const f64 d = plan.k == 0.0 ? g : g * divisors[j];
+        const f64 d = divides ? g * divisors[j] : g;
         if (keeps_returns) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (direct) write_advantage(args, w.e, whitening, w.scope.first + j, tempered(plan, d), totals);
+        if (direct) write_advantage(args, w.e, whitening, clip, w.scope.first + j, temperature == 1.0 ? d : d / temperature, totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -171,7 +173,7 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
     } else {
         found = block_extremes(found);
     }
-    if (is_first_thread()) max_extremes_to(whiten_keys(args), found);
+    if (is_first_thread()) max_extremes_to(args, whiten_keys(args), found);
 }
 
 // The advantages in d to their output; whitened where the batch's statistics are known.
@@ -181,8 +183,8 @@ OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines&
     return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
 }
 
-// Rollout i by its block; `decision` is of its group.
-INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
+// Rollout i by its block; `decision` is of its group. STAGES: some rollout's way may be longer than one scan.
+template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
     open_rollout(args, i, rollout_of(args, i), room);
@@ -196,7 +198,7 @@ INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
         __syncthreads();
     } else {
         lost = rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
-        if (is_one_pass(args, w)) {
+        if (!STAGES || is_one_pass(args, w)) {
             written = writes && !keeps && lines.every_token;
             totals = shape_in_one_pass(args, room, written);
             if (written) write_ends(args, w);
@@ -250,15 +252,10 @@ INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
     weigh_returns(args, w);
 }
 
-// Block b: group b's counts and outputs, then rollout b. (Token baselines weigh with the same code in an earlier launch.)
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args args) {
-    SHARED(ShapeRoom, room, [1]);
+// Block b: group b's counts and outputs, then rollout b.
+template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room) {
     const i64 b = blockIdx.x;
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
-    if (args.mode & MODE_WEIGH) {
-        if (!bad_batch) weigh_rollout(args, b, room[0]);
-        return;
-    }
     if (const i32 fault = ranks_fault(args)) {
         if (writes) report_fault(args, fault);
         return;
@@ -281,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const
     } else if (writes || (args.mode & MODE_KEEP)) {
         if (b < args.batch.rollouts) {
             decide_for(args, rollout_of(args, b), room[0].decision);
-            totals = shape_rollout(args, b, room[0]);
+            totals = shape_rollout<STAGES>(args, b, room[0]);
         }
         if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
         else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
@@ -290,13 +287,29 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const
     if (!(args.mode & MODE_KEEP)) finish_report(args);
 }
 
+// Every estimator. (Token baselines weigh with the same code in an earlier launch.)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(ShapeRoom, room, [1]);
+    if (!(args.mode & MODE_WEIGH)) return shape_block<true>(args, room);
+    if (!counts_of(args).bad_offsets) weigh_rollout(args, blockIdx.x, room[0]);
+}
+
+// What most runs ask for: the host knows that every rollout's way is one scan (`is_one_pass`), so that the code of the others takes no registers.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape_one_pass(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(ShapeRoom, room, [1]);
+    shape_block<false>(args, room);
+}
+
 // Sums of the kept values on the grid that their maxima set.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums(const __grid_constant__ Args args) {
+    open_plan(args);
     const PlanConstants& plan = plan_of(args);
     const i64 i = blockIdx.x;
     const Rollout kept = rollout_of(args, i);
     if (counts_of(args).bad_offsets || ranks_fault(args) || !whitens(kept)) return;
-    const Grid grid = grid_of(STEP_BITS, load_extremes(whiten_keys(args), 0).absmax);
+    const Grid grid = grid_of(STEP_BITS, load_extremes(args, whiten_keys(args), 0).absmax);
     Sums own = no_sums();
     if (plan.whiten == WHITEN_ROLLOUTS) {
         if (is_first_thread()) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
@@ -306,8 +319,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
         const Lines lines = result_lines(plan, kept, list_of<u32>(args.work.last, e));
         const Scope scope = kept_scope(args, i, e, kept);
         if (!lines.every_token && has_holes(scope)) {
-            each_slot(e.len, scope, lines, [&](i64, i64 j) {
-                if (j >= 0) sums_push(own, grid, quantize(grid, values[j]), 1);
+            each_slot(e.len, 0, scope, lines, [&](i64 j) { return (f64)values[j]; }, [&](i64, bool in, f64 a) {
+                if (in) sums_push(own, grid, quantize(grid, (f32)a), 1);
             });
         } else {
             for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
@@ -322,6 +335,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
 
 // Last pass of a whitened run: from the kept advantages to the output.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_write(const __grid_constant__ Args args) {
+    open_plan(args);
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;
     Totals totals = no_totals();
@@ -345,6 +359,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_writ
 
 // `step_sets = step_group`. A block a group.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_step_sets(const __grid_constant__ Args args) {
+    open_plan(args);
     SHARED(Decision, decision, [1]);
     if (counts_of(args).bad_offsets) return;
     decide(args, blockIdx.x, decision[0]);
@@ -353,12 +368,15 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_step_sets(c
 
 // `token_baseline`, before passrl_shape: how far groups reach (a thread a rollout), clear, weigh (passrl_shape in MODE_WEIGH), add (a block a rollout).
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_longest(const __grid_constant__ Args args) {
+    open_plan(args);
     if (!counts_of(args).bad_offsets) baselines_longest(args, (i64)blockIdx.x * blockDim.x + threadIdx.x);
 }
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_clear(const __grid_constant__ Args args) {
+    open_plan(args);
     if (!counts_of(args).bad_offsets) baselines_clear(args, blockIdx.x);
 }
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_add(const __grid_constant__ Args args) {
+    open_plan(args);
     if (!counts_of(args).bad_offsets) baselines_add(args, blockIdx.x);
 }
 

@@ -25,7 +25,7 @@ INLINE f32 signal_value(const Args& args, const PlanConstants& plan, const Exten
             x = infinite ? f32_of(0x7f800000u) : (f32)(teacher - policy);
         }
     }
-    return plan.streams[p].missing == MISSING_ZERO && is_nan(x) ? 0.0f : x;
+    return is_nan(x) && plan.streams[p].missing == MISSING_ZERO ? 0.0f : x;
 }
 
 // Is the raw value of process stream p NaN at token t, before `missing = zero` replaces it?

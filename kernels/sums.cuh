@@ -1,25 +1,48 @@
-// Kernel of the sums (src/backend/cpu/group_stats.rs, `sums`): the maxima are complete, so that every set has its grid; one block a rollout adds the
-// rollout's elements, and for kl by value the column sums of the group's table.
+// The sums (src/backend/cpu/group_stats.rs, `sums`): the maxima are complete, so that every set has its grid; one block a rollout adds the rollout's elements,
+// and for kl by value the column sums of the group's table. A kernel of its own; of groups whose rollouts stand together and are few, the last of their
+// blocks in passrl_prepare does it, and there is no such launch.
 #ifndef PASSRL_SUMS_CUH
 #define PASSRL_SUMS_CUH
 #include "batch_stats.cuh"
+#include "kl.cuh"
 #include "ranks.cuh"
 
-// Adds q of each token in scope to its position's column and counts the rollout as live there.
-OUT_OF_LINE void add_to_table(const Args& args, const Work& w) {
+// KL by value: adds q of each token in scope to its position's column and counts the rollout as live there; returns the rollout's sums of slot 0, whose set has
+// the extremes `of` (`list_sums`; of `pool = rollouts` they are none of the tokens'). The signal is read once. The block.
+OUT_OF_LINE Sums add_to_table(const Args& args, const Work& w, Extremes of) {
     const PlanConstants& plan = plan_of(args);
-    Extremes of = load_extremes(group_keys(args, w.kept.group), 0);
-    if (extremes_bad(of)) return;
-    KlTable table = kl_table(args, w.kept.group);
-    Grid grid = grid_of(plan.slot_bits[0], of.absmax);
-    bool sums = !counts_extremes(plan, 0, plan.slot_bits[0]);
+    Sums own = no_sums();
+    if (extremes_bad(of)) return own;
+    const KlTable table = kl_table(args, w.kept.group);
+    const Grid grid = grid_of(plan.slot_bits[0], of.absmax);
+    const bool at_extremes = counts_extremes(plan, 0, grid.bits);
+    const f32 most = max_value(of), least = min_value(of);
+    u32 n = 0, at_max = 0, at_min = 0;
     for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
-        i64 position = t - w.scope.first;
-        if (!contains(w.scope, t) || position >= table.positions) continue;
-        if (sums) add_to(table.columns + position, quantize(grid, signal_value(args, plan, w.e, 0, t)));
+        if (!contains(w.scope, t)) continue;
+        const i64 position = t - w.scope.first;
+        const f32 x = signal_value(args, plan, w.e, 0, t);
+        const i64 q = quantize(grid, x);
+        const u64 a = (u64)(q < 0 ? -q : q), low = a * a, high = __umul64hi(a, a);
+        n += 1;
+        own.q += q;
+        own.hi += (i64)(high << (64 - grid.bits) | low >> grid.bits);
+        own.lo += (i64)(low & ((1ull << grid.bits) - 1));
+        if (at_extremes) {
+            at_max += x == most ? 1 : 0;
+            at_min += x == least ? 1 : 0;
+        }
+        if (position >= table.positions) continue;
+        // (Where deviations leave an element out, no position is compared.)
+        if (!at_extremes) add_to(table.columns + position, q);
         atomicAdd((u64*)table.live + position, (u64)1);
     }
+    own.n = n;
+    own.at_max = at_max;
+    own.at_min = at_min;
+    return block_sums(own);
 }
+INLINE bool has_table(const PlanConstants& plan) { return plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE; }
 
 OUT_OF_LINE void add_process_sums(const Args& args, const Work& w) {
     const PlanConstants& plan = plan_of(args);
@@ -29,7 +52,10 @@ OUT_OF_LINE void add_process_sums(const Args& args, const Work& w) {
         bool pooled = slot == 1 && pools(plan);
         i32 list = pooled ? 0 : slot;
         if (list >= lists_of(args, plan)) continue;
-        Sums own = list_sums(args, w, list, slot, load_extremes(keys, slot));
+        const Extremes of = load_extremes(args, keys, slot);
+        Sums own = no_sums();
+        if (slot == 0 && has_table(plan)) own = add_to_table(args, w, of);
+        if (slot > 0 || !has_table(plan) || plan.pool == POOL_ROLLOUTS) own = list_sums(args, w, list, slot, of);
         if (!is_first_thread()) continue;
         add_sums_to(words + 6 * slot, own);
         if (asks_one_rollout(plan, slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
@@ -47,7 +73,7 @@ OUT_OF_LINE void rollout_sums(const Args& args, const Work& w) {
     Value v = rollout_value(args, plan, s, w.i);
     if (!v.there || slot >= plan.slots) return;
     const Stream& row = plan.streams[OUTCOME + s];
-    Extremes of = load_extremes(keys, slot);
+    Extremes of = load_extremes(args, keys, slot);
     if (row.center == CENTER_LENGTH_WEIGHTED) {
         // As often as the rollout has tokens in scope; the counts at the extremes are of rollouts.
         Sums own = one_sum(plan, v.x, slot, (i64)w.kept.count, of);
@@ -57,9 +83,9 @@ OUT_OF_LINE void rollout_sums(const Args& args, const Work& w) {
     } else {
         add_sums_to(words + 6 * slot, one_sum(plan, v.x, slot, row.count_by == COUNT_BY_STEP ? (i64)w.kept.elements : (i64)1, of));
     }
-    if ((plan.slots_runner_up >> slot & 1) && weighs(row, w.kept) && key(v.x) < of.max) atomicMax(group_seconds(args, w.kept.group) + slot, key(v.x));
+    if ((plan.slots_runner_up >> slot & 1) && weighs(row, w.kept) && key(v.x) < of.max) max_key_to(args, group_seconds(args, w.kept.group) + slot, key(v.x));
     if (pools(plan)) {
-        Sums own = one_sum(plan, v.x, 1, 1, load_extremes(keys, 1));
+        Sums own = one_sum(plan, v.x, 1, 1, load_extremes(args, keys, 1));
         add_sums_to(words + 6, own);
         if (asks_one_rollout(plan, 1) && s < 2 && own.n > 0) mark_rollout(marks_of(args, w.kept.group), 1);
     }
@@ -76,18 +102,76 @@ OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
     return true;
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args args) {
+// Everything that rollout i has for sums. The block.
+INLINE void sum_rollout(const Args& args, i64 i, Work& w) {
     const PlanConstants& plan = plan_of(args);
-    SHARED(Work, shared_work, [1]);
-    Work& w = shared_work[0];
     if (ranks_fault(args)) return;
-    if (!__syncthreads_or(is_first_thread() && open_work(args, blockIdx.x, w))) return;
-    if (w.kept.state & STATE_HAS_PROCESS) {
-        add_process_sums(args, w);
-        if (plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE) add_to_table(args, w);
-    }
+    if (!__syncthreads_or(is_first_thread() && open_work(args, i, w))) return;
+    if (w.kept.state & STATE_HAS_PROCESS) add_process_sums(args, w);
     rollout_sums(args, w);
     if (counts_in_batch(plan, w.kept, w.kept.flags)) add_batch_sums(args, w);
+}
+
+// The rollouts of the group of rollout i, where groups stand together; none where it is in none. `group`: its number.
+struct Members {
+    i64 first, end;
+    u32 group;
+};
+INLINE Members members_of(const Args& args, i64 i) {
+    const Batch& batch = args.batch;
+    const u32 g = group_of(args, i);
+    if (g == NO_GROUP) return Members{0, 0, g};
+    if (batch.grouping == GROUP_CONSTANT) return Members{g * batch.group_size, (g + 1) * batch.group_size, g};
+    return Members{item_int(batch.group_view, g), item_int(batch.group_view, g + 1), g};
+}
+
+// Is this the last block of the group's rollouts to come here? As many come as the group has members, each of them once and none that is not: then all of them
+// have written what is theirs, whatever the device's offsets say. The block; `members` is the first thread's.
+INLINE bool is_last_of_group(const Args& args, const Members& members) {
+    __threadfence();
+    __syncthreads();
+    const bool last = is_first_thread() && members.group != NO_GROUP &&
+                      (i64)atomicAdd(&marks_of(args, members.group).arrived, 1u) + 1 == members.end - members.first;
+    if (!__syncthreads_or(last)) return false;
+    __threadfence();
+    return true;
+}
+
+// MODE_JOINED: the block that is the last of its group to be done with its maxima adds the sums of all of them. The block.
+INLINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
+    SHARED(Members, members, [1]);
+    if (is_first_thread()) members[0] = members_of(args, i);
+    if (!is_last_of_group(args, members[0])) return;
+    for (i64 other = members[0].first; other < members[0].end; ++other) {
+        sum_rollout(args, other, w);
+        __syncthreads();
+    }
+}
+
+// MODE_JOINED: the block that is the last of its group to be done with its sums keeps the group's edges. The block.
+INLINE void keep_edges_if_last(const Args& args, i64 i) {
+    SHARED(Members, members, [1]);
+    SHARED(Decision, decision, [1]);
+    if (is_first_thread()) members[0] = members_of(args, i);
+    if (counts_of(args).bad_offsets || !is_last_of_group(args, members[0])) return;
+    decide(args, members[0].group, decision[0]);
+    keep_edges(args, members[0].group, decision[0]);
+}
+
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(Work, shared_work, [1]);
+    sum_rollout(args, blockIdx.x, shared_work[0]);
+    if ((args.mode & MODE_JOINED) && has_table(plan_of(args))) keep_edges_if_last(args, blockIdx.x);
+}
+
+// KL by value, when the sums are complete: the edges of each group's positions. A block a group.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_edges(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(Decision, decision, [1]);
+    if (counts_of(args).bad_offsets) return;
+    decide(args, blockIdx.x, decision[0]);
+    keep_edges(args, blockIdx.x, decision[0]);
 }
 
 #endif

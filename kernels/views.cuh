@@ -7,7 +7,30 @@
 #include "convert.cuh"
 
 INLINE bool is_given(const Array& a) { return a.data != 0; }
-INLINE const PlanConstants& plan_of(const Args& args) { return *(const PlanConstants*)args.plan; }
+// The plan's constants: a copy in shared memory, so that each is read from device memory once a block, not once a warp, and where it lies takes no register.
+INLINE PlanConstants& shared_plan() {
+    SHARED(PlanConstants, plan_of_block, [1]);
+    return plan_of_block[0];
+}
+INLINE const PlanConstants& plan_of(const Args&) { return shared_plan(); }
+// Makes that copy, of the stream table as many rows as batches of the plan may have (or none): what every kernel begins with. The block meets after it.
+INLINE void open_plan(const Args& args, bool has_streams = true) {
+    u64* const to = (u64*)&shared_plan();
+    const u64* const from = (const u64*)args.plan;
+    const u32 all = sizeof(PlanConstants) / 8, table = MAX_STREAMS * sizeof(Stream) / 8;
+    const u32 rows = has_streams ? (u32)(EXTRA + ((const PlanConstants*)args.plan)->num_extra) * (u32)sizeof(Stream) / 8 : 0;
+    for (u32 n = threadIdx.x; n < rows + all - table; n += blockDim.x) {
+        const u32 word = n < rows ? n : n - rows + table;
+        to[word] = from[word];
+    }
+    __syncthreads();
+}
+// How many elements of the array lie before element `at` in its sector of 32 bytes; 0 where neighbours do not stand together. Tiles that begin so many tokens
+// earlier have whole sectors.
+INLINE i64 sector_lead(const Array& a, i64 at, i64 stride) {
+    const i64 bytes = a.dtype == F32 ? 4 : a.dtype == F64 ? 8 : 2;
+    return stride == 1 ? (i64)((a.data / (u64)bytes + (u64)at) & (u64)(32 / bytes - 1)) : 0;
+}
 
 // Element `at` (an offset in elements from `data`) of an array, as f64: exact.
 INLINE f64 load_f64(const Array& a, i64 at) {
@@ -103,6 +126,8 @@ INLINE i64 at(const Extent& e, const Array& a, i64 t) {
     return e.flat ? (e.column + t) * a.stride[0] : e.row * a.stride[0] + (e.column + t) * a.stride[1];
 }
 
+INLINE i64 token_stride(const Extent& e, const Array& a) { return e.flat ? a.stride[0] : a.stride[1]; }
+
 // The group of rollout i as the device's data says it; `NO_GROUP` where that is none.
 constexpr u32 NO_GROUP = 0xffffffffu;
 INLINE u32 group_of(const Args& args, i64 i) {
@@ -151,16 +176,29 @@ INLINE i64* batch_words(const Args& args) { return (i64*)(args.work.state + args
 INLINE i32* whiten_keys(const Args& args) { return (i32*)(args.work.state + args.layout.whiten_extremes); }
 INLINE i64* whiten_words(const Args& args) { return (i64*)(args.work.state + args.layout.whiten_sums); }
 
-INLINE Extremes load_extremes(const i32* keys, i32 slot) {
+// A key in memory: of a run's own statistics it is unsigned, in the same order and 0 at the lowest, so that one memset of zeros begins all of them; in a buffer
+// of partials it is as it is.
+INLINE i32 load_key(const Args& args, const i32* at) { return args.layout.keys_from_zero ? (i32)((u32)*at ^ 0x80000000u) : *at; }
+INLINE void max_key_to(const Args& args, i32* at, i32 key) {
+    if (args.layout.keys_from_zero) atomicMax((u32*)at, (u32)key ^ 0x80000000u);
+    else atomicMax(at, key);
+}
+INLINE void max_extremes_to(const Args& args, i32* keys, const Extremes& e) {
+    if (e.absmax > 0) max_key_to(args, keys, e.absmax);
+    if (e.max != KEY_EMPTY) max_key_to(args, keys + 1, e.max);
+    if (e.min != KEY_EMPTY) max_key_to(args, keys + 2, e.min);
+}
+INLINE Extremes load_extremes(const Args& args, const i32* keys, i32 slot) {
+    const i32* at = keys + 3 * slot;
     // An empty section begins at the lowest key; the largest |x| of nothing is 0.
-    return Extremes{larger(keys[3 * slot], 0), keys[3 * slot + 1], keys[3 * slot + 2]};
+    return Extremes{larger(load_key(args, at), 0), load_key(args, at + 1), load_key(args, at + 2)};
 }
 INLINE Sums load_sums(const i64* words, i32 slot, i32 each = 6) {
     const i64* w = words + each * slot;
     return Sums{w[0], w[1], w[2], w[3], w[4], w[5]};
 }
 // 0: no rollout of the group seen; 1: all violate the format; 2: some rollout does not.
-INLINE i32 load_format(const i32* keys, i32 slots) { return larger(keys[3 * slots], 0); }
+INLINE i32 load_format(const Args& args, const i32* keys, i32 slots) { return larger(load_key(args, keys + 3 * slots), 0); }
 INLINE i64 load_members(const PlanConstants& plan, const i64* words) { return counts_members(plan) ? words[6 * plan.slots] : 0; }
 
 // The KL table of a group: sums C and live counts n of its positions.

@@ -12,7 +12,7 @@ struct Whitening {
 
 OUT_OF_LINE Whitening make_whitening(const Args& args) {
     const PlanConstants& plan = plan_of(args);
-    const Extremes extremes = load_extremes(whiten_keys(args), 0);
+    const Extremes extremes = load_extremes(args, whiten_keys(args), 0);
     const Sums sums = load_sums(whiten_words(args), 0);
     const Grid grid = grid_of(STEP_BITS, extremes.absmax);
     Whitening to;

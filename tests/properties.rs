@@ -4,7 +4,7 @@ mod harness;
 mod oracle;
 
 use cases::Case;
-use harness::{Floats, Got, GroupsAs, How, Plan, Sliced, in_pieces, in_slices, library, run, serve};
+use harness::{Floats, Got, GroupsAs, How, Sliced, in_pieces, in_slices, run, serve};
 use oracle::Batch;
 use passrl::abi::constants::*;
 

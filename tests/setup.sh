@@ -29,6 +29,8 @@ install() {
 
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    # The library alone reads no header that asks for the compiler's own.
+    compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null || compgen -G '/usr/lib*/clang/*/include/stddef.h' >/dev/null || return 1
     ldconfig -p 2>/dev/null | grep -Eq 'libclang(-[0-9]+)?\.so' && return 0
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang-[0-9]*.so*' >/dev/null
 }

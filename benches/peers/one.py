@@ -56,9 +56,9 @@ def agree(pair: Pair, theirs: Tensors, ours: Tensors) -> float:
     for a, b in zip(theirs, ours, strict=True):
         a, b = (torch.as_tensor(x).double() for x in (a, b))
         a, b = (x if pair.where is None else x[pair.where] for x in (a, b))
-        worst = max(worst, float((a - b).abs().max() / b.abs().max()))
-    # Not `>`: a NaN is a disagreement.
-    if not worst <= pair.tolerance:
+        # A NaN is a disagreement; Python's max would lose it.
+        worst = max(worst, float(((a - b).abs().max() / b.abs().max()).nan_to_num(nan=float("inf"))))
+    if worst > pair.tolerance:
         sys.exit(f"the two differ by {worst:.2g} of the largest value; {pair.tolerance:.0g} is admitted, and nothing is timed")
     return worst
 

@@ -29,11 +29,12 @@ install -m 644 include/passrl.h include/passrl.hpp include/passrl_mpi.h "$root/i
 install -m 755 "$library" "$lib/libpassrl.so.$version"
 ln -sf "libpassrl.so.$version" "$lib/libpassrl.so.$soversion"
 ln -sf "libpassrl.so.$soversion" "$lib/libpassrl.so"
-if command -v "${CC:-cc}" >/dev/null; then
-    bindings/tvm_ffi/build.sh "$lib/libpassrl_tvmffi.so" "libpassrl.so.$soversion"
+CC=${CC:-cc}
+if command -v "${CC%% *}" >/dev/null; then
+    CC=$CC bindings/tvm_ffi/build.sh "$lib/libpassrl_tvmffi.so" "libpassrl.so.$soversion"
     chmod 755 "$lib/libpassrl_tvmffi.so"
 else
-    echo "install: libpassrl_tvmffi.so is LEFT OUT: there is no C compiler (${CC:-cc})" >&2
+    echo "install: libpassrl_tvmffi.so is LEFT OUT: there is no C compiler ($CC)" >&2
 fi
 fill passrl-config.cmake "$lib/cmake/passrl"
 fill passrl-config-version.cmake "$lib/cmake/passrl"

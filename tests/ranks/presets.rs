@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 use crate::cases::{Input, Spec, build};
 use crate::harness::library;
-use crate::oracle::{Batch, Config};
+use crate::oracle::{Batch, Config, StepValue};
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_config;
 use std::ffi::{CStr, c_char};
@@ -86,7 +86,10 @@ fn preset(name: String, seed: u64, longer: Option<usize>) -> Preset {
         behavior: config.credit == PASSRL_CREDIT_VTRACE,
         ..Spec::default()
     };
-    let (cfg, mut batch) = build(&spec);
+    let (mut cfg, mut batch) = build(&spec);
+    if spec.unscored {
+        cfg.step_value = StepValue::ReturnToGo;
+    }
     let given = |asked: bool, x: f64| asked.then(|| (0..batch.num_groups).map(|g| [x + 0.125 * g as f64; 16]).collect::<Vec<_>>());
     let others_given = rows(&config).any(|row| row != PASSRL_STREAM_OUTCOME && config.streams[row].center == PASSRL_CENTER_GIVEN);
     let scale_given = rows(&config).any(|row| config.streams[row].scale == PASSRL_SCALE_GIVEN);

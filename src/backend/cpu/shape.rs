@@ -1,6 +1,6 @@
 //! One rollout from its chunks to its outputs: fuse, credit, divide, post, write.
 use super::chunk::KlEdges;
-use super::expand::{self, Chunks};
+use super::expand::Chunks;
 use super::fuse;
 use super::terms::Terms;
 use super::token_baseline::Tail;
@@ -224,7 +224,7 @@ impl Worker<'_> {
             std::slice::from_raw_parts_mut(to.add(scope.end), at.len - scope.end).fill(0.0);
         }
         if c.fill_padding {
-            expand::pad(&outputs.advantages, problem, at);
+            super::expand::pad(&outputs.advantages, problem, at);
         }
         self.report.sum_advantages += done.sum;
         self.report.sum_squares += done.squares;

@@ -205,6 +205,7 @@ mirror! {
         whiten_extremes: i64,
         whiten_sums: i64,
         positions: i64,
+        keys_from_zero: i64,
     }
     /// Counted by the kernels alone; here for its size.
     Counts {
@@ -241,6 +242,8 @@ mirror! {
         most: u64,
         second: u32,
         counted: u32,
+        arrived: u32,
+        reserved: u32,
     }
     /// Addresses in the caller's workspace.
     Workspace {
@@ -274,6 +277,7 @@ mirror! {
         lines: u64,
         columns: u64,
         live: u64,
+        edges: u64,
         places: u64,
     }
     Args {
@@ -312,6 +316,8 @@ pub mod mode {
     pub const DRY: u32 = 8;
     pub const WEIGH: u32 = 16;
     pub const RANKS: u32 = 32;
+    pub const JOINED: u32 = 64;
+    pub const EDGES: u32 = 128;
 }
 
 // A kernel takes at most 4,096 bytes of arguments on every device.

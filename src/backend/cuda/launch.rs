@@ -10,11 +10,14 @@ use std::ptr::null_mut;
 pub enum Kernel {
     Prepare,
     Sums,
+    Edges,
+    Gae,
     StepSets,
     BaselinesLongest,
     BaselinesClear,
     BaselinesAdd,
     Shape,
+    ShapeOnePass,
     WhitenSums,
     WhitenWrite,
     Announce,
@@ -25,14 +28,17 @@ pub enum Kernel {
     PrimitiveWhitenWrite,
 }
 
-const ALL: [(Kernel, &CStr); 15] = [
+const ALL: [(Kernel, &CStr); 18] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
+    (Kernel::Edges, c"passrl_edges"),
+    (Kernel::Gae, c"passrl_gae"),
     (Kernel::StepSets, c"passrl_step_sets"),
     (Kernel::BaselinesLongest, c"passrl_baselines_longest"),
     (Kernel::BaselinesClear, c"passrl_baselines_clear"),
     (Kernel::BaselinesAdd, c"passrl_baselines_add"),
     (Kernel::Shape, c"passrl_shape"),
+    (Kernel::ShapeOnePass, c"passrl_shape_one_pass"),
     (Kernel::WhitenSums, c"passrl_whiten_sums"),
     (Kernel::WhitenWrite, c"passrl_whiten_write"),
     (Kernel::Announce, c"passrl_announce"),

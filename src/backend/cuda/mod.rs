@@ -7,7 +7,7 @@
 //!  plan      a plan's constants in device memory, its calls
 //!    primitives  stages on their own, on token-shaped arrays
 //!    ranks   a rank's run among several
-//!    launch  kernels by name        workspace   the layout of device memory        args, fill   what a kernel is handed
+//!    way     which kernels a run takes   launch  kernels by name   workspace   the layout of device memory        args, fill   what a kernel is handed
 //!
 //!  nccl      a collective of the caller's communicator (nccl_sys: NCCL's header as bindgen reads it)
 //! ```
@@ -24,6 +24,7 @@ mod nvrtc;
 mod plan;
 pub mod primitives;
 mod ranks;
+mod way;
 mod workspace;
 
 pub use device::Device;

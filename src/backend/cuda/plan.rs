@@ -5,6 +5,7 @@ use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
 use super::ranks::{self, Seat};
+use super::way::{self, Way};
 use super::workspace::{self, Layout, Stretch};
 use crate::error::Result;
 use crate::model::batch::Problem;
@@ -107,17 +108,32 @@ impl OnDevice {
             work: self.layout.at(base),
         };
         let longest = if problem.packed() { plan.limits.rollout_tokens } else { problem.slots };
-        Call { on: self, plan, args, base, threads: threads(longest), rollouts: problem.rollouts, groups: problem.groups, stream: stream.cast() }
+        let shape = if way::is_one_pass(plan, problem) { Kernel::ShapeOnePass } else { Kernel::Shape };
+        Call { on: self, plan, args, base, threads: threads(longest), shape, rollouts: problem.rollouts, groups: problem.groups, stream: stream.cast() }
     }
 
     pub fn run(&self, plan: &Plan, problem: &Problem, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
-        call.lowest(self.layout.lowest)?;
-        call.zeros(self.layout.zeros)?;
-        call.prepare(mode::COUNTING)?;
-        call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING)?;
+        let way = Way::of(plan, problem, outputs);
+        call.zeros(if way == Way::GaeAlone { self.layout.counts } else { self.layout.zeros })?;
+        match way {
+            Way::GaeAlone => return call.launch(Kernel::Gae, problem.rollouts, mode::COUNTING),
+            Way::Joined => call.prepare(mode::COUNTING | mode::JOINED)?,
+            Way::Apart => {
+                call.prepare(mode::COUNTING)?;
+                call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING)?;
+            }
+            Way::Kl { joined } => {
+                call.prepare(mode::COUNTING)?;
+                call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING | if joined { mode::JOINED } else { 0 })?;
+                if !joined {
+                    call.launch(Kernel::Edges, problem.groups, mode::COUNTING)?;
+                }
+                return call.shape(mode::COUNTING | mode::EDGES, true);
+            }
+        }
         call.shape(mode::COUNTING, true)
     }
 
@@ -170,7 +186,7 @@ impl OnDevice {
             _ => {
                 call.prepare(mode::KNOWN)?;
                 let known = if phase == 2 { 0 } else { mode::KNOWN };
-                call.launch(Kernel::Shape, call.items(), mode::KEEP | mode::DRY | known)?;
+                call.launch(call.shape, call.items(), mode::KEEP | mode::DRY | known)?;
                 match phase {
                     2 => Ok(()),
                     _ => call.launch(Kernel::WhitenSums, problem.rollouts, mode::KEEP | mode::DRY | mode::KNOWN),
@@ -196,10 +212,16 @@ impl OnDevice {
         let here = format!("workspace: {} bytes of device memory", self.layout.bytes);
         let c = &plan.config;
         let more = |asked: bool, kernels: usize| if asked { kernels } else { 0 };
-        let kernels =
-            3 + more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
-        let (memsets, kernels) = if plan.ranks.is_some() { ranks::launches(plan) } else { (2, kernels) };
-        format!("passrl plan: cuda, device {}\n{}launches of a run: {memsets} memsets, {kernels} kernels\n", self.device.ordinal(), rest.replace(&host, &here))
+        let beside = more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
+        let (least, most) = Way::kernels(plan);
+        let (memsets, least, most) = match plan.ranks {
+            Some(_) => (ranks::launches(plan).0, ranks::launches(plan).1, ranks::launches(plan).1),
+            None => (1, least + beside, most + beside),
+        };
+        let count = |n: usize, of: &str| format!("{n} {of}{}", if n == 1 { "" } else { "s" });
+        let kernels = if least == most { count(most, "kernel") } else { format!("{least} to {most} kernels") };
+        let launches = format!("launches of a run: {}, {kernels}", count(memsets, "memset"));
+        format!("passrl plan: cuda, device {}\n{}{launches}\n", self.device.ordinal(), rest.replace(&host, &here))
     }
 }
 
@@ -210,6 +232,8 @@ pub(super) struct Call<'a> {
     pub(super) args: Args,
     pub(super) base: u64,
     threads: u32,
+    /// Which of two does what is left to do from the sums on.
+    shape: Kernel,
     rollouts: usize,
     groups: usize,
     pub(super) stream: sys::CUstream,
@@ -266,9 +290,9 @@ impl Call<'_> {
             self.launch(Kernel::BaselinesAdd, self.rollouts, mode)?;
         }
         if config.whiten == Whiten::None || !whole {
-            return self.launch(Kernel::Shape, self.items(), mode);
+            return self.launch(self.shape, self.items(), mode);
         }
-        self.launch(Kernel::Shape, self.items(), mode | mode::KEEP)?;
+        self.launch(self.shape, self.items(), mode | mode::KEEP)?;
         self.launch(Kernel::WhitenSums, self.rollouts, mode | mode::KEEP)?;
         self.launch(Kernel::WhitenWrite, self.items(), mode)
     }

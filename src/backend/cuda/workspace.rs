@@ -1,5 +1,5 @@
-//! The workspace in device memory: one function counts and carves, as src/plan/workspace.rs does on the host. What a run must find set before it begins stands
-//! in two stretches, one of INT32_MIN and one of zeros: two memsets.
+//! The workspace in device memory: one function counts and carves, as src/plan/workspace.rs does on the host. What a run must find set before it begins are
+//! zeros in one stretch: one memset.
 use super::args::{Counts, GroupMarks, KeyedStep, Rollout, StateLayout, Workspace};
 use crate::model::config::{Chunk, Credit, Kind, StepSets, TokenBaseline, Whiten};
 use crate::plan::Plan;
@@ -19,9 +19,7 @@ pub struct Layout {
     pub bytes: usize,
     /// Where a run's statistics begin, and how they lie.
     pub state: StateLayout,
-    /// Keys: INT32_MIN before a run.
-    pub lowest: Stretch,
-    /// Sums, counts, marks, the KL table: 0 before a run.
+    /// Keys, sums, counts, marks, the KL table: 0 before a run.
     pub zeros: Stretch,
     /// Counts and marks alone: 0 before a call on partials.
     pub counts: Stretch,
@@ -53,7 +51,6 @@ impl Layout {
         let batch_extremes = c.take::<i32>(p.batch_extremes.count);
         let second = c.take::<i32>(p.second.count);
         let whiten_extremes = c.take::<i32>(if_(whitens, p.whiten_extremes.count));
-        let lowest = Stretch { offset: 0, bytes: c.0 };
         let sums = c.take::<i64>(p.sums.count);
         let batch_sums = c.take::<i64>(p.batch_sums.count);
         let whiten_sums = c.take::<i64>(if_(whitens, p.whiten_sums.count));
@@ -64,7 +61,7 @@ impl Layout {
         let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
         let columns = c.take::<i64>(if_(table, n));
         let live = c.take::<i64>(if_(table, n));
-        let zeros = Stretch { offset: lowest.bytes, bytes: c.0 - lowest.bytes };
+        let zeros = Stretch { offset: 0, bytes: c.0 };
         let keyed_sets = config.step_sets == StepSets::StepGroup;
         let baselines = config.token_baseline != TokenBaseline::None;
         let scans = config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace;
@@ -99,6 +96,7 @@ impl Layout {
             lines: c.take::<f64>(if_(scans, n)),
             columns,
             live,
+            edges: c.take::<u64>(if_(table, n / 64 + 2 * r + 2)),
             // Of each place: the largest |G W| and |W|, sums of both.
             places: c.take::<f64>(if_(baselines, 4 * n)),
         };
@@ -115,8 +113,9 @@ impl Layout {
             whiten_extremes: at(whiten_extremes),
             whiten_sums: at(whiten_sums),
             positions: 0,
+            keys_from_zero: 1,
         };
-        Layout { bytes: c.0, state, lowest, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets }
+        Layout { bytes: c.0, state, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets }
     }
 
     /// Addresses within a workspace that begins at `base`.
@@ -124,11 +123,11 @@ impl Layout {
         let mut all = self.offsets;
         let Workspace {
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, places,
+            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
         } = &mut all;
         for part in [
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, places,
+            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
         ] {
             *part += base;
         }
@@ -149,5 +148,6 @@ pub fn partials(plan: &Plan) -> StateLayout {
         whiten_extremes: p.whiten_extremes.offset as i64,
         whiten_sums: p.whiten_sums.offset as i64,
         positions: p.positions as i64,
+        keys_from_zero: 0,
     }
 }

@@ -191,7 +191,8 @@ API void cudasim_stats(const char* kernel, CudasimStats* out) {
 API size_t cudasim_launched(char* out, size_t capacity) {
     LOCK;
     std::string all;
-    for (auto& [name, of_kernel] : by_kernel) all += name + "\n";
+    for (auto& [name, of_kernel] : by_kernel)
+        if (of_kernel.launches) all += name + "\n";
     return give(all, out, capacity);
 }
 API size_t cudasim_report(char* out, size_t capacity, int take) {

@@ -20,6 +20,8 @@ typedef struct CudasimStats {
     uint64_t shared_requests, shared_wavefronts;
     /* Accesses of lanes to global and shared memory; requests of warps to both; and those of the one warp of all launches that has the most. */
     uint64_t accesses, warp_requests, longest_warp;
+    /* Of all kernels together alone (both builds): bytes that memsets on device memory have written. */
+    uint64_t memset_bytes;
 } CudasimStats;
 
 /* Of one kernel by name, or of all together where it is null. */

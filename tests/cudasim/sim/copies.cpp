@@ -74,6 +74,8 @@ int fill(uptr p, T value, size_t n, Stream* s, const char* function) {
         Open open(find_allocation(p)->context);
         std::fill_n(reinterpret_cast<T*>(p), n, value);
         mark_initialised(p, bytes);
+        stats.memset_bytes += bytes;
+        keep_stats("");
         return int(SUCCESS);
     });
 }

@@ -35,6 +35,7 @@ pub struct Stats {
     pub accesses: u64,
     pub warp_requests: u64,
     pub longest_warp: u64,
+    pub memset_bytes: u64,
 }
 
 /// What is alive in the process, as `CudasimLive` of `sim/control.h` says.

@@ -1,0 +1,85 @@
+//! Which kernels a run takes: by limits, settings and shapes alone, never by what device memory says.
+use crate::model::batch::{Groups, Problem, Process};
+use crate::model::config::{Chunk, ChunkValue, Credit, DivideScope, GaeOver, Kind, Missing, TokenBaseline, Whiten};
+use crate::model::outputs::Outputs;
+use crate::plan::Plan;
+
+/// Rollouts of a group whose sums one block adds, one rollout after another.
+const FEW: usize = 64;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// One kernel: GAE of rewards and values a token, without statistics.
+    GaeAlone,
+    /// The first pass adds the sums too: groups stand together and are small.
+    Joined,
+    /// The first pass, then the sums.
+    Apart,
+    /// KL by value: the first pass, the sums and the position table, and (`joined`: in the same kernel) the table's edges.
+    Kl { joined: bool },
+}
+
+impl Way {
+    pub fn of(plan: &Plan, problem: &Problem, outputs: &Outputs) -> Way {
+        // Of index groups no block knows which rollout is the last; a set of the whole batch is complete only after the kernel.
+        let contiguous = !matches!(problem.grouping, Groups::Index(_));
+        let group = match problem.grouping {
+            Groups::Constant(size) => size,
+            _ => plan.limits.group_rollouts,
+        };
+        let whole_batch = plan.slots.batch != 0;
+        if contiguous && is_gae_alone(plan, problem, outputs) {
+            Way::GaeAlone
+        } else if by_table(plan) {
+            Way::Kl { joined: contiguous && !whole_batch }
+        } else if plan.config.kind != Kind::Kl && contiguous && !whole_batch && group <= FEW {
+            Way::Joined
+        } else {
+            Way::Apart
+        }
+    }
+
+    /// The fewest and the most kernels of a run, those of `shape` beside its last left out.
+    pub fn kernels(plan: &Plan) -> (usize, usize) {
+        let whole_batch = plan.slots.batch != 0;
+        if by_table(plan) {
+            return (if whole_batch { 4 } else { 3 }, 4);
+        }
+        let joined = plan.config.kind != Kind::Kl && !whole_batch;
+        (if may_be_gae_alone(plan) { 1 } else if joined { 2 } else { 3 }, 3)
+    }
+}
+
+/// Do the edges of a table of positions make the chunks?
+fn by_table(plan: &Plan) -> bool {
+    plan.config.kind == Kind::Kl && plan.config.chunk == Chunk::ByValue
+}
+
+/// Settings under which passrl_gae does all there is to do.
+fn may_be_gae_alone(plan: &Plan) -> bool {
+    let c = &plan.config;
+    let plain = c.credit == Credit::Gae && c.gae_over == GaeOver::Tokens && c.kind == Kind::None && c.chunk != Chunk::Given;
+    let beside = c.lam_returns >= 0.0 || c.lam_length_alpha > 0.0 || c.whiten != Whiten::None || c.token_baseline != TokenBaseline::None;
+    plain && !beside && !plan.slots.joint && plan.slots.batch == 0
+}
+
+fn is_gae_alone(plan: &Plan, p: &Problem, o: &Outputs) -> bool {
+    let inputs = p.token_rewards.is_some() && p.values.is_some() && matches!(p.process, Process::None);
+    let streams = p.rollout_streams.iter().any(Option::is_some) || p.baselines.is_some() || p.stats_mean.is_some() || p.stats_std.is_some();
+    let marks = p.mask.is_some() || p.steps.is_some() || p.step_marks.is_some() || p.chunk_marks.is_some() || p.step_group.is_some();
+    let rollouts = p.format_ok.is_some() || p.in_stats.is_some() || p.absent.is_some() || p.rollout_lam.is_some();
+    let logps = p.reference.is_some() || p.behavior.is_some() || p.baseline_inputs.is_some();
+    let asked = [&o.path_scores, &o.num_chunks, &o.chunk_ends, &o.chunk_values, &o.stats_count, &o.stats_mean, &o.stats_std, &o.stats_absmax];
+    let more = asked.iter().any(|view| view.is_some()) || o.group_flags.is_some() || o.rollout_flags.is_some();
+    may_be_gae_alone(plan) && p.rollouts > 0 && inputs && o.returns.is_some() && !(streams || marks || rollouts || logps || more)
+}
+
+/// Is every rollout's way from its chunks' values to its results one scan (kernels/shape.cuh, `is_one_pass`), whatever device memory says?
+pub fn is_one_pass(plan: &Plan, p: &Problem) -> bool {
+    let c = &plan.config;
+    let plain = matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast) && !c.spreads() && c.divide_scope == DivideScope::All && c.chunk_value == ChunkValue::Last;
+    let beside = p.token_rewards.is_some() || p.baseline_inputs.is_some() || (p.reference.is_some() && c.kl_by_token());
+    // Where each token may be a chunk (KL), holes in the scope take another way.
+    let holes = p.mask.is_some() || p.steps.is_some_and(|s| s.begins.is_some()) || c.streams[0].missing == Missing::Exclude;
+    plain && !beside && !(c.kind == Kind::Kl && holes)
+}
