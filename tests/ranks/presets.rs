@@ -1,4 +1,5 @@
 //! A batch for every preset: what its configuration asks for, and nothing else.
+#![allow(dead_code)]
 use crate::cases::{Input, Spec, build};
 use crate::harness::library;
 use crate::oracle::{Batch, Config, StepValue};
@@ -29,7 +30,6 @@ fn rows(c: &passrl_config) -> impl Iterator<Item = usize> {
     process.chain([PASSRL_STREAM_OUTCOME, PASSRL_STREAM_FORMAT]).chain(extra)
 }
 
-#[allow(dead_code)]
 /// Do advantages depend on statistics of a group or of the batch?
 pub fn has_statistics(c: &passrl_config) -> bool {
     let of_set = |row: &usize| c.streams[*row].center != PASSRL_CENTER_NONE || c.streams[*row].scale != PASSRL_SCALE_NONE;
