@@ -31,6 +31,7 @@ mod steps;
 mod terms;
 mod tile;
 mod token_baseline;
+mod usual;
 mod vtrace;
 mod whiten;
 mod worker;
@@ -48,6 +49,7 @@ use pieces::Joint;
 use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
+use usual::Usual;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use whiten::Whitening;
@@ -74,8 +76,11 @@ impl Crew<'_> {
                     if i >= count {
                         break;
                     }
+                    // A guess, for what is fetched ahead.
+                    worker.following = i + threads;
                     item(&mut worker, i);
                 }
+                usual::fence(&self.job.usual);
                 lock(report).add(&worker.report);
             });
         });
@@ -88,10 +93,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
     let (given, sets) = rollout_streams::there(&plan.config, problem);
-    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None, joint: None };
+    let threads = threads.min(plan.threads);
+    let usual = outputs.map_or(Usual::default(), |outputs| Usual::new(plan, problem, outputs, threads));
+    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None, joint: None, usual };
     sort(&job);
     step_starts(&job);
-    Crew { pool, threads: threads.min(plan.threads), job }
+    Crew { pool, threads, job }
 }
 
 pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
