@@ -199,11 +199,6 @@ mask_words!(words_f32, f32, |x| *x != 0.0);
 
 /// Bits of a mask: nonzero (NaN too) is set.
 pub fn read_mask(simd: Simd, mask: &Row, bits: &mut [u64]) {
-    #[cfg(target_arch = "x86_64")]
-    if simd == Simd::Avx2 && matches!(mask.dtype(), DType::U8 | DType::Bool | DType::I32 | DType::I64) && mask.is_dense() {
-        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2; the mask's elements lie side by side, and `check` has seen them.
-        return unsafe { super::usual::mask::words(mask.address(), mask.dtype().bytes(), mask.len(), bits) };
-    }
     match mask.dtype() {
         DType::U8 | DType::Bool => {
             if let Some(from) = mask.slice() {

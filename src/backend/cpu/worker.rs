@@ -4,7 +4,7 @@ use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
 use super::token_baseline::Places;
-use super::usual::Usual;
+use super::by_token::Usual;
 use crate::model::batch::{Extent, Problem};
 use crate::model::config::Config;
 use crate::model::context::Memory;

@@ -160,48 +160,39 @@ unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<N
     let mut totals = Totals::new();
     let mut carry = _mm256_setzero_pd();
     let mut largest = _mm256_setzero_si256();
-    let divisors = line.divisors.as_ptr();
+    let (mut some, mut table) = ([0u32; TILE], [0.0f64; TILE]);
     let mut end = n;
-    // Tiles in the middle; the last and the lowest are written with their ends in view.
-    while end > TILE {
-        let from = end - TILE;
-        // SAFETY: 32 values from `from` on, below n, and as many divisors.
-        let tile = unsafe { fused_tile::<UNIT>(xs.from(from), divisors.wrapping_add(from), &k, line, &mut carry) };
+    loop {
+        let lead = TILE.saturating_sub(end);
+        let (values, divisors) = if lead == 0 {
+            (xs.from(end - TILE), line.divisors.as_ptr().wrapping_add(end - TILE))
+        } else {
+            if !line.divisors.is_empty() {
+                table[lead..].copy_from_slice(&line.divisors[..end]);
+            }
+            // SAFETY: the first `end` values.
+            (unsafe { xs.at_the_end_of(&mut some, end) }, table.as_ptr())
+        };
+        // SAFETY: 32 values, and as many divisors where there are any.
+        let tile = unsafe { fused_tile::<UNIT>(values, divisors, &k, line, &mut carry) };
         if line.sums {
-            totals.add(&tile, 0);
+            totals.add(&tile, lead);
         }
         if !line.exact.is_null() {
             // SAFETY: room for n results.
-            unsafe { std::ptr::copy_nonoverlapping(lanes(&tile).as_ptr(), line.exact.add(from), TILE) };
+            unsafe { std::ptr::copy_nonoverlapping(lanes(&tile).as_ptr().add(lead), line.exact.add(end.saturating_sub(TILE)), TILE - lead) };
         }
         let results = rounded::<NARROW>(&tile, &mut largest);
+        // The last and the lowest tile are written with the line's ends in view.
+        let middle = end != n && end > TILE;
         // SAFETY: elements of the line, whose values have been read.
-        unsafe { if end == n { to.tile(from as isize, &results) } else { to.whole(from, &results) } };
-        ahead.go();
-        end = from;
-    }
-    let lead = TILE - end;
-    let (mut some, mut table) = ([0u32; TILE], [0.0f64; TILE]);
-    // SAFETY: the first `end` values and divisors, at the end of room for 32.
-    let tile = unsafe {
-        let few = xs.at_the_end_of(&mut some, end);
-        if !line.divisors.is_empty() {
-            table[lead..].copy_from_slice(&line.divisors[..end]);
+        unsafe { if middle { to.whole(end - TILE, &results) } else { to.tile(end as isize - TILE as isize, &results) } };
+        if end <= TILE {
+            return totals.done(lanes(&tile)[lead], most(largest));
         }
-        fused_tile::<UNIT>(few, table.as_ptr(), &k, line, &mut carry)
-    };
-    let exact = lanes(&tile);
-    if line.sums {
-        totals.add(&tile, lead);
+        ahead.go();
+        end -= TILE;
     }
-    if !line.exact.is_null() {
-        // SAFETY: room for n results.
-        unsafe { std::ptr::copy_nonoverlapping(exact.as_ptr().add(lead), line.exact, end) };
-    }
-    let results = rounded::<NARROW>(&tile, &mut largest);
-    // SAFETY: elements of the line.
-    unsafe { to.tile(-(lead as isize), &results) };
-    totals.done(exact[lead], most(largest))
 }
 
 /// What GAE needs beside rewards and values.
@@ -294,51 +285,42 @@ unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
     let (mut carry, mut next) = (_mm256_setzero_pd(), _mm256_set1_pd(line.next));
     let mut largest = _mm256_setzero_si256();
     let mut last = _mm256_setr_pd(0.0, 0.0, 0.0, line.reward);
+    let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
     let mut end = n;
-    // Tiles in the middle; the last and the lowest are written with their ends in view.
-    while end > TILE {
-        let from = end - TILE;
-        // SAFETY: 32 rewards and values from `from` on, below n.
-        let (mut tile, value) = unsafe { steered_tile::<UNIT>(rewards.map(|r| r.from(from)), last, values.from(from), &k, &mut next, &mut carry) };
+    loop {
+        let lead = TILE.saturating_sub(end);
+        // SAFETY: the first `end` rewards and values.
+        let (reward, value) = unsafe {
+            if lead == 0 {
+                (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
+            } else {
+                (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
+            }
+        };
+        // SAFETY: 32 rewards and values.
+        let (mut tile, value) = unsafe { steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry) };
         last = _mm256_setzero_pd();
         if line.sums {
-            totals.add(&tile, 0);
+            totals.add(&tile, lead);
         }
+        let path = tile;
         let results = rounded::<A>(&tile, &mut largest);
+        let (from, middle) = (end as isize - TILE as isize, end != n && end > TILE);
+        // The last and the lowest tile are written with the line's ends in view.
         // SAFETY: elements of the line, whose rewards and values have been read.
-        unsafe { if end == n { to.tile(from as isize, &results) } else { to.whole(from, &results) } };
+        unsafe { if middle { to.whole(end - TILE, &results) } else { to.tile(from, &results) } };
         if let Some(returns) = &mut returns {
             for v in 0..8 {
                 tile[v] = _mm256_add_pd(value[v], tile[v]);
             }
             let results = rounded::<R>(&tile, &mut largest);
             // SAFETY: elements of the line.
-            unsafe { if end == n { returns.tile(from as isize, &results) } else { returns.whole(from, &results) } };
+            unsafe { if middle { returns.whole(end - TILE, &results) } else { returns.tile(from, &results) } };
+        }
+        if end <= TILE {
+            return totals.done(lanes(&path)[lead], most(largest));
         }
         ahead.go();
-        end = from;
+        end -= TILE;
     }
-    let lead = TILE - end;
-    let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
-    // SAFETY: the first `end` rewards and values, at the end of room for 32.
-    let (mut tile, value) = unsafe {
-        let rewards = rewards.map(|r| r.at_the_end_of(&mut some, end));
-        steered_tile::<UNIT>(rewards, last, values.at_the_end_of(&mut more, end), &k, &mut next, &mut carry)
-    };
-    let path = lanes(&tile)[lead];
-    if line.sums {
-        totals.add(&tile, lead);
-    }
-    let results = rounded::<A>(&tile, &mut largest);
-    // SAFETY: elements of the line.
-    unsafe { to.tile(-(lead as isize), &results) };
-    if let Some(returns) = &mut returns {
-        for v in 0..8 {
-            tile[v] = _mm256_add_pd(value[v], tile[v]);
-        }
-        let results = rounded::<R>(&tile, &mut largest);
-        // SAFETY: elements of the line.
-        unsafe { returns.tile(-(lead as isize), &results) };
-    }
-    totals.done(path, most(largest))
 }

@@ -195,10 +195,12 @@ pub unsafe fn put_some(to: Line, i: isize, x: __m256, a: usize, b: usize) {
     let mut lanes = [0u32; 8];
     // SAFETY: 32 bytes.
     unsafe { _mm256_storeu_ps(lanes.as_mut_ptr().cast(), x) };
-    for (lane, bits) in lanes.iter().enumerate().take(b).skip(a) {
-        let at = i + lane as isize;
+    let mut lane = a;
+    while lane < b {
+        let (at, bits) = (i + lane as isize, lanes[lane]);
         // SAFETY: by the caller's word.
-        unsafe { if to.narrow { *to.at.cast::<u16>().offset(at) = (bits >> 16) as u16 } else { *to.at.cast::<u32>().offset(at) = *bits } }
+        unsafe { if to.narrow { *to.at.cast::<u16>().offset(at) = (bits >> 16) as u16 } else { *to.at.cast::<u32>().offset(at) = bits } }
+        lane += 1;
     }
 }
 

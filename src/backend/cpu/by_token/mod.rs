@@ -13,8 +13,6 @@ mod kl;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
-pub mod mask;
-#[cfg(target_arch = "x86_64")]
 mod scan;
 #[cfg(all(test, target_arch = "x86_64", not(miri)))]
 mod tests;
@@ -87,17 +85,6 @@ impl Worker<'_> {
     pub fn usual(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Chunks, _: Sink) -> Option<f64> {
         None
     }
-}
-
-/// Stores that went past the caches become visible before those that follow.
-pub fn fence(usual: &Usual) {
-    #[cfg(target_arch = "x86_64")]
-    if usual.stream {
-        // SAFETY: SSE is there on every x86-64 processor.
-        unsafe { std::arch::x86_64::_mm_sfence() };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = usual;
 }
 
 #[cfg(target_arch = "x86_64")]
