@@ -19,7 +19,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench clean header library rollouts miri aarch64
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench bench-peers clean header library rollouts miri aarch64 gpu-pack
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ demo: build ## shape ROLLOUTS=file with the preset pass: a table, target/demo/ad
 
 # `sudo make install` after `make build` needs no cargo.
 install: $(if $(shell command -v $(CARGO)),library) ## library, headers, CMake package, pkg-config file and licences to PREFIX (/usr/local), below DESTDIR
-	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" bindings/cpp/install.sh $(LIB)
+	@CC="$(CC)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" bindings/cpp/install.sh $(LIB)
 
 test: ## everything that can run here; ends by saying what was skipped and why
 	@PYTHON=$(PYTHON) CARGO=$(CARGO) tests/run.sh
@@ -57,7 +57,7 @@ docs: build ## the reference of C, C++ (Doxygen) and Python (pdoc) with the guid
 	@echo "target/docs/c/index.html target/docs/python/passrl.html"
 
 tvm-ffi: library ## target/release/libpassrl_tvmffi.so: the library for apache-tvm-ffi (see bindings/tvm_ffi/passrl_tvmffi.c)
-	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror -shared -fPIC -fvisibility=hidden -Iinclude -o $(TVM_FFI) bindings/tvm_ffi/passrl_tvmffi.c $(LIB) -ldl '-Wl,-rpath,$$ORIGIN'
+	CC="$(CC)" bindings/tvm_ffi/build.sh $(TVM_FFI)
 
 wheel: build ## one py3-none-<platform> wheel with the library inside, and the source distribution, in target/wheel
 	@rm -rf target/wheel && mkdir -p target/wheel
@@ -100,12 +100,25 @@ pictures: build ## draw docs/pictures again from the example's rollouts (page.pn
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python docs/pictures/draw.py
 	@ls -l docs/pictures/*.png
 
-bench: build ## one table against a copy of the same bytes, recorded in benches/record, and what Python adds to a call
-	@mkdir -p target
-	@echo "benches are built and run (about a minute each); log: target/bench.log"
-	@PASSRL_BENCH_RECORD=1 $(CARGO) bench --locked --bench pass -- --quiet --noplot >target/bench.log 2>&1 || { tail -n 40 target/bench.log; exit 1; }
-	@sed -n '/, passrl [0-9]/,$$p' target/bench.log
+# FILTER='paper/gae' looks at what the expression names (size/case/type/threads/cache) and leaves no record.
+bench: build ## every estimator against the memory floor, the small end, time against tokens; target/bench (summary.json, pictures), benches/record; FILTER=... for a quick look
+	@mkdir -p target/bench
+	@echo "benches are built and run (about 7 minutes); log: target/bench/log"
+	@PASSRL_BENCH_RECORD=$(if $(FILTER),,1) $(CARGO) bench --locked --bench speed -- --quiet --noplot '$(FILTER)' >target/bench/log 2>&1 || { tail -n 40 target/bench/log; exit 1; }
+	@sed -n '/, passrl [0-9]/,$$p' target/bench/log
+ifndef FILTER
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python benches/picture.py
 	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bindings/python/benches/overhead.py
+endif
+
+bench-peers: library ## what people run today beside ours, on the same batches (torch, verl, TRL, OpenRLHF, torchrl, scipy in a .venv-peers of 5.5 GB): target/bench/peers.json, peers.png
+	@PYTHON=$(PYTHON) benches/peers/setup.sh
+	@PYTHONDONTWRITEBYTECODE=1 .venv-peers/bin/python -W ignore benches/peers/run.py $(PEERS)
+
+gpu-pack: library ## target/gpu-check.tar.gz: tests/gpu/check with the library and every case of the tests, for a machine with a GPU, python3 and torch
+	PASSRL_GPU_CASES=$(CURDIR)/target/gpu-cases.bin $(CARGO) test --locked --test gpu_cases
+	@tar -czf target/gpu-check.tar.gz --transform 's|^|passrl-gpu-check/|' tests/gpu/check tests/gpu/*.py bindings/python/passrl/_ffi.py bindings/python/passrl/errors.py $(LIB) target/gpu-cases.bin
+	@ls -l target/gpu-check.tar.gz
 
 miri: ## small batches through the library's own C functions under Miri (nightly toolchain with miri and rust-src)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "Miri is missing: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }

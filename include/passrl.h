@@ -346,6 +346,22 @@
 // batch is 0); or a group index is out of range (its rollout has advantage 0).
 #define PASSRL_FOUND_BAD_OFFSETS 32
 
+// CUDA, of a plan with a collective: the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
+// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*`.
+#define PASSRL_FOUND_COLLECTIVE 64
+
+// Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
+// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs.
+#define PASSRL_RANKS_REFUSED 1
+
+#define PASSRL_RANKS_OFFSETS 2
+
+#define PASSRL_RANKS_PLANS 3
+
+#define PASSRL_RANKS_CALLS 4
+
+#define PASSRL_RANKS_INPUTS 5
+
 // Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 #define PASSRL_REDUCE_SUM 1
 
@@ -543,10 +559,14 @@ typedef struct passrl_context_options {
 
 // All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
 //
-// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
-// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
-// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it. (Where the maxima of
-// sets say all, the sums follow only if some rank's outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
+// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (aligned to the type) in place by `op` (`PASSRL_REDUCE_*`). 0: done; any
+// other return is a failure. It is called on the thread that calls the library and must not call the library itself. How often and with how many elements
+// follows from configuration and limits alone; `passrl_plan_describe` prints it. (On the CPU, where the maxima of sets say all, the sums follow only if some rank's
+// outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
+//
+// For a plan of a CPU context `buffer` is host memory and `stream` NULL. For one of a CUDA context, which `device_type` must say, `buffer` is memory of the context's device,
+// the device's context is the thread's current one, and the reduction takes its place in the order of `stream` (the run's; at the plan's creation NULL, the legacy
+// default stream, of which the creation waits): it returns once its work is on the stream, and a run can be captured where that work can.
 typedef struct passrl_collective {
     // sizeof(passrl_collective) as the caller compiled it.
     uint32_t struct_size;
@@ -559,6 +579,10 @@ typedef struct passrl_collective {
     // This rank, 0 to size - 1.
     int32_t rank;
     int32_t size;
+    // The memory that `all_reduce` takes: `PASSRL_CPU` (default) or `PASSRL_CUDA`. That of the plan's context, or the plan is refused.
+    int32_t device_type;
+    // Must be 0.
+    int32_t reserved1;
 } passrl_collective;
 
 // Zero-copy view of the caller's memory: never copied, never kept after the call (CPU) or past the stream's work (CUDA). Frozen.
@@ -937,16 +961,20 @@ PASSRL_API passrl_status passrl_context_describe(const struct passrl_context *co
 // stream may be one that is being captured. The communicator is blocking (NCCL's default). `libnccl.so.2` is loaded by the first call, by that name: where a
 // framework has loaded it, it is the same; else it is looked for as any library is (LD_LIBRARY_PATH).
 //
-// NCCL reduces device memory. A plan of a CPU context, whose statistics lie in host memory, is refused with `PASSRL_ERR_CONFLICT`; this version has no other.
+// NCCL reduces device memory: it is for plans of a CUDA context, of the device of `comm`. One of a CPU context, whose statistics lie in host memory, is refused with
+// `PASSRL_ERR_CONFLICT`.
 //
 // `PASSRL_ERR_RESOURCE`: the library or a function of it is not found. `PASSRL_ERR_COLLECTIVE`: NCCL refuses the communicator. Any thread.
-PASSRL_API passrl_status passrl_nccl_collective(struct passrl_collective *collective, uint32_t struct_size, void *comm);
+PASSRL_API
+passrl_status passrl_nccl_collective(struct passrl_collective *collective,
+                                     uint32_t struct_size,
+                                     void *comm);
 
 // Version of the NCCL that is loaded (22305: 2.23.5), loading it if need be; errors as `passrl_nccl_collective`. Any thread.
 PASSRL_API passrl_status passrl_nccl_version(int32_t *version);
 
 // Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
-// one before the whitening (tiles of the scan), for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
+// one before the whitening (tiles of the scan), where a rollout's value in a set is a sum over its tokens (`kl_place = outcome`, `pool = rollouts`) one more after the edges, for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
 // Any thread.
 PASSRL_API
 passrl_status passrl_plan_phases(const struct passrl_plan *plan,
@@ -955,7 +983,8 @@ passrl_status passrl_plan_phases(const struct passrl_plan *plan,
 // Bytes of a partials buffer of this plan. Any thread.
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
-// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
+// This family refuses a plan that has a collective. With `step_sets = step_group` or `token_baseline` a group's rollouts must be in one micro-batch, the same in every phase (`PASSRL_ERR_CONFLICT`
+// once all have added their sums; on CUDA there are no partials then).
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
@@ -1013,8 +1042,10 @@ passrl_status passrl_plan_apply(const struct passrl_plan *plan,
 //
 // `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
 // this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
-// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
-// (`step_sets = step_group`, `token_baseline`) are refused. Where configurations differ a second all-reduce finds out in which field, and the sentence names it.
+// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Where configurations differ a second all-reduce finds out in
+// which field, and the sentence names it. With `step_sets = step_group` or `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on
+// every rank (`PASSRL_ERR_CONFLICT`); on CUDA these two are refused with a collective. On CUDA the words to compare are copied to device memory and back, and waited for; the plan
+// keeps device memory of its largest message.
 PASSRL_API
 passrl_status passrl_plan_create(const struct passrl_context *context,
                                  const struct passrl_config *config,
@@ -1041,7 +1072,7 @@ PASSRL_API passrl_status passrl_plan_describe(const struct passrl_plan *plan, ch
 // synchronisation, no copy, the caller's current context as it was; it may be captured into a graph and replayed with new data in the same memory, as the
 // launches follow from limits and shapes alone. All memory, the workspace's and the report's too, lies on the context's device and stays untouched until the work is
 // done. The host does not see what offsets, lengths and indices say: the kernels look, never read or write beyond the views, and tell
-// (`PASSRL_FOUND_BAD_OFFSETS`) in the report alone, with all other findings: the status is 0 where the work was enqueued. `strict` and a collective are refused.
+// (`PASSRL_FOUND_BAD_OFFSETS`) in the report alone, with all other findings: the status is 0 where the work was enqueued. `strict` is refused.
 //
 // Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
 // is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
@@ -1050,6 +1081,11 @@ PASSRL_API passrl_status passrl_plan_describe(const struct passrl_plan *plan, ch
 // (`group_index`, or `group_offsets` over all groups): outputs are to the bit those of one call on the whole batch, statistics those of all ranks, the report that
 // of the share. `PASSRL_ERR_COLLECTIVE`, nothing written: the all-reduce failed, another rank's arguments are refused (it still takes part in the first
 // message), or the ranks run different plans, different calls or batches that give different inputs.
+//
+// On CUDA the reductions are in the order of `stream`, between the kernels, so that a run with them can be captured; runs of one plan come one after the other, their
+// streams too. A rank whose arguments are refused takes part in every message, in memory of the plan's own. What the host cannot see the report says on every rank
+// (`PASSRL_FOUND_COLLECTIVE`, whose status is `PASSRL_ERR_COLLECTIVE`): a refused rank, one whose offsets do not fit, ranks that run different plans, calls or inputs.
+// Then nothing else is written, as where the all-reduce returns nonzero, which the call itself returns (the report is then left alone).
 PASSRL_API
 passrl_status passrl_plan_run(const struct passrl_plan *plan,
                               const struct passrl_batch *batch,
@@ -1263,7 +1299,7 @@ PASSRL_API passrl_status passrl_batch_init(struct passrl_batch *target, uint32_t
 // Fills outputs with "nothing wanted", writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
 PASSRL_API passrl_status passrl_outputs_init(struct passrl_outputs *target, uint32_t struct_size);
 
-// Fills a collective with zeros, writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+// Fills a collective with zeros and host memory, writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
 PASSRL_API passrl_status passrl_collective_init(struct passrl_collective *target, uint32_t struct_size);
 
 // Fills context options with their defaults (CPU), writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
@@ -1300,9 +1336,10 @@ PASSRL_API passrl_status passrl_group_index(const struct passrl_view *keys, cons
 // sizeof(passrl_report) of this library: what a caller that keeps reports in device memory allocates. Any thread.
 PASSRL_API size_t passrl_report_size(void);
 
-// Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding.
+// Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding; `PASSRL_ERR_COLLECTIVE` where it says that ranks did not agree.
 // Any thread.
-PASSRL_API passrl_status passrl_report_status(const struct passrl_report *report);
+PASSRL_API
+passrl_status passrl_report_status(const struct passrl_report *report);
 
 // Adds `other` to `into`: counts and sums add, the earlier first finding stays. Any thread, one at a time on `into`.
 PASSRL_API passrl_status passrl_report_merge(struct passrl_report *into, const struct passrl_report *other);

@@ -204,6 +204,8 @@ enum Mode {
     MODE_DRY = 8,
     // `token_baseline`: passrl_shape weighs the rollouts' returns and does nothing else.
     MODE_WEIGH = 16,
+    // One rank among several: words of the ranks stand at the begin of the statistics (ranks.cuh).
+    MODE_RANKS = 32,
 };
 
 struct Args {
@@ -214,6 +216,14 @@ struct Args {
     Outputs outputs;
     StateLayout layout;
     Workspace work;
+};
+
+// What passrl_announce is handed (ranks.cuh): where the words go, the plan's count of calls (u32), the run's Counts (0: none).
+enum { HEADER_WORDS = 8 };
+struct Announcement {
+    u64 words, calls, counts;
+    i32 header[HEADER_WORDS];
+    i32 rank, reserved;
 };
 
 #endif

@@ -3,5 +3,6 @@
 #include "args.cuh"
 #include "device.cuh"
 #include "prepare.cuh"
+#include "ranks.cuh"
 #include "shape.cuh"
 #include "sums.cuh"

@@ -5,6 +5,7 @@
 #include "credit.cuh"
 #include "gae.cuh"
 #include "outputs.cuh"
+#include "ranks.cuh"
 #include "step_sets.cuh"
 #include "token_baseline.cuh"
 #include "vtrace.cuh"
@@ -258,6 +259,10 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const
         if (!bad_batch) weigh_rollout(args, b, room[0]);
         return;
     }
+    if (const i32 fault = ranks_fault(args)) {
+        if (writes) report_fault(args, fault);
+        return;
+    }
     Totals totals = no_totals();
     if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
         decide(args, b, room[0].decision);
@@ -290,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
     const PlanConstants& plan = plan_of(args);
     const i64 i = blockIdx.x;
     const Rollout kept = rollout_of(args, i);
-    if (counts_of(args).bad_offsets || !whitens(kept)) return;
+    if (counts_of(args).bad_offsets || ranks_fault(args) || !whitens(kept)) return;
     const Grid grid = grid_of(STEP_BITS, load_extremes(whiten_keys(args), 0).absmax);
     Sums own = no_sums();
     if (plan.whiten == WHITEN_ROLLOUTS) {

@@ -3,6 +3,7 @@
 #ifndef PASSRL_SUMS_CUH
 #define PASSRL_SUMS_CUH
 #include "batch_stats.cuh"
+#include "ranks.cuh"
 
 // Adds q of each token in scope to its position's column and counts the rollout as live there.
 OUT_OF_LINE void add_to_table(const Args& args, const Work& w) {
@@ -79,6 +80,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     const PlanConstants& plan = plan_of(args);
     SHARED(Work, shared_work, [1]);
     Work& w = shared_work[0];
+    if (ranks_fault(args)) return;
     if (!__syncthreads_or(is_first_thread() && open_work(args, blockIdx.x, w))) return;
     if (w.kept.state & STATE_HAS_PROCESS) {
         add_process_sums(args, w);

@@ -64,6 +64,16 @@ pub fn set(arguments: fmt::Arguments<'_>) {
     });
 }
 
+/// A sentence as `last_text` gave it.
+pub fn say(sentence: &str) {
+    LAST.with_borrow_mut(|last| {
+        last.len = 0;
+        let _ = last.write_str(sentence);
+        let end = last.len;
+        last.bytes[end] = 0;
+    });
+}
+
 /// The zero-terminated sentence; valid until this thread's next call.
 pub fn last() -> *const std::ffi::c_char {
     LAST.with_borrow(|last| last.bytes.as_ptr().cast())

@@ -89,7 +89,7 @@ fn what_the_device_does_not_serve_is_said() {
     collective.all_reduce = Some(reduce);
     collective.size = 1;
     let (status, said) = library().plan_over(&config, &harness::limits(&case.batch, &how()), &how(), &collective).err().expect("refused");
-    assert!(status == PASSRL_ERR_NOT_YET && said.contains("passrl_partials_layout"), "{status} {said}");
+    assert!(status == PASSRL_ERR_CONFLICT && said.contains("collective takes host memory"), "{status} {said}");
     // The primitives work on host memory.
     let context = context(|_| ()).expect("a context");
     type Size = unsafe extern "C" fn(*const c_void, *const passrl_limits, *mut usize) -> i32;

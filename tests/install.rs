@@ -78,6 +78,7 @@ fn what_is_installed_names_no_prefix() {
     let mut wanted = vec!["opt/somewhere/include/passrl.h".to_owned(), "opt/somewhere/include/passrl.hpp".to_owned(), "opt/somewhere/include/passrl_mpi.h".to_owned()];
     wanted.extend(["cmake/passrl/passrl-config-version.cmake", "cmake/passrl/passrl-config.cmake"].map(|name| format!("{lib}/{name}")));
     wanted.extend([String::new(), ".0".into(), format!(".{version}")].map(|end| format!("{lib}/libpassrl.so{end}")));
+    wanted.push(format!("{lib}/libpassrl_tvmffi.so"));
     wanted.push(format!("{lib}/pkgconfig/passrl.pc"));
     wanted.extend(["LICENSE-APACHE", "LICENSE-MIT", "third-party-licences.md"].map(|name| format!("opt/somewhere/share/doc/passrl/{name}")));
     assert_eq!(names, wanted);

@@ -4,6 +4,8 @@ mod harness;
 mod oracle;
 #[path = "pieces/cut.rs"]
 mod cut;
+#[path = "pieces/process.rs"]
+mod process;
 #[path = "ranks/wire.rs"]
 mod wire;
 #[path = "pieces/spread.rs"]
@@ -71,6 +73,39 @@ fn cases() -> Vec<Case> {
         c.lam_length_alpha = 0.05;
     });
     add("gae lambdas", Spec { values: true, lams: true, ..of(Input::KlSignal).holes() }, &gae);
+    add("gae returns apart", Spec { values: true, bootstrap: true, ..of(Input::Csr).gaps() }, &|c| {
+        gae(c);
+        c.lam_returns = 0.9;
+    });
+    for chunk in [Chunk::Step, Chunk::ByValue, Chunk::Segment, Chunk::Given] {
+        let spec = |input: Input| Spec { values: true, bootstrap: true, chunk_marks: true, ..of(input).gaps() };
+        for (input, returns) in [(Input::Csr, -1.0), (Input::Dense, 0.9), (Input::KlSteps, -1.0)] {
+            add("gae over chunks", spec(input), &|c| {
+                gae(c);
+                (c.chunk, c.gae_over, c.lam_returns) = (chunk, GaeOver::Chunks, returns);
+            });
+        }
+    }
+    for (name, mask) in [("decay", ScanMask::Decay), ("every token", ScanMask::None)] {
+        add(name, Spec { token_rewards: true, reference: true, ..of(Input::KlSignal).gaps() }, &|c| {
+            (c.chunk, c.k, c.gamma, c.scan_mask) = (Chunk::Token, 0.0, 0.97, mask);
+            (c.kl_in_reward, c.kl_place, c.kl_coef) = (KlInReward::K3, KlPlace::Reward, 0.1);
+        });
+        add(name, Spec { values: true, bootstrap: true, ..of(Input::Csr).gaps() }, &|c| {
+            gae(c);
+            (c.scan_mask, c.lam_returns, c.outcome.place) = (mask, 1.0, Place::End);
+        });
+        add(name, Spec { values: true, token_rewards: true, lams: true, ..of(Input::Dense).gaps() }, &|c| {
+            gae(c);
+            (c.scan_mask, c.whiten) = (mask, Whiten::Tokens);
+        });
+    }
+    add("kl in the outcome", Spec { reference: true, ..of(Input::Csr).holes() }, &|c| (c.kl_in_reward, c.kl_place, c.kl_coef) = (KlInReward::K2, KlPlace::Outcome, 0.1));
+    add("kl in the sum", Spec { reference: true, others: 2, ..of(Input::KlSignal).gaps() }, &|c| {
+        (c.kl_in_reward, c.kl_place, c.kl_coef, c.fusion) = (KlInReward::K1, KlPlace::Outcome, 0.1, Fusion::RewardSum);
+    });
+    add("means of rollouts", of(Input::KlSignal).continuous(), &|c| (c.pool, c.chunk, c.k) = (Pool::Rollouts, Chunk::Token, 0.0));
+    add("means of steps", of(Input::Csr).streams(2).holes(), &|c| c.pool = Pool::Rollouts);
     add("given", Spec { chunk_marks: true, ..of(Input::Dense).gaps() }, &|c| c.chunk = Chunk::Given);
     add("turns", of(Input::Csr).gaps(), &|c| c.chunk = Chunk::Segment);
     list
@@ -97,6 +132,66 @@ fn scans_of_many_tiles_have_the_bits_of_whole_rollouts() {
     }
     assert!(failures.is_empty(), "{} of {ran} differ:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
     assert!(ran > 400, "{ran}");
+}
+
+/// A rank whose arguments are refused, one whose engine fails at any of the messages: every other is told, and no rank writes.
+#[test]
+fn faults_of_one_rank_are_told_to_every_rank() {
+    let spec = Spec { sizes: vec![3, 2], reference: true, ..Spec::of(Input::KlSignal).continuous() };
+    let (mut cfg, batch) = build(&spec);
+    cfg.whiten = Whiten::Tokens;
+    // As many messages as a run can have: edges, own sums, maxima, sums, chunks, tiles, whitening.
+    (cfg.kl_in_reward, cfg.kl_place, cfg.kl_coef) = (KlInReward::K1, KlPlace::Outcome, 0.1);
+    let ranks = cut::zigzag(&batch, 3);
+    let pieces: Vec<Piece> = ranks.iter().flatten().copied().collect();
+    let calls: Vec<Call> = ranks.into_iter().map(|p| Call::new(p, &batch, true, &mut Rng(1))).collect();
+    type Damage = fn(&mut Stage);
+    let table: [(i32, Damage); 4] = [
+        (PASSRL_ERR_VALUE, |s| s.batch.layout = 9),
+        (PASSRL_ERR_CONFLICT, |s| s.batch.layout = passrl::abi::constants::PASSRL_PADDED),
+        (PASSRL_ERR_NULL, |s| s.batch.piece_begin = std::ptr::null()),
+        (PASSRL_ERR_NULL, |s| s.batch.lengths = std::ptr::null()),
+    ];
+    for (at_fault, (own, damage)) in table.into_iter().enumerate().map(|(n, fault)| (n % 3, fault)) {
+        let edit = |rank: usize, s: &mut Stage| if rank == at_fault { damage(s) };
+        let (said, _) = spread::over_ranks(&cfg, &batch, &How::default(), &calls, &pieces, &edit);
+        for (rank, (status, said)) in said.into_iter().enumerate() {
+            let told = status == PASSRL_ERR_COLLECTIVE && said.contains(&format!("rank {at_fault} are refused"));
+            assert!(if rank == at_fault { status == own } else { told }, "rank {rank} of fault {own}: {status} {said}");
+        }
+    }
+    let config = harness::config(harness::library(), &cfg);
+    let plan = harness::library().plan(&config, &cut::limits(&batch, &pieces, &How::default()), &How::default()).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let messages = plan.phases() as usize + 1;
+    assert_eq!(messages, 9);
+    for call in 0..messages {
+        let mut wire = wire::Wire::new(3);
+        wire.fails = Some((1, call));
+        let (said, _) = spread::over_wire(&wire, &config, &cfg, &batch, &How::default(), &calls, &pieces, &|_, _| ());
+        // The plan's creation is a call 0 too, and fails with that of the run.
+        for (rank, (status, said)) in said.into_iter().enumerate() {
+            assert!(status == PASSRL_ERR_COLLECTIVE && said.contains("all_reduce returned 5"), "message {call}, rank {rank}: {status} {said}");
+        }
+    }
+}
+
+/// A rank whose process ends at any of a run's messages: the others' engines have lost it, they return an error and have written nothing.
+#[test]
+fn a_rank_that_dies_fails_the_others() {
+    let (cfg, batch) = build(&Spec { sizes: vec![3, 2], ..Spec::of(Input::Csr).continuous() });
+    if std::env::var(process::RANK).is_ok() {
+        return process::rank(&cfg, &batch);
+    }
+    // Message 0 is of the plan's creation; header, edges, maxima, sums and tiles follow, and then nothing that a rank could end at.
+    for last in 0..=6 {
+        let said = process::ranks("a_rank_that_dies_fails_the_others", last);
+        for rank in [0, 2] {
+            let told = said[rank].lines().find(|line| line.starts_with("TOLD")).unwrap_or_else(|| panic!("rank {rank}, message {last}: {}", said[rank]));
+            let expected = if last < 6 { format!("TOLD {PASSRL_ERR_COLLECTIVE} true passrl_plan_") } else { "TOLD 0 false".to_string() };
+            assert!(told.starts_with(&expected) && (last == 6 || told.contains("all_reduce returned 7")), "rank {rank}, message {last}: {told}");
+        }
+        assert_eq!(said[1].contains("TOLD"), last == 6, "rank 1 of message {last}: {}", said[1]);
+    }
 }
 
 /// Two ranks, of which one damages its pieces: every rank is refused alike, and nothing is written.

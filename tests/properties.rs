@@ -180,24 +180,35 @@ fn micro_batches_in_any_order() {
     hold("micro-batches", failures);
 }
 
+/// Micro-batches of whole groups serve what needs whole groups; any others are refused before anything is written.
 #[test]
-fn what_needs_whole_groups_is_refused_in_pieces() {
-    type Count = unsafe extern "C" fn(*const std::ffi::c_void, *mut usize) -> i32;
-    let ask = |plan: &Plan, name: &str| {
-        let mut out = [0usize; 2];
-        // SAFETY: a live plan and room for a size or a count of phases.
-        unsafe { library().get::<Count>(name)(plan.plan, out.as_mut_ptr()) }
-    };
-    let mut asked = 0;
-    for c in sample().iter().filter(|c| !in_pieces(&c.cfg)) {
-        let how = How::default();
-        let plan = library().plan(&harness::config(library(), &c.cfg), &harness::limits(&c.batch, &how), &how).unwrap_or_else(|(_, said)| panic!("{said}"));
-        for name in ["passrl_partials_size", "passrl_plan_phases"] {
-            assert_eq!(ask(&plan, name), passrl::abi::status::PASSRL_ERR_CONFLICT, "{} {name}: {}", c.name, library().last_error());
-            asked += 1;
+fn what_needs_whole_groups_takes_micro_batches_of_whole_groups() {
+    let (mut failures, mut ran, mut refused) = (Vec::new(), 0, 0);
+    for (n, c) in sample().into_iter().filter(|c| !in_pieces(&c.cfg)).enumerate() {
+        let whole = run(&c.cfg, &c.batch, &How::default());
+        for slices in [1, 2, 5] {
+            let how = How { padded: n % 2 == 0, ..How::default() };
+            let sliced = Sliced { slices, seed: n as u64, merged: n % 3 == 0 };
+            // Whole groups, a slice each.
+            let by_group: Vec<usize> = c.batch.rollouts.iter().map(|r| (r.group * 7 + n) % slices).collect();
+            if let Some(got) = harness::in_given_slices(&c.cfg, &c.batch, &how, sliced, cases::Rng(n as u64), &by_group) {
+                ran += 1;
+                failures.extend(same(c.name, &format!("{slices} slices of whole groups"), &whole, &got.unwrap_or_else(|(_, said)| panic!("{}: {said}", c.name))));
+            }
+            let scattered: Vec<usize> = (0..c.batch.rollouts.len()).map(|i| i % slices).collect();
+            let is_split = |g: usize| c.batch.rollouts.iter().zip(&scattered).filter(|(r, _)| r.group == g).any(|(_, s)| Some(*s) != c.batch.rollouts.iter().zip(&scattered).find(|(r, _)| r.group == g).map(|(_, s)| *s));
+            if let (true, Some(got)) = ((0..c.batch.num_groups).any(is_split), harness::in_given_slices(&c.cfg, &c.batch, &how, sliced, cases::Rng(n as u64), &scattered)) {
+                refused += 1;
+                match got {
+                    Err((status, said)) => assert!(status == passrl::abi::status::PASSRL_ERR_CONFLICT && said.contains("all rollouts of a group in one micro-batch"), "{}: {said}", c.name),
+                    Ok(_) => failures.push(format!("{}: a split group is shaped", c.name)),
+                }
+            }
         }
     }
-    assert!(asked > 20 || cases::all().iter().any(|c| harness::not_yet(&c.cfg)), "{asked}");
+    println!("{ran} slicings of whole groups, {refused} of others");
+    assert!(ran > 20 && refused > 10, "{ran} {refused}");
+    hold("whole groups", failures);
 }
 
 /// Flush-to-zero and round-up, as a host may run: same bits, and the mode is the caller's afterwards.

@@ -17,11 +17,15 @@ fn in_pieces(cfg: &Config) -> bool {
     cfg.step_sets == StepSets::Group && cfg.token_baseline == TokenBaseline::None
 }
 
-fn sample() -> Vec<Case> {
+fn all_cases() -> Vec<Case> {
     let tokens = |b: &Batch| b.rollouts.iter().map(|r| r.len).sum::<usize>();
     let table = cases::all().into_iter().filter(|c| tokens(&c.batch) < 20_000);
     let random = (0..120).map(cases::random).chain((0..80).map(cases::random_estimators));
-    serve(table.chain(random).filter(|c| !c.batch.rollouts.is_empty() && in_pieces(&c.cfg)).collect())
+    serve(table.chain(random).filter(|c| !c.batch.rollouts.is_empty()).collect())
+}
+
+fn sample() -> Vec<Case> {
+    all_cases().into_iter().filter(|c| in_pieces(&c.cfg)).collect()
 }
 
 /// What one rank of a run over ranks gets.
@@ -138,6 +142,37 @@ fn any_split_has_the_bits_of_one_process() {
     println!("{ran} splits; {left} not run: a rank would not give all inputs");
     assert!(failures.is_empty(), "{} of {ran} differ:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
     assert!(ran > 500, "{ran}");
+}
+
+/// Steps of equal state and baselines a token: a group's rollouts on one rank, whichever, have the bits of one process; a group on two is refused on every rank, and nothing is written.
+#[test]
+fn whole_groups_on_each_rank_serve_what_needs_them() {
+    let (mut failures, mut ran, mut refused) = (Vec::new(), 0, 0);
+    for (n, case) in all_cases().iter().enumerate().filter(|(_, c)| !in_pieces(&c.cfg)) {
+        let whole = run(&case.cfg, &case.batch, &How::default());
+        for size in [1, 2, 3] {
+            let member: Vec<usize> = case.batch.rollouts.iter().map(|r| (r.group * 5 + n) % size).collect();
+            let of = |rank| case.batch.rollouts.iter().zip(&member).filter(|(_, m)| **m == rank).map(|(r, _)| r.clone()).collect::<Vec<_>>();
+            if (0..size).map(of).any(|part| !part.is_empty() && harness::forms(&part) != harness::forms(&case.batch.rollouts)) {
+                continue;
+            }
+            ran += 1;
+            failures.extend(differs(case, &whole, &plainly(size, &case.cfg, &case.batch, &How { padded: n % 2 == 0, ..How::default() }, &member), true));
+        }
+        let Some(member) = draw(&case.batch, 2, n as u64) else { continue };
+        let rank_of = |g: usize| case.batch.rollouts.iter().zip(&member).filter(move |(r, _)| r.group == g).map(|(_, m)| *m);
+        if (0..case.batch.num_groups).all(|g| rank_of(g).all(|m| Some(m) == rank_of(g).next())) {
+            continue;
+        }
+        refused += 1;
+        for share in plainly(2, &case.cfg, &case.batch, &How::default(), &member) {
+            let told = share.status == PASSRL_ERR_CONFLICT && share.said.contains("all rollouts of a group to one rank");
+            assert!(told && share.untouched, "{}: {} {}", case.name, share.status, share.said);
+        }
+    }
+    println!("{ran} splits of whole groups, {refused} refused");
+    assert!(failures.is_empty(), "{} of {ran} differ:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+    assert!(ran > 60 && refused > 20, "{ran} {refused}");
 }
 
 /// A case of one kind with whole groups on both of two ranks.
@@ -326,7 +361,7 @@ fn what_a_plan_over_ranks_says_and_refuses() {
     bad = collective;
     bad.all_reduce = None;
     assert_eq!(refusal(&bad).0, PASSRL_ERR_NULL);
-    let pieces = passrl_config { token_baseline: PASSRL_TOKEN_BASELINE_POSITION, ..config };
+    let unknown = passrl_config { kind: 77, ..config };
     *seat.expected.lock().unwrap() = vec![wire::CREATION];
-    assert!(library().plan_over(&pieces, &limits, &how, &collective).is_err());
+    assert!(library().plan_over(&unknown, &limits, &how, &collective).is_err());
 }

@@ -3,10 +3,16 @@
 mod cases;
 mod harness;
 mod oracle;
+#[path = "pieces/cut.rs"]
+mod cut;
+#[path = "ranks/cuts.rs"]
+mod cuts;
 #[path = "ranks/micro.rs"]
 mod micro;
 #[path = "ranks/presets.rs"]
 mod presets;
+#[path = "pieces/spread.rs"]
+mod spread;
 #[path = "ranks/wire.rs"]
 mod wire;
 
@@ -31,6 +37,10 @@ enum Split {
     EmptyRanks,
     /// One rank has everything.
     OneRank,
+    /// Rollouts cut anywhere, each piece anywhere: several of one rollout on a rank, in any order.
+    Pieces,
+    /// Rollouts padded to a multiple of 2 cp and cut into as many pieces, of which rank r has r and 2 cp - 1 - r.
+    Zigzag,
 }
 
 const SPLITS: [Split; 5] = [Split::Rollouts, Split::Scattered, Split::Groups, Split::EmptyRanks, Split::OneRank];
@@ -47,6 +57,7 @@ fn spread(split: Split, batch: &Batch, ranks: usize, micro: usize, seed: u64) ->
             Split::Groups => (rollout.group % ranks, rollout.group / ranks % micro),
             Split::EmptyRanks => (draw / 2 * 2, rng.below(micro)),
             Split::OneRank => (ranks / 2, rng.below(micro)),
+            Split::Pieces | Split::Zigzag => unreachable!("rollouts come whole"),
         };
         parts[rank][at].push(i);
     }
@@ -60,7 +71,7 @@ fn differing(whole: &Got, got: &Got) -> usize {
     }
     let of = |g: &Got, i: usize| {
         let bits = |line: &[f64]| line.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        (bits(&g.advantages[i]), bits(&g.returns[i]), g.path_scores[i].to_bits(), g.chunk_ends[i].clone(), bits(&g.chunk_values[i]), g.rollout_flags[i])
+        (bits(&g.advantages[i]), bits(&g.returns[i]), g.path_scores[i].to_bits(), g.num_chunks[i], g.chunk_ends[i].clone(), bits(&g.chunk_values[i]), g.rollout_flags[i])
     };
     (0..whole.advantages.len()).filter(|i| of(whole, *i) != of(got, *i)).count()
 }
@@ -99,6 +110,39 @@ fn in_one_call(preset: &Preset, limits: &passrl_limits, how: &How, parts: &[Vec<
     differing(whole, &all)
 }
 
+/// Is a group in more than one call?
+fn splits_a_group(batch: &Batch, parts: &[Vec<Vec<usize>>]) -> bool {
+    let of = |call: &Vec<usize>, group: usize| call.iter().any(|i| batch.rollouts[*i].group == group);
+    (0..batch.num_groups).any(|group| parts.iter().flatten().filter(|call| of(call, group)).count() > 1)
+}
+
+/// Every rank refuses, and none writes.
+fn split_groups_are_refused(preset: &Preset, limits: &passrl_limits, how: &How, parts: &[Vec<Vec<usize>>]) {
+    let wire = Wire::new(parts.len());
+    let one = |seat: Seat| {
+        let collective = seat.collective();
+        let plan = library().plan_over(&preset.config, limits, how, &collective).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+        seat.expect(&plan, true);
+        let part = preset.batch.with(parts[seat.rank][0].iter().map(|i| preset.batch.rollouts[*i].clone()).collect());
+        let mut placed = harness::place(&preset.cfg, &part, how);
+        placed.seal();
+        let mut outputs = Outputs::new(&placed, how);
+        let (status, said) = plan.run(&mut placed, &mut outputs, how);
+        assert!(status == PASSRL_ERR_CONFLICT && said.contains("all rollouts of a group to one rank"), "{}: rank {}: {status} {said}", preset.name, seat.rank);
+        // SAFETY: the view that `Outputs` gave it; packed and dense, f64.
+        let untouched = unsafe {
+            let view = &*outputs.raw().advantages;
+            how.padded || std::slice::from_raw_parts(view.data.cast::<u8>(), view.shape[0] as usize * 8).iter().all(|b| *b == how.dirt)
+        };
+        assert!(untouched, "{}: rank {} wrote", preset.name, seat.rank);
+    };
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..wire.size).map(|rank| scope.spawn({ let (wire, one) = (&wire, &one); move || one(wire.seat(rank)) })).collect();
+        ranks.into_iter().for_each(|rank| rank.join().expect("a rank"));
+    });
+    assert!(wire.wrong.lock().unwrap().is_empty());
+}
+
 /// At most 64 bytes a group and set (of kl 16 more a group and position); beside them a header, and what the batch's own sets take.
 fn bounded(name: &str, config: &passrl_config, limits: &passrl_limits, messages: &[wire::Message]) {
     let joint = matches!(config.fusion, PASSRL_FUSION_REWARD_SHAPING | PASSRL_FUSION_POOLED);
@@ -123,35 +167,103 @@ fn in_micro_batches(preset: &Preset, plan: &harness::Plan, how: &How, parts: &[V
     differing(whole, &all)
 }
 
+/// Every case, or one in so many.
+fn every(of: u64) -> u64 {
+    if std::env::var("PASSRL_RANKS").is_ok_and(|v| v == "all") { 1 } else { of }
+}
+
+/// All of a batch in one call.
+fn whole(preset: &Preset, how: &How) -> Got {
+    let plan = library().plan(&preset.config, &harness::limits(&preset.batch, how), how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+    let mut placed = harness::place(&preset.cfg, &preset.batch, how);
+    let mut outputs = Outputs::new(&placed, how);
+    let (status, said) = plan.run(&mut placed, &mut outputs, how);
+    assert!(status >= 0, "{}: {said}", preset.name);
+    let whole = outputs.collect(&placed, status, said);
+    assert!(whole.advantages.iter().flatten().any(|a| *a != 0.0), "{}: nothing to compare", preset.name);
+    whole
+}
+
+/// Cases, rollouts differing, what failed.
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    differ: usize,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, wrong: usize, case: impl FnOnce() -> String) {
+        (self.cases, self.differ) = (self.cases + 1, self.differ + wrong);
+        if wrong > 0 {
+            self.failures.push(format!("{}: {wrong} rollouts", case()));
+        }
+    }
+}
+
+/// Every preset, those without statistics too, whose rollouts come in pieces. Packed alone: pieces have no other layout.
+fn in_pieces(tally: &mut Tally) {
+    let (mut n, how, mut served, mut refused) = (0u64, How::default(), 0, Vec::new());
+    for preset in presets::all() {
+        let preset = preset.longer();
+        let sample = cut::random(&preset.batch, 6, &mut cases::Rng(1));
+        match cuts::plan(&preset, &sample, &how) {
+            Err((PASSRL_ERR_CONFLICT, said)) => {
+                let reason = said.split("config.").nth(1).and_then(|said| said.split([',', ':']).next()).unwrap_or_default().to_string();
+                assert!(!reason.is_empty(), "{}: {said}", preset.name);
+                refused.push((reason, preset.name));
+                continue;
+            }
+            Err((status, said)) => panic!("{}: {status} {said}", preset.name),
+            Ok(_) => served += 1,
+        }
+        let whole = whole(&preset, &how);
+        for ranks in [1, 2, 3, 4, 8] {
+            for micro in [1, 2, 5, 17] {
+                for split in [Split::Pieces, Split::Zigzag] {
+                    n += 1;
+                    if n % every(17) != 0 {
+                        continue;
+                    }
+                    let (pieces, parts) = cuts::deal(split, &preset.batch, ranks, micro, &mut cases::Rng(n));
+                    let got = if micro == 1 {
+                        cuts::in_one_call(&preset, &how, &pieces, parts)
+                    } else {
+                        let plan = cuts::plan(&preset, &pieces, &how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+                        cuts::in_micro_batches(&plan, &preset, &how, &parts)
+                    };
+                    let mut got = got.unwrap_or_else(|said| panic!("{}, {ranks} ranks of {micro}, {split:?}: {said}", preset.name));
+                    // Lists of chunks are no output of pieces.
+                    (got.chunk_ends, got.chunk_values) = (whole.chunk_ends.clone(), whole.chunk_values.clone());
+                    tally.add(differing(&whole, &got), || format!("{}, {ranks} ranks of {micro}, {split:?}", preset.name));
+                }
+            }
+        }
+    }
+    refused.sort();
+    println!("in pieces: {} cases, {served} presets; refused, {}:", tally.cases, refused.len());
+    for same in refused.chunk_by(|a, b| a.0 == b.0) {
+        println!("  {}: {}", same[0].0, same.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" "));
+    }
+}
+
 #[test]
 fn every_preset_has_the_bits_of_one_process() {
-    // Every case, or one in so many.
-    let every = if std::env::var("PASSRL_RANKS").is_ok_and(|v| v == "all") { 1 } else { 11 };
-    let (mut n, mut cases, mut differ, mut plain, mut whole_groups) = (0u64, 0, 0, Vec::new(), Vec::new());
-    let mut failures = Vec::new();
+    let every = every(11);
+    let mut tally = Tally::default();
+    in_pieces(&mut tally);
+    let (mut n, mut plain, mut refused) = (0u64, Vec::new(), 0);
     for preset in presets::all() {
         if !presets::has_statistics(&preset.config) {
             plain.push(preset.name);
             continue;
         }
         let layouts = [How::default(), How { padded: true, spare: 2, ..How::default() }];
-        if presets::of_whole_groups(&preset.config) {
-            let seat = Wire::new(1);
-            let seat = seat.seat(0);
-            let refusal = library().plan_over(&preset.config, &harness::limits(&preset.batch, &layouts[0]), &layouts[0], &seat.collective());
-            assert_eq!(refusal.err().map(|e| e.0), Some(PASSRL_ERR_CONFLICT), "{}", preset.name);
-            whole_groups.push(preset.name);
-            continue;
-        }
+        let whole_groups = presets::of_whole_groups(&preset.config);
         for how in layouts {
             let limits = harness::limits(&preset.batch, &how);
             let plan = library().plan(&preset.config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
-            let mut placed = harness::place(&preset.cfg, &preset.batch, &how);
-            let mut outputs = Outputs::new(&placed, &how);
-            let (status, said) = plan.run(&mut placed, &mut outputs, &how);
-            assert!(status >= 0, "{}: {said}", preset.name);
-            let whole = outputs.collect(&placed, status, said);
-            assert!(whole.advantages.iter().flatten().any(|a| *a != 0.0), "{}: nothing to compare", preset.name);
+            let whole = whole(&preset, &how);
             for ranks in [1, 2, 3, 4, 8] {
                 for micro in [1, 2, 5, 17] {
                     for split in SPLITS {
@@ -160,21 +272,31 @@ fn every_preset_has_the_bits_of_one_process() {
                             continue;
                         }
                         let parts = spread(split, &preset.batch, ranks, micro, n);
+                        if whole_groups && splits_a_group(&preset.batch, &parts) {
+                            refused += 1;
+                            match micro {
+                                1 => split_groups_are_refused(&preset, &limits, &how, &parts),
+                                _ => {
+                                    let got = micro::try_run(&plan, &preset.cfg, &preset.batch, &how, &mut micro::ranks(&plan, &preset.batch, &parts));
+                                    let (status, said) = got.err().unwrap_or_default();
+                                    assert!(status == PASSRL_ERR_CONFLICT && said.contains("all rollouts of a group in one micro-batch"), "{}: {status} {said}", preset.name);
+                                }
+                            }
+                            continue;
+                        }
                         let wrong = match micro {
                             1 => in_one_call(&preset, &limits, &how, &parts, &whole),
                             _ => in_micro_batches(&preset, &plan, &how, &parts, &whole),
                         };
-                        if wrong > 0 {
-                            failures.push(format!("{}, {ranks} ranks of {micro}, {split:?}, padded {}: {wrong} rollouts", preset.name, how.padded));
-                        }
-                        (cases, differ) = (cases + 1, differ + wrong);
+                        tally.add(wrong, || format!("{}, {ranks} ranks of {micro}, {split:?}, padded {}", preset.name, how.padded));
                     }
                 }
             }
         }
     }
     println!("without statistics of groups or of the batch, {}: {}", plain.len(), plain.join(" "));
-    println!("refused over ranks (whole groups in one call), {}: {}", whole_groups.len(), whole_groups.join(" "));
+    println!("refused on every rank, a group on several where one must have it (step_sets, token_baseline): {refused} splits");
+    let Tally { cases, differ, failures } = tally;
     println!("ranks: {cases} cases, {differ} rollouts differing");
     assert!(failures.is_empty(), "{}", failures[..failures.len().min(12)].join("\n"));
     assert!(cases > 100, "{cases}");

@@ -1,85 +1,127 @@
-//! The yardstick: copying as many bytes, by as many threads, with libc's memcpy or with non-temporal stores.
+//! The yardstick: moving as many bytes, by as many threads, with plain or with non-temporal stores; and the sweep that leaves the caches with other memory.
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::time::Instant;
+
+/// Read and written before a cold call: beyond every cache.
+const SWEPT: usize = 600 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stores {
+    Plain,
+    Streaming,
+}
 
 pub struct Copier {
     from: Vec<u64>,
     to: Vec<u64>,
-    threads: usize,
-    pool: rayon::ThreadPool,
-}
-
-/// Seconds of one copy of each kind.
-pub struct Seconds {
-    pub memcpy: f64,
-    pub streaming: f64,
+    swept: Vec<u64>,
+    pool: ThreadPool,
 }
 
 impl Copier {
-    /// Moves `bytes` in all: half of them read, half written.
-    pub fn new(bytes: usize, threads: usize) -> Copier {
-        let words = (bytes / 2).div_ceil(8).max(1);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads for the copy");
-        Copier { from: (0..words as u64).collect(), to: vec![1; words], threads, pool }
+    /// For two threads and at most `bytes` copied or half as many filled.
+    pub fn new(bytes: usize) -> Copier {
+        let words = bytes / 16 + 1;
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().expect("threads for the copy");
+        Copier { from: vec![1; words], to: vec![1; words], swept: Vec::new(), pool }
     }
 
-    pub fn time(&mut self) -> Seconds {
-        let memcpy = self.run(plain);
-        let streaming = self.run(streaming);
-        Seconds { memcpy, streaming }
+    /// Seconds of moving `bytes` in all: half of them read, half written.
+    pub fn copy(&mut self, bytes: usize, threads: usize, stores: Stores) -> f64 {
+        let words = (bytes / 16).max(1);
+        let work: fn(&[u64], &mut [u64]) = if stores == Stores::Plain { plain_copy } else { streaming_copy };
+        spread(&self.pool, &self.from[..words], &mut self.to[..words], threads, work)
     }
 
-    fn run(&mut self, copy: fn(&[u64], &mut [u64])) -> f64 {
-        let part = self.from.len().div_ceil(self.threads);
-        let (from, to) = (&self.from, &mut self.to);
-        let begin = Instant::now();
-        if self.threads == 1 {
-            copy(from, to);
-        } else {
-            self.pool.scope(|scope| {
-                for (from, to) in from.chunks(part).zip(to.chunks_mut(part)) {
-                    scope.spawn(move |_| copy(from, to));
-                }
-            });
+    /// Seconds of writing `bytes`.
+    pub fn fill(&mut self, bytes: usize, threads: usize, stores: Stores) -> f64 {
+        let words = (bytes / 8).max(1);
+        let work: fn(&[u64], &mut [u64]) = if stores == Stores::Plain { |_, to| to.fill(2) } else { streaming_fill };
+        spread(&self.pool, &[], &mut self.to[..words], threads, work)
+    }
+
+    /// Leaves every core's caches with memory of no one's.
+    pub fn sweep(&mut self) {
+        if self.swept.is_empty() {
+            self.swept = vec![1; SWEPT / 8];
         }
-        std::hint::black_box(&self.to);
-        begin.elapsed().as_secs_f64()
+        let half = self.swept.len() / 2;
+        let (one, two) = self.swept.split_at_mut(half);
+        let touch = |part: &mut [u64]| part.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_add(1));
+        self.pool.in_place_scope(|scope| {
+            scope.spawn(|_| touch(one));
+            touch(two);
+        });
     }
 }
 
-fn plain(from: &[u64], to: &mut [u64]) {
-    // SAFETY: both slices are `from.len()` words long and do not overlap.
-    unsafe { libc::memcpy(to.as_mut_ptr().cast(), from.as_ptr().cast(), size_of_val(from)) };
+fn spread(pool: &ThreadPool, from: &[u64], to: &mut [u64], threads: usize, work: fn(&[u64], &mut [u64])) -> f64 {
+    let part = to.len().div_ceil(threads);
+    let begin = Instant::now();
+    if threads == 1 {
+        work(from, to);
+    } else {
+        // The calling thread takes the first part, as in a call of the library.
+        pool.in_place_scope(|scope| {
+            let (own, others) = to.split_at_mut(part);
+            for (i, to) in others.chunks_mut(part).enumerate() {
+                let from = if from.is_empty() { from } else { &from[(i + 1) * part..][..to.len()] };
+                scope.spawn(move |_| work(from, to));
+            }
+            work(if from.is_empty() { from } else { &from[..part] }, own);
+        });
+    }
+    std::hint::black_box(&to);
+    begin.elapsed().as_secs_f64()
 }
 
-fn streaming(from: &[u64], to: &mut [u64]) {
+fn plain_copy(from: &[u64], to: &mut [u64]) {
+    to.copy_from_slice(from);
+}
+
+fn streaming_copy(from: &[u64], to: &mut [u64]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx") {
         // SAFETY: the processor has AVX.
-        return unsafe { avx(from, to) };
+        return unsafe { avx(Some(from), to) };
     }
-    plain(from, to);
+    plain_copy(from, to);
 }
 
+fn streaming_fill(_: &[u64], to: &mut [u64]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx") {
+        // SAFETY: the processor has AVX.
+        return unsafe { avx(None, to) };
+    }
+    to.fill(2);
+}
+
+/// Copies `from`, or fills where there is none.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-unsafe fn avx(from: &[u64], to: &mut [u64]) {
+fn avx(from: Option<&[u64]>, to: &mut [u64]) {
     use std::arch::x86_64::*;
-    assert_eq!(from.len(), to.len());
+    assert!(from.is_none_or(|from| from.len() == to.len()));
+    let rest = |to: &mut [u64], at: usize| match from {
+        Some(from) => to.copy_from_slice(&from[at..][..to.len()]),
+        None => to.fill(2),
+    };
     // Words before the first 32-byte line of the destination.
     let head = to.as_ptr().align_offset(32).min(to.len());
-    to[..head].copy_from_slice(&from[..head]);
+    rest(&mut to[..head], 0);
     let blocks = (to.len() - head) / 16;
     for block in 0..blocks {
         let at = head + block * 16;
-        // SAFETY: at + 16 <= len; the destination is 32-byte aligned at `at`.
-        unsafe {
-            let (source, target) = (from.as_ptr().add(at), to.as_mut_ptr().add(at));
-            for lane in 0..4 {
-                _mm256_stream_si256(target.add(lane * 4).cast(), _mm256_loadu_si256(source.add(lane * 4).cast()));
+        for lane in (at..at + 16).step_by(4) {
+            // SAFETY: lane + 4 <= len of both; the destination is 32-byte aligned at `lane`.
+            unsafe {
+                let value = from.map_or(_mm256_set1_epi64x(2), |from| _mm256_loadu_si256(from.as_ptr().add(lane).cast()));
+                _mm256_stream_si256(to.as_mut_ptr().add(lane).cast(), value);
             }
         }
     }
     let tail = head + blocks * 16;
-    to[tail..].copy_from_slice(&from[tail..]);
+    rest(&mut to[tail..], tail);
     _mm_sfence();
 }

@@ -12,21 +12,20 @@ pub enum Input {
 pub fn advantages(work: &Workload, input: Input) -> Vec<f64> {
     let mut out = vec![0.0; work.tokens()];
     for group in 0..work.size.groups {
-        let rollouts = group * work.group_size()..(group + 1) * work.group_size();
-        shape_group(work, input, rollouts, &mut out);
+        shape_group(work, input, work.group(group), &mut out);
     }
     out
 }
 
 /// The largest |got - want| over the group's largest |want|.
-pub fn error(work: &Workload, got: &[f32], want: &[f64]) -> f64 {
+pub fn error(work: &Workload, got: impl Fn(usize) -> f32, want: &[f64]) -> f64 {
     let mut worst = 0.0f64;
     for group in 0..work.size.groups {
-        let (first, last) = (group * work.group_size(), (group + 1) * work.group_size() - 1);
-        let range = work.range(first).start..work.range(last).end;
+        let rollouts = work.group(group);
+        let range = work.range(rollouts.start).start..work.range(rollouts.end - 1).end;
         let largest = want[range.clone()].iter().fold(0.0f64, |m, v| m.max(v.abs()));
         for at in range {
-            let gap = (f64::from(got[at]) - want[at]).abs();
+            let gap = (f64::from(got(at)) - want[at]).abs();
             worst = if gap <= largest * f64::MAX { worst.max(gap / largest.max(1e-300)) } else { f64::INFINITY };
         }
     }
@@ -41,7 +40,7 @@ fn shape_group(work: &Workload, input: Input, rollouts: std::ops::Range<usize>, 
         Input::Dense => rollouts.clone().map(|r| runs(&work.dense[work.range(r)])).collect(),
         Input::Steps => rollouts.clone().map(|r| steps(work, r)).collect(),
         Input::Kl => {
-            rollouts.clone().map(|r| work.kl[work.range(r)].iter().enumerate().map(|(t, &x)| (t + 1, f64::from(x))).collect()).collect()
+            rollouts.clone().map(|r| work.kl()[work.range(r)].iter().enumerate().map(|(t, &x)| (t + 1, f64::from(x))).collect()).collect()
         }
     };
     let process = Standard::of(chunks.iter().flatten().map(|&(_, x)| x));
@@ -94,13 +93,13 @@ fn joined(tokens: &Chunks, average: &[f64]) -> Chunks {
 }
 
 /// (x - mean) / (std + 1e-6) with the divisor n - 1; 0 where all are equal.
-struct Standard {
+pub struct Standard {
     mean: f64,
     inverse: f64,
 }
 
 impl Standard {
-    fn of(values: impl Iterator<Item = f64>) -> Standard {
+    pub fn of(values: impl Iterator<Item = f64>) -> Standard {
         let values: Vec<f64> = values.collect();
         let equal = values.iter().all(|v| *v == values[0]);
         let n = values.len() as f64;
@@ -109,7 +108,7 @@ impl Standard {
         Standard { mean, inverse: if equal { 0.0 } else { 1.0 / (variance.sqrt() + 1e-6) } }
     }
 
-    fn apply(&self, x: f64) -> f64 {
+    pub fn apply(&self, x: f64) -> f64 {
         (x - self.mean) * self.inverse
     }
 }

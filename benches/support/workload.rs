@@ -1,4 +1,8 @@
 //! Batches of the three sizes: lognormal lengths with a mean of about 40% of the longest, steps of about 60 tokens, 10% of the formats bad.
+//!
+//! Every token-sized value is one of bf16's, so that a run in bf16 has the same inputs and is held to the same answer.
+use half::bf16;
+use std::cell::OnceCell;
 
 /// One size: rollouts, longest rollout, groups.
 #[derive(Clone, Copy)]
@@ -22,13 +26,17 @@ pub struct Workload {
     pub outcome: Vec<f32>,
     pub format: Vec<f32>,
     pub format_ok: Vec<u8>,
+    /// Three rewards a rollout (GDPO).
+    pub extra: [Vec<f32>; 3],
     pub step_offsets: Vec<i32>,
     pub step_ends: Vec<i32>,
     pub step_scores: Vec<f32>,
     /// The scores written on every token of their steps, packed.
     pub dense: Vec<f32>,
-    /// A value a token, packed: log-probability differences of a distillation run.
-    pub kl: Vec<f32>,
+    kl: OnceCell<Vec<f32>>,
+    token_rewards: OnceCell<Vec<f32>>,
+    values: OnceCell<Vec<f32>>,
+    mask: OnceCell<Vec<i64>>,
 }
 
 impl Workload {
@@ -36,14 +44,22 @@ impl Workload {
         let mut random = Random(0x9e37_79b9 + size.rollouts as u64);
         // The mean of exp(N(m, s)) is exp(m + s^2 / 2); what is cut off above `longest` is made up for by the factor.
         let (spread, mean) = (0.6f64, 0.42 * size.longest as f64);
-        let mut lengths = Vec::new();
+        let lengths = (0..size.rollouts)
+            .map(|_| ((mean.ln() - spread * spread / 2.0 + spread * random.normal()).exp() as usize).clamp(1, size.longest))
+            .collect();
+        Workload::of_lengths(size, lengths, random)
+    }
+
+    /// Rollouts of given lengths, for the questions that ask about lengths.
+    pub fn with_lengths(size: Size, lengths: Vec<usize>) -> Workload {
+        Workload::of_lengths(size, lengths, Random(size.rollouts as u64))
+    }
+
+    fn of_lengths(size: Size, all: Vec<usize>, mut random: Random) -> Workload {
         let mut cu_seqlens = vec![0];
         let mut step_offsets = vec![0];
-        let (mut step_ends, mut step_scores, mut dense) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..size.rollouts {
-            let length = (mean.ln() - spread * spread / 2.0 + spread * random.normal()).exp();
-            let length = (length as usize).clamp(1, size.longest);
-            lengths.push(length as i32);
+        let (mut step_ends, mut step_scores, mut dense) = (Vec::new(), Vec::new(), Vec::with_capacity(all.iter().sum()));
+        for &length in &all {
             cu_seqlens.push(cu_seqlens.last().expect("begins with 0") + length as i32);
             let mut at = 0;
             while at < length {
@@ -57,11 +73,29 @@ impl Workload {
             }
             step_offsets.push(step_ends.len() as i32);
         }
-        let kl = (0..dense.len()).map(|_| (-0.1 * random.normal() * random.normal()) as f32).collect();
+        let lengths = all.iter().map(|&n| n as i32).collect();
         let outcome = (0..size.rollouts).map(|_| random.below(2) as f32).collect();
         let format_ok: Vec<u8> = (0..size.rollouts).map(|_| u8::from(random.below(10) != 0)).collect();
         let format = format_ok.iter().map(|&ok| f32::from(ok)).collect();
-        Workload { size, lengths, cu_seqlens, outcome, format, format_ok, step_offsets, step_ends, step_scores, dense, kl }
+        let extra = [2, 5, 9].map(|kinds| (0..size.rollouts).map(|_| random.below(kinds) as f32 / kinds as f32).collect());
+        let (kl, token_rewards, values, mask) = Default::default();
+        Workload {
+            size,
+            lengths,
+            cu_seqlens,
+            outcome,
+            format,
+            format_ok,
+            extra,
+            step_offsets,
+            step_ends,
+            step_scores,
+            dense,
+            kl,
+            token_rewards,
+            values,
+            mask,
+        }
     }
 
     pub fn tokens(&self) -> usize {
@@ -73,15 +107,46 @@ impl Workload {
         self.size.rollouts / self.size.groups
     }
 
+    pub fn group(&self, group: usize) -> std::ops::Range<usize> {
+        group * self.group_size()..(group + 1) * self.group_size()
+    }
+
     /// Token range of a rollout in the packed arrays.
     pub fn range(&self, rollout: usize) -> std::ops::Range<usize> {
         self.cu_seqlens[rollout] as usize..self.cu_seqlens[rollout + 1] as usize
     }
 
-    /// A packed array in rows of the longest rollout, NaN where there is no token.
-    pub fn padded(&self, packed: &[f32]) -> Vec<f32> {
+    fn noise(&self, seed: u64, value: impl Fn(&mut Random) -> f64) -> Vec<f32> {
+        let mut random = Random(seed);
+        (0..self.tokens()).map(|_| bf16::from_f64(value(&mut random)).to_f32()).collect()
+    }
+
+    /// A value a token, packed: log-probability differences of a distillation run.
+    pub fn kl(&self) -> &[f32] {
+        self.kl.get_or_init(|| self.noise(1, |random| -0.1 * random.normal() * random.normal()))
+    }
+
+    /// Rewards a token and a critic's values, packed.
+    pub fn token_rewards(&self) -> &[f32] {
+        self.token_rewards.get_or_init(|| self.noise(2, |random| 0.02 * random.normal()))
+    }
+
+    pub fn values(&self) -> &[f32] {
+        self.values.get_or_init(|| self.noise(3, |random| 0.5 + 0.2 * random.normal()))
+    }
+
+    /// Rows of the longest rollout, 1 where there is a token.
+    pub fn mask(&self) -> &[i64] {
+        self.mask.get_or_init(|| {
+            let row = self.size.longest;
+            self.lengths.iter().flat_map(|&length| (0..row).map(move |t| i64::from(t < length as usize))).collect()
+        })
+    }
+
+    /// A packed array in rows of the longest rollout, `outside` where there is no token.
+    pub fn padded<T: Copy>(&self, packed: &[T], outside: T) -> Vec<T> {
         let row = self.size.longest;
-        let mut rows = vec![f32::NAN; self.size.rollouts * row];
+        let mut rows = vec![outside; self.size.rollouts * row];
         for rollout in 0..self.size.rollouts {
             let range = self.range(rollout);
             rows[rollout * row..][..range.len()].copy_from_slice(&packed[range]);

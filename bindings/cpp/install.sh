@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs library, headers, CMake package, pkg-config file and licences: `install.sh LIBRARY`, which is what `make install` calls.
+# Installs library, the library for apache-tvm-ffi (where there is a C compiler), headers, CMake package, pkg-config file and licences: `install.sh LIBRARY`, which is what `make install` calls.
 # PREFIX (/usr/local) is where it will be used, DESTDIR (empty) is put before it while packaging, LIBDIR (lib) is below PREFIX.
 # Nothing installed holds PREFIX: the tree may be moved.
 set -euo pipefail
@@ -29,6 +29,12 @@ install -m 644 include/passrl.h include/passrl.hpp include/passrl_mpi.h "$root/i
 install -m 755 "$library" "$lib/libpassrl.so.$version"
 ln -sf "libpassrl.so.$version" "$lib/libpassrl.so.$soversion"
 ln -sf "libpassrl.so.$soversion" "$lib/libpassrl.so"
+if command -v "${CC:-cc}" >/dev/null; then
+    bindings/tvm_ffi/build.sh "$lib/libpassrl_tvmffi.so" "libpassrl.so.$soversion"
+    chmod 755 "$lib/libpassrl_tvmffi.so"
+else
+    echo "install: libpassrl_tvmffi.so is LEFT OUT: there is no C compiler (${CC:-cc})" >&2
+fi
 fill passrl-config.cmake "$lib/cmake/passrl"
 fill passrl-config-version.cmake "$lib/cmake/passrl"
 fill passrl.pc "$lib/pkgconfig"

@@ -22,7 +22,7 @@ for architecture in x86_64 aarch64; do
         continue
     fi
     CARGO_PROFILE_RELEASE_STRIP=debuginfo cargo zigbuild --release --locked --lib --target "$target.$glibc"
-    PYTHON=python bindings/python/wheel.sh "$out" "target/$target/release/libpassrl.so" "manylinux_${glibc/./_}_$architecture"
+    CC="python -m ziglang cc -target $architecture-linux-gnu.$glibc" PYTHON=python bindings/python/wheel.sh "$out" "target/$target/release/libpassrl.so" "manylinux_${glibc/./_}_$architecture"
     wheel=$(echo "$out"/*"_$architecture.whl")
     said=$(auditwheel show "$wheel" | tr '\n' ' ')
     grep -q "consistent with the following platform tag: \"manylinux_${glibc/./_}_$architecture\"" <<<"$said" ||

@@ -49,6 +49,10 @@ class Build(build_py):
         (package / "include").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(library(), package / NAME)
         (package / NAME).chmod(0o755)
+        # Of the wheels that the project makes; a build from source has none.
+        if os.environ.get("PASSRL_TVM_FFI"):
+            shutil.copyfile(os.environ["PASSRL_TVM_FFI"], package / "libpassrl_tvmffi.so")
+            (package / "libpassrl_tvmffi.so").chmod(0o755)
         for header in (crate() / "include").glob("passrl*.h*"):
             shutil.copyfile(header, package / "include" / header.name)
 

@@ -208,6 +208,17 @@ pub const PASSRL_FOUND_TOO_LARGE: i64 = 16;
 /// CUDA, where the host cannot look first: cu_seqlens decrease or reach beyond the arrays, or lengths beyond T or the plan's limits (every advantage of the
 /// batch is 0); or a group index is out of range (its rollout has advantage 0).
 pub const PASSRL_FOUND_BAD_OFFSETS: i64 = 32;
+/// CUDA, of a plan with a collective: the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
+/// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*`.
+pub const PASSRL_FOUND_COLLECTIVE: i64 = 64;
+
+/// Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
+/// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs.
+pub const PASSRL_RANKS_REFUSED: i64 = 1;
+pub const PASSRL_RANKS_OFFSETS: i64 = 2;
+pub const PASSRL_RANKS_PLANS: i64 = 3;
+pub const PASSRL_RANKS_CALLS: i64 = 4;
+pub const PASSRL_RANKS_INPUTS: i64 = 5;
 
 /// Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 pub const PASSRL_REDUCE_SUM: i32 = 1;
@@ -245,6 +256,7 @@ const _: () = {
         PASSRL_ROLLOUT_IN_BAD_GROUP as u32, flags::ROLLOUT_IN_BAD_GROUP; PASSRL_ROLLOUT_NO_STREAM as u32, flags::ROLLOUT_NO_STREAM;
         PASSRL_FOUND_NONFINITE, report::NONFINITE; PASSRL_FOUND_MISSING, report::MISSING; PASSRL_FOUND_BAD_STEPS, report::BAD_STEPS;
         PASSRL_FOUND_SINGLETON, report::SINGLETON; PASSRL_FOUND_TOO_LARGE, report::TOO_LARGE; PASSRL_FOUND_BAD_OFFSETS, report::BAD_OFFSETS;
+        PASSRL_FOUND_COLLECTIVE, report::COLLECTIVE;
         PASSRL_I64, partials::I64; PASSRL_I32, partials::I32; PASSRL_REDUCE_SUM, partials::SUM; PASSRL_REDUCE_MAX, partials::MAX;
         PASSRL_MAX_STREAMS, config::MAX_STREAMS; PASSRL_MAX_PROCESS, config::MAX_PROCESS; PASSRL_MAX_EXTRA, config::MAX_EXTRA;
         PASSRL_STREAM_OUTCOME, config::OUTCOME; PASSRL_STREAM_FORMAT, config::FORMAT; PASSRL_STREAM_EXTRA, config::EXTRA;

@@ -23,7 +23,8 @@ pub fn is_nccl(collective: &passrl_collective) -> bool {
 /// stream may be one that is being captured. The communicator is blocking (NCCL's default). `libnccl.so.2` is loaded by the first call, by that name: where a
 /// framework has loaded it, it is the same; else it is looked for as any library is (LD_LIBRARY_PATH).
 ///
-/// NCCL reduces device memory. A plan of a CPU context, whose statistics lie in host memory, is refused with `PASSRL_ERR_CONFLICT`; this version has no other.
+/// NCCL reduces device memory: it is for plans of a CUDA context, of the device of `comm`. One of a CPU context, whose statistics lie in host memory, is refused with
+/// `PASSRL_ERR_CONFLICT`.
 ///
 /// `PASSRL_ERR_RESOURCE`: the library or a function of it is not found. `PASSRL_ERR_COLLECTIVE`: NCCL refuses the communicator. Any thread.
 #[unsafe(no_mangle)]
@@ -34,8 +35,16 @@ pub unsafe extern "C" fn passrl_nccl_collective(collective: *mut passrl_collecti
         }
         // SAFETY: a live communicator by the contract.
         let (rank, size) = unsafe { nccl::rank_and_size(comm)? };
-        let filled =
-            passrl_collective { struct_size: size_of::<passrl_collective>() as u32, reserved0: 0, user: comm, all_reduce: Some(nccl_all_reduce), rank, size };
+        let filled = passrl_collective {
+            struct_size: size_of::<passrl_collective>() as u32,
+            reserved0: 0,
+            user: comm,
+            all_reduce: Some(nccl_all_reduce),
+            rank,
+            size,
+            device_type: super::constants::PASSRL_CUDA,
+            reserved1: 0,
+        };
         // SAFETY: the caller's pointer and size are passed on.
         unsafe { structs::write(collective, struct_size, filled) }
     })

@@ -7,6 +7,7 @@ use super::types::*;
 use crate::error::Result;
 use crate::model::batch::Problem;
 use crate::model::context::Memory;
+use crate::plan::partials::Stage;
 use crate::{backend, check, refuse};
 use std::ffi::c_void;
 
@@ -20,7 +21,9 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     if plan.comm.is_some() {
         return refuse!(PASSRL_ERR_CONFLICT, "plan has a collective, which reduces its statistics within passrl_plan_run; for partials make a plan without one");
     }
-    check::estimators::in_pieces(&plan.inner.config)?;
+    if plan.device.is_some() {
+        check::estimators::in_pieces(&plan.inner.config)?;
+    }
     Ok(plan)
 }
 
@@ -36,8 +39,20 @@ unsafe fn in_whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: 
     check::pieces::known(rows, problem, &plan.inner.limits)
 }
 
+/// Are the groups of this call whole in it, where they must be? Every call has added its sums.
+fn whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory, memory: Memory) -> Result<()> {
+    let p = &plan.inner.partials;
+    if p.claims.count == 0 || (0..p.phases.min(phase)).all(|before| p.stage(before) != Stage::Sums) {
+        return Ok(());
+    }
+    match backend::split_group(&plan.context, &plan.inner, problem, buffer, memory) {
+        Some(found) => check::ranks::whole_group(&plan.inner.config, found.group, found.calls, found.here, found.all),
+        None => Ok(()),
+    }
+}
+
 /// Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
-/// one before the whitening (tiles of the scan), for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
+/// one before the whitening (tiles of the scan), where a rollout's value in a set is a sum over its tokens (`kl_place = outcome`, `pool = rollouts`) one more after the edges, for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
 /// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_phases(plan: *const passrl_plan, phases: *mut i32) -> passrl_status {
@@ -68,7 +83,8 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
     })
 }
 
-/// With `step_sets = step_group` there are no partials (a state's set needs all of a group's steps in one call): this family refuses. So it does with a plan that has a collective.
+/// This family refuses a plan that has a collective. With `step_sets = step_group` or `token_baseline` a group's rollouts must be in one micro-batch, the same in every phase (`PASSRL_ERR_CONFLICT`
+/// once all have added their sums; on CUDA there are no partials then).
 ///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 /// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
@@ -116,6 +132,7 @@ pub unsafe extern "C" fn passrl_partials_add(
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
             in_whole(plan, phase, &problem, partials)?;
+            whole(plan, phase, &problem, partials, memory)?;
             match &plan.device {
                 Some(device) => device.partials_add(&plan.inner, phase, &problem, partials, memory, stream)?,
                 None => backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory),
@@ -214,6 +231,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
             in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
+            whole(plan, plan.inner.partials.phases, &problem, partials, memory)?;
             match &plan.device {
                 Some(device) => device.apply(&plan.inner, &problem, partials, &sinks, memory, stream).map(|()| PASSRL_OK),
                 None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory)),

@@ -11,6 +11,7 @@ use crate::model::context::{Memory, Where};
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::plan::Plan;
+use crate::backend::OnDevice;
 use crate::{backend, check, refuse};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -52,32 +53,38 @@ pub unsafe fn advantages_shape(outputs: &passrl_outputs) -> Option<(i32, [i64; 2
     unsafe { outputs.advantages.as_ref() }.map(|view| (view.ndim, view.shape))
 }
 
-/// A plan on its own, its context's threads started.
+/// A plan on its own, its context's threads started, its part in device memory made. `rank`: this rank and the number of ranks.
 ///
 /// # Safety
 /// As `passrl_plan_create`.
-unsafe fn make(context: *const passrl_context, config: *const passrl_config, limits: *const passrl_limits, over_ranks: bool) -> Result<Plan> {
+unsafe fn make(
+    context: *const passrl_context,
+    config: *const passrl_config,
+    limits: *const passrl_limits,
+    rank: Option<(i32, i32)>,
+) -> Result<(Plan, Option<OnDevice>)> {
     // SAFETY: live handle and caller's structs by the contract.
     let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
-    if over_ranks {
+    if rank.is_some() && context.is_cuda() {
+        // A device's statistics do not say which groups are whole on a rank.
         check::estimators::in_pieces(&config)?;
     }
     check::served(context.place(), &config, &limits)?;
-    if over_ranks && context.place() != Where::Host {
-        return refuse!(
-            PASSRL_ERR_NOT_YET,
-            "collective is given on a CUDA context; this version reduces on the CPU alone: use partials (passrl_partials_add, an all-reduce of the sections of passrl_partials_layout, passrl_plan_apply)"
-        );
-    }
-    let mut plan = Plan::create(config, limits, context.threads(), context.simd())?;
-    if plan.partials.pieces.is_some() && !over_ranks {
+    let mut plan = Plan::create(config, limits, context.threads(), context.simd(), context.tables())?;
+    match rank {
+        Some((rank, size)) => plan.spread(rank, size),
         // One call takes the phases one after the other, as the only rank.
-        plan.spread(0, 0);
+        None if plan.partials.pieces.is_some() => plan.spread(0, 0),
+        None => (),
+    }
+    if let (Some(ranks), true) = (&mut plan.ranks, context.is_cuda()) {
+        ranks.send_all();
     }
     context.start_threads()?;
-    Ok(plan)
+    let device = context.load(&plan)?;
+    Ok((plan, device))
 }
 
 impl passrl_plan {
@@ -97,8 +104,10 @@ impl passrl_plan {
 ///
 /// `collective`: NULL, or the all-reduce of the ranks over which groups are spread; the plan is then for them and `passrl_plan_run` is called by all. Every rank must call
 /// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
-/// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Settings that need whole groups in one call
-/// (`step_sets = step_group`, `token_baseline`) are refused. Where configurations differ a second all-reduce finds out in which field, and the sentence names it.
+/// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Where configurations differ a second all-reduce finds out in
+/// which field, and the sentence names it. With `step_sets = step_group` or `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on
+/// every rank (`PASSRL_ERR_CONFLICT`); on CUDA these two are refused with a collective. On CUDA the words to compare are copied to device memory and back, and waited for; the plan
+/// keeps device memory of its largest message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_create(
     context: *const passrl_context,
@@ -121,15 +130,18 @@ pub unsafe extern "C" fn passrl_plan_create(
         let made = match plan.is_null() {
             true => refuse!(PASSRL_ERR_NULL, "plan is NULL; it must point to a passrl_plan *"),
             // SAFETY: live handle and caller's structs by the contract.
-            false => unsafe { make(context, config, limits, comm.is_some()) },
+            false => unsafe { make(context, config, limits, comm.as_ref().map(Comm::place)) },
         };
-        let (inner, comm) = match comm {
-            None => (made?, None),
-            Some(comm) => comm.agree(made).map(|(plan, comm)| (plan, Some(comm)))?,
+        let (inner, device, comm) = match comm {
+            None => made.map(|(plan, device)| (plan, device, None))?,
+            Some(comm) => {
+                // SAFETY: NULL or a live handle, as above.
+                let context = unsafe { context.as_ref() }.map(|c| &*c.inner);
+                comm.agree(context, made).map(|(plan, device, comm)| (plan, device, Some(comm)))?
+            }
         };
         // SAFETY: a live handle, as above.
         let context = Arc::clone(unsafe { context::borrow(context)? });
-        let device = context.load(&inner)?;
         // SAFETY: not NULL, writable by the contract.
         unsafe { plan.write(Box::into_raw(Box::new(passrl_plan { inner, device, comm, context }))) };
         Ok(PASSRL_OK)
@@ -189,7 +201,7 @@ pub unsafe extern "C" fn passrl_plan_describe(
 /// synchronisation, no copy, the caller's current context as it was; it may be captured into a graph and replayed with new data in the same memory, as the
 /// launches follow from limits and shapes alone. All memory, the workspace's and the report's too, lies on the context's device and stays untouched until the work is
 /// done. The host does not see what offsets, lengths and indices say: the kernels look, never read or write beyond the views, and tell
-/// (`PASSRL_FOUND_BAD_OFFSETS`) in the report alone, with all other findings: the status is 0 where the work was enqueued. `strict` and a collective are refused.
+/// (`PASSRL_FOUND_BAD_OFFSETS`) in the report alone, with all other findings: the status is 0 where the work was enqueued. `strict` is refused.
 ///
 /// Returns 0; a positive status where the data has findings (bad groups get advantage 0, the report says which); a negative one where an argument
 /// is refused: nothing was written. May run beside other calls on the same plan and batch, each with its own workspace and outputs.
@@ -198,6 +210,11 @@ pub unsafe extern "C" fn passrl_plan_describe(
 /// (`group_index`, or `group_offsets` over all groups): outputs are to the bit those of one call on the whole batch, statistics those of all ranks, the report that
 /// of the share. `PASSRL_ERR_COLLECTIVE`, nothing written: the all-reduce failed, another rank's arguments are refused (it still takes part in the first
 /// message), or the ranks run different plans, different calls or batches that give different inputs.
+///
+/// On CUDA the reductions are in the order of `stream`, between the kernels, so that a run with them can be captured; runs of one plan come one after the other, their
+/// streams too. A rank whose arguments are refused takes part in every message, in memory of the plan's own. What the host cannot see the report says on every rank
+/// (`PASSRL_FOUND_COLLECTIVE`, whose status is `PASSRL_ERR_COLLECTIVE`): a refused rank, one whose offsets do not fit, ranks that run different plans, calls or inputs.
+/// Then nothing else is written, as where the all-reduce returns nonzero, which the call itself returns (the report is then left alone).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_run(
     plan: *const passrl_plan,

@@ -108,7 +108,7 @@ growing! {
     passrl_limits {}
     passrl_batch {}
     passrl_outputs {}
-    passrl_collective {}
+    passrl_collective { device_type = super::constants::PASSRL_CPU }
     passrl_report { first_rollout = -1, first_group = -1, first_stream = -1 }
     passrl_context_options { backend = super::constants::PASSRL_CPU, small_call_bytes = -1 }
 }
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn passrl_outputs_init(target: *mut passrl_outputs, struct
     super::guard("passrl_outputs_init", || unsafe { init(target, struct_size) })
 }
 
-/// Fills a collective with zeros, writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
+/// Fills a collective with zeros and host memory, writing at most `struct_size` bytes. Pass `sizeof *target`. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_collective_init(target: *mut passrl_collective, struct_size: u32) -> passrl_status {
     // SAFETY: as passrl_limits_init.

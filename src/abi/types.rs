@@ -403,10 +403,14 @@ pub struct passrl_context_options {
 
 /// All-reduce of the caller's engine (NCCL, MPI, torch.distributed) over the ranks that share a batch's groups. Given to `passrl_plan_create`.
 ///
-/// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (host memory, aligned to the type) in place by `op`
-/// (`PASSRL_REDUCE_*`); on the CPU `stream` is NULL. 0: done; any other return is a failure. It is called on the thread that calls the library and must not call
-/// the library itself. How often and with how many elements follows from configuration and limits alone; `passrl_plan_describe` prints it. (Where the maxima of
-/// sets say all, the sums follow only if some rank's outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
+/// `all_reduce` reduces `count` elements of `dtype` (`PASSRL_I64`, `PASSRL_I32`) at `buffer` (aligned to the type) in place by `op` (`PASSRL_REDUCE_*`). 0: done; any
+/// other return is a failure. It is called on the thread that calls the library and must not call the library itself. How often and with how many elements
+/// follows from configuration and limits alone; `passrl_plan_describe` prints it. (On the CPU, where the maxima of sets say all, the sums follow only if some rank's
+/// outputs ask for counts.) Made of an `ncclComm_t`: `passrl_nccl_collective`; of an `MPI_Comm`: passrl_mpi.h.
+///
+/// For a plan of a CPU context `buffer` is host memory and `stream` NULL. For one of a CUDA context, which `device_type` must say, `buffer` is memory of the context's device,
+/// the device's context is the thread's current one, and the reduction takes its place in the order of `stream` (the run's; at the plan's creation NULL, the legacy
+/// default stream, of which the creation waits): it returns once its work is on the stream, and a run can be captured where that work can.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct passrl_collective {
@@ -423,6 +427,10 @@ pub struct passrl_collective {
     /// This rank, 0 to size - 1.
     pub rank: i32,
     pub size: i32,
+    /// The memory that `all_reduce` takes: `PASSRL_CPU` (default) or `PASSRL_CUDA`. That of the plan's context, or the plan is refused.
+    pub device_type: i32,
+    /// Must be 0.
+    pub reserved1: i32,
 }
 
 /// One section of a partials buffer (`passrl_partials_layout`): reduce it in place and partials of several processes are one. Frozen.

@@ -9,7 +9,9 @@ use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
+use crate::plan::divisors::Tables;
 use cpu::pool::Pool;
+use std::ffi::c_void;
 use std::sync::Arc;
 
 /// The stages on their own.
@@ -22,6 +24,7 @@ pub use cuda::OnDevice;
 pub struct Context {
     options: ContextOptions,
     pool: Pool,
+    tables: Tables,
     device: Option<Arc<cuda::Device>>,
 }
 
@@ -35,11 +38,16 @@ impl Context {
             0 => available(),
             threads => threads,
         };
-        Ok(Context { options, pool: Pool::new(threads), device })
+        Ok(Context { options, pool: Pool::new(threads), tables: Tables::default(), device })
     }
 
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Tables that its plans share.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// Do its plans work on device memory?
@@ -59,6 +67,14 @@ impl Context {
     /// What a new plan keeps on the device (`None`: on the CPU).
     pub fn load(&self, plan: &Plan) -> Result<Option<OnDevice>> {
         self.device.as_ref().map(|device| OnDevice::new(Arc::clone(device), plan)).transpose()
+    }
+
+    /// Words of the host through the all-reduce of a collective for plans of this context, whose status comes back; waited for.
+    pub fn exchange(&self, words: &mut [i64], reduce: &dyn Fn(*mut c_void) -> i32) -> Result<i32> {
+        match &self.device {
+            Some(device) => cuda::staged(device, words, reduce),
+            None => Ok(reduce(words.as_mut_ptr().cast())),
+        }
     }
 
     /// Called by each plan.
@@ -99,6 +115,11 @@ pub fn look(context: &Context, plan: &Plan, problem: &Problem, memory: Memory) -
 /// A micro-batch's share of a phase, added to the partials.
 pub fn partials_add(context: &Context, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory) {
     cpu::partials_add(&context.pool, context.threads_for(problem.bytes()), plan, phase, problem, partials, memory)
+}
+
+/// The first group of a call that is not whole in it, where it must be.
+pub fn split_group(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Option<cpu::members::Split> {
+    cpu::split_group(&context.pool, plan, problem, partials, memory)
 }
 
 /// A slice of the batch, shaped from complete partials.

@@ -23,7 +23,7 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
         );
     }
     // A table of words for each piece and each tile of each rollout: it must be countable, and no machine has this much memory.
-    let table = l.batch_rollouts as u128 * (l.rollout_pieces as u128 * (WORDS as u128 + 34) + l.rollout_tokens as u128 / 32 + 1) * 8;
+    let table = l.batch_rollouts as u128 * (l.rollout_pieces as u128 * (WORDS as u128 + 35) + l.rollout_tokens as u128 / 16 + 11) * 8;
     if table >= 1 << 46 {
         return refuse!(
             PASSRL_ERR_LIMIT,
@@ -34,27 +34,48 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
     super::estimators::in_pieces(c)?;
     let process = c.kind != Kind::None;
     let rows = &c.streams[..if process { c.num_process } else { 0 }];
-    let refused: [(bool, &str, &str); 10] = [
-        (process && c.boundary_rule == BoundaryRule::Anchored, "boundary_rule is anchored", "use adjacent"),
-        (process && c.chunk_value == ChunkValue::Mean, "chunk_value is mean", "use last"),
-        (c.credit == Credit::Vtrace, "credit is vtrace", "use gae or return_to_go"),
-        (c.credit == Credit::Gae && c.gae_over == GaeOver::Chunks, "gae_over is chunks", "use tokens"),
-        (c.credit == Credit::Gae && c.lam_returns >= 0.0, "lam_returns is given", "use -1 (as lam)"),
-        (c.spreads(), "scan_mask is not carry", "use carry"),
-        (c.asks_kl() && !c.kl_by_token(), "kl_place is outcome, the sum over a rollout's tokens", "use reward or advantage"),
-        (process && c.pool == Pool::Rollouts, "pool is rollouts", "use steps or tokens"),
-        (c.step_value == StepValue::ReturnToGo, "step_value is return_to_go", "form the returns first and give them as scores"),
-        (c.streams.iter().any(|s| s.count_by == CountBy::Step), "count_by is step", "use rollout"),
+    let by_step = c.streams.iter().any(|s| s.count_by == CountBy::Step);
+    let shaped = c.fusion == Fusion::RewardShaping && c.asks_kl() && !c.kl_by_token();
+    let long = process && c.pool == Pool::Rollouts && c.kind == Kind::Prm && l.rollout_tokens >= 1 << 17;
+    // What, why it is not told by exchanges whose size the limits say, and what to do.
+    let refused: [(bool, &str, &str, &str); 7] = [
+        (
+            process && c.boundary_rule == BoundaryRule::Anchored,
+            "boundary_rule is anchored",
+            "each chunk's first value, and so its end, follows from every end before it",
+            "use adjacent",
+        ),
+        (process && c.chunk_value == ChunkValue::Mean, "chunk_value is mean", "a chunk's value is a mean over tokens of several pieces", "use last"),
+        (
+            c.credit == Credit::Vtrace,
+            "credit is vtrace",
+            "its sums run token by token from the rollout's end, each limited before the next, so that every piece would wait for the one after it",
+            "use gae or return_to_go",
+        ),
+        (
+            c.step_value == StepValue::ReturnToGo,
+            "step_value is return_to_go",
+            "a step's return takes in the steps of later pieces, as far as they have a token in scope",
+            "form the returns first and give them as scores",
+        ),
+        (by_step, "count_by is step", "a value counts once for each step of all pieces that has a token in scope", "use rollout"),
+        (shaped, "kl_place is outcome with fusion = reward_shaping", "every step's reward takes in the sum of the rollout's KL", "use fusion = advantage, or kl_place = reward"),
+        (long, "pool is rollouts with kind = prm and limits.rollout_tokens of 2^17 or more", "the grid of a rollout's mean follows from the number of its steps, which no piece knows", "use a smaller limit"),
     ];
-    for (found, what, mend) in refused {
+    for (found, what, why, mend) in refused {
         if found {
-            return refuse!(PASSRL_ERR_CONFLICT, "config.{what}, with limits.pieces = {}: it is not served for rollouts in pieces; {mend}, or give whole rollouts", l.pieces);
+            return refuse!(
+                PASSRL_ERR_CONFLICT,
+                "config.{what}, with limits.pieces = {}: it is not served for rollouts in pieces ({why}); {mend}, or give whole rollouts",
+                l.pieces
+            );
         }
     }
-    if rows.iter().any(|s| s.leaves_out() && s.loo_unit == LooUnit::Rollout) {
+    if c.pool != Pool::Rollouts && rows.iter().any(|s| s.leaves_out() && s.loo_unit == LooUnit::Rollout) {
         return refuse!(
             PASSRL_ERR_CONFLICT,
-            "config.streams of the process have loo_unit = rollout, with limits.pieces = {}: it is not served for rollouts in pieces; use element, or give whole rollouts",
+            "config.streams of the process have loo_unit = rollout, with limits.pieces = {}: it is not served for rollouts in pieces (sums of what all pieces of each rollout have would follow \
+             the group's maxima); use element, or pool = rollouts, or give whole rollouts",
             l.pieces
         );
     }

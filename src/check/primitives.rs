@@ -334,7 +334,7 @@ fn apart<const I: usize, const O: usize>(call: &Call<I, O>, inputs: &[Given; I],
             }
         }
         for (other, a, _) in outputs::inputs(&call.problem) {
-            if a.is_some_and(|a| outputs::touch(out, &a)) {
+            if a.is_some_and(|a| outputs::touch(out, a)) {
                 return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give the output its own");
             }
         }
@@ -354,7 +354,7 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
         return refuse!(PASSRL_ERR_WORKSPACE, "workspace is at {pointer:p}; it must be aligned to 64 bytes");
     }
     let (low, high) = (pointer.addr(), pointer.addr() + needed - 1);
-    let batch = outputs::inputs(&call.problem).map(|(_, a, _)| a);
+    let batch = outputs::inputs(&call.problem).map(|(_, a, _)| a.copied());
     for array in call.outputs.iter().chain(&call.inputs).copied().chain(batch).flatten() {
         if array.span().is_some_and(|(a, b)| a <= high && low <= b) {
             return refuse!(

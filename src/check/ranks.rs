@@ -1,16 +1,23 @@
 //! Groups spread over ranks: the caller's collective, and what all ranks' words came to. Every rank judges the same words and comes to the same end.
+use crate::abi::constants::{PASSRL_CPU, PASSRL_CUDA, PASSRL_RANKS_CALLS, PASSRL_RANKS_OFFSETS, PASSRL_RANKS_PLANS, PASSRL_RANKS_REFUSED};
 use crate::abi::status::*;
 use super::names;
 use crate::abi::types::{passrl_batch, passrl_collective, passrl_config};
-use crate::error::Result;
+use crate::error::{Result, set};
 use crate::model::batch::{Problem, Process};
-use crate::model::config::{Config, Limits};
+use crate::model::config::{Choice, Config, Limits, StepSets};
 use crate::model::ranks::{CREATION, Header, LIMITS, WORDS, hash};
 use crate::refuse;
 
 pub fn collective(c: &passrl_collective) -> Result<()> {
     if c.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "collective.reserved0 is {}; it must be 0", c.reserved0);
+    }
+    if ![PASSRL_CPU, PASSRL_CUDA].contains(&c.device_type) {
+        return refuse!(PASSRL_ERR_VALUE, "collective.device_type is {}; it is PASSRL_CPU (1) or PASSRL_CUDA (2), the memory that all_reduce takes", c.device_type);
+    }
+    if c.reserved1 != 0 {
+        return refuse!(PASSRL_ERR_VALUE, "collective.reserved1 is {}; it must be 0", c.reserved1);
     }
     if c.all_reduce.is_none() {
         return refuse!(PASSRL_ERR_NULL, "collective.all_reduce is NULL; it must reduce a buffer over the ranks, or pass no collective");
@@ -91,6 +98,34 @@ pub fn batch(b: &passrl_batch) -> Result<()> {
     Ok(())
 }
 
+/// What needs a group whole in one call, by name, and what to set instead.
+fn whole_group_setting(c: &Config) -> (String, &'static str) {
+    if c.step_sets == StepSets::StepGroup {
+        return ("step_sets is step_group, whose sets are the steps of a group in one state".to_string(), "step_sets = group");
+    }
+    (format!("token_baseline is {}, which is made of the returns of all rollouts of a group", c.token_baseline.name()), "token_baseline = none")
+}
+
+/// Of each group the ranks that have rollouts of it (times 2^32) and the rollouts: is it on one alone, where it must be?
+pub fn whole_groups(c: &Config, claims: &[i64]) -> Result<()> {
+    let Some((group, claim)) = claims.iter().enumerate().find(|(_, claim)| **claim >> 32 > 1) else { return Ok(()) };
+    let (what, mend) = whole_group_setting(c);
+    refuse!(
+        PASSRL_ERR_CONFLICT,
+        "group {group} (batch.group_index) has rollouts on {} ranks; config.{what}: give all rollouts of a group to one rank, or set {mend}; nothing was written on any rank",
+        claim >> 32
+    )
+}
+
+/// The same over micro-batches: a group of this call has `here` of `all` rollouts, which `calls` calls had.
+pub fn whole_group(c: &Config, group: usize, calls: i64, here: usize, all: usize) -> Result<()> {
+    let (what, mend) = whole_group_setting(c);
+    refuse!(
+        PASSRL_ERR_CONFLICT,
+        "group {group} has {here} rollouts in this call, and {all} in {calls} call(s) of passrl_partials_add; config.{what}: give all rollouts of a group in one micro-batch, or set {mend}"
+    )
+}
+
 /// Which inputs the batch gives that change what the statistics are; `None`: no rollouts.
 pub fn forms(p: &Problem) -> Option<i32> {
     if p.rollouts == 0 {
@@ -100,6 +135,23 @@ pub fn forms(p: &Problem) -> Option<i32> {
     let others = [p.format_ok.is_some(), p.baselines.is_some(), matches!(p.process, Process::Returns), p.token_rewards.is_some()];
     let others = others.iter().enumerate().fold(0, |bits, (i, given)| bits | i32::from(*given) << i);
     Some(streams | others << 12 | (p.num_process as i32) << 16)
+}
+
+/// What a report says where ranks did not agree on a run (on CUDA, where the header's words are judged on the device), as the sentence of this call.
+pub fn found(why: i64, rank: i64) {
+    match why {
+        PASSRL_RANKS_REFUSED => set(format_args!("the arguments of rank {rank} are refused (its own error says why); nothing was written on any rank")),
+        PASSRL_RANKS_OFFSETS => set(format_args!(
+            "cu_seqlens, lengths or group offsets of rank {rank} do not fit its arrays or the plan's limits; nothing was written on any rank"
+        )),
+        PASSRL_RANKS_PLANS => set(format_args!("ranks run different plans on one communicator; every rank must run the plan made with the others'")),
+        PASSRL_RANKS_CALLS => set(format_args!(
+            "ranks are at different calls of the plan; every rank must call passrl_plan_run (or replay its graph) as often, with an empty batch where it has no data"
+        )),
+        _ => set(format_args!(
+            "batches of the ranks give different inputs (process streams, outcome, format, extra, format_ok, baselines, token_rewards); give the same on every rank that has rollouts"
+        )),
+    }
 }
 
 /// The header's words after a reduction.

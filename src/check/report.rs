@@ -45,6 +45,7 @@ pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
             PASSRL_FINDING_BAD_OFFSETS,
             "has offsets, lengths or a group index in device memory that do not fit the arrays or the plan's limits",
         ),
+        report::COLLECTIVE => (PASSRL_ERR_COLLECTIVE, "is of a run on which the ranks did not agree"),
         _ => (PASSRL_FINDING_TOO_LARGE, "has more elements than exact sums allow"),
     }
 }
@@ -61,6 +62,10 @@ fn of_group(finding: i64) -> &'static str {
 pub fn status(r: &passrl_report) -> passrl_status {
     if r.first_finding == 0 {
         return PASSRL_OK;
+    }
+    if r.first_finding == report::COLLECTIVE {
+        super::ranks::found(r.first_stream, r.first_rollout);
+        return PASSRL_ERR_COLLECTIVE;
     }
     let (status, words) = kind(r.first_finding);
     let stream = usize::try_from(r.first_stream).ok().filter(|s| *s < 16).map_or("?", stream_name);

@@ -157,6 +157,10 @@ impl Config {
     pub fn asks_kl(&self) -> bool {
         self.kl_in_reward != KlInReward::None && self.kl_coef != 0.0
     }
+    /// Do rollouts of a group know more of one another than sums, so that a group must be whole in one call?
+    pub fn of_whole_groups(&self) -> bool {
+        self.step_sets == StepSets::StepGroup || self.token_baseline != TokenBaseline::None
+    }
     /// Does credit give a value a token in scope, whatever the chunks are?
     pub fn credits_tokens(&self) -> bool {
         self.credit == Credit::Vtrace || (self.credit == Credit::Gae && self.gae_over == GaeOver::Tokens)

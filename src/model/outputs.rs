@@ -22,6 +22,11 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// Is an output wanted that says something of a group?
+    pub fn ask_statistics(&self) -> bool {
+        self.stats_absmax.is_some() || self.ask_sums()
+    }
+
     /// Is an output wanted that says how many elements a set has, or their mean or deviation?
     pub fn ask_sums(&self) -> bool {
         [self.stats_count, self.stats_mean, self.stats_std, self.group_flags].iter().any(Option::is_some)

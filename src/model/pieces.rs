@@ -2,9 +2,10 @@
 //! Each piece adds to its own row, so that rows of several buffers add.
 
 use super::config::MAX_PROCESS;
+use super::flags;
 
 /// Words of a row.
-pub const WORDS: usize = MARKED + MAX_PROCESS;
+pub const WORDS: usize = MOST + 1 + MAX_PROCESS;
 
 /// Pieces that have added to the row: 1, or something is wrong.
 pub const TIMES: usize = 0;
@@ -27,17 +28,21 @@ pub const FIRST_RAW: usize = 11;
 pub const LAST_RAW: usize = 12;
 /// `PASSRL_ROLLOUT_*` bits, and bits of this module.
 pub const FLAGS: usize = 13;
-/// V at the first token in scope, bits of an f32.
+/// V at the first token in scope (`scan_mask` other than carry: at the first token, as the scan takes it), bits of an f32.
 pub const VALUE: usize = 14;
 /// Sparse steps: marks in scope; the first and last mark's value of each process stream (`pair`), a word each.
 pub const MARKS: usize = 15;
 pub const MARKED: usize = 16;
+/// Where sums of the whole rollout are formed: keys of max|x|, of the KL of its tokens in scope and of the values of each process stream.
+pub const MOST: usize = MARKED + MAX_PROCESS;
 
 /// Bits of `FLAGS` beside those of rollouts.
 pub const HAS_PROCESS: i64 = 1 << 32;
 /// `chunk = given`: a mark before the first token in scope; one at or after the last (without any in scope: any mark).
 pub const MARK_BEFORE: i64 = 1 << 33;
 pub const MARK_AFTER: i64 = 1 << 34;
+/// `scan_mask = none`: a value before the piece's first token in scope is a finding, if the rollout's scope begins in an earlier piece.
+pub const BAD_BEFORE: i64 = 1 << 35;
 
 /// Two numbers in one word.
 pub fn pair(a: f32, b: f32) -> i64 {
@@ -78,6 +83,28 @@ impl<'a> Rows<'a> {
             Some(j) => first(self.row(j)[MARKED + p]),
             None => (0..from).rev().find(has).map_or(0.0, |j| last(self.row(j)[MARKED + p])),
         }
+    }
+    /// Index in the rollout of its first token in scope.
+    pub fn first(&self) -> Option<usize> {
+        (0..self.count()).find(|j| self.in_scope(*j) > 0).map(|j| self.row(j)[FIRST].max(0) as usize)
+    }
+    /// `PASSRL_ROLLOUT_*` bits of all pieces.
+    pub fn flags(&self) -> u32 {
+        let mut scope = false;
+        (0..self.count()).fold(0, |found, j| {
+            let word = self.row(j)[FLAGS];
+            let beyond = scope && word & BAD_BEFORE != 0;
+            scope |= self.in_scope(j) > 0;
+            found | word as u32 | if beyond { flags::ROLLOUT_NONFINITE } else { 0 }
+        })
+    }
+    /// The next piece that has tokens, in scope or not.
+    pub fn next_with_tokens(&self, piece: usize) -> Option<&'a [i64]> {
+        (piece + 1..self.count()).map(|j| self.row(j)).find(|row| row[SLOTS] > 0 && row[BEGIN] < row[WHOLE])
+    }
+    /// Largest key of a list of `MOST`.
+    pub fn most(&self, list: usize) -> i32 {
+        (0..self.count()).map(|j| self.row(j)[MOST + list] as i32).max().unwrap_or(0)
     }
     /// The next piece with a token in scope.
     pub fn next(&self, piece: usize) -> Option<&'a [i64]> {

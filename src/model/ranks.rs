@@ -30,6 +30,8 @@ impl Header {
     pub const SUMS: i32 = 1;
     /// Note of the message before anything is written: the flag speaks of the data (`strict`), not of the arguments.
     pub const STRICT: i32 = 2;
+    /// Note of the first message, said by the device (kernels/ranks.cuh): the flag speaks of offsets or lengths in device memory.
+    pub const OFFSETS: i32 = 3;
 
     pub fn words(&self) -> [i32; WORDS] {
         let ([plan, not_plan], [call, not_call]) = (pair32(self.plan), pair32(self.call));

@@ -17,6 +17,8 @@ pub struct Report {
     pub overflowed_tokens: i64,
     pub bad_steps: i64,
     pub lost_deviations: i64,
+    /// Groups that took the CPU backend's short way; told to nobody.
+    pub usual_groups: i64,
     pub sum_advantages: f64,
     pub sum_squares: f64,
 }
@@ -36,6 +38,8 @@ pub const SINGLETON: i64 = 8;
 pub const TOO_LARGE: i64 = 16;
 /// Found by the CUDA backend alone: on the host offsets are refused before anything is done.
 pub const BAD_OFFSETS: i64 = 32;
+/// Likewise, of ranks: on the host the call itself says it.
+pub const COLLECTIVE: i64 = 64;
 
 impl Report {
     pub fn find(&mut self, finding: i64, group: usize, rollout: Option<usize>, stream: usize) {
@@ -63,6 +67,7 @@ impl Report {
         self.overflowed_tokens += other.overflowed_tokens;
         self.bad_steps += other.bad_steps;
         self.lost_deviations += other.lost_deviations;
+        self.usual_groups += other.usual_groups;
         self.sum_advantages += other.sum_advantages;
         self.sum_squares += other.sum_squares;
     }

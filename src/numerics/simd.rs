@@ -12,7 +12,8 @@ impl Simd {
     /// The best that this processor has.
     pub fn best() -> Simd {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
+        // The bit counts came before AVX2 on every processor; kernels that use them say so.
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("popcnt") && std::arch::is_x86_feature_detected!("bmi1") {
             return Simd::Avx2;
         }
         Simd::Baseline

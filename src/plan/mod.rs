@@ -1,16 +1,17 @@
 //! A plan: configuration and limits turned into decisions, once. Pure host code; no pointers, no device.
+pub mod divisors;
 pub mod partials;
 pub mod pieces;
 pub mod primitives;
 pub mod ranks;
 pub mod workspace;
 
-use crate::error::{RESOURCE, Result};
+use crate::error::Result;
 use crate::model::config::*;
 use crate::model::presets::stream_name;
 use crate::numerics::simd::Simd;
-use crate::numerics::table::{decay_powers, discounted_count_table, power_table};
-use crate::refuse;
+use crate::numerics::table::decay_powers;
+use divisors::{Divisors, Tables};
 use partials::Partials;
 use workspace::Workspace;
 
@@ -74,8 +75,7 @@ pub struct Plan {
     pub slots: Slots,
     pub workspace: Workspace,
     pub partials: Partials,
-    /// What G is multiplied by, n^-k or 1 / (1 + gamma + ... + gamma^(n-1)), for n = rollout_tokens down to 1: chunk j of K reads entry `rollout_tokens - K + j`.
-    pub divisors: Vec<f64>,
+    pub divisors: Divisors,
     /// Powers of the scan's coefficient: gamma, or gamma * lam for gae.
     pub decay: [f64; 33],
     pub threads: usize,
@@ -85,28 +85,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn create(config: Config, limits: Limits, threads: usize, simd: Simd) -> Result<Plan> {
+    /// `tables`: those of the context.
+    pub fn create(config: Config, limits: Limits, threads: usize, simd: Simd, tables: &Tables) -> Result<Plan> {
         let slots = Slots::new(&config);
-        let divisors = if config.k == 0.0 {
-            Vec::new()
-        } else {
-            // Asked for first: a table that memory has no room for is refused in words instead of ending the process.
-            if Vec::<f64>::new().try_reserve_exact(limits.rollout_tokens + 1).is_err() {
-                return refuse!(
-                    RESOURCE,
-                    "limits.rollout_tokens is {}, whose table of n^-k takes {} bytes, more than there are; state the true length, or k = 0",
-                    limits.rollout_tokens,
-                    (limits.rollout_tokens + 1) * 8
-                );
-            }
-            let mut table = match config.divide_by {
-                DivideBy::Count => power_table(config.k, limits.rollout_tokens + 1),
-                DivideBy::DiscountedCount => discounted_count_table(config.gamma, limits.rollout_tokens + 1),
-            };
-            table.drain(..1);
-            table.reverse();
-            table
-        };
         let coefficient = if config.credit == Credit::Gae { config.gamma * config.lam } else { config.gamma };
         Ok(Plan {
             config,
@@ -114,7 +95,7 @@ impl Plan {
             slots,
             workspace: Workspace::new(&config, &limits, &slots, threads),
             partials: Partials::new(&config, &limits, &slots),
-            divisors,
+            divisors: tables.divisors(&config, limits.rollout_tokens)?,
             decay: decay_powers(coefficient),
             threads,
             simd,

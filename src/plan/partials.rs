@@ -30,6 +30,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"passrl-p");
 pub enum Stage {
     /// What stands at the edges of the pieces.
     Edges,
+    /// Sums over the tokens of each rollout, where its value in a set is made of one.
+    Own,
     Maxima,
     Sums,
     /// Chunks that end in each piece, where they are not known by `Sums`.
@@ -40,7 +42,7 @@ pub enum Stage {
     WhitenSums,
 }
 
-const MOST_STAGES: usize = 7;
+const MOST_STAGES: usize = 8;
 
 /// Layout of a plan's partials buffer: header, then the sections of each phase.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,8 @@ pub struct Partials {
     pub table: Section,
     pub batch_extremes: Section,
     pub batch_sums: Section,
+    /// Where a group must be whole in one call: the calls that have rollouts of it (times 2^32) and their rollouts.
+    pub claims: Section,
     pub second: Section,
     pub whiten_extremes: Section,
     pub whiten_sums: Section,
@@ -142,7 +146,8 @@ impl Partials {
         let sums = take(limits.groups * words, I64, SUM);
         let table = take(limits.groups * positions * 2, I64, SUM);
         let batch_sums = take(7 * batch, I64, SUM);
-        let pieces = Exchange::new(limits, &mut |count| take(count, I64, SUM));
+        let claims = take(if config.of_whole_groups() { limits.groups } else { 0 }, I64, SUM);
+        let pieces = Exchange::new(config, limits, &mut |count| take(count, I64, SUM));
         let second = take(if slots.runner_up != 0 { limits.groups * slots.count } else { 0 }, I32, MAX);
         let whiten_extremes = if whitens { take(3, I32, MAX) } else { EMPTY };
         let whiten_sums = if whitens { take(6, I64, SUM) } else { EMPTY };
@@ -151,6 +156,7 @@ impl Partials {
         let mut phases = 0;
         for (there, stage) in [
             (pieces.is_some(), Stage::Edges),
+            (pieces.is_some_and(|p| p.own.count > 0), Stage::Own),
             (true, Stage::Maxima),
             (true, Stage::Sums),
             (pieces.is_some() && by_value, Stage::Chunks),
@@ -166,7 +172,7 @@ impl Partials {
         // Over what the bits and the layout depend on.
         let mut layout = format!("layout 3 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
         if pieces.is_some() {
-            layout += &format!(" rollout_pieces {} batch_rollouts {}", limits.rollout_pieces, limits.batch_rollouts);
+            layout += &format!(" pieces 2 rollout_pieces {} batch_rollouts {}", limits.rollout_pieces, limits.batch_rollouts);
         }
         Partials {
             bytes,
@@ -181,6 +187,7 @@ impl Partials {
             table,
             batch_extremes,
             batch_sums,
+            claims,
             second,
             whiten_extremes,
             whiten_sums,
@@ -199,11 +206,12 @@ impl Partials {
 
     /// Sections of a phase that an all-reduce combines.
     pub fn sections(&self, phase: usize) -> Vec<Section> {
-        let (edges, chunks, scan) = self.pieces.map_or((EMPTY, EMPTY, EMPTY), |p| (p.edges, p.chunks, p.scan));
+        let (edges, own, chunks, scan) = self.pieces.map_or((EMPTY, EMPTY, EMPTY, EMPTY), |p| (p.edges, p.own, p.chunks, p.scan));
         let all = match self.stage(phase) {
             Stage::Edges => vec![edges],
+            Stage::Own => vec![own],
             Stage::Maxima => vec![self.extremes, self.batch_extremes],
-            Stage::Sums => vec![self.sums, self.table, self.batch_sums, if self.counts_apart() { EMPTY } else { chunks }, self.second],
+            Stage::Sums => vec![self.sums, self.table, self.batch_sums, self.claims, if self.counts_apart() { EMPTY } else { chunks }, self.second],
             Stage::Chunks => vec![chunks],
             Stage::Scan => vec![scan],
             Stage::WhitenMaxima => vec![self.whiten_extremes],
@@ -373,6 +381,28 @@ impl Partials {
             for s in 0..self.slots {
                 words[6 * s] = if keys[3 * s + 1] == Extremes::EMPTY.max { 0 } else { 2 };
             }
+        }
+    }
+
+    /// Calls that have rollouts of each group, and the rollouts (`of_whole_groups`).
+    ///
+    /// # Safety
+    /// No other thread writes them.
+    pub unsafe fn claims<'a>(&self, buffer: Memory) -> &'a [i64] {
+        // SAFETY: by the caller's word.
+        unsafe { buffer.part(self.claims.offset, self.claims.count) }
+    }
+
+    /// Counts a call and its rollouts of a group.
+    ///
+    /// # Safety
+    /// As `table`.
+    pub unsafe fn claim(&self, buffer: Memory, group: usize, rollouts: usize) {
+        if self.claims.count > 0 {
+            assert!(group < self.groups);
+            // SAFETY: groups are disjoint; one thread works on a group.
+            let claim = unsafe { &mut buffer.part::<i64>(self.claims.offset + group * 8, 1)[0] };
+            *claim = claim.wrapping_add((1 << 32) + rollouts as i64);
         }
     }
 

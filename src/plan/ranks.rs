@@ -6,8 +6,8 @@ use crate::model::context::Memory;
 use crate::model::ranks::WORDS;
 use crate::numerics::exact::ROLLOUT_BITS;
 
-/// The most messages of a run: header and edges of pieces, maxima, sums, second largest values, strict, chunks and tiles of pieces, two of whitening.
-const MOST: usize = 10;
+/// The most messages of a run: header and edges of pieces, own sums of rollouts, maxima, sums, second largest values, strict, chunks and tiles of pieces, two of whitening.
+const MOST: usize = 11;
 
 /// One call of the caller's all-reduce. Offsets are those of the statistics' buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,7 @@ impl Plan {
                     add(phase, "header", header);
                     add(phase, "edges of pieces", sums);
                 }
+                Stage::Own => add(phase, "own sums of rollouts", sums),
                 // The header's words stand where a buffer of partials has its fingerprint, right before the maxima.
                 Stage::Maxima if phase == 0 => add(phase, "header and maxima", Section { offset: 0, count: maxima.offset / 4 + maxima.count, ..maxima }),
                 Stage::Maxima => add(phase, "maxima", maxima),
@@ -86,6 +87,7 @@ impl Plan {
         !by_sums
             && limits.pieces == 0
             && self.slots.batch == 0
+            && self.partials.claims.count == 0
             && (0..self.slots.count).all(|slot| {
                 let row = &config.streams[self.slots.row(slot)];
                 let of_rollouts = slot >= self.slots.sets && row.count_by == CountBy::Rollout;
@@ -99,6 +101,12 @@ impl Plan {
 impl Ranks {
     pub fn messages(&self) -> &[Message] {
         &self.messages[..self.count]
+    }
+
+    /// No rank looks at what the first message came to before the next: every message goes, whatever outputs ask for.
+    pub fn send_all(&mut self) {
+        self.maxima_alone = false;
+        self.messages.iter_mut().for_each(|m| m.optional = false);
     }
 
     /// The statistics' buffer within a workspace.

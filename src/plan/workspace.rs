@@ -66,6 +66,9 @@ pub mod state {
     pub const OPEN_STEP: u32 = 256;
 }
 
+/// Entries of the lists of the usual case beyond those that are used: what a block of comparisons or a window of a permutation reaches further.
+pub const SPARE: usize = 80;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Workspace {
     pub bytes: usize,
@@ -119,6 +122,13 @@ pub struct Scratch {
     pub edges: Part,
     /// Lines of a scan beside f, d and v.
     pub lines: Part,
+    /// The usual case: chunks of a group, with `SPARE` entries to write in advance.
+    pub usual_ends: Part,
+    pub usual_values: Part,
+    pub usual_elements: Part,
+    /// Of a row of output: the values by run of tokens, and a bit a token.
+    pub row_table: Part,
+    pub row_marks: Part,
     /// `token_baseline`: an entry a place.
     pub gain_most: Part,
     pub weight_most: Part,
@@ -174,6 +184,8 @@ impl Workspace {
         let baseline_gains = c.take::<f64>(if_(baselines, n));
         let mut s = Carver(0);
         let kl = config.kind == Kind::Kl;
+        // Chunks of a group that are listed at once: as many as a rollout has tokens, or a few thousand.
+        let listed = if_(!kl, t.max(4096).min(n + limits.steps) + SPARE);
         let scratch = Scratch {
             f: s.take::<f64>(t + 32),
             d: s.take::<f64>(t + 32),
@@ -187,6 +199,11 @@ impl Workspace {
             live: s.take::<i64>(if_(kl, t + 2)),
             edges: s.take::<u64>(if_(kl, t / 64 + 2)),
             lines: s.take::<f64>(if_(config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace, t + 32)),
+            usual_ends: s.take::<u32>(listed),
+            usual_values: s.take::<f32>(listed),
+            usual_elements: s.take::<f32>(listed),
+            row_table: s.take::<u32>(3 * t + SPARE),
+            row_marks: s.take::<u8>(t / 8 + SPARE),
             gain_most: s.take::<f64>(if_(baselines, t)),
             weight_most: s.take::<f64>(if_(baselines, t)),
             gain_sums: s.take::<i64>(if_(baselines, t)),

@@ -103,11 +103,18 @@ impl Graph {
     }
 
     pub fn replay(&self) {
-        let driver = device::driver().expect("a driver");
-        let launch: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int = driver.get("cuGraphLaunch");
+        self.launch();
+        self.wait();
+    }
+
+    pub fn launch(&self) {
+        let launch: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int = device::driver().expect("a driver").get("cuGraphLaunch");
         // SAFETY: a live graph and stream.
         assert_eq!(unsafe { launch(self.exec, self.stream) }, 0);
-        driver.wait(self.stream);
+    }
+
+    pub fn wait(&self) {
+        device::driver().expect("a driver").wait(self.stream);
     }
 }
 

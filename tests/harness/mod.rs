@@ -11,7 +11,7 @@ mod slices;
 pub use arrays::Floats;
 pub use library::{Library, Plan, library};
 #[allow(unused_imports)]
-pub use slices::{Outputs, Sliced, empty, gather, in_slices};
+pub use slices::{Outputs, Sliced, empty, gather, in_given_slices, in_slices};
 
 use crate::cases::Case;
 use crate::oracle::{self, Batch, Config, LogProbs, Rollout};

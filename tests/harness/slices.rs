@@ -149,11 +149,16 @@ fn call(plan: &super::Plan, status: i32) {
 /// Runs a case in micro-batches: every phase over all slices, in another order each time, then each slice shaped on its own.
 /// `None`: a slice would not show which streams or forms the batch gives.
 pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Option<Got> {
+    let mut rng = crate::cases::Rng(sliced.seed);
+    let member: Vec<usize> = batch.rollouts.iter().map(|_| (rng.next() >> 33) as usize % sliced.slices.max(1)).collect();
+    in_given_slices(cfg, batch, how, sliced, rng, &member).map(|got| got.unwrap_or_else(|(status, said)| panic!("{status}: {said}")))
+}
+
+/// The same with each rollout's slice given; the first refusal, if there is one.
+pub fn in_given_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced, mut rng: crate::cases::Rng, member: &[usize]) -> Option<Result<Got, (i32, String)>> {
     let library = library();
     let plan = library.plan(&config(library, cfg), &limits(batch, how), how).unwrap_or_else(|(s, m)| panic!("plan refused: {s} {m}"));
-    let mut rng = crate::cases::Rng(sliced.seed);
     let mut draw = |n: usize| (rng.next() >> 33) as usize % n.max(1);
-    let member: Vec<usize> = batch.rollouts.iter().map(|_| draw(sliced.slices)).collect();
     // A slice keeps the forms of the whole batch; which streams are given is a property of the batch.
     let parts: Vec<(Vec<usize>, Batch)> = (0..sliced.slices)
         .map(|s| {
@@ -193,7 +198,10 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
                 _ => &mut buffer,
             };
             // SAFETY: live plan, batch and buffers.
-            call(&plan, unsafe { add(plan.plan, phase, &placed.batch, into.as_mut_ptr().cast(), bytes, workspace.at, workspace.bytes, null_mut()) });
+            let status = unsafe { add(plan.plan, phase, &placed.batch, into.as_mut_ptr().cast(), bytes, workspace.at, workspace.bytes, null_mut()) };
+            if status < 0 {
+                return Some(Err((status, library.last_error())));
+            }
         }
         if let Some(other) = other {
             // `merge` adds whole buffers; a phase's share is merged into a buffer that has nothing else twice: start both from empty by subtraction.
@@ -213,7 +221,9 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
         // SAFETY: as above.
         let status =
             unsafe { apply(plan.plan, &placed.batch, buffer.as_ptr().cast(), bytes, &outputs.raw(), workspace.at, workspace.bytes, null_mut()) };
-        call(&plan, status);
+        if status < 0 {
+            return Some(Err((status, library.last_error())));
+        }
         let got = outputs.collect(&placed, status, library.last_error());
         let all = whole.get_or_insert_with(|| empty(batch));
         gather(all, rows, &got);
@@ -222,7 +232,7 @@ pub fn in_slices(cfg: &Config, batch: &Batch, how: &How, sliced: Sliced) -> Opti
         all.stats = got.stats;
         all.group_flags = got.group_flags;
     }
-    Some(whole.unwrap_or_else(|| empty(batch)))
+    Some(Ok(whole.unwrap_or_else(|| empty(batch))))
 }
 
 /// Adds the shares of one phase of two buffers that had the same content before it: merges the second's share through an empty buffer.

@@ -81,7 +81,7 @@ static void *one_rank(void *argument) {
     CHECK(make(&nccl, &other, &plan) == PASSRL_ERR_CONFLICT && strstr(passrl_last_error(), "reduces device memory") != NULL);
     CHECK(calls_of(comms[rank], &stream) == 0);
     passrl_context_destroy(other);
-    collective = nccl, collective.user = &nccl, collective.all_reduce = through;
+    collective = nccl, collective.user = &nccl, collective.all_reduce = through, collective.device_type = PASSRL_CPU;
     CHECK(make(&collective, &context, &plan) == 0);
     CHECK(calls_of(comms[rank], &stream) == 1 && stream == &stream_of_the_test);
     CHECK(run(plan, rank, SIZE, shared) == 0);

@@ -1,4 +1,7 @@
-/* A libnccl.so.2 for the tests: ranks are threads of one process, memory is host memory. It counts what it is asked, and notes the stream. */
+/* A libnccl.so.2 for the tests: ranks are threads of one process, memory is host memory or (standin_device) that of the CUDA driver which the process has loaded: then a
+ * call waits for its stream, which NCCL does not. It counts what it is asked, and notes the stream. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,6 +41,20 @@ int64_t standin_calls(Comm *comm, void **stream) {
     return calls;
 }
 
+/* The driver's functions where memory is the device's. */
+static int (*wait_for)(void *), (*to_host)(void *, uint64_t, size_t), (*to_device)(uint64_t, const void *, size_t);
+
+/* Not of NCCL: from here on memory is the device's. 0: the driver is there. */
+int standin_device(const char *driver) {
+    void *library = dlopen(driver, RTLD_NOW);
+    if (library == NULL) {
+        return 1;
+    }
+    *(void **)&wait_for = dlsym(library, "cuStreamSynchronize"), *(void **)&to_host = dlsym(library, "cuMemcpyDtoH_v2");
+    *(void **)&to_device = dlsym(library, "cuMemcpyHtoD_v2");
+    return wait_for == NULL || to_host == NULL || to_device == NULL;
+}
+
 void standin_fail(Comm *comm, int status) { comm->fails = status; }
 
 int ncclGetVersion(int *version) { return *version = 20000, 0; }
@@ -45,16 +62,31 @@ const char *ncclGetErrorString(int status) { return status == 4 ? "invalid argum
 int ncclCommCount(const Comm *comm, int *count) { return *count = comm->world->size, comm->fails; }
 int ncclCommUserRank(const Comm *comm, int *rank) { return *rank = comm->rank, comm->fails; }
 
-/* ncclInt32 is 2, ncclInt64 4; ncclSum 0, ncclMax 2. */
+static int reduce(void *receive, size_t count, int dtype, int op, Comm *comm);
+
 int ncclAllReduce(const void *send, void *receive, size_t count, int dtype, int op, Comm *comm, void *stream) {
     if ((dtype != 2 && dtype != 4) || (op != 0 && op != 2) || send != receive) {
         return 4;
     }
+    comm->calls++, comm->elements += (int64_t)count, comm->stream = stream;
+    if (wait_for == NULL) {
+        return reduce(receive, count, dtype, op, comm);
+    }
+    const size_t bytes = count * (dtype == 4 ? 8 : 4);
+    char *copy = malloc(bytes);
+    int status = wait_for(stream) || to_host(copy, (uint64_t)(uintptr_t)receive, bytes) ? 1 : 0;
+    const int failed = reduce(copy, count, dtype, op, comm);
+    status = status || to_device((uint64_t)(uintptr_t)receive, copy, bytes) ? 1 : failed;
+    free(copy);
+    return status;
+}
+
+/* ncclInt32 is 2, ncclInt64 4; ncclSum 0, ncclMax 2. */
+static int reduce(void *receive, size_t count, int dtype, int op, Comm *comm) {
     const size_t bytes = count * (dtype == 4 ? 8 : 4);
     const int failing = comm->fails;
     char *own = malloc(bytes);
-    comm->calls++, comm->elements += (int64_t)count, comm->stream = stream;
-    memcpy(own, send, bytes);
+    memcpy(own, receive, bytes);
     comm->world->buffers[comm->rank] = own;
     pthread_barrier_wait(&comm->world->barrier);
     for (int rank = 0; rank < comm->world->size; rank++) {

@@ -5,6 +5,7 @@ use crate::cut::{self, Call, Piece, Stage};
 use crate::harness::{self, Got, How, library};
 use crate::oracle::{Batch, Config};
 use crate::wire::{Seat, Wire};
+use passrl::abi::types::passrl_config;
 
 pub fn plan_of(cfg: &Config, batch: &Batch, how: &How, pieces: &[Piece]) -> Result<harness::Plan, (i32, String)> {
     library().plan(&harness::config(library(), cfg), &cut::limits(batch, pieces, how), how)
@@ -56,12 +57,31 @@ pub fn in_calls(batch: &Batch, dealt: Vec<Vec<Piece>>, rng: &mut Rng) -> Option<
 
 /// A run over ranks as threads: what each says, and all that was written.
 pub fn over_ranks(cfg: &Config, batch: &Batch, how: &How, calls: &[Call], pieces: &[Piece], edit: &(dyn Fn(usize, &mut Stage) + Sync)) -> (Vec<(i32, String)>, Got) {
-    let wire = Wire::new(calls.len());
+    over_ranks_of(&harness::config(library(), cfg), cfg, batch, how, calls, pieces, edit)
+}
+
+/// The same by a configuration of its own; `cfg` says how the batch is placed.
+pub fn over_ranks_of(config: &passrl_config, cfg: &Config, batch: &Batch, how: &How, calls: &[Call], pieces: &[Piece], edit: &(dyn Fn(usize, &mut Stage) + Sync)) -> (Vec<(i32, String)>, Got) {
+    over_wire(&Wire::new(calls.len()), config, cfg, batch, how, calls, pieces, edit)
+}
+
+/// The same over a wire of the caller's.
+#[allow(clippy::too_many_arguments)]
+pub fn over_wire(
+    wire: &Wire,
+    config: &passrl_config,
+    cfg: &Config,
+    batch: &Batch,
+    how: &How,
+    calls: &[Call],
+    pieces: &[Piece],
+    edit: &(dyn Fn(usize, &mut Stage) + Sync),
+) -> (Vec<(i32, String)>, Got) {
     let all = std::sync::Mutex::new(harness::empty(batch));
     let one = |seat: Seat| {
-        let (config, limits) = (harness::config(library(), cfg), cut::limits(batch, pieces, how));
+        let limits = cut::limits(batch, pieces, how);
         let collective = seat.collective();
-        let plan = match library().plan_over(&config, &limits, how, &collective) {
+        let plan = match library().plan_over(config, &limits, how, &collective) {
             Ok(plan) => plan,
             Err(refused) => return refused,
         };
@@ -80,7 +100,7 @@ pub fn over_ranks(cfg: &Config, batch: &Batch, how: &How, calls: &[Call], pieces
         said
     };
     let said = std::thread::scope(|scope| {
-        let ranks: Vec<_> = (0..wire.size).map(|rank| scope.spawn({ let (one, wire) = (&one, &wire); move || one(wire.seat(rank)) })).collect();
+        let ranks: Vec<_> = (0..wire.size).map(|rank| scope.spawn({ let one = &one; move || one(wire.seat(rank)) })).collect();
         ranks.into_iter().map(|rank| rank.join().expect("a rank")).collect()
     });
     let wrong = wire.wrong.lock().unwrap();

@@ -50,7 +50,7 @@ pub fn size(section: &passrl_section) -> usize {
     section.count as usize * if section.dtype == PASSRL_I64 { 8 } else { 4 }
 }
 
-fn bytes_of<'a>(buffer: &'a mut [u64], section: &passrl_section) -> &'a mut [u8] {
+pub fn bytes_of<'a>(buffer: &'a mut [u64], section: &passrl_section) -> &'a mut [u8] {
     // SAFETY: a section lies within the buffer, whose bytes are these.
     let all = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<u8>(), buffer.len() * 8) };
     &mut all[section.offset as usize..][..size(section)]
@@ -74,6 +74,12 @@ pub fn ranks(plan: &Plan, batch: &Batch, parts: &[Vec<Vec<usize>>]) -> Vec<Rank>
 
 /// Runs the ranks in turn; what each got stands in the result where the whole batch has it.
 pub fn run(plan: &Plan, cfg: &Config, batch: &Batch, how: &How, ranks: &mut [Rank]) -> (Got, Exchanged) {
+    try_run(plan, cfg, batch, how, ranks).unwrap_or_else(|(status, said)| panic!("{status}: {said}"))
+}
+
+/// The same, or the first refusal.
+pub fn try_run(plan: &Plan, cfg: &Config, batch: &Batch, how: &How, ranks: &mut [Rank]) -> Result<(Got, Exchanged), (Status, String)> {
+    let done = |status: Status| if status < 0 { Err((status, plan.library.last_error())) } else { Ok(()) };
     let bytes = plan.size("passrl_partials_size");
     let (add, apply): (Add, Apply) = (plan.library.get("passrl_partials_add"), plan.library.get("passrl_plan_apply"));
     let workspace = plan.workspace(how);
@@ -89,7 +95,7 @@ pub fn run(plan: &Plan, cfg: &Config, batch: &Batch, how: &How, ranks: &mut [Ran
                     add(plan.plan, phase, &placed.batch, rank.buffer.as_mut_ptr().cast(), bytes, workspace.at, workspace.bytes, null_mut())
                 };
                 rank.time += begin.elapsed();
-                done(plan, status);
+                done(status)?;
             }
         }
         let mut kinds = Vec::new();
@@ -116,7 +122,7 @@ pub fn run(plan: &Plan, cfg: &Config, batch: &Batch, how: &How, ranks: &mut [Ran
                 apply(plan.plan, &placed.batch, rank.buffer.as_ptr().cast(), bytes, &outputs.raw(), workspace.at, workspace.bytes, null_mut())
             };
             rank.time += begin.elapsed();
-            done(plan, status);
+            done(status)?;
             let got = outputs.collect(&placed, status, plan.library.last_error());
             all.padding_is_zero &= got.padding_is_zero;
             harness::gather(&mut all, rows, &got);
@@ -125,5 +131,5 @@ pub fn run(plan: &Plan, cfg: &Config, batch: &Batch, how: &How, ranks: &mut [Ran
             }
         }
     }
-    (all, exchanged)
+    Ok((all, exchanged))
 }

@@ -12,6 +12,14 @@ pub struct Preset {
     /// What the harness reads of it to place a batch.
     pub cfg: Config,
     pub batch: Batch,
+    seed: u64,
+}
+
+impl Preset {
+    /// The same with rollouts of several tiles of the scan, gaps in all of them, to be cut.
+    pub fn longer(&self) -> Preset {
+        preset(self.name.clone(), self.seed, Some(80))
+    }
 }
 
 /// Rows of the stream table that the configuration has.
@@ -21,13 +29,14 @@ fn rows(c: &passrl_config) -> impl Iterator<Item = usize> {
     process.chain([PASSRL_STREAM_OUTCOME, PASSRL_STREAM_FORMAT]).chain(extra)
 }
 
+#[allow(dead_code)]
 /// Do advantages depend on statistics of a group or of the batch?
 pub fn has_statistics(c: &passrl_config) -> bool {
     let of_set = |row: &usize| c.streams[*row].center != PASSRL_CENTER_NONE || c.streams[*row].scale != PASSRL_SCALE_NONE;
-    c.whiten != PASSRL_WHITEN_NONE || rows(c).any(|row| of_set(&row))
+    c.whiten != PASSRL_WHITEN_NONE || of_whole_groups(c) || rows(c).any(|row| of_set(&row))
 }
 
-/// Does it need whole groups in one call?
+/// Must a group be whole in one call?
 pub fn of_whole_groups(c: &passrl_config) -> bool {
     c.step_sets == PASSRL_STEP_SETS_STEP_GROUP || c.token_baseline != PASSRL_TOKEN_BASELINE_NONE
 }
@@ -38,10 +47,10 @@ pub fn all() -> Vec<Preset> {
     let name = library().get::<unsafe extern "C" fn(i32) -> *const c_char>("passrl_preset_name");
     // SAFETY: numbers below the count; names are zero-terminated and static.
     let names = (0..unsafe { count() }).map(|i| unsafe { CStr::from_ptr(name(i)) }.to_str().expect("text").to_string());
-    names.enumerate().map(|(i, name)| preset(name, i as u64)).collect()
+    names.enumerate().map(|(i, name)| preset(name, i as u64, None)).collect()
 }
 
-fn preset(name: String, seed: u64) -> Preset {
+fn preset(name: String, seed: u64, longer: Option<usize>) -> Preset {
     let mut config = library().config(&name);
     let joint = matches!(config.fusion, PASSRL_FUSION_REWARD_SHAPING | PASSRL_FUSION_POOLED);
     config.num_extra = if joint { 0 } else { 1 };
@@ -59,18 +68,21 @@ fn preset(name: String, seed: u64) -> Preset {
             _ if config.chunk == PASSRL_CHUNK_STEP => Input::NothingSteps,
             _ => Input::Nothing,
         },
-        sizes: vec![4, 3, 8, 1, 5, 2, 6],
+        sizes: if longer.is_some() { vec![4, 3, 1, 5] } else { vec![4, 3, 8, 1, 5, 2, 6] },
         interleave: true,
-        max_len: 24,
+        max_len: longer.unwrap_or(24),
         others: config.num_extra as usize,
         ok: config.streams[PASSRL_STREAM_FORMAT].weight != 0.0,
         format: config.streams[PASSRL_STREAM_FORMAT].weight != 0.0,
-        holes: if config.scan_mask == PASSRL_SCAN_MASK_NONE { 0.0 } else { 0.1 },
+        holes: if longer.is_none() && config.scan_mask == PASSRL_SCAN_MASK_NONE { 0.0 } else { 0.1 },
         quantised: seed % 3 == 0,
         values: valued,
         bootstrap: config.credit == PASSRL_CREDIT_GAE,
         baselines: center_given,
         reference: kl,
+        step_group: config.step_sets == PASSRL_STEP_SETS_STEP_GROUP,
+        unscored: config.step_value == PASSRL_STEP_VALUE_RETURN_TO_GO,
+        sum_pi_squared: config.token_baseline != PASSRL_TOKEN_BASELINE_NONE,
         behavior: config.credit == PASSRL_CREDIT_VTRACE,
         ..Spec::default()
     };
@@ -79,5 +91,5 @@ fn preset(name: String, seed: u64) -> Preset {
     let others_given = rows(&config).any(|row| row != PASSRL_STREAM_OUTCOME && config.streams[row].center == PASSRL_CENTER_GIVEN);
     let scale_given = rows(&config).any(|row| config.streams[row].scale == PASSRL_SCALE_GIVEN);
     (batch.stats_mean, batch.stats_std) = (given(others_given, 0.25), given(scale_given, 1.5));
-    Preset { name, config, cfg, batch }
+    Preset { name, config, cfg, batch, seed }
 }

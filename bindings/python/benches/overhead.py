@@ -1,12 +1,15 @@
 """What Python adds to a call into the library: `python bindings/python/benches/overhead.py`.
 
 The same bound buffers are run from a loop in C (compiled here with `cc`), from ctypes, by a bound `Plan` call, by `Plan.run` and by `passrl.shape`;
-answers are checked against a plain NumPy computation first. CPU time of the thread, best of several rounds taken in turn, so that a busy machine disturbs little and all alike.
+answers are checked against a plain NumPy computation first. CPU time of the thread, in many short rounds of a way and of the C loop in turn. Of each counts the
+quickest twentieth of its rounds, since whatever else runs on a processor's core slows what is on it; what a way adds is the difference, and after "+-" stands by how
+much the odd rounds and the even ones disagree about it.
 """
 from __future__ import annotations
 
 import ctypes
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,7 +36,9 @@ double loop(run_fn run, void *plan, void *batch, void *outputs, void *workspace,
     return ((b.tv_sec - a.tv_sec) * 1e9 + (b.tv_nsec - a.tv_nsec)) / calls;
 }
 """
-ROUNDS, CALLS = 15, 2000
+ROUNDS, SLICE = 300, 1e6  # rounds a way; nanoseconds that one takes, about
+# What each may add, in microseconds.
+TARGETS = {"bound Plan call": 1.0, "Plan.run": 15.0, "passrl.shape": 15.0}
 
 
 def c_loop(folder: str) -> Any:
@@ -70,7 +75,23 @@ def nanoseconds(work: Callable[[], object], calls: int) -> float:
     return (time.thread_time_ns() - begin) / calls
 
 
-def measure(rollouts: int, tokens: int, folder: str, calls: int) -> None:
+def quickest(rounds: list[float]) -> float:
+    return sorted(rounds)[len(rounds) // 20]
+
+
+def paired(way: Callable[[], object], in_c: Callable[[int], float]) -> tuple[float, float, float]:
+    """The C loop's time, what the way adds to it, and how far halves of the rounds disagree about that; nanoseconds a call."""
+    calls = max(int(SLICE / max(nanoseconds(way, 20), 1)), 5)
+    plain: list[float] = []
+    found: list[float] = []
+    for _ in range(ROUNDS):
+        plain.append(in_c(calls))
+        found.append(nanoseconds(way, calls))
+    odd, even = (quickest(found[half::2]) - quickest(plain[half::2]) for half in (1, 0))
+    return quickest(plain), quickest(found) - quickest(plain), abs(odd - even)
+
+
+def measure(rollouts: int, tokens: int, folder: str) -> None:
     """One row a way of calling."""
     given = batch(rollouts, tokens)
     fields: dict[str, Any] = {"kind": "none", "chunk": "none"}
@@ -85,33 +106,32 @@ def measure(rollouts: int, tokens: int, folder: str, calls: int) -> None:
     check(bound().advantages, given["outcome"], tokens)
 
     function, arguments = bound._function, bound._arguments
-    ways: dict[str, Callable[[], float]] = {}
     loop = c_loop(folder)
-    if loop is not None:
-        address = ctypes.cast(function, ctypes.c_void_p)
-        structs = ctypes.addressof(bound.batch.struct), ctypes.addressof(bound.sinks.struct)
-        raw = (address, plan.handle, *structs, arguments[3], plan.workspace_bytes, None)
-        ways["C loop"] = lambda: float(loop(*raw, calls))
-    ways["ctypes alone"] = lambda: nanoseconds(lambda: function(*arguments), calls)
-    ways["bound Plan call"] = lambda: nanoseconds(bound, calls)
-    ways["Plan.run"] = lambda: nanoseconds(lambda: plan.run(**given), calls // 20)
-    ways["passrl.shape"] = lambda: nanoseconds(lambda: passrl.shape(threads=1, **fields, **given), calls // 20)
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            found = way()
-            if found < 0:
-                sys.exit(f"{name}: the call failed")
-            best[name] = min(best[name], found)
+    if loop is None:
+        return
+    structs = ctypes.addressof(bound.batch.struct), ctypes.addressof(bound.sinks.struct)
+    raw = (ctypes.cast(function, ctypes.c_void_p), plan.handle, *structs, arguments[3], plan.workspace_bytes, None)
+
+    def in_c(calls: int) -> float:
+        found = float(loop(*raw, calls))
+        return found if found >= 0 else sys.exit("the C loop: the call failed")
+
+    ways: dict[str, Callable[[], object]] = {
+        "ctypes alone": lambda: function(*arguments), "bound Plan call": bound, "Plan.run": lambda: plan.run(**given),
+        "passrl.shape": lambda: passrl.shape(threads=1, **fields, **given),
+    }
+    rows = [(name, *paired(way, in_c)) for name, way in ways.items()]
     check(bound().advantages, given["outcome"], tokens)
-    print(f"{rollouts} rollouts of {tokens} tokens, 1 thread, µs of CPU a call (best of {ROUNDS} rounds of {calls}):")
-    for name, found in best.items():
-        added = f"{(found - best['C loop']) / 1e3:+9.2f} over C" if "C loop" in best and name != "C loop" else ""
-        print(f"  {name:<16}{found / 1e3:10.2f}{added}")
+    plain = min(row[1] for row in rows)
+    print(f"{rollouts} rollouts of {tokens} tokens, 1 thread, µs of CPU a call (the quickest twentieth of {ROUNDS} rounds):")
+    print(f"  {'C loop':<16}{plain / 1e3:8.2f}")
+    for name, _, added, spread in rows:
+        target = f"   (target: at most {TARGETS[name]:g})" if name in TARGETS else ""
+        print(f"  {name:<16}{(plain + added) / 1e3:8.2f}{added / 1e3:+8.2f} +- {spread / 1e3:.2f} over C{target}")
 
 
 if __name__ == "__main__":
     print(f"passrl {passrl.__version__}, Python {sys.version.split()[0]}")
     with tempfile.TemporaryDirectory() as scratch:
-        measure(8, 8, scratch, CALLS)
-        measure(64, 1024, scratch, CALLS // 10)
+        measure(8, 8, scratch)
+        measure(64, 1024, scratch)

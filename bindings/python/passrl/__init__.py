@@ -8,7 +8,7 @@
 stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, `divide_length`, `opd_signal`, `kl_in_reward`, `whiten`, `group_flags`.
 """
 from . import errors
-from ._ffi import include_path, library_path, plain as _plain, text as _text
+from ._ffi import include_path, library_path, plain as _plain, text as _text, tvm_ffi_path
 from .batch import Steps, group_index
 from .collective import Collective
 from .config import Config, Preset, presets
@@ -42,5 +42,5 @@ __all__ = [
     "FindingWarning", "Flags", "GroupFlag", "InternalError", "LibraryError", "NotServedError", "Partials", "Pieces", "Plan", "Preset", "Report",
     "RolloutFlag", "Section", "ShapeError", "Shaped", "Stats", "Steps", "StreamStats", "UnknownNameError", "chunk", "discounted_returns",
     "divide_length", "errors", "gae", "group_flags", "group_index", "group_standardize", "include_path", "kl_in_reward", "library_path", "numerics_version", "opd_signal",
-    "presets", "shape", "whiten", "zigzag",
+    "presets", "shape", "tvm_ffi_path", "whiten", "zigzag",
 ]

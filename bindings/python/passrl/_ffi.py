@@ -116,7 +116,7 @@ class Limits(ctypes.Structure):
 class Collective(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_uint32), ("reserved0", c_uint32), ("user", c_void_p), ("all_reduce", c_void_p), ("rank", c_int32),
-        ("size", c_int32),
+        ("size", c_int32), ("device_type", c_int32), ("reserved1", c_int32),
     ]
 
 
@@ -217,6 +217,15 @@ def _include() -> Path:
 
 # Folder of passrl.h and passrl.hpp.
 include_path = _include()
+
+
+def tvm_ffi_path() -> Path:
+    """The library for apache-tvm-ffi, beside libpassrl: `tvm_ffi.load_module(str(passrl.tvm_ffi_path()))`. The project's wheels have it; in a checkout
+    `make tvm-ffi` makes it. Errors: `LibraryError` where it is not there."""
+    found = library_path.with_name("libpassrl_tvmffi.so")
+    if not found.exists():
+        raise errors.LibraryError(errors.ERR_RESOURCE, f"passrl: there is no {found}; the project's wheels have it, and in a checkout `make tvm-ffi` makes it")
+    return found
 
 
 def _bind(name: str, result: Any, arguments: list[Any]) -> Any:

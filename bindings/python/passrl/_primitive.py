@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from . import _ffi, arrays
 from .arrays import Array
 from .batch import Arguments, Batch
-from .errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
-from .plan import context, stream_pointer
+from .errors import ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
+from .plan import context, placed, stream_pointer
 
 
 def rollouts_of(name: str, value: Any) -> int:
@@ -89,8 +89,13 @@ class Primitive:
         """Calls `passrl_<function>(context, batch, *arguments, workspace)`; its status, 0 or positive."""
         batch = self.batch
         views = batch.keep_views()
-        device = (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
-        used = context(backend, 0, device)
+        found = next((int(array.view.device_id) for array, _ in views if not array.on_cpu), None)
+        device = placed(backend, found)
+        used = context(device, 0, backend is not None)
+        if device[0] != _ffi.CPU:
+            # Workspace, results and reports of this package's primitives are host memory, which a device must never be given.
+            refuse(ERR_NOT_YET, f"passrl: {function} works on host memory in this version: copy the arrays to the host first, or use passrl.shape or a passrl.Plan, "
+                                "which run on the device")
         limits = _ffi.made(_ffi.Limits, "limits")
         limits.rollouts, limits.groups, limits.rollout_tokens = batch.rollouts, batch.groups, batch.longest
         needed = ctypes.c_size_t()

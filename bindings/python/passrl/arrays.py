@@ -1,6 +1,7 @@
 """Views of the caller's arrays, never copies: NumPy by its array interface, others by DLPack or `__cuda_array_interface__`."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import sys
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _ffi
+from . import _ffi, cuda
 from .errors import ERR_DEVICE, ERR_DTYPE, ERR_LAYOUT, ERR_SHAPE, ERR_VALUE, refuse
 
 _NUMPY: dict[str, int] = {
@@ -19,6 +20,7 @@ _NUMPY: dict[str, int] = {
 # Types met so far: `dtype.name` is slow.
 _known: dict[np.dtype[Any], int] = {}
 _NAMES: dict[int, str] = {number: name for name, number in _NUMPY.items()}
+_ITEM: dict[int, int] = {_ffi.F64: 8, _ffi.F32: 4, _ffi.F16: 2, _ffi.BF16: 2, _ffi.I64: 8, _ffi.I32: 4, _ffi.U8: 1, _ffi.BOOL: 1}
 _SHORT: dict[str, str] = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
                           "double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
 
@@ -93,9 +95,9 @@ def _filled(data: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: 
     return _ffi.View(data, wide, steps, len(shape), dtype, *device)
 
 
-def line(data: int, shape: tuple[int, ...], dtype: int) -> _ffi.View:
-    """View of compact memory of the host."""
-    return _filled(data, shape, (shape[1], 1) if len(shape) == 2 else (1,), dtype, (_ffi.CPU, 0))
+def line(data: int, shape: tuple[int, ...], dtype: int, device: tuple[int, int] = (_ffi.CPU, 0)) -> _ffi.View:
+    """View of compact memory."""
+    return _filled(data, shape, (shape[1], 1) if len(shape) == 2 else (1,), dtype, device)
 
 
 def _elements(name: str, strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -184,10 +186,19 @@ def _from_cuda_interface(value: Any, name: str) -> Array:
     return Array(value, _filled(int(address or 0), shape, steps, number, (_ffi.CUDA, 0)), value, not read_only, None if stream is None else int(stream))
 
 
+def _from_cuda(value: cuda.Array, name: str) -> Array:
+    _dims(name, value.ndim)
+    number = _NUMPY.get(value.dtype.name)
+    if number is None:
+        refuse(ERR_DTYPE, f"passrl: {name} has dtype {value.dtype}; the library's types are {', '.join(_NUMPY)}")
+    steps = (value.shape[-1], 1)[-value.ndim :] if value.strides is None else _elements(name, value.strides, value.dtype.itemsize)
+    return Array(value, _filled(value.data, value.shape, steps, number, (_ffi.CUDA, value.device)), value, True)
+
+
 def is_array(value: Any) -> bool:
     """An array of some framework (not a list)."""
     return isinstance(value, np.ndarray) or any(
-        hasattr(value, method) for method in ("__dlpack__", "__cuda_array_interface__", "__array_interface__", "__array__")
+        hasattr(value, method) for method in ("__dlpack__", "__dlpack_device__", "__cuda_array_interface__", "__array_interface__", "__array__")
     )
 
 
@@ -200,6 +211,8 @@ def array(value: Any, name: str, listed: str = "float64") -> Array:
     """
     if isinstance(value, np.ndarray):
         return from_numpy(value, name)
+    if isinstance(value, cuda.Array):
+        return _from_cuda(value, name)
     if getattr(value, "requires_grad", False):
         value = value.detach()
     if hasattr(value, "__dlpack__"):
@@ -236,6 +249,16 @@ def output(value: Any, name: str) -> Array:
     return found
 
 
+def cuda_device(value: Any) -> int | None:
+    """Number of the CUDA device on which an array is; None where it is on none."""
+    if isinstance(value, np.ndarray):
+        return None
+    if hasattr(value, "__dlpack_device__"):
+        kind, number = value.__dlpack_device__()
+        return int(number) if kind in (2, 13) else None
+    return 0 if hasattr(value, "__cuda_array_interface__") else None
+
+
 def host(value: Any, name: str) -> NDArray[Any]:
     """A NumPy view of an array on the CPU, for what is read on the host (keys, offsets, lengths); from a device it is copied."""
     if isinstance(value, np.ndarray):
@@ -261,28 +284,105 @@ def framework(value: Any) -> str:
 
 
 class Maker:
-    """Makes and wraps outputs in the framework and on the device of an input.
+    """Makes and wraps outputs in the framework of an input, on a device and, there, on a stream.
 
-    `once`: what is made is written by one call alone, so that a jax array may be a view of it; else jax arrays are copies.
+    `once`: what is made is written by one call alone, so that a jax array may be a view of it; else jax arrays are copies. On a device torch and CuPy
+    make what is theirs; all others get `passrl.cuda.Array`.
     """
 
-    def __init__(self, like: Any) -> None:
-        self.framework = framework(like)
+    def __init__(self, like: Any, device: tuple[int, int] = (_ffi.CPU, 0)) -> None:
+        self.framework, self.device = framework(like), device
         self.once = False
-        self._device = getattr(like, "device", None)
+        self.on_cpu = device[0] == _ffi.CPU
+        self._torch_device = getattr(like, "device", None)
+        if not self.on_cpu:
+            if self.framework == "jax":
+                self.framework = "numpy"
+            self._torch_device = f"cuda:{device[1]}"
+        # Of the run; None: the framework's current one.
+        self.stream: int | None = None
+
+    def current_stream(self) -> int | None:
+        """Address of the framework's current stream on the device; None: there is no such thing."""
+        if self.framework == "torch" and not self.on_cpu:
+            return int(sys.modules["torch"].cuda.current_stream(self.device[1]).cuda_stream)
+        if self.framework == "cupy" and not self.on_cpu:
+            return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
+        return None
+
+    def _on_stream(self) -> Any:
+        """Frameworks keep memory for the stream on which it was made."""
+        if self.framework == "torch":
+            torch = sys.modules["torch"]
+            if self.stream is None or self.stream == self.current_stream():
+                return contextlib.nullcontext()
+            return torch.cuda.stream(torch.cuda.ExternalStream(self.stream, device=self._torch_device))
+        stack = contextlib.ExitStack()
+        where = sys.modules["cupy"].cuda
+        stack.enter_context(where.Device(self.device[1]))
+        if self.stream:
+            stack.enter_context(where.ExternalStream(self.stream))
+        return stack
 
     def empty(self, shape: tuple[int, ...], dtype: int) -> Any:
         """New memory, uninitialised."""
+        if not self.on_cpu:
+            return self._empty_on_device(shape, dtype)
         if self.framework == "torch":
             torch = sys.modules["torch"]
-            return torch.empty(shape, dtype=getattr(torch, _NAMES[dtype]), device=self._device)
-        if self.framework == "cupy":
-            return sys.modules["cupy"].empty(shape, dtype=numpy_dtype(dtype))
+            return torch.empty(shape, dtype=getattr(torch, _NAMES[dtype]), device=self._torch_device)
         if self.framework == "jax":
             # jax takes aligned memory as it is.
             kind = numpy_dtype(dtype)
             return aligned(math.prod(shape) * kind.itemsize).view(kind).reshape(shape)
         return np.empty(shape, dtype=numpy_dtype(dtype))
+
+    def _empty_on_device(self, shape: tuple[int, ...], dtype: int) -> Any:
+        if self.framework == "torch":
+            torch = sys.modules["torch"]
+            with self._on_stream():
+                return torch.empty(shape, dtype=getattr(torch, _NAMES[dtype]), device=self._torch_device)
+        if self.framework == "cupy":
+            with self._on_stream():
+                return sys.modules["cupy"].empty(shape, dtype=numpy_dtype(dtype))
+        return cuda.empty(shape, numpy_dtype(dtype), self.device[1])
+
+    def block(self, size: int) -> Any:
+        """New bytes at a multiple of 64, uninitialised."""
+        return aligned(size) if self.on_cpu else self.empty((size,), _ffi.U8)
+
+    def place(self, small: NDArray[Any]) -> Any:
+        """What was made on the host, where the other arrays are: a copy on the device."""
+        if self.on_cpu:
+            return small
+        if self.framework == "torch":
+            torch = sys.modules["torch"]
+            with self._on_stream():
+                return torch.from_numpy(small).to(self._torch_device)
+        if self.framework == "cupy":
+            with self._on_stream():
+                return sys.modules["cupy"].asarray(small)
+        return cuda.array(small, self.device[1])
+
+    def part(self, block: Any, offset: int, shape: tuple[int, ...], dtype: int) -> Any:
+        """A view of bytes of a block, in NumPy where that is on the host."""
+        if self.on_cpu:
+            return np.ndarray(shape, numpy_dtype(dtype), block, offset)
+        if isinstance(block, cuda.Array):
+            return block.part(offset, shape, numpy_dtype(dtype))
+        end = offset + math.prod(shape) * _ITEM[dtype]
+        kind = getattr(sys.modules["torch"], _NAMES[dtype]) if self.framework == "torch" else numpy_dtype(dtype)
+        return block[offset:end].view(kind).reshape(shape)
+
+    def column(self, table: Any, number: int) -> Any:
+        """A column of a part."""
+        return table.column(number) if isinstance(table, cuda.Array) else table[:, number]
+
+    def fetch(self, block: Any) -> NDArray[Any]:
+        """A result in NumPy: the host's own memory, or a copy of the device's after the run's stream is done."""
+        if not self.on_cpu:
+            cuda.synchronize(self.stream, self.device[1])
+        return host(block, "results")
 
     def wrap(self, memory: Any) -> Any:
         """An output as the caller's framework has it. jax has no f64 and i64 unless `jax_enable_x64` is set: it rounds them to 32 bits."""
@@ -291,9 +391,9 @@ class Maker:
             return jax.device_put(memory, may_alias=True) if self.once else jax.numpy.array(memory)
         return memory
 
-    def native(self, small: NDArray[Any]) -> Any:
-        """A small NumPy result in the caller's framework, sharing memory where that has a way."""
-        if self.framework == "torch":
+    def native(self, small: Any) -> Any:
+        """A small result in the caller's framework, sharing memory where that has a way."""
+        if self.framework == "torch" and isinstance(small, np.ndarray):
             torch = sys.modules["torch"]
             return torch.from_numpy(small)
         return self.wrap(small)
@@ -306,6 +406,8 @@ def aligned(bytes_wanted: int, alignment: int = 64) -> NDArray[np.uint8]:
     return memory[start : start + bytes_wanted]
 
 
-def address(memory: NDArray[Any]) -> int:
-    """Address of the first element."""
-    return int(memory.__array_interface__["data"][0])
+def address(memory: Any) -> int:
+    """Address of the first element, of memory that a `Maker` made."""
+    if isinstance(memory, np.ndarray):
+        return int(memory.__array_interface__["data"][0])
+    return int(array(memory, "memory").view.data or 0)

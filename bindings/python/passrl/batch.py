@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _ffi, arrays
+from . import _ffi, arrays, cuda
 from .arrays import Array, Maker
 from .config import STREAM_NAMES
-from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
+from .errors import ERR_CONFLICT, ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
 from .pieces import Pieces
 
 
@@ -144,23 +145,44 @@ def _step_ends(value: Any) -> Steps:
     refuse(ERR_VALUE, "passrl: step_ends is an array; give (offsets [R+1], ends [S]), a list of R lists of ends, or marks a token as step_marks")
 
 
+def _read_later(cu: Any) -> Callable[[], NDArray[np.int64]]:
+    return lambda: arrays.host(cu, "cu_seqlens").astype(np.int64, copy=False)
+
+
+def device_of(arguments: Arguments, *others: Any) -> int | None:
+    """The CUDA device of the first array that is on one; None: there is none."""
+    for value in (*vars(arguments).values(), *others):
+        parts = vars(value).values() if isinstance(value, Steps) else value if isinstance(value, (list, tuple)) else (value,)
+        for part in parts:
+            if part is not None and not isinstance(part, (np.ndarray, int, float, str, bool)):
+                found = arrays.cuda_device(part)
+                if found is not None:
+                    return found
+    return None
+
+
 class Batch:
     """The ABI's batch with what keeps its memory alive.
 
     out: memory for the result. dense: `groups` are keys of any kind, to be made dense. groups: their number where they are dense already.
     views: arrays that are arguments of a primitive rather than fields of the batch, token-shaped where `rollouts` is None: kept by name.
-    rollouts: R of a batch without tokens.
+    rollouts: R of a batch without tokens. device: where the run is, and what is made on the host for it is copied to. tokens: N of a batch on a device
+    without token-shaped arrays, whose offsets are not read (0: they are).
     """
 
     token_shape: tuple[int, ...]
-    token_offsets: NDArray[np.int64]
-    extents: NDArray[np.int64]
+    # Where each rollout begins (host); what it holds of the batch is the offsets alone.
+    offsets: Callable[[], NDArray[np.int64]]
+    _cu: Callable[[], NDArray[np.int64]]
     in_pieces: bool
 
     def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0, views: Mapping[str, Any] | None = None,
-                 rollouts: int | None = None) -> None:
+                 rollouts: int | None = None, device: tuple[int, int] = (_ffi.CPU, 0), tokens: int = 0) -> None:
+        self.device, self._most_tokens = device, tokens
         self.struct = _ffi.made(_ffi.Batch, "batch")
         self.keep: list[Any] = []
+        # Views by their argument; where a list of signals is given, none is "signal".
+        self.named: dict[str, _ffi.View] = {}
         self.group_keys: list[Any] | None = None
         self._token_arrays: list[Array] = []
         self._like: Any = None
@@ -181,13 +203,13 @@ class Batch:
             refuse(ERR_VALUE, f"passrl: streams has {len(extra)} streams; there are {_ffi.MAX_EXTRA} at most")
         self.stream_names = [name for name, _, _ in extra]
         for index, (name, value, _) in enumerate(extra):
-            self.struct.extra[index] = self._view(arrays.array(value, f"streams[{name!r}]"))
+            named = f"streams[{name!r}]"
+            self.struct.extra[index] = self._view(self._placed(arrays.array(value, named), value, named))
         self._groups(arguments, dense, groups)
         for name in ("stats_mean", "stats_std"):
             self._statistics(name, getattr(arguments, name))
         if arguments.stats_in is not None:
             self._stats_in(arguments.stats_in)
-        self.maker = Maker(self._like)
 
     def _view(self, array: Array) -> Any:
         pointer = ctypes.pointer(array.view)
@@ -196,17 +218,31 @@ class Batch:
             self._like = array.source
         return pointer
 
-    def _put(self, name: str, value: Any, listed: str, field: str | None = None) -> Array | None:
+    @functools.cached_property
+    def maker(self) -> Maker:
+        """Of outputs, and of copies on the device, in the framework of the first array."""
+        return Maker(self._like, self.device)
+
+    def _placed(self, found: Array, given: Any, name: str) -> Array:
+        """Where the run is: what the caller gave as a list, or (given: None) was derived on the host."""
+        if self.device[0] == _ffi.CPU or not found.on_cpu or (given is not None and arrays.is_array(given)):
+            return found
+        return arrays.array(Maker(self._like, self.device).place(found.source), name)
+
+    def _put(self, name: str, value: Any, listed: str, field: str | None = None, derived: bool = False) -> Array | None:
         if value is None:
             return None
         found = arrays.array(value, name, listed)
         if listed.startswith("float"):
             arrays.floats(found, name)
+        found = self._placed(found, None if derived else value, name)
         setattr(self.struct, field or name, self._view(found))
+        self.named[name] = found.view
         return found
 
     def _out(self, out: Any) -> Array:
         found = arrays.output(out, "out")
+        self.named["out"] = found.view
         self._like = found.source
         return found
 
@@ -214,15 +250,17 @@ class Batch:
         self.rollouts = self.struct.num_rollouts = rollouts
         self.longest = self.slots = self.num_signals = 0
         self.in_pieces = False
-        self.extents, self.token_offsets = np.zeros(rollouts, dtype=np.int64), np.zeros(rollouts, dtype=np.int64)
+        self.extents, self.offsets = np.zeros(rollouts, dtype=np.int64), lambda: np.zeros(rollouts, dtype=np.int64)
         self.token_shape = (0,)
 
     def _tokens(self, a: Arguments) -> None:
-        signals = [arrays.floats(arrays.array(one, "signal", "float32"), "signal") for one in a.signals()]
+        signals = [self._placed(arrays.floats(arrays.array(one, "signal", "float32"), "signal"), one, "signal") for one in a.signals()]
         if len(signals) > _ffi.MAX_PROCESS:
             refuse(ERR_VALUE, f"passrl: signal is a list of {len(signals)} process streams; there are {_ffi.MAX_PROCESS} at most")
         for index, one in enumerate(signals):
             self.struct.signal[index] = self._view(one)
+            if len(signals) == 1:
+                self.named["signal"] = one.view
         self.num_signals = len(signals)
         self._token_arrays.extend(signals)
         for name, listed in TOKENS.items():
@@ -247,16 +285,20 @@ class Batch:
             self.token_shape = shape
             self.struct.row_tokens = shape[1]
             self.longest, self.slots = shape[1], shape[0] * shape[1]
-            self.token_offsets = np.arange(self.rollouts, dtype=np.int64) * shape[1]
+            rows = self.rollouts
+            self.offsets = lambda: np.arange(rows, dtype=np.int64) * shape[1]
             self.extents = np.full(self.rollouts, shape[1], dtype=np.int64)
         else:
-            cu = self._packed(a)
-            self.rollouts = len(cu) - 1
-            slots = self._token_arrays[0].shape[0] if self._token_arrays else int(cu[-1])
+            self.rollouts, cu = self._packed(a)
+            # A plan's run on a device reads nothing of it.
+            self._cu = read = _read_later(cu)
+            if self._token_arrays:
+                slots = self._token_arrays[0].shape[0]
+            else:
+                slots = self._most_tokens if self.device[0] != _ffi.CPU and self._most_tokens else int(read()[-1])
             self.token_shape = (slots,)
-            self.extents = np.diff(cu)
-            self.longest, self.slots = int(max(self.extents.max(initial=0), 0)), slots
-            self.token_offsets = cu[:-1]
+            self.slots = slots
+            self.offsets = lambda: read()[:-1]
         self.in_pieces = a.pieces is not None
         if a.pieces is not None:
             self._pieces(a.pieces)
@@ -272,7 +314,24 @@ class Batch:
                     refuse(ERR_SHAPE, "passrl: pieces.lengths must be [R], the tokens of the whole rollouts")
                 self.rollouts = found.shape[0]
 
-    def _packed(self, a: Arguments) -> NDArray[np.int64]:
+    @functools.cached_property
+    def extents(self) -> NDArray[np.int64]:
+        """Tokens of each rollout, `[R]` (host)."""
+        cu = self._cu()
+        return cu[1:] - cu[:-1]
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """Most tokens of a rollout."""
+        return int(max(self.extents.max(initial=0), 0))
+
+    @property
+    def token_offsets(self) -> NDArray[np.int64]:
+        """Where each rollout begins, `[R]` (host)."""
+        return self.offsets()
+
+    def _packed(self, a: Arguments) -> tuple[int, Any]:
+        """R, and the array of their offsets."""
         if a.cu_seqlens is not None:
             if a.lengths is not None:
                 refuse(ERR_CONFLICT, "passrl: cu_seqlens and lengths are both given for a packed batch; give one")
@@ -280,7 +339,7 @@ class Batch:
             assert given is not None
             if len(given.shape) != 1 or given.shape[0] < 1:
                 refuse(ERR_SHAPE, f"passrl: cu_seqlens has shape {list(given.shape)}; it must be [R+1], from 0 to N")
-            return arrays.host(given.source, "cu_seqlens").astype(np.int64, copy=False)
+            return given.shape[0] - 1, given.source
         if a.lengths is None:
             refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
                              "give one, or two-dimensional arrays [R, T]")
@@ -292,14 +351,16 @@ class Batch:
             refuse(ERR_SHAPE, f"passrl: lengths has shape {list(lengths.shape)} of {lengths.dtype}; it must be [R] integers")
         cu = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=cu[1:])
-        self._put("cu_seqlens", cu, "int64")
-        if self._like is cu:
-            self._like = a.lengths if arrays.is_array(a.lengths) else None
-        return cu
+        if self._like is None and arrays.is_array(a.lengths):
+            self._like = a.lengths
+        like = self._like
+        self._put("cu_seqlens", cu, "int64", derived=True)
+        self._like = like
+        return len(lengths), cu
 
     def _steps(self, a: Arguments) -> None:
         self.num_steps, self.process_streams = 0, max(self.num_signals, 1)
-        self.step_counts: NDArray[np.int64] | None = None
+        self._step_offsets: Any = None
         steps = a.steps
         if a.step_ends is not None:
             if steps is not None:
@@ -319,8 +380,15 @@ class Batch:
         if ends is not None:
             self.num_steps = ends.shape[0]
         if offsets is not None and offsets.shape == (self.rollouts + 1,):
-            counts: NDArray[np.int64] = np.asarray(np.diff(arrays.host(offsets.source, "steps.offsets")), dtype=np.int64)
-            self.step_counts = counts
+            self._step_offsets = offsets.source
+
+    @functools.cached_property
+    def step_counts(self) -> NDArray[np.int64] | None:
+        """Steps of each rollout, `[R]` (host)."""
+        if self._step_offsets is None:
+            return None
+        counts: NDArray[np.int64] = np.asarray(np.diff(arrays.host(self._step_offsets, "steps.offsets")), dtype=np.int64)
+        return counts
 
     def _groups(self, a: Arguments, dense: bool, groups: int) -> None:
         self.groups = groups
@@ -345,15 +413,18 @@ class Batch:
             # A number of groups of 0 means "not given" to the library.
             self.groups, self.struct.group_size = 0, 1
             return
+        if self._like is None and arrays.is_array(a.groups):
+            self._like = a.groups
         like = self._like
-        self._put("groups", index, "int64", "group_index")
-        self._like = like if like is not None else (a.groups if arrays.is_array(a.groups) else None)
+        self._put("groups", index, "int64", "group_index", derived=True)
+        self._like = like
         self.groups = self.struct.num_groups = len(self.group_keys)
 
     def _statistics(self, name: str, value: Any) -> None:
         """`[G, 16]`, as `Shaped.stats` holds them, or `{stream: a number or [G]}` with the stream table's names."""
         if value is None:
             return
+        derived = isinstance(value, Mapping)
         if isinstance(value, Mapping):
             table = np.zeros((max(self.groups, 1), _ffi.MAX_STREAMS))
             for stream, numbers in value.items():
@@ -366,9 +437,11 @@ class Batch:
                     refuse(ERR_SHAPE, f"passrl: {name}[{stream!r}] has shape {list(column.shape)}; it is a number or [{len(table)}], one a group")
                 table[:, row] = column
             value = table[: self.groups]
-        self._put(name, value, "float64")
+        self._put(name, value, "float64", derived=derived)
 
     def _stats_in(self, value: Any) -> None:
+        if self.device[0] != _ffi.CPU:
+            refuse(ERR_NOT_YET, "passrl: stats_in is read on the host and this run is on a CUDA device; run on the CPU, or call the C ABI (docs/cuda.md)")
         memory = np.frombuffer(value, dtype=np.uint8) if isinstance(value, (bytes, bytearray, memoryview)) else arrays.host(value, "stats_in")
         self.keep.append(memory)
         self.struct.stats_in = arrays.address(memory)
@@ -391,6 +464,15 @@ class Batch:
     def keep_views(self) -> list[tuple[Array, Any]]:
         """Views in use, with their pointers."""
         return [pair for pair in self.keep if isinstance(pair, tuple)]
+
+    def follow(self, stream: int | None) -> int | None:
+        """The run's stream on a device: the one told, else the producers' where they name one. The run waits for what producers have on others."""
+        producers = [array.stream for array, _ in self.keep_views() if array.stream is not None]
+        if stream is None and producers:
+            stream = producers[0]
+        for producer in dict.fromkeys(producers):
+            cuda.follow(stream, producer, self.device[1])
+        return stream
 
     def largest_group(self, config: Any) -> tuple[int, int]:
         """Most rollouts, and most elements of the process set, of a group: what exact sums are limited by."""

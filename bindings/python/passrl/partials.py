@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _ffi, arrays
 from .batch import Batch
 from .collective import Collective
-from .errors import ERR_COLLECTIVE, ERR_WORKSPACE, refuse
+from .errors import ERR_COLLECTIVE, ERR_NOT_YET, ERR_WORKSPACE, refuse
 from .plan import Call, Plan, arguments_of, stream_pointer
 from .results import Shaped
 
@@ -39,6 +39,9 @@ class Partials:
     """
 
     def __init__(self, plan: Plan) -> None:
+        if plan.device[0] != _ffi.CPU:
+            refuse(ERR_NOT_YET, "passrl: the plan is on a CUDA device, and Partials keep their sums in host memory; make the plan on the CPU, or call "
+                                "passrl_partials_add of the C ABI with device memory (docs/cuda.md)")
         self.plan = plan
         size, phases = ctypes.c_size_t(), ctypes.c_int32()
         _ffi.call("partials_size", plan.handle, byref(size))

@@ -3,15 +3,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
+import math
 import os
 import weakref
 from collections.abc import Iterator
 from ctypes import byref
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from . import _ffi, arrays
+from . import _ffi, arrays, ready
 from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
@@ -46,6 +49,8 @@ class Context:
     def __init__(self, backend: int, device: int, threads: int) -> None:
         options = _ffi.made(_ffi.ContextOptions, "context_options")
         options.backend, options.device, options.threads = backend, device, threads
+        if backend == _ffi.CUDA:
+            options.nvrtc, options.cache_dir = _nvrtc(), _cache()
         handle = ctypes.c_void_p()
         _ffi.call("context_create", byref(options), byref(handle))
         self.handle = handle
@@ -55,31 +60,46 @@ class Context:
         return _ffi.described("context_describe", self.handle)
 
 
-def context(backend: str | None, threads: int, device: tuple[int, int] = (_ffi.CPU, 0)) -> Context:
-    """The process's context of a backend ("cpu", "cuda"; None: where the arrays are) and thread count (0: the library's choice)."""
+def _nvrtc() -> bytes | None:
+    """Path of NVRTC: PASSRL_NVRTC, else that of the wheel that torch brings along, which is not on the loader's path; None: the library looks itself."""
+    told = os.environ.get("PASSRL_NVRTC")
+    if told:
+        return told.encode()
+    found = importlib.util.find_spec("nvidia")
+    for folder in () if found is None else found.submodule_search_locations or ():
+        for library in sorted(Path(folder).glob("cu*/lib/libnvrtc.so.1[23]"), reverse=True):
+            return str(library).encode()
+    return None
+
+
+def _cache() -> bytes | None:
+    """Folder of compiled kernels: PASSRL_CACHE_DIR ("": none); None: the library's own choice."""
+    told = os.environ.get("PASSRL_CACHE_DIR")
+    return None if told is None else told.encode()
+
+
+def placed(backend: str | None, found: int | None) -> tuple[int, int]:
+    """Where a call runs: type and number of the device. found: the CUDA device on which arrays are."""
     if backend is None:
-        number = device[0]
-    elif backend in _BACKENDS:
-        number = _BACKENDS[backend]
-    else:
+        return (_ffi.CPU, 0) if found is None else (_ffi.CUDA, found)
+    if backend not in _BACKENDS:
         refuse(ERR_VALUE, f'passrl: backend is {backend!r}; it is "cpu", "cuda" or None (where the arrays are)')
-    key = (number, device[1] if number == _ffi.CUDA else 0, int(threads))
+    return (_BACKENDS[backend], (found or 0) if backend == "cuda" else 0)
+
+
+def context(device: tuple[int, int], threads: int, told: bool = True) -> Context:
+    """The process's context of a device and thread count (0: the library's choice). told: the caller named the backend."""
+    key = (*device, int(threads))
     # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
     found = _contexts.get(key)
     if found is not None:
         return found
     try:
-        made = Context(*key)
+        return _contexts.setdefault(key, Context(*key))
     except Error as fault:
-        if backend is None and number == _ffi.CUDA:
-            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]} and this version of the package serves the CPU alone: "
-                                      "copy them to the host first") from None
+        if not told and device[0] == _ffi.CUDA:
+            raise error(fault.status, f"{fault}; the arrays are on CUDA device {device[1]}: copy them to the host to use the CPU") from None
         raise
-    if number == _ffi.CUDA:
-        # The library serves it; this package's workspace and reports are host memory, which a device must never be given.
-        refuse(ERR_NOT_YET, f"passrl: the library has a CUDA backend ({made!r}), which this version of the package does not reach yet: "
-                            "copy the arrays to the host first, or call the C ABI (docs/cuda.md)")
-    return _contexts.setdefault(key, made)
 
 
 def stream_pointer(stream: Any) -> int | None:
@@ -116,7 +136,7 @@ class Plan:
     given. groups (default: rollouts), rollout_tokens (tokens), steps (tokens), group_rollouts (rollouts), group_elements (tokens): likewise.
     pieces: the plan takes rollouts in pieces (`pieces=passrl.Pieces(...)` of a batch): most pieces of a call; rollout_pieces: of a rollout; batch_rollouts: rollouts of the
     whole batch, over all calls and ranks.
-    backend, threads: as for `passrl.shape`. Batches say their groups by dense indices (`groups`, see `passrl.group_index`), `group_size`
+    backend, threads: as for `passrl.shape`; device: the CUDA device's number. Batches say their groups by dense indices (`groups`, see `passrl.group_index`), `group_size`
     or `group_offsets`.
 
     comm: a `Collective`: the plan is one rank's, every rank makes it with the same configuration and limits and runs it as often; each run is given
@@ -126,7 +146,7 @@ class Plan:
     def __init__(
         self, config: Config | str = "pass", *, rollouts: int, tokens: int, groups: int = 0, rollout_tokens: int = 0, steps: int = 0,
         group_rollouts: int = 0, group_elements: int = 0, pieces: int = 0, rollout_pieces: int = 0, batch_rollouts: int = 0, backend: str | None = None,
-        threads: int = 0, comm: Collective | None = None, _device: tuple[int, int] = (_ffi.CPU, 0), **fields: Any,
+        threads: int = 0, device: int = 0, comm: Collective | None = None, _told: bool = True, **fields: Any,
     ) -> None:
         if comm is not None and not isinstance(comm, Collective):
             refuse(ERR_VALUE, f"passrl: comm is a {type(comm).__name__}; it must be a passrl.Collective or None")
@@ -136,7 +156,11 @@ class Plan:
             limits = self._configured(config, fields, {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens,
                                       "rollout_tokens": rollout_tokens, "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements,
                                       "pieces": pieces, "rollout_pieces": rollout_pieces, "batch_rollouts": batch_rollouts})
-            self._context = context(backend, threads, _device)
+            self.device = placed(backend, device if backend == "cuda" else None)
+            self._context = context(self.device, threads, _told)
+            if comm is not None and self.device[0] != _ffi.CPU:
+                refuse(ERR_NOT_YET, "passrl: a Collective of this package reduces host memory, and the plan is on a CUDA device; make the plan on the CPU, or give a "
+                                    "passrl_collective of device memory through the C ABI (docs/cuda.md)")
         except BaseException:
             if comm is not None:
                 # The other ranks are told of the refusal: they are at the same call.
@@ -150,7 +174,10 @@ class Plan:
         needed = ctypes.c_size_t()
         _ffi.call("plan_workspace_size", self._handle, byref(needed))
         self.workspace_bytes = needed.value
+        # Workspaces; on a device each with its stream, in whose order it may be used again.
         self._free: list[Any] = []
+        self._free_on: dict[int | None, list[Any]] = {}
+        self._forms: ready.Forms = ready.Forms()
 
     def _configured(self, config: Config | str, fields: dict[str, Any], limits: dict[str, int]) -> Any:
         self.config, self.limits = Config(config, **fields), limits
@@ -168,17 +195,21 @@ class Plan:
         """Raises the library's last refusal; what a collective's callback raised is its cause."""
         raise error(status, _ffi.last_error()) from (None if self._comm is None else self._comm.cause())
 
-    def workspace(self) -> Any:
-        """A workspace for one call at a time; `release` it."""
+    def workspace(self, maker: arrays.Maker | None = None) -> Any:
+        """A workspace for one call at a time; `release` it. maker: of the run, on a device."""
         try:
-            return self._free.pop()
-        except IndexError:
-            return arrays.aligned(max(self.workspace_bytes, 1))
+            if maker is None or maker.on_cpu:
+                return self._free.pop()
+            return self._free_on[maker.stream].pop()
+        except (IndexError, KeyError):
+            size = max(self.workspace_bytes, 1)
+            return arrays.aligned(size) if maker is None else maker.block(size)
 
-    def release(self, workspace: Any) -> None:
-        """Gives a workspace back for later calls."""
-        if len(self._free) < _MOST_FREE:
-            self._free.append(workspace)
+    def release(self, workspace: Any, stream: int | None = None) -> None:
+        """Gives a workspace back for later calls (on a device: on its stream)."""
+        free = self._free if isinstance(workspace, np.ndarray) else self._free_on.setdefault(stream, [])
+        if len(free) < _MOST_FREE:
+            free.append(workspace)
 
     def bind(self, *, out: Any = None, dtype: Any = None, returns: Any = None, want: Any = None, stream: Any = None, **batch: Any) -> Call:
         """A call with its memory: `call()` runs it again on whatever the arrays then hold. One thread at a time.
@@ -187,13 +218,23 @@ class Plan:
         advantages, any of "path_scores", "num_chunks", "chunks", "stats", "flags" (default: all).
         """
         arguments = arguments_of(batch)
-        return Call(self, Batch(arguments, out=out, dense=False, groups=self.limits["groups"]), dtype, returns, want, stream)
+        batch_of = Batch(arguments, out=out, dense=False, groups=self.limits["groups"], device=self.device, tokens=self.limits["tokens"])
+        return Call(self, batch_of, dtype, returns, want, stream)
 
     def run(self, **batch: Any) -> Shaped:
         """Shapes one batch; arguments as `bind`. Of a plan with a `comm` every rank calls it; what is refused here the other ranks are told."""
-        with self.telling():
-            call = self.bind(**batch)
-        return call.once()
+        if self._comm is not None:
+            with self.telling():
+                call = self.bind(**batch)
+            return call.once()
+        known = ready.known("", batch)
+        shaped = self._forms.run(known, self)
+        if shaped is not None:
+            return shaped
+        call = self.bind(**batch)
+        shaped = call.once()
+        self._forms.learn(known, batch, call, None)
+        return shaped
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -243,15 +284,17 @@ class Sinks:
         self.chunks: Any = None
         if "chunks" in wanted:
             # Ends and values in one piece.
-            self.chunks = np.empty((2, *tokens), dtype=np.int32)
-            begin = arrays.address(self.chunks)
-            self._point("chunk_ends", arrays.line(begin, tokens, _ffi.I32))
-            self._point("chunk_values", arrays.line(begin + self.chunks.nbytes // 2, tokens, _ffi.F32))
-        self.small = Small.new(batch.rollouts, groups, wanted)
+            flat = np.empty((2 * tokens[0], *tokens[1:]), dtype=np.int32) if maker.on_cpu else maker.empty((2 * tokens[0], *tokens[1:]), _ffi.I32)
+            begin = arrays.address(flat)
+            self.chunks = flat.reshape((2, *tokens))
+            self._point("chunk_ends", arrays.line(begin, tokens, _ffi.I32, maker.device))
+            self._point("chunk_values", arrays.line(begin + 4 * math.prod(tokens), tokens, _ffi.F32, maker.device))
+        self.small = Small.new(batch.rollouts, groups, wanted, maker)
         begin = arrays.address(self.small.memory)
         for name, (offset, shape, number) in self.small.places.items():
-            self._point(name, arrays.line(begin + offset, shape, number))
-        self.struct.report = ctypes.pointer(self.small.report_struct())
+            self._point(name, arrays.line(begin + offset, shape, number, maker.device))
+        # In device memory the library wants its address alone.
+        self.struct.report = ctypes.cast(ctypes.c_void_p(begin), ctypes.POINTER(_ffi.Report))
 
     def _point(self, name: str, view: Any) -> None:
         self.views[name] = view
@@ -263,10 +306,10 @@ class Sinks:
         self._point(name, array.view)
 
 
-def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p) -> None:
-    # As `_destroy`: whoever gets the memory next has it alone.
+def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p, maker: arrays.Maker) -> None:
+    # As `_destroy`: whoever gets the memory next has it alone; on a device, on the stream that used it last.
     address.value = None
-    plan.release(memory)
+    plan.release(memory, maker.stream)
 
 
 class Call:
@@ -275,13 +318,21 @@ class Call:
     def __init__(self, plan: Plan, batch: Batch, dtype: Any, returns: Any, want: Any, stream: Any, buffer: Any = None) -> None:
         self.plan, self.batch = plan, batch
         groups = batch.groups or (plan.limits["groups"] if batch.struct.group_index else 0)
+        maker, pointer = batch.maker, stream_pointer(stream)
+        self._on_device = not maker.on_cpu
+        # On a device without a stream told: the framework's current one, at each call.
+        self._current = maker if pointer is None and not maker.on_cpu and maker.framework != "numpy" else None
+        if not maker.on_cpu:
+            pointer = batch.follow(maker.current_stream() if self._current is not None else pointer)
+            maker.stream = pointer
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
         # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
-        self._workspace = plan.workspace()
+        self._workspace = plan.workspace(None if maker.on_cpu else maker)
         # ctypes objects, made once: a call converts nothing.
-        address, pointer = ctypes.c_void_p(arrays.address(self._workspace)), stream_pointer(stream)
-        _finally(self, _give_back, plan, self._workspace, address)
-        tail = address, _ffi.word(plan.workspace_bytes), None if pointer is None else ctypes.c_void_p(pointer)
+        address = ctypes.c_void_p(arrays.address(self._workspace))
+        _finally(self, _give_back, plan, self._workspace, address, maker)
+        self._stream = ctypes.c_void_p(pointer)
+        tail = address, _ffi.word(plan.workspace_bytes), None if pointer is None and self._current is None else self._stream
         structs = byref(batch.struct), byref(self.sinks.struct)
         if buffer is None:
             self._function = _ffi.bare("plan_run")
@@ -292,8 +343,8 @@ class Call:
             self._arguments = (plan.handle, structs[0], *kept, structs[1], *tail)
             self._buffer = buffer
         # Neither holds the batch, whose arrays a kept result would keep alive.
-        offsets, keys, sinks = batch.token_offsets, batch.group_keys, self.sinks
-        self.shaped = Shaped(0, sinks.native, sinks.given, sinks.small, sinks.chunks, lambda: offsets, batch.stream_names,
+        offsets, keys, sinks = batch.offsets, batch.group_keys, self.sinks
+        self.shaped = Shaped(0, sinks.native, sinks.given, sinks.small, sinks.chunks, offsets, batch.stream_names,
                              None if keys is None else lambda: keys, batch.maker)
 
     def once(self) -> Shaped:
@@ -303,10 +354,17 @@ class Call:
 
     def __call__(self) -> Shaped:
         """Runs; the result's memory is overwritten by the next call. Errors: `passrl.Error` with the library's sentence."""
+        shaped = self.shaped
+        if self._on_device:
+            self._forget()
         status = self._function(*self._arguments)
         if status < 0:
             self.plan.fail(status)
-        shaped = self.shaped
-        shaped.status = status
-        shaped._csr = None
+        shaped._status, shaped._csr = status, None
         return shaped
+
+    def _forget(self) -> None:
+        """Before a run on a device: the stream is the current one, and what was read of the run before is freed, which waits for the device."""
+        self.shaped._csr = self.shaped._report = None
+        if self._current is not None:
+            self._stream.value = self._current.stream = self._current.current_stream()

@@ -52,6 +52,7 @@ class Finding(IntFlag):
     SINGLETON = 8
     TOO_LARGE = 16
     BAD_OFFSETS = 32
+    COLLECTIVE = 64
 
 
 class Report:
@@ -139,19 +140,20 @@ def _layout(rollouts: int, groups: int, wanted: frozenset[str]) -> tuple[dict[st
 
 
 class Small:
-    """The outputs that have a value a rollout or a group, and the report: one block of memory, of which arrays are views."""
+    """The outputs that have a value a rollout or a group, and the report: one block of memory, of which arrays are views; on a device the block is there."""
 
     __slots__ = ("memory", "places")
 
-    def __init__(self, memory: NDArray[np.uint8], places: dict[str, tuple[int, tuple[int, ...], int]]) -> None:
+    def __init__(self, memory: Any, places: dict[str, tuple[int, tuple[int, ...], int]]) -> None:
         self.memory, self.places = memory, places
 
     @classmethod
-    def new(cls, rollouts: int, groups: int, wanted: frozenset[str]) -> Small:
-        """Room for what is wanted; the report is filled with its size."""
+    def new(cls, rollouts: int, groups: int, wanted: frozenset[str], maker: Maker) -> Small:
+        """Room for what is wanted; the report of the host is filled with its size."""
         places, size = _layout(rollouts, groups, wanted)
-        made = cls(aligned(size), places)
-        _ffi.call("report_init", ctypes.byref(made.report_struct()), ctypes.sizeof(_ffi.Report))
+        made = cls(maker.block(size), places)
+        if maker.on_cpu:
+            _ffi.call("report_init", ctypes.byref(made.report_struct()), ctypes.sizeof(_ffi.Report))
         return made
 
     def copy(self) -> Small:
@@ -161,10 +163,14 @@ class Small:
     def report_struct(self) -> Any:
         return _ffi.Report.from_buffer(self.memory.data)
 
-    def get(self, name: str) -> NDArray[Any] | None:
-        """An output's array; None where it was not wanted."""
+    def get(self, name: str, maker: Maker) -> Any:
+        """An output's array, where the block is; None where it was not wanted."""
         place = self.places.get(name)
-        return None if place is None else np.ndarray(place[1], numpy_dtype(place[2]), self.memory, place[0])
+        return None if place is None else maker.part(self.memory, *place)
+
+
+def _size(block: Any) -> int:
+    return int(block.shape[0])
 
 
 def column_names(streams: list[str]) -> list[str]:
@@ -197,17 +203,15 @@ class Stats(Mapping[str, StreamStats]):
     def __init__(self, small: Small, names: Mapping[str, int], maker: Maker) -> None:
         self._small, self._names, self._maker = small, names, maker
 
-    def _table(self, part: str) -> NDArray[Any]:
-        found = self._small.get("stats_" + part)
-        assert found is not None
-        return found
+    def _table(self, part: str) -> Any:
+        return self._small.get("stats_" + part, self._maker)
 
     def __getitem__(self, name: str) -> StreamStats:
-        column = self._names[name]
-        return StreamStats(*(self._maker.native(self._table(part)[:, column]) for part in StreamStats._fields))
+        column, maker = self._names[name], self._maker
+        return StreamStats(*(maker.native(maker.column(self._table(part), column)) for part in StreamStats._fields))
 
     def __iter__(self) -> Iterator[str]:
-        given: NDArray[np.bool_] = np.any(self._table("count") != 0, axis=0)
+        given: NDArray[np.bool_] = np.any(self._maker.fetch(self._table("count")) != 0, axis=0)
         return (name for name, column in self._names.items() if given[column])
 
     def __len__(self) -> int:
@@ -215,20 +219,23 @@ class Stats(Mapping[str, StreamStats]):
 
 
 class Shaped:
-    """Result of a run. Arrays are in the framework of the input.
+    """Result of a run. Arrays are in the framework of the input, on its device.
 
     advantages: the input's layout, `[N]` or `[R, T]`. returns: likewise, or None. path_scores `[R]` f64, num_chunks `[R]` i64.
     status: 0, or a positive `PASSRL_FINDING_*`: the run is done, rollouts of bad groups have advantage 0; `findings` and `message` say
     what and which first. Results of a bound call share memory that the next call overwrites; those of `shape` are the caller's.
+
+    On a CUDA device the arrays are there and the run is on its stream, perhaps not done: `status`, `report`, `findings`, `message`, `stats` when iterated
+    over, the three `chunk_` arrays and `to_host` wait for that stream, and copy what they read. The others do not.
     """
 
-    __slots__ = ("status", "_native", "_given", "_outputs", "_chunk_memory", "_offsets", "_streams", "_keys", "_maker", "_report", "_csr", "_bound", "__weakref__")
+    __slots__ = ("_status", "_native", "_given", "_outputs", "_chunk_memory", "_offsets", "_streams", "_keys", "_maker", "_report", "_csr", "_bound", "__weakref__")
 
     def __init__(
-        self, status: int, native: dict[str, Any], given: frozenset[str], small: Small, chunks: NDArray[np.int32] | None,
+        self, status: int, native: dict[str, Any], given: frozenset[str], small: Small, chunks: Any,
         offsets: Callable[[], NDArray[np.int64]], streams: list[str], keys: Callable[[], list[Any]] | None, maker: Maker, bound: Any = None,
     ) -> None:
-        self.status = status
+        self._status = status
         self._native, self._given, self._outputs, self._chunk_memory = native, given, small, chunks
         self._offsets, self._streams, self._keys, self._maker = offsets, streams, keys, maker
         self._report: Report | None = None
@@ -237,11 +244,34 @@ class Shaped:
         self._bound = bound
 
     @property
+    def status(self) -> int:
+        """0, or a positive `PASSRL_FINDING_*`. On a device it is read from the report, after the run's stream is done."""
+        return self._status if self._maker.on_cpu else self.report.status
+
+    @property
     def report(self) -> Report:
-        """Counts and sums of the run."""
+        """Counts and sums of the run. On a device: a copy, after the run's stream is done."""
         if self._report is None:
-            self._report = Report(self._outputs.report_struct())
+            if self._maker.on_cpu:
+                self._report = Report(self._outputs.report_struct())
+            else:
+                block = self._maker.part(self._outputs.memory, 0, (ctypes.sizeof(_ffi.Report),), _ffi.U8)
+                self._report = Report(_ffi.Report.from_buffer_copy(self._maker.fetch(block).tobytes()))
         return self._report
+
+    def to_host(self) -> Shaped:
+        """The same in NumPy arrays, copied after the run's stream is done; of a run on the CPU, itself."""
+        maker = self._maker
+        if maker.on_cpu:
+            return self
+        small = Small(aligned(_size(self._outputs.memory)), self._outputs.places)
+        small.memory[:] = maker.fetch(self._outputs.memory)
+        native = {name: maker.fetch(found) for name, found in self._native.items()}
+        chunks = None if self._chunk_memory is None else maker.fetch(self._chunk_memory)
+        offsets = self._offsets()
+        shaped = Shaped(0, native, frozenset(), small, chunks, lambda: offsets, self._streams, self._keys, Maker(None))
+        shaped._status = shaped.report.status
+        return shaped
 
     @property
     def group_keys(self) -> list[Any] | None:
@@ -283,7 +313,7 @@ class Shaped:
         return self._small("rollout_flags")
 
     def _small(self, name: str) -> Any:
-        found = self._outputs.get(name)
+        found = self._outputs.get(name, self._maker)
         return None if found is None else self._maker.native(found)
 
     @property
@@ -300,11 +330,13 @@ class Shaped:
 
     def _chunks(self) -> tuple[Any, Any, Any]:
         if self._csr is None:
-            counts = self._outputs.get("num_chunks")
+            maker = self._maker
+            counts = self._outputs.get("num_chunks", maker)
             if self._chunk_memory is None or counts is None:
                 return None, None, None
-            offsets, ends, values = csr(counts, self._offsets(), self._chunk_memory[0], self._chunk_memory[1].view(np.float32))
-            native = self._maker.native
+            memory = maker.fetch(self._chunk_memory)
+            offsets, ends, values = (maker.place(part) for part in csr(maker.fetch(counts), self._offsets(), memory[0], memory[1].view(np.float32)))
+            native = maker.native
             self._csr = native(offsets), native(ends), native(values)
         return self._csr
 

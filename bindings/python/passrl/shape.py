@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import _ffi
-from .batch import ARGUMENTS, Arguments, Batch, Steps
+from .batch import ARGUMENTS, Arguments, Batch, Steps, device_of
 from .collective import Collective
 from .config import Config, unknown_argument
 from .errors import ERR_COLLECTIVE, ERR_CONFLICT, ERR_VALUE, UnknownNameError, refuse
-from .plan import Call, Plan
+from .plan import Call, Plan, placed
 from .ready import remembered
 from .results import Shaped
 
@@ -60,12 +60,6 @@ def fitted(config: Config, batch: Batch, a: Arguments) -> None:
             config.set(f"extra_{index}.weight", weight)
 
 
-def device_of(batch: Batch) -> tuple[int, int]:
-    """Type and number of the device on which the arrays are."""
-    views = batch.keep_views()
-    return (int(views[0][0].view.device_type), int(views[0][0].view.device_id)) if views else (_ffi.CPU, 0)
-
-
 def limits_of(config: Config, batch: Batch) -> dict[str, int]:
     """What the batch needs."""
     rollouts, elements = batch.largest_group(config)
@@ -85,13 +79,19 @@ def roomy(limits: dict[str, int]) -> dict[str, int]:
     return found
 
 
+def plan_on(device: tuple[int, int], backend: str | None, config: Config, threads: int, comm: Collective | None, limits: dict[str, int]) -> Plan:
+    """A plan on a device that the caller (`backend`) or the arrays have named."""
+    name = "cuda" if device[0] == _ffi.CUDA else "cpu"
+    return Plan(config, backend=name, device=device[1], threads=threads, comm=comm, _told=backend is not None, **limits)
+
+
 def _plan(config: Config, batch: Batch, backend: str | None, threads: int) -> Plan:
-    limits, device = roomy(limits_of(config, batch)), device_of(batch)
-    key = (config.key(), tuple(limits.items()), backend, threads, device)
+    limits = roomy(limits_of(config, batch))
+    key = (config.key(), tuple(limits.items()), backend, threads, batch.device)
     # No lock (see `plan.context`): each step is one of the dict's own; a key that another thread has dropped between them is no matter.
     plan = _plans.get(key)
     if plan is None:
-        plan = _plans.setdefault(key, Plan(config, backend=backend, threads=threads, comm=None, _device=device, **limits))
+        plan = _plans.setdefault(key, plan_on(batch.device, backend, config, threads, None, limits))
     latest(_plans, key)
     return plan
 
@@ -130,7 +130,7 @@ def _plan_over(comm: Collective, config: Config, words: list[int], backend: str 
     plan = comm.plans.get(key)
     # Where configurations differ every rank makes a plan, which names the field.
     if plan is None or tag != ~other:
-        plan = comm.plans[key] = Plan(config, backend=backend, threads=threads, comm=comm, _device=device, **roomy(limits))
+        plan = comm.plans[key] = plan_on(device, backend, config, threads, comm, roomy(limits))
     latest(comm.plans, key)
     return plan, limits["groups"]
 
@@ -143,7 +143,7 @@ def _shape_over(
     try:
         _groups_over(comm, a)
         config = _configured(preset, fields, a)
-        batch = Batch(a, out=out, dense=False)
+        batch = Batch(a, out=out, dense=False, device=placed(backend, device_of(a, out)))
         fitted(config, batch, a)
         comm.where = comm.where or (backend, threads)
         if comm.where != (backend, threads):
@@ -155,7 +155,7 @@ def _shape_over(
             with contextlib.suppress(Exception):
                 comm.most([comm.rank + 1] + [0] * (2 + len(_LIMITS)))
         raise
-    plan, groups = _plan_over(comm, config, words, backend, threads, device_of(batch))
+    plan, groups = _plan_over(comm, config, words, backend, threads, batch.device)
     with plan.telling():
         batch.groups = groups
         batch.struct.num_groups = 0 if batch.struct.group_offsets else groups
@@ -239,7 +239,8 @@ def shape(
     out: memory for the advantages, of any float type and strides; may be the signal itself. dtype: their type otherwise, f32 by default
     whatever the input's. returns: True or memory to have the returns (default: with credit="gae").
     backend: "cpu", "cuda", or None for where the arrays are. threads: 0 for the library's choice; results do not depend on it.
-    stream: CUDA stream.
+    stream: CUDA stream (an address, or torch's, CuPy's); None: the current one of torch or CuPy, else that which the arrays name. On a device this reads
+    `cu_seqlens`, groups and step offsets on the host first, which waits for them; a `Plan`'s run does not. Lists are copied to the device.
     comm: a `Collective`: the batch is one rank's share and every rank calls this, with the same arguments of its own share (empty arrays where it has
     no rollouts) and groups as dense numbers of the whole batch (`groups`, or `group_offsets` over all groups). Beside the reductions of the plan one more
     a call, of 10 int64, in which the ranks agree on limits. backend and threads of a comm are those of its first call.
@@ -258,7 +259,7 @@ def shape(
     if comm is not None:
         return _shape_over(comm, preset, fields, a, out, dtype, returns, backend, threads, stream)
     config = _configured(preset, fields, a)
-    batch = Batch(a, out=out, dense=True)
+    batch = Batch(a, out=out, dense=True, device=placed(backend, device_of(a, out)))
     fitted(config, batch, a)
     plan = _plan(config, batch, backend, threads)
     call = Call(plan, batch, dtype, returns, None, stream)

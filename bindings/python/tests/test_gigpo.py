@@ -100,7 +100,26 @@ def test_episode_and_step_terms_are_the_frameworks(seed: int, standardize: str, 
     np.testing.assert_allclose(got, across + step, rtol=0, atol=2e-5)
 
 
-def test_partials_are_refused_with_a_reason() -> None:
-    plan = passrl.Plan(passrl.Config("pass", step_sets="step_group"), rollouts=4, tokens=16)
-    with pytest.raises(passrl.Error, match="need all steps of a group in one call"):
-        passrl.Partials(plan)
+def test_a_group_is_whole_in_one_micro_batch() -> None:
+    rows = Rows(3)
+    plan = passrl.Plan(passrl.Config("pass", **COMMON, whiten="rollouts"), rollouts=15, groups=3, tokens=3 * len(rows.attempt))
+
+    def part(first: int, end: int) -> dict[str, Any]:
+        at = (rows.attempt >= first) & (rows.attempt < end)
+        offsets = np.concatenate([[0], np.cumsum(rows.steps[first:end])])
+        ends = np.concatenate([3 * np.arange(1, n + 1) for n in rows.steps[first:end]])
+        steps = passrl.Steps(offsets, ends, rows.reward[at], groups=rows.state[at])
+        return dict(steps=steps, cu_seqlens=3 * offsets, groups=np.arange(first, end) // 5, outcome=rows.outcome[first:end])
+
+    def in_parts(cuts: list[int]) -> NDArray[np.float32]:
+        parts = [part(first, end) for first, end in zip(cuts, cuts[1:], strict=False)]
+        partials = passrl.Partials(plan)
+        for phase in range(partials.phases):
+            for micro in parts:
+                partials.add(phase, **micro)
+        return np.concatenate([np.asarray(partials.apply(**micro).advantages) for micro in parts])
+
+    whole = np.asarray(plan.run(**part(0, 15)).advantages)
+    assert in_parts([0, 5, 15]).tobytes() == whole.tobytes()
+    with pytest.raises(passrl.Error, match="group 1 has 2 rollouts in this call, and 5 in 2 call.* all rollouts of a group in one micro-batch"):
+        in_parts([0, 7, 15])

@@ -1,4 +1,4 @@
-"""Calls of `shape` that are like one before give the bits, the refusals and the ownership of the long way (`shape.__wrapped__`)."""
+"""Calls of `shape` and `Plan.run` that are like one before give the bits, the refusals and the ownership of the long way (`shape.__wrapped__`, `Plan.bind`)."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     seen: list[bool] = []
     run = ready.Form.run
 
-    def watched(self: ready.Form, found: list[Any]) -> passrl.Shaped | None:
-        shaped = run(self, found)
+    def watched(self: ready.Form, found: list[Any], plan: passrl.Plan) -> passrl.Shaped | None:
+        shaped = run(self, found, plan)
         seen.append(shaped is not None)
         return shaped
 
@@ -89,6 +89,93 @@ def test_the_same_bits_in_new_memory(how: str, served: list[bool]) -> None:
         same(shaped, wanted)
     # The first is learnt from, and some exceed the limits learnt with it.
     assert len(served) == 39 and sum(served) >= 25, served
+
+
+PLANNED = ("packed", "lengths", "padded", "groups", "steps", "outcome", "gae")
+
+
+def planned(how: str, **changes: Any) -> tuple[passrl.Plan, Callable[[np.random.Generator], dict[str, Any]]]:
+    """A plan for the batches of a kind, and those batches as a plan takes them."""
+    fields = ("k", "kind", "chunk", "credit")
+
+    def like(random: np.random.Generator) -> dict[str, Any]:
+        given = {name: value for name, value in batch(random, how).items() if name not in (*fields, "preset")}
+        if "groups" in given:
+            given["groups"] = passrl.group_index(given["groups"])[0]
+        return given
+
+    first = batch(np.random.default_rng(0), how)
+    settings = {name: first[name] for name in fields if name in first}
+    return passrl.Plan(first.get("preset", "pass"), rollouts=8, tokens=400, groups=8, **settings, **changes), like
+
+
+@pytest.mark.parametrize("how", PLANNED)
+def test_a_plan_runs_again(how: str, served: list[bool]) -> None:
+    random = np.random.default_rng(11)
+    plan, like = planned(how)
+    kept = []
+    for _ in range(12):
+        given = like(random)
+        kept.append((plan.run(**given), plan.bind(**given)()))
+    for shaped, wanted in kept:
+        same(shaped, wanted)
+    assert served == [True] * 11
+    with pytest.raises(passrl.ShapeError, match="limits.rollouts"):
+        plan.run(**{"outcome": np.zeros(9), "cu_seqlens": np.arange(10), "group_size": 3} | ({"signal": np.zeros(9, np.float32)} if how == "packed" else {}))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_plan_writes_to_the_memory_of_each_call(padded: bool, served: list[bool]) -> None:
+    random = np.random.default_rng(12)
+    plan, like = planned("padded" if padded else "packed")
+    for i in range(6):
+        given = like(random)
+        wanted = plan.bind(**given)().advantages.copy()
+        out = np.full_like(wanted, np.nan)
+        found = plan.run(out=out, want="path_scores", **given)
+        assert found.advantages is out and found.chunk_ends is None and found.path_scores is not None
+        np.testing.assert_array_equal(out, wanted)
+        # In place.
+        signal = given["signal"] = given["signal"].astype(np.float32)
+        assert plan.run(out=signal, **given).advantages is signal
+        np.testing.assert_array_equal(signal, wanted)
+    assert served.count(True) == 10
+    out.flags.writeable = False
+    with pytest.raises(passrl.ArgumentError, match="out is a read-only ndarray"):
+        plan.run(out=out, want="path_scores", **given)
+    assert (out == wanted).all()
+
+
+def test_a_plan_is_freed_with_its_last_name() -> None:
+    plan, like = planned("packed")
+    random = np.random.default_rng(13)
+    for _ in range(3):
+        plan.run(**like(random))
+    assert plan._forms
+    gone = weakref.ref(plan)
+    gc.disable()
+    try:
+        del plan
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_one_array_for_two_arguments_and_then_two() -> None:
+    random = np.random.default_rng(14)
+    for names in (("outcome", "format"), ("signal", "values"), ("signal", "mask")):
+        for way in (1, 0, 1, 0, 0):
+            given = batch(random, "packed")
+            given["format"] = given["outcome"][::-1].copy()
+            if names[1] == "values":
+                given |= {"values": random.normal(size=len(given["signal"])).astype(np.float32), "credit": "gae", "chunk": "token", "kind": "none", "k": 0.0}
+                given["token_rewards"] = given.pop("signal")
+                names = ("token_rewards", "values")
+            if names[1] == "mask":
+                given["mask"] = given["mask"].astype(np.float32)
+            if way:
+                given[names[1]] = given[names[0]]
+            same(passrl.shape(**given), LONG(**given))
 
 
 def test_torch_tensors(served: list[bool]) -> None:

@@ -68,7 +68,7 @@ def test_the_wheel_holds_what_it_should(made: Path) -> None:
         info = f"passrl-{passrl.__version__}.dist-info"
         assert "Root-Is-Purelib: false" in archive.read(f"{info}/WHEEL").decode()
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
-    for name in ("libpassrl.so", "py.typed", *(f"include/{path.name}" for path in (ROOT / "include").glob("passrl*.h*")), "cli/page.html"):
+    for name in ("libpassrl.so", "libpassrl_tvmffi.so", "py.typed", *(f"include/{path.name}" for path in (ROOT / "include").glob("passrl*.h*")), "cli/page.html"):
         assert f"passrl/{name}" in names, name
     for name in ("LICENSE-MIT", "LICENSE-APACHE", "NOTICE-third-party.md"):
         assert f"{info}/licenses/{name}" in names, name
@@ -81,6 +81,10 @@ def test_the_wheel_alone_with_numpy(made: Path, tmp_path: Path) -> None:
     python = install(tmp_path / "venv", wheel)
     wanted = passrl.shape(signal=[1, 1, -1, 0.5, 0.5], lengths=[3, 2], group_size=2, outcome=[1.0, 0]).advantages.round(5).tolist()
     assert run(python, "-c", PROGRAM) == f"{passrl.__version__} {wanted}\n"
+    # Loaded without the package, by who speaks tvm-ffi: it finds libpassrl beside it.
+    library = run(python, "-c", "import passrl; print(passrl.tvm_ffi_path())").strip()
+    said = run(python, "-c", f"import ctypes; print(ctypes.CDLL({library!r}).__tvm_ffi_abi_version is not None); print(*[l.split()[-1] for l in open('/proc/self/maps') if 'libpassrl.so' in l][:1])")
+    assert said.split() == ["True", str(Path(library).with_name("libpassrl.so"))], said
     others = run(python, "-c", "import importlib.metadata as m; print(*sorted(d.name for d in m.distributions()))")
     assert others.split() == ["numpy", "passrl"], others
     said = subprocess.run([tmp_path / "venv/bin/passrl", "presets"], cwd="/", capture_output=True, text=True)
@@ -96,6 +100,7 @@ def test_the_source_distribution_is_whole(made: Path, tmp_path: Path) -> None:
     assert {"crate/Cargo.lock", "crate/kernels/build.rs", "setup.py", "LICENSE-MIT", "NOTICE-third-party.md"} <= found
     assert MODULES <= found, MODULES - found
     assert not any(name.endswith((".so", ".pyc")) for name in found)
+    assert not any("tvmffi" in name for name in found)
     if shutil.which("cargo") is None:
         pytest.skip("SKIPPED: no cargo, the crate of the source distribution was not checked")
     # Nothing of the crate is missing. `make wheel-release` builds and installs it, which takes minutes where nothing is compiled yet.

@@ -2,6 +2,7 @@
 use super::members::Members;
 use super::rollout_streams;
 use super::worker::Worker;
+use crate::model::config::Pool;
 use crate::model::flags;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
 use crate::plan::partials::BatchState;
@@ -20,7 +21,8 @@ impl Worker<'_> {
                 continue;
             }
             for slot in (0..slots.sets).filter(|slot| slots.batch >> slot & 1 == 1) {
-                if kept.state & state::HAS_PROCESS == 0 || slot >= job.problem.num_process {
+                let once = job.config().pool == Pool::Rollouts && !job.is_head(i);
+                if once || kept.state & state::HAS_PROCESS == 0 || slot >= job.problem.num_process {
                     continue;
                 }
                 let skip = self.skips_nan(slot);

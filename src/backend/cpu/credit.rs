@@ -7,9 +7,9 @@ use crate::model::batch::Extent;
 use crate::model::config::*;
 use crate::plan::workspace::Rollout;
 
-/// Every token's value from the first in scope on, in place: to those of the tokens in scope.
-pub fn gather(scope: &Scope, len: usize, lines: &mut [f64]) {
-    let (mut n, first) = (0, scope.first);
+/// Every token's value from token `first` on, in place: to those of the tokens in scope.
+pub fn gather(scope: &Scope, first: usize, len: usize, lines: &mut [f64]) {
+    let mut n = 0;
     scope.runs(0, len, |a, b| {
         lines.copy_within(a - first..b - first, n);
         n += b - a;
@@ -33,9 +33,9 @@ impl Worker<'_> {
         }
         self.add_token_rewards(at, scope);
         if job.problem.reference.is_some() && c.kl_place == KlPlace::Reward {
-            Self::take_kl(job, at, scope, false, &mut self.v[..own]);
+            Self::take_kl(job, at, scope, None, &mut self.v[..own]);
         }
-        if self.place.joint {
+        if self.place.joint && !c.spreads() {
             let v = std::mem::take(&mut self.v);
             self.joint_credit(false, own, k, &plan.decay, v);
             self.v = v;
@@ -43,21 +43,32 @@ impl Worker<'_> {
                 return;
             }
         }
-        let v = &mut self.v[..k];
         if c.spreads() {
-            let (lines, first) = (&mut self.lines[..at.len - scope.first], scope.first);
+            let first = self.place.line;
+            let all = std::mem::take(&mut self.lines);
+            let lines = &mut all[..at.len - first];
             let mut n = 0;
             scope.runs(0, at.len, |a, b| {
-                lines[a - first..b - first].copy_from_slice(&v[n..n + b - a]);
+                lines[a - first..b - first].copy_from_slice(&self.v[n..n + b - a]);
                 n += b - a;
             });
-            Self::take_gap_kl(job, at, scope, lines);
-            returns::scan(simd, lines, &plan.decay);
-            gather(scope, at.len, lines);
-            v.copy_from_slice(&lines[..k]);
+            Self::take_gap_kl(job, at, scope, first, lines);
+            if self.place.joint {
+                let n = lines.len();
+                self.joint_credit(true, n, n, &plan.decay, all);
+            } else {
+                returns::scan(simd, lines, &plan.decay);
+            }
+            gather(scope, first, at.len, all);
+            self.v[..k].copy_from_slice(&all[..k]);
+            self.lines = all;
+            if self.tells {
+                return;
+            }
         } else if c.credit == Credit::ReturnToGo && !self.place.joint {
-            returns::scan(simd, v, &plan.decay);
+            returns::scan(simd, &mut self.v[..k], &plan.decay);
         }
+        let v = &mut self.v[..k];
         let d = &mut self.d[..k];
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - (self.place.after + own)..] };
         if c.k == 0.0 {

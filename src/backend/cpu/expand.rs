@@ -1,5 +1,6 @@
 //! Results of chunks (or tokens) to token-shaped outputs: every slot of the rollout is written, 0 outside scope.
 use super::scope::Scope;
+use super::worker::Worker;
 use crate::model::array::{Array, DType, Row};
 use crate::model::batch::{Extent, Problem};
 use crate::numerics::convert::{OutElem, store_slice};
@@ -54,7 +55,7 @@ store!(store_bf16, bf16);
 store!(store_f16, f16);
 store!(store_f64, f64);
 
-trait Out: OutElem {
+pub trait Out: OutElem {
     const ZERO: Self;
     fn store(simd: Simd, from: &[f64], to: &mut [Self]) -> u64;
 }
@@ -69,6 +70,28 @@ macro_rules! out {
     )*};
 }
 out! { f32, 0.0, store_f32; bf16, bf16::ZERO, store_bf16; f16, f16::ZERO, store_f16; f64, 0.0, store_f64; }
+
+impl Worker<'_> {
+    /// Writes a rollout's tokens, and the padding beside them where it is to be filled; returns how many were beyond the type's range.
+    ///
+    /// # Safety
+    /// As `expand`.
+    pub unsafe fn row(&mut self, to: &Array, at: &Extent, scope: &Scope, chunks: Chunks, values: &[f64]) -> u64 {
+        let job = self.job;
+        #[cfg(target_arch = "x86_64")]
+        if let Chunks::Last(ends) = chunks {
+            if let Some(over) = super::lines::write(job, to, at, scope, ends, values, self.row_table, self.row_marks, &self.ahead) {
+                return over;
+            }
+        }
+        // SAFETY: passed on.
+        let over = unsafe { expand(job.simd(), to, at, scope, chunks, values) };
+        if job.config().fill_padding {
+            pad(to, job.problem, at);
+        }
+        over
+    }
+}
 
 /// Writes a rollout's tokens; returns how many were beyond the type's range.
 ///

@@ -12,8 +12,7 @@ use crate::numerics::table::decay_powers;
 use crate::plan::workspace::{Rollout, state};
 
 /// Calls `each(begin, end, line of begin)` for the runs of tokens whose own rewards and values take part.
-pub fn taking_part(scope: &Scope, len: usize, mask: ScanMask, mut each: impl FnMut(usize, usize, usize)) {
-    let first = scope.first;
+pub fn taking_part(scope: &Scope, first: usize, len: usize, mask: ScanMask, mut each: impl FnMut(usize, usize, usize)) {
     if mask == ScanMask::None {
         return each(first, len, 0);
     }
@@ -42,14 +41,14 @@ impl Worker<'_> {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
         let spread = c.scan_mask != ScanMask::Carry;
-        let (k, first) = (kept.chunks as usize, scope.first);
+        let (k, first) = (kept.chunks as usize, self.place.line);
         let n = if spread { at.len - first } else { kept.count as usize };
         let rewards = &mut self.d[..n];
         match &problem.token_rewards {
             Some(array) => {
                 rewards.fill(0.0);
                 let row = at.of(array);
-                taking_part(scope, at.len, c.scan_mask, |a, b, line| {
+                taking_part(scope, first, at.len, c.scan_mask, |a, b, line| {
                     rewards[line..].iter_mut().zip(a..b).for_each(|(r, t)| *r = row.f32(t) as f64);
                 });
             }
@@ -74,10 +73,10 @@ impl Worker<'_> {
             }
         }
         if problem.reference.is_some() && c.kl_place == KlPlace::Reward {
-            Self::take_kl(job, at, scope, spread, rewards);
+            Self::take_kl(job, at, scope, spread.then_some(first), rewards);
         }
         if spread {
-            Self::take_gap_kl(job, at, scope, rewards);
+            Self::take_gap_kl(job, at, scope, first, rewards);
         }
         n
     }
@@ -99,40 +98,46 @@ impl Worker<'_> {
         if own { decay_powers(c.gamma * self.lambda(i, kept)) } else { self.job.plan.decay }
     }
 
-    /// From rewards in d and values in v, n lines: advantages in d, returns in v.
-    fn advantages(&mut self, i: usize, kept: &Rollout, n: usize) {
+    /// From rewards in d and values in v, n lines: advantages in d, returns in v. Of a piece whose last chunk goes on in a later one there are `all` > n.
+    fn advantages(&mut self, i: usize, kept: &Rollout, by_token: bool, n: usize, all: usize) {
         let job = self.job;
         let (c, simd) = (job.config(), job.simd());
-        let (rewards, values) = (&mut self.d[..n], &mut self.v[..n]);
+        let (rewards, values) = (&mut self.d[..n], &mut self.v[..all]);
         let bootstrap = || if n > 0 { job.problem.bootstrap.map_or(0.0, |b| b.f32(job.problem.row(i)) as f64) } else { 0.0 };
-        let mut next = job.next_value(i).unwrap_or_else(bootstrap);
+        let mut next = if all > n { values[n] } else { job.next_value(i).unwrap_or_else(bootstrap) };
         // A in place of the rewards; the deltas read a reward and two values and write where the reward was.
         for t in (0..n).rev() {
             rewards[t] = (rewards[t] + c.gamma * next) - values[t];
             next = values[t];
         }
         if c.lam_returns >= 0.0 {
-            let apart = &mut self.lines[..n];
-            apart.copy_from_slice(rewards);
-            returns::scan(simd, apart, &decay_powers(c.gamma * c.lam_returns));
-            values.iter_mut().zip(apart).for_each(|(value, a)| *value += *a);
+            let apart = std::mem::take(&mut self.lines);
+            apart[..n].copy_from_slice(rewards);
+            let powers = decay_powers(c.gamma * c.lam_returns);
+            if self.place.joint {
+                self.joint_scan(1, by_token, n, all, &powers, apart);
+            } else {
+                returns::scan(simd, &mut apart[..n], &powers);
+            }
+            self.v[..all].iter_mut().zip(&apart[..all]).for_each(|(value, a)| *value += *a);
+            self.lines = apart;
         }
         let powers = self.scan_powers(i, kept);
         if self.place.joint {
             let d = std::mem::take(&mut self.d);
-            self.joint_credit(true, n, n, &powers, d);
+            self.joint_credit(by_token, n, all, &powers, d);
             self.d = d;
         } else {
             returns::scan(simd, &mut self.d[..n], &powers);
         }
         if c.lam_returns < 0.0 {
-            self.v[..n].iter_mut().zip(&self.d[..n]).for_each(|(value, a)| *value += *a);
+            self.v[..all].iter_mut().zip(&self.d[..all]).for_each(|(value, a)| *value += *a);
         }
     }
 
     /// Values of a line a token in v; 0 where a token takes part without its own.
     pub fn values(&mut self, at: &Extent, scope: &Scope, n: usize) {
-        let (problem, c) = (self.job.problem, self.job.config());
+        let (problem, c, first) = (self.job.problem, self.job.config(), self.place.line);
         let values = &mut self.v[..n];
         if c.scan_mask != ScanMask::Carry {
             values.fill(0.0);
@@ -140,7 +145,7 @@ impl Worker<'_> {
         if let Some(array) = &problem.values {
             let row = at.of(array);
             let from = rounded(&row, self.compressed);
-            taking_part(scope, at.len, c.scan_mask, |a, b, line| {
+            taking_part(scope, first, at.len, c.scan_mask, |a, b, line| {
                 values[line..].iter_mut().zip(&from[a..b]).for_each(|(v, x)| *v = *x as f64);
             });
         }
@@ -148,23 +153,24 @@ impl Worker<'_> {
 
     /// Advantages in d, returns in v: a value a token in scope.
     pub fn gae(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
-        if scope.is_empty() {
+        let spread = self.job.config().scan_mask != ScanMask::Carry;
+        if if spread { self.place.line == at.len } else { scope.is_empty() } {
             return;
         }
         let n = self.rewards(at, scope, kept);
         self.values(at, scope, n);
-        self.advantages(i, kept, n);
-        if self.job.config().scan_mask != ScanMask::Carry {
-            gather(scope, at.len, self.d);
-            gather(scope, at.len, self.v);
+        self.advantages(i, kept, true, n, n);
+        if spread {
+            gather(scope, self.place.line, at.len, self.d);
+            gather(scope, self.place.line, at.len, self.v);
         }
     }
 
     /// The units are chunks: r = a_j, V at the chunk's first token in scope. A value a chunk.
     pub fn gae_over_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout) {
         let job = self.job;
-        let k = kept.chunks as usize;
-        self.d[..k].copy_from_slice(&self.f[..k]);
+        let (k, own) = (kept.chunks as usize, kept.own_chunks());
+        self.d[..own].copy_from_slice(&self.f[..own]);
         // SAFETY: the rollout's own list.
         let last: &[u32] = unsafe { job.last(at) };
         let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
@@ -173,6 +179,9 @@ impl Worker<'_> {
             let values = &mut self.v[..k];
             chunks.each(scope, |j, a, b| values[j] = scope.first_in(a, b).map_or(0.0, |t| row.f32(t) as f64));
         }
-        self.advantages(i, kept, k);
+        if let (true, Some(before)) = (k > 0, self.value_before()) {
+            self.v[0] = before;
+        }
+        self.advantages(i, kept, false, own, k);
     }
 }

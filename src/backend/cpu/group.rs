@@ -34,7 +34,7 @@ impl Worker<'_> {
     /// A group that is wholly in this call.
     pub fn group_alone(&mut self, g: usize, members: Members, sink: Sink) {
         let before = self.report;
-        (self.late, self.unclean) = (self.job.usual.late, false);
+        (self.late, self.unclean) = (self.job.by_token.late, false);
         self.group_once(g, members, sink);
         if self.unclean {
             // What was written is written again.
@@ -46,7 +46,7 @@ impl Worker<'_> {
     fn group_once(&mut self, g: usize, members: Members, sink: Sink) {
         self.prepare_all(g, members);
         let mut state = GroupState::EMPTY;
-        let known = self.usual_columns(members, &mut state);
+        let known = self.token_columns(members, &mut state);
         self.extremes(members, g, known.is_some(), &mut state);
         let of = state;
         let positions = self.sums(members, &of, known, &mut state);
@@ -86,6 +86,7 @@ impl Worker<'_> {
         self.prepare_all(g, members);
         match stage {
             Stage::Edges => self.tell_edges(members, g),
+            Stage::Own => members.iter().for_each(|i| self.tell_sums(i)),
             Stage::Maxima => {
                 let mut share = GroupState::EMPTY;
                 self.extremes(members, g, false, &mut share);
@@ -100,6 +101,7 @@ impl Worker<'_> {
                 let positions = self.sums(members, &of, None, &mut share);
                 // SAFETY: as above.
                 unsafe {
+                    layout.claim(partials, g, members.len());
                     layout.add_sums(partials, g, &share);
                     if positions > 0 {
                         let (columns, live) = layout.table(partials, g).split_at_mut(layout.positions);
@@ -208,7 +210,7 @@ impl Worker<'_> {
             }
         }
         // Phases of whitening see the groups again; they report nothing.
-        self.group_outputs(g, &group, &flags);
+        job.group_outputs(g, &group.standards, &flags);
     }
 
     /// Standardisations of the group's streams; is it bad; its flags.

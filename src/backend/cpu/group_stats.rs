@@ -54,7 +54,7 @@ impl Worker<'_> {
                     }
                 }
             }
-            if kept.count > 0 {
+            if job.takes_part(i, &kept, &problem.extent(i)) {
                 let mut bad = 0;
                 self.gap_extremes(i, &kept, |worker, list, key| {
                     bad |= flags::ROLLOUT_NONFINITE;
@@ -67,8 +67,10 @@ impl Worker<'_> {
                     self.poison(0, found.absmax, i, group, to);
                 }
             }
-            if job.is_head(i) {
+            if job.is_head(i) && !job.sums_pending() {
                 self.rollout_extremes(i, group, counts, &mut kept, to);
+            } else if job.joint.is_some() && !job.sums_pending() {
+                kept.flags |= job.flags_of_values(i);
             }
             // SAFETY: the rollout is this thread's.
             unsafe { job.keep(i, kept) };
@@ -185,6 +187,14 @@ impl Worker<'_> {
         let simd = self.job.simd();
         let skip = self.skips_nan(list);
         let mut found = Extremes::EMPTY;
+        if self.job.joint.is_some() && self.job.config().pool == Pool::Rollouts {
+            // A bad value is found in its piece, the mean counts once.
+            found = self.own_extremes(i, kept, list);
+            if found.is_bad() || !self.job.is_head(i) {
+                return if found.is_bad() { found } else { Extremes::EMPTY };
+            }
+            found = Extremes::EMPTY;
+        }
         self.each_run(i, kept, list, |run, _, _| {
             if skip {
                 run.iter().filter(|x| !x.is_nan()).for_each(|x| found.push(*x));
@@ -207,13 +217,50 @@ impl Worker<'_> {
 
     /// `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. `None`: it has none.
     fn rollout_mean(&mut self, i: usize, kept: &Rollout, list: usize) -> Option<f32> {
+        let (rollout, joint) = (self.job.piece(i).0, self.job.joint);
+        let most = self.list_most(i, kept, list)?;
+        if most >= exact::INFINITE {
+            return Some(if most >= exact::NAN { f32::NAN } else { f32::INFINITY });
+        }
+        let (q, n) = match joint {
+            // SAFETY: complete, and read only from then on.
+            Some(joint) => unsafe { joint.layout.own_list(joint.buffer, rollout, list) }.first_chunk().map(|[q, n]| (*q, *n))?,
+            None => self.own_list_sum(i, kept, list)?,
+        };
+        (n > 0).then(|| ((q as f64 / n as f64) * self.list_grid(kept, most).down) as f32)
+    }
+
+    /// Extremes of a rollout's values of a list; of a piece its own.
+    pub fn own_extremes(&mut self, i: usize, kept: &Rollout, list: usize) -> Extremes {
         let skip = self.skips_nan(list);
         let mut own = Extremes::EMPTY;
         self.each_value_run(i, kept, list, |run, _, _| run.iter().filter(|x| !skip || !x.is_nan()).for_each(|x| own.push(*x)));
-        if own.is_bad() {
-            return Some(if own.absmax >= exact::NAN { f32::NAN } else { f32::INFINITY });
+        own
+    }
+
+    /// Key of the rollout's largest value of a list, all pieces' together; `None`: not known yet.
+    fn list_most(&mut self, i: usize, kept: &Rollout, list: usize) -> Option<i32> {
+        match self.job.joint {
+            Some(_) => self.job.rows(self.job.piece(i).0).map(|rows| rows.most(1 + list)),
+            None => Some(self.own_extremes(i, kept, list).absmax),
         }
-        let grid = Grid::new(steps::sum_bits(kept.elements as usize), own.absmax);
+    }
+
+    /// The grid on which a rollout's values are summed for their mean. No piece knows how many steps the rollout has: where they could be too many for 46 bits, `check` has refused.
+    fn list_grid(&self, kept: &Rollout, most: i32) -> Grid {
+        let count = match self.job.joint {
+            None => kept.elements,
+            Some(_) if self.job.config().kind == Kind::Kl => kept.total,
+            Some(_) => 0,
+        };
+        Grid::new(steps::sum_bits(count as usize), most)
+    }
+
+    /// Sum on the rollout's grid, and count, of the values of a list; of a piece its own. `None`: a value is bad.
+    pub fn own_list_sum(&mut self, i: usize, kept: &Rollout, list: usize) -> Option<(i64, i64)> {
+        let skip = self.skips_nan(list);
+        let most = self.list_most(i, kept, list).filter(|most| *most < exact::INFINITE)?;
+        let grid = self.list_grid(kept, most);
         let (mut q, mut n) = (0i64, 0i64);
         self.each_value_run(i, kept, list, |run, _, _| {
             for x in run.iter().filter(|x| !skip || !x.is_nan()) {
@@ -221,7 +268,7 @@ impl Worker<'_> {
                 n += 1;
             }
         });
-        (n > 0).then(|| ((q as f64 / n as f64) * grid.down) as f32)
+        Some((q, n))
     }
 
     /// As `each_run`, of the values that steps and tokens have, whatever the elements are.
@@ -264,7 +311,7 @@ impl Worker<'_> {
         let mut scope = job.kept_scope(i, kept, &at);
         if job.config().spreads() && job.config().scan_mask == ScanMask::None {
             // Tokens out of scope take part.
-            scope = Scope::span(scope.first, at.len);
+            scope = Scope::span(job.line(i, kept, &at), at.len);
         }
         let mut found = Extremes::EMPTY;
         let late = self.late && kept.state & state::ZEROED == 0;
@@ -323,7 +370,9 @@ impl Worker<'_> {
             }
             to.members += i64::from(job.is_head(i));
             if kept.state & state::HAS_PROCESS != 0 && known.is_none() {
-                for list in 0..if slots.shaped { 2 } else { problem.num_process } {
+                // A mean of all pieces' values counts once.
+                let once = c.pool == Pool::Rollouts && !job.is_head(i);
+                for list in 0..if once { 0 } else if slots.shaped { 2 } else { problem.num_process } {
                     let table = tabled && list == 0;
                     self.list_sums(i, &kept, list, list, of, &mut to.sums[list], table);
                     if list == 0 && slots.joint && !slots.shaped {

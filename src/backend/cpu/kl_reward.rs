@@ -1,13 +1,17 @@
 //! KL in the reward: a divergence from the reference policy a token in scope, taken from the rollout's outcome (its exact sum), the tokens' rewards or
 //! the tokens' advantages.
+use super::pieces::Joint;
 use super::scope::Scope;
 use super::steps;
 use super::worker::{Job, Worker};
 use crate::model::batch::Extent;
 use crate::model::config::*;
 use crate::model::flags;
+use crate::model::pieces as words;
+use crate::numerics::exact::{self, Extremes, Grid};
 use crate::numerics::exp::exp_minus_linear;
 use crate::numerics::simd::dispatch;
+use crate::plan::partials::Stage;
 use crate::plan::workspace::{Rollout, state};
 
 dispatch! {
@@ -54,11 +58,27 @@ impl Worker<'_> {
         divergence(job.simd(), c.kl_in_reward, -c.kl_log_ratio_clamp, c.kl_clamp, p, r, kl);
         let mut bad = 0;
         scope.runs(0, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
-        if !scope.is_empty() && by_token && c.spreads() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward {
-            scope.gaps(scope.first, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
+        if by_token && c.spreads() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward {
+            scope.gaps(job.line(i, kept, at), at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
         }
         let mut sum = 0.0;
-        if !by_token && bad == 0 {
+        if let (Some(joint), false) = (&job.joint, by_token) {
+            let mut own = Extremes::EMPTY;
+            scope.runs(0, at.len, |a, b| own.add(&exact::extremes(job.simd(), &kl[a..b])));
+            if let Some(found) = Self::joint_kl(job, joint, i, at, own.absmax, |grid| {
+                let mut q = 0i64;
+                scope.runs(0, at.len, |a, b| q += kl[a..b].iter().map(|x| grid.quantize(*x)).sum::<i64>());
+                q
+            }) {
+                sum = found;
+                if bad == 0 && !sum.is_finite() {
+                    kept.flags |= flags::ROLLOUT_NONFINITE;
+                    kept.state |= state::INFINITE;
+                    bad = i64::from(job.is_head(i));
+                }
+                sum = if sum.is_finite() { sum } else { 0.0 };
+            }
+        } else if !by_token && bad == 0 {
             sum = steps::exact_sum(kl, scope, 0, at.len);
             bad = i64::from(!sum.is_finite());
         }
@@ -73,25 +93,48 @@ impl Worker<'_> {
         }
     }
 
-    /// `scan_mask = none`: takes `kl_coef` times the KL of the tokens out of scope from their rewards, `lines` from the first in scope on.
-    pub fn take_gap_kl(job: Job, at: &Extent, scope: &Scope, lines: &mut [f64]) {
+    /// KL of a rollout in pieces: tells the largest, then the sum on the grid that all pieces' largest sets; then it is known. A piece with a bad value is a finding of its own.
+    fn joint_kl(job: Job, joint: &Joint, i: usize, at: &Extent, own: i32, sum: impl Fn(&Grid) -> i64) -> Option<f32> {
+        let (rollout, piece) = job.piece(i);
+        if joint.stage == Some(Stage::Edges) {
+            // SAFETY: the piece's group is this thread's; likewise below.
+            let word = unsafe { &mut joint.layout.row(joint.buffer, rollout, piece)[words::MOST] };
+            *word = word.wrapping_add(own as i64);
+            return None;
+        }
+        let most = job.rows(rollout)?.most(0);
+        if most >= exact::INFINITE {
+            return None;
+        }
+        let grid = Grid::new(steps::sum_bits(at.whole), most);
+        // SAFETY: as above.
+        let word = unsafe { joint.layout.own_kl(joint.buffer, rollout) };
+        if joint.stage == Some(Stage::Own) {
+            *word = word.wrapping_add(sum(&grid));
+            return None;
+        }
+        Some((*word as f64 * grid.down) as f32)
+    }
+
+    /// `scan_mask = none`: takes `kl_coef` times the KL of the tokens out of scope from their rewards, `lines` from token `first` on.
+    pub fn take_gap_kl(job: Job, at: &Extent, scope: &Scope, first: usize, lines: &mut [f64]) {
         let c = job.config();
         if job.problem.reference.is_none() || c.scan_mask != ScanMask::None || c.kl_place != KlPlace::Reward {
             return;
         }
         // SAFETY: the rollout's own list, kept by `keep_kl`.
         let kl: &[f32] = unsafe { job.kl(at) };
-        scope.gaps(scope.first, at.len, |a, b| (a..b).for_each(|t| lines[t - scope.first] -= c.kl_coef * kl[t] as f64));
+        scope.gaps(first, at.len, |a, b| (a..b).for_each(|t| lines[t - first] -= c.kl_coef * kl[t] as f64));
     }
 
-    /// Takes `kl_coef` times the KL of the tokens in scope from a line of theirs, `to` (in order), or (`spread`) at their place after the first.
-    pub fn take_kl(job: Job, at: &Extent, scope: &Scope, spread: bool, to: &mut [f64]) {
+    /// Takes `kl_coef` times the KL of the tokens in scope from a line of theirs, `to` (in order), or at their place after token `first`.
+    pub fn take_kl(job: Job, at: &Extent, scope: &Scope, first: Option<usize>, to: &mut [f64]) {
         let coef = job.config().kl_coef;
         // SAFETY: the rollout's own list, kept by `keep_kl`.
         let kl: &[f32] = unsafe { job.kl(at) };
         let mut n = 0;
         scope.runs(0, at.len, |a, b| {
-            let line = if spread { a - scope.first } else { n };
+            let line = first.map_or(n, |first| a - first);
             to[line..].iter_mut().zip(&kl[a..b]).for_each(|(x, kl)| *x -= coef * *kl as f64);
             n += b - a;
         });

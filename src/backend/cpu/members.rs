@@ -93,6 +93,23 @@ pub fn counting_sort(problem: &Problem, order: &mut [u32], starts: &mut [u32]) {
     }
 }
 
+/// A group that is not whole in a call, by what all calls have said: the calls that have rollouts of it, its rollouts here and in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Split {
+    pub group: usize,
+    pub calls: i64,
+    pub here: usize,
+    pub all: usize,
+}
+
+/// The first such group of this call.
+pub fn split(job: &Job, claims: &[i64]) -> Option<Split> {
+    claims.iter().take(job.problem.groups).enumerate().find_map(|(group, claim)| {
+        let (calls, all, here) = (claim >> 32, *claim as u32 as usize, members(job, job.problem, group).len());
+        (here > 0 && (calls != 1 || here != all)).then_some(Split { group, calls, here, all })
+    })
+}
+
 /// Members of group g.
 pub fn members<'a>(job: &Job<'a>, problem: &Problem, g: usize) -> Members<'a> {
     match problem.grouping {

@@ -1,6 +1,7 @@
 //! The CPU backend. A work item is a group: its rollouts are prepared, its statistics taken, its rollouts shaped, by one thread, while they are in
 //! its cache. Statistics are exact integers, so the same stages serve a batch in pieces.
 mod batch_stats;
+mod by_token;
 mod chunk;
 mod credit;
 mod expand;
@@ -11,7 +12,8 @@ mod group;
 mod group_stats;
 mod kl;
 mod kl_reward;
-mod members;
+mod lines;
+pub mod members;
 mod outputs;
 mod pieces;
 mod pieces_scan;
@@ -22,6 +24,7 @@ pub mod ranks;
 mod returns;
 mod rollout_streams;
 mod scope;
+mod scope_avx2;
 mod shape;
 mod signal;
 mod standard;
@@ -31,7 +34,7 @@ mod steps;
 mod terms;
 mod tile;
 mod token_baseline;
-mod by_token;
+mod usual;
 mod vtrace;
 mod whiten;
 mod worker;
@@ -49,7 +52,7 @@ use pieces::Joint;
 use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
-use by_token::Usual;
+use by_token::ByToken;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use whiten::Whitening;
@@ -76,41 +79,68 @@ impl Crew<'_> {
                     if i >= count {
                         break;
                     }
-                    // A guess, for what is fetched ahead.
-                    worker.following = i + threads;
+                    // The likely next one of this thread: all take as long, more or less.
+                    worker.upcoming = (i + threads < count).then_some(i + threads);
                     item(&mut worker, i);
                 }
-                usual::fence(&self.job.usual);
+                stores_done();
                 lock(report).add(&worker.report);
             });
         });
     }
 }
 
+/// Stores that pass the caches by are ordered before what the thread does next.
+fn stores_done() {
+    // SAFETY: every x86-64 processor has SSE.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Bytes of output a thread above which stores pass the caches by.
+const STREAMED: usize = 1 << 20;
+
+fn streamed(problem: &Problem, outputs: &Outputs, threads: usize) -> bool {
+    let slots = if problem.packed() { problem.slots } else { problem.slots * problem.rollouts };
+    slots * outputs.advantages.dtype.bytes() / threads.max(1) > STREAMED
 }
 
 fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem, outputs: Option<&'a Outputs>, memory: Memory, counting: bool) -> Crew<'a> {
     let (given, sets) = rollout_streams::there(&plan.config, problem);
     let threads = threads.min(plan.threads);
-    let usual = outputs.map_or(Usual::default(), |outputs| Usual::new(plan, problem, outputs, threads));
-    let job = Job { plan, problem, outputs, memory, counting, given, sets, batch: None, joint: None, usual };
+    let streams = outputs.is_some_and(|o| streamed(problem, o, threads));
+    let by_token = outputs.map_or(ByToken::default(), |outputs| ByToken::new(plan, problem, outputs, streams));
+    let job = Job { plan, problem, outputs, memory, counting, given, sets, streams, batch: None, joint: None, by_token };
     sort(&job);
     step_starts(&job);
     Crew { pool, threads, job }
 }
 
 pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
+    run_by(pool, threads, plan, problem, outputs, memory, true)
+}
+
+/// `usual`: the short way may be taken.
+fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory, usual: bool) -> Report {
     let mut crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
     let batch = batch_state(&crew, problem);
     crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     let whitens = plan.config.whiten != Whiten::None;
     let extremes = Mutex::new(Extremes::EMPTY);
+    let lane = usual::Lane::new(&crew.job).filter(|_| usual);
     crew.each(problem.groups, &report, |worker, g| {
         let members = members(&worker.job, problem, g);
-        worker.group_alone(g, members, if whitens { Sink::Keep } else { Sink::Write(None) });
+        let usual = lane.as_ref().is_some_and(|lane| worker.usual_group(lane, g, members));
+        if !usual {
+            worker.group_alone(g, members, if whitens { Sink::Keep } else { Sink::Write(None) });
+        }
         if whitens {
             lock(&extremes).add(&worker.group_whiten_extremes(members));
         }
@@ -232,6 +262,16 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
         // SAFETY: as above.
         unsafe { plan.partials.set_whitening(partials, &total, &sums) };
     }
+}
+
+/// The first group of a call that is not whole in it, where it must be; known once all have added their sums.
+pub fn split_group(pool: &Pool, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Option<members::Split> {
+    if plan.partials.claims.count == 0 {
+        return None;
+    }
+    let crew = crew(pool, 1, plan, problem, None, memory, false);
+    // SAFETY: read only from here on.
+    members::split(&crew.job, unsafe { plan.partials.claims(partials) })
 }
 
 pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {

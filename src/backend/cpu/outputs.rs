@@ -1,8 +1,8 @@
 //! What a run writes beside the advantages: returns, path scores, chunks, statistics, flags.
-use super::expand::{self, Chunks};
+use super::expand::Chunks;
 use super::scope::Scope;
-use super::shape::Group;
-use super::worker::Worker;
+use super::standard::Standard;
+use super::worker::{Job, Worker};
 use crate::model::flags;
 use crate::model::array::{Array, DType, Row};
 use crate::model::batch::Extent;
@@ -37,13 +37,11 @@ pub unsafe fn put_float(row: &Row, i: usize, value: f64) {
 impl Worker<'_> {
     /// Returns (in v) of a rollout.
     pub fn write_returns(&mut self, at: &Extent, scope: &Scope, lines: Chunks, n: usize, o: &Outputs) {
-        let job = self.job;
         let Some(returns) = &o.returns else { return };
+        let v = std::mem::take(&mut self.v);
         // SAFETY: the rollout's slots are this thread's; returns lie over no input.
-        unsafe { expand::expand(job.simd(), returns, at, scope, lines, &self.v[..n]) };
-        if job.config().fill_padding {
-            expand::pad(returns, job.problem, at);
-        }
+        unsafe { self.row(returns, at, scope, lines, &v[..n]) };
+        self.v = v;
     }
 
     /// Path score, chunk count, ends and values (in f) of rollout i.
@@ -78,14 +76,17 @@ impl Worker<'_> {
         self.report.chunks += kept.own_chunks() as i64;
     }
 
+}
+
+impl Job<'_> {
     /// Statistics and flags of a group.
-    pub fn group_outputs(&mut self, g: usize, group: &Group, flags: &[i32; MAX_STREAMS]) {
-        let job = self.job;
-        let Some(o) = job.outputs else { return };
+    pub fn group_outputs(&self, g: usize, standards: &[Standard; 16], flags: &[i32; MAX_STREAMS]) {
+        let job = self;
+        let Some(o) = job.outputs.filter(|o| o.ask_statistics()) else { return };
         let mut rows: [(i64, f64, f64, f64); MAX_STREAMS] = [(0, 0.0, 0.0, 0.0); MAX_STREAMS];
         for slot in 0..job.plan.slots.count {
             let Some(row) = job.plan.slots.reported(slot) else { continue };
-            let standard = &group.standards[slot];
+            let standard = &standards[slot];
             if !standard.extremes.is_bad() && standard.sums.n > 0 {
                 let (mean, std) = standard.reported();
                 rows[row] = (standard.sums.n, mean, std, standard.extremes.absmax_value() as f64);

@@ -54,11 +54,14 @@ pub struct Place {
     pub after: usize,
     /// Flags of all pieces.
     pub flags: u32,
+    /// `scan_mask` other than carry: index in the piece of its first token that takes part in the scan (its length: none does), and those of later pieces.
+    pub line: usize,
+    pub lines_after: usize,
 }
 
 impl Place {
     pub const WHOLE: Place = Place {
-        joint: false, rollout: 0, piece: 0, head: true, first: 0, total: 0, tokens_after: 0, at_end: false, chunks: 0, after: 0, flags: 0,
+        joint: false, rollout: 0, piece: 0, head: true, first: 0, total: 0, tokens_after: 0, at_end: false, chunks: 0, after: 0, flags: 0, line: 0, lines_after: 0,
     };
 }
 
@@ -90,6 +93,8 @@ impl Job<'_> {
             chunks: kept.chunks as usize,
             after: 0,
             flags: 0,
+            line: self.line(i, kept, at),
+            lines_after: 0,
         };
         let (Some(rows), Some(joint)) = (self.rows(rollout), self.joint) else { return whole };
         // SAFETY: the rollout is this thread's, or its chunks have been counted.
@@ -97,7 +102,6 @@ impl Job<'_> {
         let mut place = Place { joint: true, head: piece == 0, first: usize::MAX, total: 0, at_end: false, chunks: 0, ..whole };
         for j in 0..rows.count() {
             let (row, count, own) = (rows.row(j), rows.in_scope(j), counts[j].max(0) as usize);
-            place.flags |= row[words::FLAGS] as u32;
             place.total += count;
             place.chunks += own;
             if j > piece {
@@ -109,7 +113,28 @@ impl Job<'_> {
                 place.at_end = row[words::LAST] + 1 == row[words::WHOLE];
             }
         }
+        place.flags = rows.flags();
+        place.lines_after = at.whole.saturating_sub((at.begin + at.len).max(place.first));
         place
+    }
+
+    /// Index in the piece of its first token from the rollout's first one in scope on; its length: there is none.
+    pub fn line(&self, i: usize, kept: &Rollout, at: &Extent) -> usize {
+        match self.rows(self.piece(i).0) {
+            Some(rows) => rows.first().map_or(at.len, |first| first.saturating_sub(at.begin).min(at.len)),
+            None if kept.count > 0 => kept.first as usize,
+            None => at.len,
+        }
+    }
+
+    /// Does a token of the piece, in scope or not, take part in the scan?
+    pub fn takes_part(&self, i: usize, kept: &Rollout, at: &Extent) -> bool {
+        kept.count > 0 || self.config().spreads() && self.line(i, kept, at) < at.len
+    }
+
+    /// Are values of the rollouts not complete yet, as a sum over their tokens is missing?
+    pub fn sums_pending(&self) -> bool {
+        self.problem.reference.is_some() && !self.config().kl_by_token() && self.joint.is_some_and(|j| matches!(j.stage, Some(Stage::Edges | Stage::Own)))
     }
 
     /// Numbers (among the rollout's) of the steps at the first and last token of a span in scope, plus 1; 0: none.
@@ -144,13 +169,15 @@ impl Job<'_> {
 
     /// Flags that pieces of the rollout have told.
     pub fn found_in_pieces(&self, i: usize) -> u32 {
-        self.rows(self.piece(i).0).map_or(0, |rows| (0..rows.count()).fold(0, |found, j| found | rows.row(j)[words::FLAGS] as u32))
+        self.rows(self.piece(i).0).map_or(0, |rows| rows.flags())
     }
 
-    /// V at the next token in scope of a later piece.
+    /// V at the next token of a later piece that takes part in the scan.
     pub fn next_value(&self, i: usize) -> Option<f64> {
         let (rollout, piece) = self.piece(i);
-        self.rows(rollout)?.next(piece).map(|next| f32::from_bits(next[words::VALUE] as u32) as f64)
+        let rows = self.rows(rollout)?;
+        let next = if self.config().spreads() { rows.next_with_tokens(piece) } else { rows.next(piece) };
+        next.map(|next| f32::from_bits(next[words::VALUE] as u32) as f64)
     }
 
     /// Tokens from the piece's last one in scope to the next in a later piece; 0: there is none.
@@ -226,26 +253,54 @@ impl Worker<'_> {
             row[words::DETECTED] = words::pair(edge.detected[0], edge.detected[1]);
             let steps = self.job.span_steps(i, at, scope);
             (row[words::FIRST_STEP], row[words::LAST_STEP]) = (steps[0] as i64, steps[1] as i64);
-            if let Some(values) = &problem.values {
-                row[words::VALUE] = at.of(values).f32(scope.first).to_bits() as i64;
-            }
+        }
+        if let Some(values) = &problem.values {
+            let c = job.config();
+            let own = match c.scan_mask {
+                _ if !c.spreads() => (!scope.is_empty()).then_some(scope.first),
+                ScanMask::Decay => scope.contains(0).then_some(0),
+                _ => (at.len > 0).then_some(0),
+            };
+            row[words::VALUE] = own.map_or(0, |t| at.of(values).f32(t).to_bits() as i64);
         }
         (row[words::FIRST_RAW], row[words::LAST_RAW]) = (edge.raw[0] as i64, edge.raw[1] as i64);
         row[words::MARKS] = edge.marks as i64;
-        row[words::MARKED..].copy_from_slice(&edge.marked);
+        row[words::MARKED..words::MOST].copy_from_slice(&edge.marked);
         // SAFETY: the piece's group is this thread's.
         let to = unsafe { joint.layout.row(joint.buffer, rollout, piece) };
         to.iter_mut().zip(row).for_each(|(to, word)| *to = to.wrapping_add(word));
     }
 
-    /// Adds what has been found in the piece to its row.
+    /// Adds what has been found in the piece to its row, and the largest values of the lists that are summed over the rollout.
     pub fn tell_flags(&mut self, i: usize) {
         let Some(joint) = self.job.joint else { return };
-        let found = self.job.rollout(i).flags & (flags::ROLLOUT_NONFINITE | flags::ROLLOUT_MISSING | flags::ROLLOUT_BAD_STEPS);
+        let kept = self.job.rollout(i);
+        let found = kept.flags & (flags::ROLLOUT_NONFINITE | flags::ROLLOUT_MISSING | flags::ROLLOUT_BAD_STEPS);
+        let found = found as i64 | if self.bad_before(i, &kept) { words::BAD_BEFORE } else { 0 };
         let (rollout, piece) = self.job.piece(i);
         // SAFETY: the piece's group is this thread's.
-        let word = unsafe { &mut joint.layout.row(joint.buffer, rollout, piece)[words::FLAGS] };
-        *word = word.wrapping_add(found as i64);
+        let row = unsafe { joint.layout.row(joint.buffer, rollout, piece) };
+        row[words::FLAGS] = row[words::FLAGS].wrapping_add(found);
+        if self.job.config().pool == Pool::Rollouts && kept.state & state::HAS_PROCESS != 0 {
+            for list in 0..self.job.problem.num_process {
+                row[words::MOST + 1 + list] = row[words::MOST + 1 + list].wrapping_add(self.own_extremes(i, &kept, list).absmax as i64);
+            }
+        }
+    }
+
+    /// Adds the piece's share of its rollout's sums of the process lists, on the grids that all pieces' largest values set.
+    pub fn tell_sums(&mut self, i: usize) {
+        let Some(joint) = self.job.joint else { return };
+        let (kept, rollout) = (self.job.rollout(i), self.job.piece(i).0);
+        if self.job.config().pool != Pool::Rollouts || kept.state & state::HAS_PROCESS == 0 {
+            return;
+        }
+        for list in 0..self.job.problem.num_process {
+            let Some((q, n)) = self.own_list_sum(i, &kept, list) else { continue };
+            // SAFETY: the rollout's group is this thread's.
+            let sum = unsafe { joint.layout.own_list(joint.buffer, rollout, list) };
+            (sum[0], sum[1]) = (sum[0].wrapping_add(q), sum[1].wrapping_add(n));
+        }
     }
 
     /// Adds the number of chunks that end in the piece.
@@ -255,6 +310,40 @@ impl Worker<'_> {
         // SAFETY: the piece's group is this thread's.
         let count = unsafe { &mut joint.layout.counts(joint.buffer, rollout)[piece] };
         *count = count.wrapping_add(kept.own_chunks() as i64);
+        // SAFETY: as above.
+        let (Some(begins), Some(values)) = (unsafe { joint.layout.begins(joint.buffer, rollout) }, &self.job.problem.values) else { return };
+        let at = self.job.problem.extent(i);
+        let scope = self.job.kept_scope(i, kept, &at);
+        // SAFETY: the piece's own list.
+        let last: &[u32] = unsafe { self.job.last(&at) };
+        let begin = match (kept.chunks as usize).checked_sub(2) {
+            _ if scope.is_empty() => return,
+            _ if kept.state & state::EVERY_TOKEN != 0 => Some(scope.end - 1),
+            Some(before) => scope.first_in(last[before] as usize + 1, at.len),
+            None => Some(scope.first),
+        };
+        let open = i64::from(kept.state & state::OPEN != 0) << 32;
+        begins[piece] = begins[piece].wrapping_add(begin.map_or(0, |t| at.of(values).f32(t).to_bits() as i64) | open);
+    }
+
+    /// gae over chunks: V at the first token of the chunk that goes on into this piece; `None`: the first chunk begins here.
+    pub fn value_before(&self) -> Option<f64> {
+        let (joint, Place { rollout, piece, .. }) = (self.job.joint?, self.place);
+        let rows = self.job.rows(rollout)?;
+        // SAFETY: the chunks have been counted, and are read only from then on.
+        let (counts, begins) = unsafe { (&*joint.layout.counts(joint.buffer, rollout), &*joint.layout.begins(joint.buffer, rollout)?) };
+        let mut value = None;
+        for j in (0..piece).rev().filter(|j| rows.in_scope(*j) > 0) {
+            if begins[j] >> 32 & 1 == 0 {
+                break;
+            }
+            value = Some(f32::from_bits(begins[j] as u32) as f64);
+            // With a chunk that ends in it the last one begins in it.
+            if counts[j] > 0 {
+                break;
+            }
+        }
+        value
     }
 
     /// Tells the piece's edges, or learns from the others' what is the rollout's, and what of it goes on in a later piece. `dense`: steps are runs of the detector;

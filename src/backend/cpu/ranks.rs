@@ -22,6 +22,8 @@ pub struct Exchange<'a> {
     pub agreed: &'a dyn Fn(&[i32; WORDS]) -> Result<()>,
     /// Judges the pieces that all ranks have.
     pub pieces: &'a dyn Fn(&[i64]) -> Result<()>,
+    /// Judges which groups several ranks have rollouts of, where a group must be on one.
+    pub groups: &'a dyn Fn(&[i64]) -> Result<()>,
     /// `strict`: this rank's own findings, before the ranks are asked for theirs.
     pub strict: &'a dyn Fn(&Report) -> Result<()>,
 }
@@ -68,6 +70,10 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
                 (exchange.agreed)(&found)?;
                 sums = !ranks.maxima_alone || found[Header::NOTE] == Header::SUMS;
             }
+        }
+        if plan.partials.claims.count > 0 && plan.partials.stage(phase) == Stage::Sums {
+            // SAFETY: as above.
+            (exchange.groups)(unsafe { plan.partials.claims(partials) })?;
         }
         if let (Some(layout), Stage::Edges) = (&plan.partials.pieces, plan.partials.stage(phase)) {
             // SAFETY: as above.

@@ -2,6 +2,7 @@
 use super::worker::Job;
 use crate::model::batch::Problem;
 use crate::model::config::*;
+use crate::model::flags;
 
 /// Per-rollout streams: outcome, format, further ones.
 pub const COUNT: usize = MAX_EXTRA + 2;
@@ -81,6 +82,16 @@ impl Job<'_> {
         let sum = terms.reduce(|a, b| a + b)?;
         let clip = c.streams[OUTCOME].clip_value;
         Some((limited(sum, clip) - self.kl_of(i)) as f32)
+    }
+
+    /// Flags of a rollout's own values, which each of its pieces has.
+    pub fn flags_of_values(&self, i: usize) -> u32 {
+        let (problem, c) = (self.problem, self.config());
+        let missing = |s: &usize| problem.rollout_streams[*s].is_some_and(|x| x.f32(problem.row(i)).is_nan()) && c.streams[OUTCOME + s].missing != Missing::Error;
+        let bad = |x: Option<f32>| x.is_some_and(|x| !x.is_finite());
+        let nonfinite = places(self.given).any(|s| bad(self.own_value(s, i))) || bad(self.baseline(i)) || places(self.sets).any(|s| bad(self.rollout_value(s, i)));
+        let missing = places(self.given).any(|s| missing(&s));
+        u32::from(nonfinite) * flags::ROLLOUT_NONFINITE | u32::from(missing) * flags::ROLLOUT_MISSING
     }
 
     /// Weight of stream s in the fusion.

@@ -25,13 +25,21 @@ impl<'a> Scope<'a> {
 
     /// From bits that are 0 beyond the rollout.
     pub fn from_bits(bits: &'a [u64]) -> Scope<'a> {
-        let count = bits.iter().map(|w| w.count_ones() as usize).sum();
-        if count == 0 {
-            return Scope::span(0, 0);
-        }
-        let first = bits.iter().position(|w| *w != 0).map_or(0, |i| i * 64 + bits[i].trailing_zeros() as usize);
-        let end = bits.iter().rposition(|w| *w != 0).map_or(0, |i| i * 64 + 64 - bits[i].leading_zeros() as usize);
+        let (first, end, count) = survey(bits);
         Scope { first, end, count, bits }
+    }
+
+    /// Likewise, with the instructions that count bits.
+    pub fn counted(simd: Simd, bits: &'a [u64]) -> Scope<'a> {
+        match simd {
+            // SAFETY: `Simd::Avx2` is only made where the processor has AVX2 and the bit counts.
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2 => {
+                let (first, end, count) = unsafe { super::scope_avx2::survey(bits) };
+                Scope { first, end, count, bits }
+            }
+            _ => Scope::from_bits(bits),
+        }
     }
 
     /// As it was kept between passes.
@@ -147,6 +155,15 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// First bit set, one past the last, how many: (0, 0, 0) where none is.
+#[inline(always)]
+pub fn survey(bits: &[u64]) -> (usize, usize, usize) {
+    let count = bits.iter().map(|w| w.count_ones() as usize).sum();
+    let first = bits.iter().position(|w| *w != 0).map_or(0, |i| i * 64 + bits[i].trailing_zeros() as usize);
+    let end = bits.iter().rposition(|w| *w != 0).map_or(0, |i| i * 64 + 64 - bits[i].leading_zeros() as usize);
+    (first, end, count)
+}
+
 /// Words of a rollout of `len` tokens.
 pub fn words(len: usize) -> usize {
     len.div_ceil(64)
@@ -199,6 +216,11 @@ mask_words!(words_f32, f32, |x| *x != 0.0);
 
 /// Bits of a mask: nonzero (NaN too) is set.
 pub fn read_mask(simd: Simd, mask: &Row, bits: &mut [u64]) {
+    // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    if simd == Simd::Avx2 && unsafe { super::scope_avx2::read_mask(mask, bits) } {
+        return;
+    }
     match mask.dtype() {
         DType::U8 | DType::Bool => {
             if let Some(from) = mask.slice() {

@@ -1,6 +1,6 @@
 //! One rollout from its chunks to its outputs: fuse, credit, divide, post, write.
 use super::chunk::KlEdges;
-use super::expand::{self, Chunks};
+use super::expand::Chunks;
 use super::fuse;
 use super::terms::Terms;
 use super::token_baseline::Tail;
@@ -96,7 +96,7 @@ impl Worker<'_> {
             // SAFETY: the rollout is this thread's.
             let last: &[u32] = unsafe { job.last(&at) };
             let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
-            if let Some(path) = self.usual(i, &at, &scope, &kept, group, &terms, chunks, sink) {
+            if let Some(path) = self.by_token(i, &at, &scope, &kept, group, &terms, chunks, sink) {
                 // SAFETY: as above.
                 unsafe { job.keep(i, kept) };
                 if let Some(outputs) = job.outputs {
@@ -117,7 +117,7 @@ impl Worker<'_> {
                 self.take_baseline(i, &at, &scope, group.tail);
             }
             if problem.reference.is_some() && c.kl_place == KlPlace::Advantage {
-                Self::take_kl(job, &at, &scope, false, self.d);
+                Self::take_kl(job, &at, &scope, None, self.d);
             }
         }
         // SAFETY: the rollout is this thread's.
@@ -201,11 +201,10 @@ impl Worker<'_> {
                 report.sum_squares += n * d[j] * d[j];
             });
         }
+        let d = std::mem::take(&mut self.d);
         // SAFETY: the rollout's slots are this thread's; what lies under them has been used.
-        self.report.overflowed_tokens += unsafe { expand::expand(job.simd(), to, at, scope, lines, d) } as i64;
-        if c.fill_padding {
-            expand::pad(to, job.problem, at);
-        }
+        self.report.overflowed_tokens += unsafe { self.row(to, at, scope, lines, &d[..n]) } as i64;
+        self.d = d;
     }
 
     /// a_j = F at the chunk's last token, in f.

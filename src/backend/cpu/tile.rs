@@ -1,7 +1,6 @@
 //! The scan's tile in AVX2 registers, and comparisons of many tokens or positions at a time. The expressions and their association are those of
 //! `returns::plain`, so the bits are.
 #![cfg(target_arch = "x86_64")]
-use super::returns;
 use std::arch::x86_64::*;
 
 const TILE: usize = 32;
@@ -64,9 +63,9 @@ pub fn rising(powers: &[f64; 33]) -> [f64; TILE] {
     std::array::from_fn(|i| powers[TILE - i])
 }
 
+/// The tile's first position, in every lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-/// The tile's first position, in every lane.
 pub fn first(y: &Tile) -> __m256d {
     _mm256_broadcastsd_pd(_mm256_castpd256_pd128(y[0]))
 }
@@ -80,7 +79,12 @@ pub fn scan_avx2(y: &mut [f64], powers: &[f64; 33]) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn scan_tiles<const UNIT: bool>(y: &mut [f64], powers: &[f64; 33]) {
-    let (c, rising) = (Steps::new(powers[1]), rising(powers));
+    // One position: nothing is added to it but 0.
+    if let [y] = y {
+        *y += 0.0;
+        return;
+    }
+    let (c, rising) = (Steps::new(powers[1]), if UNIT { [1.0; TILE] } else { rising(powers) });
     let mut carry = _mm256_setzero_pd();
     let mut end = y.len();
     while end >= TILE {
@@ -94,7 +98,39 @@ fn scan_tiles<const UNIT: bool>(y: &mut [f64], powers: &[f64; 33]) {
         carry = first(&tile);
         end -= TILE;
     }
-    returns::plain(&mut y[..end], powers, _mm256_cvtsd_f64(carry));
+    if end > 0 {
+        rest::<UNIT>(&mut y[..end], &c, &rising, carry);
+    }
+}
+
+/// The positions before the whole tiles: a tile in which zeros follow them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rest<const UNIT: bool>(y: &mut [f64], c: &Steps, rising: &[f64; TILE], carry: __m256d) {
+    let (n, at) = (y.len(), y.as_mut_ptr());
+    assert!(n < TILE);
+    let lanes = _mm256_setr_epi64x(0, 1, 2, 3);
+    let there = |v: usize| _mm256_cmpgt_epi64(_mm256_set1_epi64x(n as i64 - 4 * v as i64), lanes);
+    // SAFETY: elements below n alone are read.
+    let mut tile: Tile = std::array::from_fn(|v| unsafe { _mm256_maskload_pd(at.wrapping_add(4 * v), there(v)) });
+    steps::<UNIT>(&mut tile, c);
+    // c^(n - i) at position i.
+    let power = rising.as_ptr().wrapping_add(TILE - n);
+    for (v, y) in tile.iter_mut().enumerate() {
+        // SAFETY: TILE - n + i < TILE for the elements that are read.
+        let part = if UNIT { carry } else { unsafe { _mm256_mul_pd(_mm256_maskload_pd(power.wrapping_add(4 * v), there(v)), carry) } };
+        *y = _mm256_add_pd(*y, part);
+    }
+    for (v, y) in tile.iter().enumerate().take(n.div_ceil(4)) {
+        // SAFETY: whole vectors below n, and of the last the elements below n.
+        unsafe {
+            if 4 * v + 4 <= n {
+                _mm256_storeu_pd(at.add(4 * v), *y);
+            } else {
+                _mm256_maskstore_pd(at.add(4 * v), there(v), *y);
+            }
+        }
+    }
 }
 
 /// `chunk::live_edges`: bit t where an edge stands between positions t and t + 1. All integers are below 2^51, all products exact.

@@ -155,6 +155,7 @@ impl Worker<'_> {
         if job.config().kind == Kind::Kl {
             self.kl_chunks(i, &at, &scope, group.edges.as_ref(), &mut kept);
         }
+        self.place = job.place(i, &kept, &at);
         let terms = self.terms(i, &at, &scope, &kept, group);
         self.credited(i, &at, &scope, &kept, group, &terms);
         let n = kept.count as usize;

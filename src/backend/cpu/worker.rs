@@ -4,7 +4,8 @@ use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
 use super::token_baseline::Places;
-use super::by_token::Usual;
+use super::by_token::ByToken;
+use super::usual::sets::Sets;
 use crate::model::batch::{Extent, Problem};
 use crate::model::config::Config;
 use crate::model::context::Memory;
@@ -28,12 +29,15 @@ pub struct Job<'a> {
     /// Per-rollout streams given, and those that have a set (of a sum of rewards the first alone): a bit each.
     pub given: u32,
     pub sets: u32,
+    /// Outputs are larger than the caches: stores of whole lines pass them by.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub streams: bool,
     /// Sets of the whole batch, once they are known.
     pub batch: Option<&'a BatchState>,
     /// Rollouts come in pieces: what these have exchanged.
     pub joint: Option<Joint>,
     /// What of the call goes the short ways.
-    pub usual: Usual,
+    pub by_token: ByToken,
 }
 
 pub struct Worker<'a> {
@@ -50,19 +54,32 @@ pub struct Worker<'a> {
     pub live: &'a mut [i64],
     pub edges: &'a mut [u64],
     pub lines: &'a mut [f64],
+    pub usual_ends: &'a mut [u32],
+    pub usual_values: &'a mut [f32],
+    pub usual_elements: &'a mut [f32],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub row_table: &'a mut [u32],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub row_marks: &'a mut [u8],
     pub places: Places<'a>,
     pub report: Report,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
     pub found: bool,
+    /// The item that this thread is likely to take next.
+    pub upcoming: Option<usize>,
+    /// Addresses that will be read next: asked for while a row is written.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub ahead: std::ops::Range<usize>,
+    /// Of the group in work, where its case is usual.
+    pub usual_sets: Sets,
     /// Of the rollout in work: where it stands among the pieces of its rollout; it brings its tiles of the scan together.
     pub place: Place,
     pub tells: bool,
-    /// The group in work, its members, the place among them of the rollout in work; the group that this thread is likely to have next.
+    /// The group in work, its members, the place among them of the rollout in work.
     pub group: usize,
     pub members: usize,
     pub ordinal: usize,
-    pub following: usize,
     /// kl: exponent of the maximum of the group before.
     pub exponent: i32,
     /// gae: values and rewards of the group are judged by what comes of them, and were found not to be usual; else the largest of them (its bits).
@@ -106,6 +123,11 @@ impl<'a> Job<'a> {
                 live: memory.part(base + s.live.offset, s.live.count),
                 edges: memory.part(base + s.edges.offset, s.edges.count),
                 lines: memory.part(base + s.lines.offset, s.lines.count),
+                usual_ends: memory.part(base + s.usual_ends.offset, s.usual_ends.count),
+                usual_values: memory.part(base + s.usual_values.offset, s.usual_values.count),
+                usual_elements: memory.part(base + s.usual_elements.offset, s.usual_elements.count),
+                row_table: memory.part(base + s.row_table.offset, s.row_table.count),
+                row_marks: memory.part(base + s.row_marks.offset, s.row_marks.count),
                 places: Places {
                     gain_most: memory.part(base + s.gain_most.offset, s.gain_most.count),
                     weight_most: memory.part(base + s.weight_most.offset, s.weight_most.count),
@@ -115,12 +137,14 @@ impl<'a> Job<'a> {
                 report: Report::default(),
                 missing: 0,
                 found: false,
+                upcoming: None,
+                ahead: 0..0,
+                usual_sets: Sets::NONE,
                 place: Place::WHOLE,
                 tells: false,
                 group: 0,
                 members: 0,
                 ordinal: 0,
-                following: usize::MAX,
                 exponent: 1,
                 late: false,
                 unclean: false,

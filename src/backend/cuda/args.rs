@@ -1,6 +1,8 @@
 //! What the host hands to every kernel: the structs of kernels/args.cuh, field by field (tests/cuda_args.rs compares them). Plain numbers; how they come about is
 //! in `fill`.
 
+use crate::model::ranks::WORDS;
+
 macro_rules! mirror {
     ($($(#[$doc:meta])* $Name:ident { $($field:ident: $T:ty,)* })*) => {
         $(
@@ -283,6 +285,15 @@ mirror! {
         layout: StateLayout,
         work: Workspace,
     }
+    /// What `passrl_announce` is handed.
+    Announcement {
+        words: u64,
+        calls: u64,
+        counts: u64,
+        header: [i32; WORDS],
+        rank: i32,
+        reserved: i32,
+    }
 }
 
 /// Bits of `Args::mode`.
@@ -292,6 +303,7 @@ pub mod mode {
     pub const KEEP: u32 = 4;
     pub const DRY: u32 = 8;
     pub const WEIGH: u32 = 16;
+    pub const RANKS: u32 = 32;
 }
 
 // A kernel takes at most 4,096 bytes of arguments on every device.

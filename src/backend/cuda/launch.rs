@@ -1,5 +1,4 @@
 //! The kernels by name, and a launch of one.
-use super::args::Args;
 use super::driver::done;
 use crate::error::Result;
 use cudarc::driver::sys;
@@ -18,9 +17,10 @@ pub enum Kernel {
     Shape,
     WhitenSums,
     WhitenWrite,
+    Announce,
 }
 
-const ALL: [(Kernel, &CStr); 9] = [
+const ALL: [(Kernel, &CStr); 10] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::StepSets, c"passrl_step_sets"),
@@ -30,6 +30,7 @@ const ALL: [(Kernel, &CStr); 9] = [
     (Kernel::Shape, c"passrl_shape"),
     (Kernel::WhitenSums, c"passrl_whiten_sums"),
     (Kernel::WhitenWrite, c"passrl_whiten_write"),
+    (Kernel::Announce, c"passrl_announce"),
 ];
 
 pub struct Kernels([sys::CUfunction; ALL.len()]);
@@ -45,8 +46,8 @@ impl Kernels {
         Ok(Kernels(functions))
     }
 
-    /// Puts a kernel on a stream. The context is current.
-    pub fn launch(&self, kernel: Kernel, blocks: usize, threads: u32, args: &Args, stream: sys::CUstream) -> Result<()> {
+    /// Puts a kernel on a stream, with the struct that it takes. The context is current.
+    pub fn launch<T>(&self, kernel: Kernel, blocks: usize, threads: u32, args: &T, stream: sys::CUstream) -> Result<()> {
         let (at, name) = (kernel as usize, ALL[kernel as usize].1.to_string_lossy());
         let Ok(blocks) = u32::try_from(blocks) else {
             // `check` allows no more rollouts or groups than a grid has blocks.
@@ -56,7 +57,7 @@ impl Kernels {
             return Ok(());
         }
         let mut parameters = [(&raw const *args).cast_mut().cast()];
-        // SAFETY: the kernel takes one `Args` by value, which the driver copies during the call.
+        // SAFETY: the kernel takes one such struct by value, which the driver copies during the call.
         let outcome =
             unsafe { sys::cuLaunchKernel(self.0[at], blocks, 1, 1, threads, 1, 1, 0, stream, parameters.as_mut_ptr(), null_mut()) };
         done(outcome, format_args!("cuLaunchKernel({name}, {blocks} blocks of {threads} threads)"))

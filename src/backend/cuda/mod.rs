@@ -5,6 +5,7 @@
 //!  device    a CUDA context with the kernels loaded      driver   the driver's functions, its errors in words
 //!    image   which image: built in, cached, compiled     nvrtc, cache
 //!  plan      a plan's constants in device memory, its calls
+//!    ranks   a rank's run among several
 //!    launch  kernels by name        workspace   the layout of device memory        args, fill   what a kernel is handed
 //!
 //!  nccl      a collective of the caller's communicator (nccl_sys: NCCL's header as bindgen reads it)
@@ -20,7 +21,9 @@ pub mod nccl;
 mod nccl_sys;
 mod nvrtc;
 mod plan;
+mod ranks;
 mod workspace;
 
 pub use device::Device;
 pub use plan::OnDevice;
+pub use ranks::staged;

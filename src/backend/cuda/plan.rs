@@ -4,6 +4,7 @@ use super::device::Device;
 use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
+use super::ranks::{self, Seat};
 use super::workspace::{self, Layout, Stretch};
 use crate::error::Result;
 use crate::model::batch::Problem;
@@ -16,11 +17,12 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 /// Empty keys; and, as bytes of a memset of words, what they are set to.
-const LOWEST: u32 = i32::MIN as u32;
+pub(super) const LOWEST: u32 = i32::MIN as u32;
 
 pub struct OnDevice {
     constants: sys::CUdeviceptr,
     layout: Layout,
+    seat: Option<Seat>,
     device: Arc<Device>,
 }
 
@@ -55,7 +57,8 @@ impl OnDevice {
         done(unsafe { sys::cuMemAlloc_v2(&mut at, bytes) }, format_args!("cuMemAlloc of {bytes} bytes for the plan's constants"))?;
         drop(current);
         // From here on whatever fails frees them.
-        let made = OnDevice { constants: at, layout: Layout::new(plan), device };
+        let mut made = OnDevice { constants: at, layout: Layout::new(plan), seat: None, device };
+        made.seat = plan.ranks.as_ref().map(|ranks| Seat::new(&made.device, ranks.messages())).transpose()?;
         let current = made.device.enter()?;
         let mut image = vec![0u8; bytes];
         let constants = fill::constants(plan, if plan.divisors.is_empty() { 0 } else { at + head as u64 });
@@ -79,7 +82,20 @@ impl OnDevice {
         self.layout.bytes
     }
 
-    fn call<'a>(&'a self, plan: &'a Plan, problem: &Problem, memory: Memory, stream: *mut c_void) -> Call<'a> {
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
+    /// The statistics of a run over ranks.
+    pub(super) fn shared(&self) -> Stretch {
+        self.layout.ranks
+    }
+
+    pub(super) fn call<'a>(&'a self, plan: &'a Plan, problem: &Problem, memory: Memory, stream: *mut c_void) -> Call<'a> {
         let base = memory.data.addr() as u64;
         let args = Args {
             plan: self.constants,
@@ -144,7 +160,7 @@ impl OnDevice {
     pub fn partials_add(&self, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory, stream: *mut c_void) -> Result<()> {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
-        call.on_partials(partials, workspace::partials(plan))?;
+        call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         match phase {
             0 => call.prepare(0),
             1 => {
@@ -167,7 +183,7 @@ impl OnDevice {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
-        call.on_partials(partials, workspace::partials(plan))?;
+        call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         call.prepare(mode::COUNTING | mode::KNOWN)?;
         call.shape(mode::COUNTING | mode::KNOWN, false)
     }
@@ -182,29 +198,30 @@ impl OnDevice {
         let more = |asked: bool, kernels: usize| if asked { kernels } else { 0 };
         let kernels =
             3 + more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
-        format!("passrl plan: cuda, device {}\n{}launches of a run: 2 memsets, {kernels} kernels\n", self.device.ordinal(), rest.replace(&host, &here))
+        let (memsets, kernels) = if plan.ranks.is_some() { ranks::launches(plan) } else { (2, kernels) };
+        format!("passrl plan: cuda, device {}\n{}launches of a run: {memsets} memsets, {kernels} kernels\n", self.device.ordinal(), rest.replace(&host, &here))
     }
 }
 
 /// One call being put on its stream.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     on: &'a OnDevice,
     plan: &'a Plan,
-    args: Args,
-    base: u64,
+    pub(super) args: Args,
+    pub(super) base: u64,
     threads: u32,
     rollouts: usize,
     groups: usize,
-    stream: sys::CUstream,
+    pub(super) stream: sys::CUstream,
 }
 
 impl Call<'_> {
     /// Blocks of a kernel that has duties for rollouts and for groups; one at least, which writes the report.
-    fn items(&self) -> usize {
+    pub(super) fn items(&self) -> usize {
         self.rollouts.max(self.groups).max(1)
     }
 
-    fn lowest(&self, part: Stretch) -> Result<()> {
+    pub(super) fn lowest(&self, part: Stretch) -> Result<()> {
         if part.bytes == 0 {
             return Ok(());
         }
@@ -213,30 +230,30 @@ impl Call<'_> {
         done(outcome, format_args!("cuMemsetD32Async of {} bytes", part.bytes))
     }
 
-    fn zeros(&self, part: Stretch) -> Result<()> {
+    pub(super) fn zeros(&self, part: Stretch) -> Result<()> {
         // SAFETY: as above.
         let outcome = unsafe { sys::cuMemsetD8Async(self.base + part.offset as u64, 0, part.bytes, self.stream) };
         done(outcome, format_args!("cuMemsetD8Async of {} bytes", part.bytes))
     }
 
     /// The statistics are those of a buffer of partials; counts begin anew.
-    fn on_partials(&mut self, partials: Memory, layout: StateLayout) -> Result<()> {
-        self.args.work.state = partials.data.addr() as u64;
+    pub(super) fn on_partials(&mut self, partials: u64, layout: StateLayout) -> Result<()> {
+        self.args.work.state = partials;
         self.args.layout = layout;
         self.zeros(self.on.layout.counts)
     }
 
-    fn launch(&mut self, kernel: Kernel, blocks: usize, mode: u32) -> Result<()> {
+    pub(super) fn launch(&mut self, kernel: Kernel, blocks: usize, mode: u32) -> Result<()> {
         self.args.mode = mode;
         self.on.device.kernels().launch(kernel, blocks, self.threads, &self.args, self.stream)
     }
 
-    fn prepare(&mut self, mode: u32) -> Result<()> {
+    pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {
         self.launch(Kernel::Prepare, self.rollouts, mode)
     }
 
     /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
-    fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
+    pub(super) fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
         let config = &self.plan.config;
         if config.step_sets == StepSets::StepGroup {
             self.launch(Kernel::StepSets, self.groups, mode)?;

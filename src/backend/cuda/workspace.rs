@@ -25,6 +25,8 @@ pub struct Layout {
     pub zeros: Stretch,
     /// Counts and marks alone: 0 before a call on partials.
     pub counts: Stretch,
+    /// Statistics of a run over ranks: a buffer of partials.
+    pub ranks: Stretch,
     /// Offsets in place of addresses.
     offsets: Workspace,
 }
@@ -100,6 +102,8 @@ impl Layout {
             // Of each place: the largest |G W| and |W|, sums of both.
             places: c.take::<f64>(if_(baselines, 4 * n)),
         };
+        let shared = if_(plan.ranks.is_some(), p.bytes);
+        let ranks = Stretch { offset: c.take::<u8>(shared) as usize, bytes: shared };
         let at = |offset: u64| offset as i64;
         let state = StateLayout {
             extremes: at(extremes),
@@ -112,7 +116,7 @@ impl Layout {
             whiten_sums: at(whiten_sums),
             positions: 0,
         };
-        Layout { bytes: c.0, state, lowest, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, offsets }
+        Layout { bytes: c.0, state, lowest, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets }
     }
 
     /// Addresses within a workspace that begins at `base`.

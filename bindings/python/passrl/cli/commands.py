@@ -72,6 +72,8 @@ _preset = click.option("--preset", default="pass", show_default=True, help="What
 _set = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the configuration, as k=0.5 or outcome.ddof=0. Repeatable.")
 _kind = click.option("--kind", type=click.Choice(["prm", "kl", "none"]), help="The process signal; prm unless the file has log-probabilities alone.")
 _threads = click.option("--threads", default=0, show_default=True, help="Threads; 0 lets the library choose. Results do not depend on it.")
+_backend = click.option("--backend", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+                        help="cuda: on device 0, to which the file's arrays are copied. Results do not depend on it.")
 _run = _options(
     click.option("--batch-tokens", type=click.IntRange(min=1), default=BATCH_TOKENS, show_default=True,
                  help="Tokens held at a time (whole groups). Results do not depend on it."),
@@ -133,11 +135,11 @@ def _configured(preset: str, settings: tuple[str, ...], kind: str | None) -> Con
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here: .npz, .jsonl or .parquet.")
 @click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write this HTML page: every rollout, and each token's terms.")
 @click.option("--distributions", type=click.Path(dir_okay=False, path_type=Path), help="Draw the batch's advantages to this picture (.png, .svg, .pdf).")
-@_options(_plot, _run, _threads)
+@_options(_plot, _run, _threads, _backend)
 @_answered
 def shape_command(
     file: str, preset: str, settings: tuple[str, ...], kind: str | None, out: Path | None, page: Path | None, distributions: Path | None,
-    plot: Path | None, chosen: str | None, threads: int, batch_tokens: int, whole_file: bool, quiet: bool,
+    plot: Path | None, chosen: str | None, threads: int, backend: str, batch_tokens: int, whole_file: bool, quiet: bool,
 ) -> None:
     """Computes the advantages of the rollouts in FILE, shows what changes against process-supervised GRPO, and writes them."""
     _apart(file, {"--out": out, "--page": page, "--distributions": distributions, "--plot": plot})
@@ -145,12 +147,12 @@ def shape_command(
     output = None if out is None else Output(out)
     explained = Explained(page, distributions, threads)
     work = Work(Source(file, quiet), None if whole_file else batch_tokens, plot, chosen, text=page is not None)
-    shaper = Shaper(config, threads, whole_file)
+    shaper = Shaper(config, threads, whole_file, backend)
     work.add(preset, shaper)
     if preset != BASELINE and not quiet:
         # An estimator of outcomes alone is shown against the process signal that the file has all the same.
         kinds = {"kind": config.kind} if config.kind != "none" and ("kind" in config.told or config.kind != "prm") else {}
-        work.add(BASELINE, Shaper(Config(BASELINE, **kinds), threads, whole_file), beside=True)
+        work.add(BASELINE, Shaper(Config(BASELINE, **kinds), threads, whole_file, backend), beside=True)
     console = _console()
     tally: Tally | None = None
     told = False

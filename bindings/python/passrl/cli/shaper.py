@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..batch import Batch, group_index
+from .. import cuda
+from ..batch import Batch, Steps, group_index
 from ..config import STREAM_FIELDS, Config
 from ..partials import Partials
 from ..plan import Plan, arguments_of
@@ -19,6 +20,17 @@ from ..results import Shaped
 from ..shape import shape
 from .output import Refused
 from .rollouts import Rollouts
+
+
+def _on_device(name: str, value: Any) -> Any:
+    """An argument's arrays in the memory of device 0. Groups are keys, which are made numbers on the host."""
+    if isinstance(value, Steps):
+        return Steps(*(_on_device(name, part) for part in vars(value).values()))
+    if isinstance(value, dict):
+        return {key: _on_device(name, part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_on_device(name, part) for part in value)
+    return cuda.array(value) if isinstance(value, np.ndarray) and name != "groups" else value
 
 
 def settled(config: Config, rollouts: Rollouts) -> Config:
@@ -68,13 +80,15 @@ class Shaper:
     Every batch is to be given to `look` in each of `passes` passes before any is shaped. Errors: `passrl.Error` for a configuration that no plan takes.
     """
 
-    def __init__(self, config: Config, threads: int, whole: bool) -> None:
-        self.config, self.threads, self.whole = config, threads, whole
+    def __init__(self, config: Config, threads: int, whole: bool, backend: str = "cpu") -> None:
+        self.config, self.threads, self.whole, self.backend = config, threads, whole, backend
         self._shared = _shared_sections(config, threads, whole)
         self._known: list[list[Any]] = [[] for _ in self._shared]
         # What a part of the file needs, and what the file needs.
         self.looks = len(self._shared)
         self.passes = 0 if whole else self.looks
+        if self.passes and backend == "cuda":
+            raise Refused("the configuration takes statistics of the whole file, which --backend cuda keeps for a file in one piece alone; give --whole-file")
 
     def look(self, number: int, rollouts: Rollouts) -> None:
         """Takes a batch's share of pass `number` of the statistics of all groups."""
@@ -94,14 +108,20 @@ class Shaper:
         """Shapes a batch. Errors: `passrl.Error`."""
         if not self.whole:
             return self.part(rollouts)
+        return self._shape(rollouts)
+
+    def _shape(self, rollouts: Rollouts) -> Shaped:
         self.config = settled(self.config, rollouts)
-        return shape(self.config, threads=self.threads, **rollouts.arguments(self.config))
+        arguments = rollouts.arguments(self.config)
+        if self.backend == "cuda":
+            # The file's arrays are copied to the device, and its results back: the run itself copies nothing.
+            arguments = {name: _on_device(name, value) for name, value in arguments.items()}
+        return shape(self.config, backend=self.backend, threads=self.threads, **arguments).to_host()
 
     def part(self, rollouts: Rollouts) -> Shaped:
         """Shapes whole groups of the file, a batch or not."""
-        self.config = settled(self.config, rollouts)
         if not self.looks:
-            return shape(self.config, threads=self.threads, **rollouts.arguments(self.config))
+            return self._shape(rollouts)
         partials, arguments = self._begun(rollouts, self.looks)
         return partials.apply(**arguments)
 

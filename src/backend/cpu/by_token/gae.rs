@@ -42,7 +42,7 @@ impl Worker<'_> {
                 return None;
             }
         }
-        let stream = job.usual.stream;
+        let stream = job.by_token.stream;
         let powers = self.scan_powers(i, kept);
         let steered = scan::Steered { gamma: c.gamma, next, reward, powers: &powers, sums: outputs.report && !keep };
         let mut ahead = self.ahead(i, false, [Some(values), rewards]);

@@ -27,9 +27,9 @@ impl<'a> Worker<'a> {
 
     /// Maxima, sums, columns and live counts of the prepared members, into `to` and the worker's tables; returns the positions. `None`: they are left to the
     /// general stages (holes, values that are not finite, no spread), and nothing counts.
-    pub fn usual_columns(&mut self, members: Members, to: &mut GroupState) -> Option<usize> {
+    pub fn token_columns(&mut self, members: Members, to: &mut GroupState) -> Option<usize> {
         let job = self.job;
-        if !job.usual.columns {
+        if !job.by_token.columns {
             return None;
         }
         let signal = self.kl_signal()?;
@@ -124,7 +124,7 @@ impl<'a> Worker<'a> {
         let fused = scan::Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
         let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
         let mut ahead = self.ahead(i, true, [Some(signal), None]);
-        let stream = job.usual.stream;
+        let stream = job.by_token.stream;
         let tokens = if to.narrow { scan::tokens::<true> } else { scan::tokens::<false> };
         let (sum, squares, path);
         if every {

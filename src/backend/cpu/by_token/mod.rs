@@ -27,9 +27,9 @@ use crate::model::outputs::Outputs;
 use crate::plan::Plan;
 use crate::plan::workspace::Rollout;
 
-/// Bytes of results of a thread from which on they do not stay in its cache anyway: their stores go past it.
-#[cfg(target_arch = "x86_64")]
-static STREAMED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1 << 20);
+/// Tests set it: results go past the caches however few they are.
+#[cfg(all(test, target_arch = "x86_64"))]
+static ALWAYS_STREAMS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// The short ways; tests count how often each was gone.
 #[cfg(target_arch = "x86_64")]
@@ -57,7 +57,7 @@ fn went(way: Way) {
 
 /// What of a call is usual.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Usual {
+pub struct ByToken {
     /// kl: a group's maxima, sums and columns may be taken in one pass.
     pub columns: bool,
     /// kl: a rollout's advantages may be.
@@ -70,19 +70,19 @@ pub struct Usual {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-impl Usual {
-    pub fn new(_: &Plan, _: &Problem, _: &Outputs, _: usize) -> Usual {
-        Usual::default()
+impl ByToken {
+    pub fn new(_: &Plan, _: &Problem, _: &Outputs, _: bool) -> ByToken {
+        ByToken::default()
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Worker<'_> {
-    pub fn usual_columns(&mut self, _: super::members::Members, _: &mut crate::plan::partials::GroupState) -> Option<usize> {
+    pub fn token_columns(&mut self, _: super::members::Members, _: &mut crate::plan::partials::GroupState) -> Option<usize> {
         None
     }
     #[allow(clippy::too_many_arguments)]
-    pub fn usual(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Chunks, _: Sink) -> Option<f64> {
+    pub fn by_token(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Chunks, _: Sink) -> Option<f64> {
         None
     }
 }
@@ -96,7 +96,6 @@ mod decide {
     use crate::model::batch::Process;
     use crate::model::config::*;
     use crate::numerics::simd::Simd;
-    use std::sync::atomic::Ordering;
 
     fn overlap(a: &Array, b: &Array) -> bool {
         match (a.span(), b.span()) {
@@ -105,12 +104,12 @@ mod decide {
         }
     }
 
-    impl Usual {
-        pub fn new(plan: &Plan, problem: &Problem, outputs: &Outputs, threads: usize) -> Usual {
+    impl ByToken {
+        pub fn new(plan: &Plan, problem: &Problem, outputs: &Outputs, streams: bool) -> ByToken {
             let (c, packed) = (&plan.config, problem.packed());
             let fits = |a: &Array| Line::fits(a, packed);
-            let tokens = if packed { problem.slots } else { problem.slots * problem.rollouts };
-            let bytes = tokens * (outputs.advantages.dtype.bytes() + outputs.returns.map_or(0, |r| r.dtype.bytes()));
+            #[cfg(test)]
+            let streams = streams || super::ALWAYS_STREAMS.load(std::sync::atomic::Ordering::Relaxed);
             let plain = plan.simd == Simd::Avx2
                 && problem.pieces.is_none()
                 && fits(&outputs.advantages)
@@ -158,15 +157,15 @@ mod decide {
                 && problem.token_rewards.is_none_or(|r| fits(&r));
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
-            Usual { columns, kl, gae, late: gae && apart, stream: (kl || gae) && bytes / threads.max(1) > STREAMED.load(Ordering::Relaxed) }
+            ByToken { columns, kl, gae, late: gae && apart, stream: streams }
         }
     }
 
     impl Worker<'_> {
         /// Results of a rollout in one pass from its inputs to its outputs; its path score. `None`: it is not a usual one, nothing was done.
         #[allow(clippy::too_many_arguments)]
-        pub fn usual(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms, chunks: Chunks, sink: Sink) -> Option<f64> {
-            let usual = self.job.usual;
+        pub fn by_token(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms, chunks: Chunks, sink: Sink) -> Option<f64> {
+            let usual = self.job.by_token;
             if scope.is_empty() {
                 return None;
             }
@@ -195,8 +194,8 @@ mod decide {
             let bytes = own.bytes();
             // SAFETY: slots of the rollout's row or extent, this thread's; AVX2 is there in a usual call.
             unsafe {
-                zero(own.at.wrapping_sub(before * bytes), (before + first) * bytes, job.usual.stream);
-                zero(own.from(end).at, (at.len - end + after) * bytes, job.usual.stream);
+                zero(own.at.wrapping_sub(before * bytes), (before + first) * bytes, job.by_token.stream);
+                zero(own.from(end).at, (at.len - end + after) * bytes, job.by_token.stream);
             }
         }
 
@@ -204,9 +203,7 @@ mod decide {
         pub(super) fn ahead(&self, i: usize, by_group: bool, arrays: [Option<&Array>; 2]) -> Ahead {
             let (problem, mut ahead) = (self.job.problem, Ahead::NONE);
             let next = if by_group || self.ordinal + 1 >= self.members {
-                (self.following < problem.groups)
-                    .then(|| members(&self.job, problem, self.following).nth(if by_group { self.ordinal } else { 0 }))
-                    .flatten()
+                self.upcoming.and_then(|g| members(&self.job, problem, g).nth(if by_group { self.ordinal } else { 0 }))
             } else {
                 members(&self.job, problem, self.group).nth(self.ordinal + 1)
             };

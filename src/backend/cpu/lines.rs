@@ -1,0 +1,291 @@
+//! A row written line by line of the cache: which chunk each cell is of follows from a bit a cell, by table and permutation, so that the loop has no branch
+//! that depends on the data and every store is a whole line.
+#![cfg(target_arch = "x86_64")]
+use super::expand::{Chunks, Out};
+use super::scope::Scope;
+use super::worker::Job;
+use crate::model::array::{Array, DType, Row};
+use crate::model::batch::Extent;
+use crate::numerics::simd::Simd;
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+/// Entries of the table that a permutation may read beyond the last.
+const WINDOW: usize = 16;
+
+/// Byte j of entry m: how many of the bits below j are set in m.
+static BELOW: [u64; 256] = {
+    let mut table = [0u64; 256];
+    let mut m = 0;
+    while m < 256 {
+        let mut j = 0;
+        while j < 8 {
+            table[m] |= ((m as u64 & ((1 << j) - 1)).count_ones() as u64) << (8 * j);
+            j += 1;
+        }
+        m += 1;
+    }
+    table
+};
+
+/// `Worker::row`, of a value a chunk; `None`: nothing done, the output lies otherwise or the processor is another.
+#[allow(clippy::too_many_arguments)]
+pub fn write(job: Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], values: &[f64], table: &mut [u32], marks: &mut [u8], ahead: &Range<usize>) -> Option<u64> {
+    if job.simd() != Simd::Avx2 || at.tail > 0 {
+        return None;
+    }
+    let whole = !at.flat && job.config().fill_padding;
+    let (row, before) = if whole { (to.line(at.row, 0, job.problem.slots, false), at.column) } else { (at.of(to), 0) };
+    let line = Line { scope, before, ends, values, streams: job.streams, ahead };
+    match to.dtype {
+        DType::F32 => line.typed::<f32>(&row, table, marks),
+        DType::Bf16 => line.typed::<bf16>(&row, table, marks),
+        DType::F16 => line.typed::<f16>(&row, table, marks),
+        _ => None,
+    }
+}
+
+struct Line<'a> {
+    scope: &'a Scope<'a>,
+    /// Cells before the rollout's first token.
+    before: usize,
+    ends: &'a [u32],
+    values: &'a [f64],
+    streams: bool,
+    ahead: &'a Range<usize>,
+}
+
+impl Line<'_> {
+    fn typed<T: Out>(&self, row: &Row, room: &mut [u32], marks: &mut [u8]) -> Option<u64> {
+        // SAFETY: the rollout's slots are this thread's, and its input has been read.
+        let cells = unsafe { row.slice_mut::<T>()? };
+        let (k, scope, bytes) = (self.ends.len(), self.scope, size_of::<T>());
+        if k == 0 {
+            // SAFETY: the cells' bytes, all of which 0 is the zero of every type.
+            unsafe { zeros(cells.as_mut_ptr().cast(), size_of_val(cells), self.streams) };
+            return Some(0);
+        }
+        let per_line = LINE / bytes;
+        // Cells in scope, and where the line of the first begins, in cells from the line that the row begins in.
+        // (Of a rollout whose steps do not fit no chunk reaches the end of the scope.)
+        let (a, b) = (scope.first + self.before, self.ends[k - 1] as usize + 1 + self.before);
+        // What the lines below rely on.
+        assert!(a < b && b <= cells.len());
+        let phase = (cells.as_ptr().addr() / bytes) % per_line;
+        let first = (a + phase) / per_line * per_line;
+        let last = (b - 1 + phase) / per_line * per_line;
+        let marks = &mut marks[..(last + per_line - first) / 8];
+        marks.fill(0);
+        let mut mark = |cell: usize| {
+            let bit = cell + phase - first;
+            marks[bit / 8] |= 1 << (bit % 8);
+        };
+        // SAFETY: numbers of any bit pattern are valid, and `room` is aligned for the largest of these types.
+        let room = unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<T>(), room.len() * 4 / bytes) };
+        // Without gaps the values of the chunks are the table, after a 0 for what stands before the first token in its line.
+        let lead = usize::from(a + phase > first && a > 0);
+        let (own, table) = room.split_at_mut(if scope.has_holes() { k } else { 0 });
+        let mut over = T::store(Simd::Avx2, self.values, if scope.has_holes() { own } else { &mut table[lead..lead + k] });
+        if over > 0 {
+            over = 0;
+            Chunks::Last(self.ends).each(scope, |j, x, y| {
+                let mut one = 0;
+                T::from_f64(self.values[j], &mut one);
+                over += one * scope.count_in(x, y) as u64;
+            });
+        }
+        let mut n = lead;
+        if lead > 0 {
+            table[0] = T::ZERO;
+            mark(a - 1);
+        }
+        if scope.has_holes() {
+            let mut done = scope.first;
+            Chunks::Last(self.ends).each(scope, |j, x, y| {
+                scope.runs(x, y, |x, y| {
+                    if x > done {
+                        table[n] = T::ZERO;
+                        mark(x + self.before - 1);
+                        n += 1;
+                    }
+                    table[n] = own[j];
+                    mark(y + self.before - 1);
+                    (n, done) = (n + 1, y);
+                });
+            });
+        } else {
+            self.ends.iter().for_each(|end| mark(*end as usize + self.before));
+            n += k;
+        }
+        table[n..n + WINDOW].fill(T::ZERO);
+        let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: first * bytes, last: last * bytes, streams: self.streams, ahead: self.ahead.clone() };
+        let (marks, table) = (marks.as_ptr(), table.as_ptr().cast::<u8>());
+        // SAFETY: AVX2 is there (`write`); marks and table reach as far as the lines, the table `WINDOW` entries further.
+        unsafe {
+            match bytes {
+                4 => lines::<4>(&to, marks, table),
+                _ => lines::<2>(&to, marks, table),
+            }
+        }
+        Some(over)
+    }
+}
+
+/// Cells of a row, in bytes; lines from the one that the row begins in.
+struct Cells {
+    at: *mut u8,
+    bytes: usize,
+    /// Where in its line the row begins.
+    phase: usize,
+    /// Where the lines with cells in scope begin: the first, the last.
+    first: usize,
+    last: usize,
+    streams: bool,
+    /// Addresses that will be read next.
+    ahead: Range<usize>,
+}
+
+/// # Safety
+/// AVX2; `bytes` writable bytes.
+unsafe fn zeros(at: *mut u8, bytes: usize, streams: bool) {
+    let head = at.align_offset(LINE).min(bytes);
+    let whole = (bytes - head) / LINE * LINE;
+    // SAFETY: head, whole lines and the rest make up the bytes.
+    unsafe {
+        if bytes == 0 {
+            return;
+        }
+        if !streams || whole == 0 {
+            return at.write_bytes(0, bytes);
+        }
+        at.write_bytes(0, head);
+        zero_lines(at.add(head), whole);
+        at.add(head + whole).write_bytes(0, bytes - head - whole);
+    }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn zero_lines(at: *mut u8, bytes: usize) {
+    let zero = _mm256_setzero_si256();
+    for line in (0..bytes).step_by(LINE) {
+        // SAFETY: a whole aligned line.
+        unsafe {
+            _mm256_stream_si256(at.add(line).cast(), zero);
+            _mm256_stream_si256(at.add(line + 32).cast(), zero);
+        }
+    }
+}
+
+/// One line of cells of `BYTES` bytes: marks at `marks`, values of the table from entry `chunk` on.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn line<const BYTES: usize>(marks: *const u8, table: *const u8, chunk: &mut usize) -> [__m256i; 2] {
+    // SAFETY: by the caller's word: marks of a line, and a window of the table from each entry that is reached.
+    unsafe {
+        if BYTES == 4 {
+            let mut eight = |m: u8| {
+                let at = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(BELOW[m as usize] as i64));
+                let window = _mm256_loadu_si256(table.add(4 * *chunk).cast());
+                *chunk += m.count_ones() as usize;
+                _mm256_permutevar8x32_epi32(window, at)
+            };
+            [eight(*marks), eight(*marks.add(1))]
+        } else {
+            let mut eight = |m: u8| {
+                let below = _mm_cvtsi64_si128(BELOW[m as usize] as i64);
+                // Bytes 2 j and 2 j + 1 of entry j.
+                let twice = _mm_unpacklo_epi8(below, below);
+                let at = _mm_add_epi8(_mm_add_epi8(twice, twice), _mm_set1_epi16(0x0100));
+                let window = _mm_loadu_si128(table.add(2 * *chunk).cast());
+                *chunk += m.count_ones() as usize;
+                _mm_shuffle_epi8(window, at)
+            };
+            let mut sixteen = |at: usize| {
+                let low = eight(*marks.add(at));
+                _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), eight(*marks.add(at + 1)))
+            };
+            [sixteen(0), sixteen(2)]
+        }
+    }
+}
+
+/// Bytes low .. high of a line.
+///
+/// # Safety
+/// They are writable.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store_part<const BYTES: usize>(at: *mut u8, cells: [__m256i; 2], low: usize, high: usize) {
+    // SAFETY: by the caller's word; a masked store touches no byte that is not stored.
+    unsafe {
+        if BYTES == 4 {
+            let lane = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+            for (half, cells) in cells.into_iter().enumerate() {
+                let byte = _mm256_add_epi32(lane, _mm256_set1_epi32(32 * half as i32));
+                let there = _mm256_and_si256(
+                    _mm256_cmpgt_epi32(byte, _mm256_set1_epi32(low as i32 - 1)),
+                    _mm256_cmpgt_epi32(_mm256_set1_epi32(high as i32), byte),
+                );
+                _mm256_maskstore_epi32(at.wrapping_add(32 * half).cast(), there, cells);
+            }
+        } else {
+            let mut bytes = [0u8; LINE];
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), cells[0]);
+            _mm256_storeu_si256(bytes.as_mut_ptr().add(32).cast(), cells[1]);
+            at.wrapping_add(low).copy_from_nonoverlapping(bytes.as_ptr().add(low), high - low);
+        }
+    }
+}
+
+/// # Safety
+/// The cells are writable; marks of the lines first ..= last, a table of as many entries as marks and a window more.
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const u8) {
+    let step = LINE / BYTES / 8;
+    // SAFETY: by the caller's word; a line that is not wholly the row's is written in part.
+    unsafe {
+        zeros(to.at, to.first.saturating_sub(to.phase).min(to.bytes), to.streams);
+        let (mut marks, mut chunk, mut at) = (marks, 0, to.first);
+        let whole = |at: usize| at >= to.phase && at + LINE <= to.phase + to.bytes;
+        let mut part = |at: usize, marks: *const u8| {
+            let cells = line::<BYTES>(marks, table, &mut chunk);
+            store_part::<BYTES>(to.at.wrapping_add(at).wrapping_sub(to.phase), cells, to.phase.saturating_sub(at), LINE.min(to.phase + to.bytes - at));
+        };
+        if !whole(at) {
+            part(at, marks);
+            (at, marks) = (at + LINE, marks.add(step));
+        }
+        let end = if whole(to.last) { to.last + LINE } else { to.last };
+        let mut target = to.at.wrapping_add(at.wrapping_sub(to.phase));
+        let mut ahead = to.ahead.start;
+        while at < end {
+            // As many values as a line has cells, of 4 bytes.
+            for _ in 0..4 / BYTES {
+                if ahead < to.ahead.end {
+                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
+                    ahead += LINE;
+                }
+            }
+            let [low, high] = line::<BYTES>(marks, table, &mut chunk);
+            if to.streams {
+                _mm256_stream_si256(target.cast(), low);
+                _mm256_stream_si256(target.add(32).cast(), high);
+            } else {
+                _mm256_store_si256(target.cast(), low);
+                _mm256_store_si256(target.add(32).cast(), high);
+            }
+            (at, marks, target) = (at + LINE, marks.add(step), target.add(LINE));
+        }
+        if at == to.last {
+            let cells = line::<BYTES>(marks, table, &mut chunk);
+            store_part::<BYTES>(to.at.add(at - to.phase), cells, 0, to.phase + to.bytes - at);
+            at += LINE;
+        }
+        let done = (at - to.phase).min(to.bytes);
+        zeros(to.at.add(done), to.bytes - done, to.streams);
+    }
+}

@@ -1,0 +1,131 @@
+//! Statistics of a group's streams, and what they are turned into.
+use super::{Group, Lane, Source};
+use crate::backend::cpu::members::Members;
+use crate::backend::cpu::rollout_streams;
+use crate::backend::cpu::standard::{Apply, Beside, Standard};
+use crate::backend::cpu::worker::{Job, Worker};
+use crate::model::config::*;
+use crate::model::flags;
+use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
+use crate::plan::workspace::state;
+
+/// Elements that exact sums on the finer grid allow.
+const MOST: usize = 1 << 17;
+
+/// What is decided once a group, by slot; of slots that no stream of the call has, nothing.
+pub struct Sets {
+    pub standards: [Standard; 16],
+    /// How the values of a stream are standardised, where it is the same for all rollouts.
+    pub applies: [Option<Apply>; 16],
+    pub flags: [i32; MAX_STREAMS],
+}
+
+impl Sets {
+    pub const NONE: Sets = Sets { standards: [Standard::NONE; 16], applies: [None; 16], flags: [0; MAX_STREAMS] };
+}
+
+/// Hands the list of the group's elements to `each`: as a whole, or by rollout where not all count in the set.
+fn group_parts(job: &Job, members: Members, group: &Group, list: &[f32], mut each: impl FnMut(&[f32], bool)) {
+    if group.all_count {
+        return each(list, true);
+    }
+    let mut begin = 0;
+    for i in members.iter() {
+        let kept = job.rollout(i);
+        let end = begin + kept.elements as usize;
+        each(&list[begin..end], kept.state & state::OUT_OF_STATS == 0);
+        begin = end;
+    }
+}
+
+impl Worker<'_> {
+    /// Decides on the group's sets, in `usual_sets`. `None`: a value is not finite, or there are more than exact sums allow.
+    pub(super) fn usual_decide(&mut self, lane: &Lane, members: Members, group: &Group) -> Option<()> {
+        let job = self.job;
+        let (c, plan) = (job.config(), job.plan);
+        let slots = &plan.slots;
+        if members.len() >= MOST || group.elements >= MOST {
+            return None;
+        }
+        let sets = &mut self.usual_sets;
+        sets.flags = [0; MAX_STREAMS];
+        let mut degenerate = 0;
+        let mut set = |slot: usize, extremes: &Extremes, sums: &Sums| {
+            let row = slots.row(slot);
+            let stream = &c.streams[row];
+            let standard = Standard::new(stream, plan.bits(slot), extremes, sums, Beside::default());
+            sets.flags[row] |= match sums.n {
+                n if n <= 0 => flags::GROUP_EMPTY,
+                1 => flags::GROUP_SINGLE,
+                _ if extremes.all_equal() => flags::GROUP_ZERO_VARIANCE,
+                _ => 0,
+            };
+            degenerate += i64::from(sums.n <= 1 || extremes.all_equal());
+            sets.applies[slot] = (!stream.leaves_out()).then(|| standard.resolve(true, Sums::default, &mut 0));
+            sets.standards[slot] = standard;
+        };
+        if !matches!(lane.source, Source::Whole) {
+            let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());
+            let list: &[f32] = if let Source::Dense(_) = lane.source { &self.usual_values[..group.elements] } else { &self.usual_elements[..group.elements] };
+            let bits = plan.bits(0);
+            let mut finite = true;
+            group_parts(&job, members, group, list, |part, counts| {
+                let found = exact::extremes(job.simd(), part);
+                finite &= !found.is_bad();
+                if counts {
+                    extremes.add(&found);
+                }
+            });
+            if !finite {
+                return None;
+            }
+            let grid = Grid::new(bits, extremes.absmax);
+            group_parts(&job, members, group, list, |part, counts| match (counts, bits) {
+                (false, _) => (),
+                (true, STEP_BITS) => exact::sums_narrow(job.simd(), &grid, part, &mut [], &mut sums),
+                (true, _) => exact::sums_wide(&grid, part, None, &extremes, &mut sums),
+            });
+            set(0, &extremes, &sums);
+        }
+        let raw = |s: usize, i: usize| job.problem.rollout_streams[s].as_ref().map_or(0.0, |stream| stream.f32(i));
+        if c.fusion == Fusion::RewardSum {
+            // Seen before `missing` has its say: what is missing is counted on the general path.
+            let finite = |i: usize| rollout_streams::places(job.given).all(|s| raw(s, i).is_finite() && job.own_value(s, i).is_some_and(f32::is_finite));
+            members.iter().all(finite).then_some(())?;
+        }
+        for s in rollout_streams::places(job.sets) {
+            let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());
+            let slot = slots.of_rollout_stream(s);
+            let side_by_side = match (members, lane.rewards[s]) {
+                (Members::Range(a, b), Some(rewards)) if group.all_count && a <= b => Some(&rewards[a..b]),
+                _ => None,
+            };
+            if let Some(values) = side_by_side {
+                values.iter().for_each(|x| extremes.push(*x));
+                if extremes.is_bad() {
+                    return None;
+                }
+                exact::sums_wide(&Grid::new(plan.bits(slot), extremes.absmax), values, None, &extremes, &mut sums);
+            } else {
+                for i in members.iter() {
+                    let x = job.rollout_value(s, i).filter(|x| x.is_finite() && raw(s, i).is_finite())?;
+                    if job.rollout(i).state & state::OUT_OF_STATS == 0 {
+                        extremes.push(x);
+                    }
+                }
+                let grid = Grid::new(plan.bits(slot), extremes.absmax);
+                for i in members.iter().filter(|i| job.rollout(*i).state & state::OUT_OF_STATS == 0) {
+                    exact::sums_wide(&grid, &[job.rollout_value(s, i)?], None, &extremes, &mut sums);
+                }
+            }
+            set(slot, &extremes, &sums);
+        }
+        if group.format == 1 {
+            sets.flags[FORMAT] |= flags::GROUP_ALL_VIOLATING;
+        }
+        if !members.is_empty() {
+            self.report.degenerate_groups += degenerate;
+        }
+        Some(())
+    }
+}
