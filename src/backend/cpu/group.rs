@@ -27,16 +27,29 @@ impl Worker<'_> {
     fn prepare_all(&mut self, g: usize, members: Members) {
         self.missing = 0;
         self.found = false;
+        (self.group, self.members, self.credit_most) = (g, members.len(), 0);
         members.iter().for_each(|i| self.prepare(i, g));
     }
 
     /// A group that is wholly in this call.
     pub fn group_alone(&mut self, g: usize, members: Members, sink: Sink) {
+        let before = self.report;
+        (self.late, self.unclean) = (self.job.by_token.late, false);
+        self.group_once(g, members, sink);
+        if self.unclean {
+            // What was written is written again.
+            (self.late, self.unclean, self.report) = (false, false, before);
+            self.group_once(g, members, sink);
+        }
+    }
+
+    fn group_once(&mut self, g: usize, members: Members, sink: Sink) {
         self.prepare_all(g, members);
         let mut state = GroupState::EMPTY;
-        self.extremes(members, g, &mut state);
+        let known = self.token_columns(members, &mut state);
+        self.extremes(members, g, known.is_some(), &mut state);
         let of = state;
-        let positions = self.sums(members, &of, &mut state);
+        let positions = self.sums(members, &of, known, &mut state);
         // The table leaves the worker, which its edges are read beside.
         let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
         self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
@@ -46,16 +59,16 @@ impl Worker<'_> {
     /// Prepares the rollouts and looks for findings, which mark them.
     pub fn look_at(&mut self, g: usize, members: Members) {
         self.prepare_all(g, members);
-        self.extremes(members, g, &mut GroupState::EMPTY.clone());
+        self.extremes(members, g, false, &mut GroupState::EMPTY.clone());
     }
 
     /// Findings only.
     pub fn group_look(&mut self, g: usize, members: Members) {
         self.prepare_all(g, members);
         let mut state = GroupState::EMPTY;
-        self.extremes(members, g, &mut state);
+        self.extremes(members, g, false, &mut state);
         let of = state;
-        self.sums(members, &of, &mut state);
+        self.sums(members, &of, None, &mut state);
         self.decide(g, members, &state);
     }
 
@@ -76,7 +89,7 @@ impl Worker<'_> {
             Stage::Own => members.iter().for_each(|i| self.tell_sums(i)),
             Stage::Maxima => {
                 let mut share = GroupState::EMPTY;
-                self.extremes(members, g, &mut share);
+                self.extremes(members, g, false, &mut share);
                 // SAFETY: groups are handed to one thread each; likewise below.
                 unsafe { layout.add_extremes(partials, g, &share) };
             }
@@ -85,7 +98,7 @@ impl Worker<'_> {
                 // SAFETY: as above.
                 let of = unsafe { layout.load(partials, g) };
                 let mut share = GroupState::EMPTY;
-                let positions = self.sums(members, &of, &mut share);
+                let positions = self.sums(members, &of, None, &mut share);
                 // SAFETY: as above.
                 unsafe {
                     layout.claim(partials, g, members.len());
@@ -108,7 +121,7 @@ impl Worker<'_> {
         self.prepare_all(g, members);
         // The slice's own maxima are not wanted, but what it finds is counted here.
         let mut own = GroupState::EMPTY;
-        self.extremes(members, g, &mut own);
+        self.extremes(members, g, false, &mut own);
         self.group_kept(g, members, partials, sink);
     }
 
@@ -136,7 +149,7 @@ impl Worker<'_> {
 
     /// What the pieces of the group's rollouts tell of their edges.
     fn tell_edges(&mut self, members: Members, g: usize) {
-        self.extremes(members, g, &mut GroupState::EMPTY.clone());
+        self.extremes(members, g, false, &mut GroupState::EMPTY.clone());
         members.iter().for_each(|i| self.tell_flags(i));
     }
 
@@ -185,7 +198,17 @@ impl Worker<'_> {
         if job.problem.baseline_inputs.is_some() && !bad {
             group.tail = self.baselines(members, &group);
         }
-        members.iter().for_each(|i| self.shape(i, &group, sink));
+        if bad && self.late {
+            self.unclean = true;
+            return;
+        }
+        for (ordinal, i) in members.iter().enumerate() {
+            self.ordinal = ordinal;
+            self.shape(i, &group, sink);
+            if self.unclean {
+                return;
+            }
+        }
         // Phases of whitening see the groups again; they report nothing.
         job.group_outputs(g, &group.standards, &flags);
     }

@@ -18,8 +18,8 @@ pub fn weighs(row: &Stream, kept: &Rollout) -> bool {
 }
 
 impl Worker<'_> {
-    /// Maxima of the group's members in this batch.
-    pub fn extremes(&mut self, members: Members, group: usize, to: &mut GroupState) {
+    /// Maxima of the group's members in this batch. `known`: those of the process set are in `to` already.
+    pub fn extremes(&mut self, members: Members, group: usize, known: bool, to: &mut GroupState) {
         let job = self.job;
         let (problem, slots) = (job.problem, &job.plan.slots);
         for i in members.iter() {
@@ -39,7 +39,7 @@ impl Worker<'_> {
             if kept.state & (state::INFINITE | state::NAN) != 0 {
                 self.poison(0, if kept.state & state::NAN != 0 { exact::NAN } else { exact::INFINITE }, i, group, to);
             }
-            if kept.state & state::HAS_PROCESS != 0 {
+            if kept.state & state::HAS_PROCESS != 0 && !(known && counts) {
                 for list in 0..if slots.shaped { 2 } else { problem.num_process } {
                     let found = self.list_extremes(i, &kept, list);
                     if found.is_bad() {
@@ -314,7 +314,8 @@ impl Worker<'_> {
             scope = Scope::span(job.line(i, kept, &at), at.len);
         }
         let mut found = Extremes::EMPTY;
-        for array in [&problem.values, &problem.token_rewards].into_iter().flatten() {
+        let late = self.late && kept.state & state::ZEROED == 0;
+        for array in [&problem.values, &problem.token_rewards].into_iter().flatten().filter(|_| !late) {
             let line = &mut self.compressed[..at.len];
             at.of(array).read_f32(line);
             let mut own = Extremes::EMPTY;
@@ -325,6 +326,7 @@ impl Worker<'_> {
             }
             found.add(&own);
         }
+        self.credit_most = self.credit_most.max(found.absmax);
         if let Some(logps) = &problem.behavior {
             let bad = self.bad_logps(&at, &scope, logps);
             self.report.nonfinite_values += if job.counting { bad } else { 0 };
@@ -349,13 +351,13 @@ impl Worker<'_> {
     }
 
     /// Sums of the group's members in this batch, on the grids that `of` (the whole group's maxima) sets; for kl by value also the sums of each position
-    /// in `columns` and the live counts in `live`. Returns the positions used.
-    pub fn sums(&mut self, members: Members, of: &GroupState, to: &mut GroupState) -> usize {
+    /// in `columns` and the live counts in `live`. Returns the positions used. `known`: those, where the process set's are done.
+    pub fn sums(&mut self, members: Members, of: &GroupState, known: Option<usize>, to: &mut GroupState) -> usize {
         let job = self.job;
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
         let slots = &plan.slots;
-        let tabled = c.kind == Kind::Kl && c.chunk == Chunk::ByValue && problem.has_process();
-        let mut positions = 0;
+        let tabled = c.kind == Kind::Kl && c.chunk == Chunk::ByValue && problem.has_process() && known.is_none();
+        let mut positions = known.unwrap_or(0);
         if tabled {
             positions = self.positions(members);
             self.columns[..positions].fill(0);
@@ -367,7 +369,7 @@ impl Worker<'_> {
                 continue;
             }
             to.members += i64::from(job.is_head(i));
-            if kept.state & state::HAS_PROCESS != 0 {
+            if kept.state & state::HAS_PROCESS != 0 && known.is_none() {
                 // A mean of all pieces' values counts once.
                 let once = c.pool == Pool::Rollouts && !job.is_head(i);
                 for list in 0..if once { 0 } else if slots.shaped { 2 } else { problem.num_process } {

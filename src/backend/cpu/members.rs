@@ -17,6 +17,12 @@ impl Members<'_> {
         };
         range.chain(list.iter().map(|i| *i as usize))
     }
+    pub fn nth(&self, k: usize) -> Option<usize> {
+        match self {
+            Members::Range(a, b) => Some(a + k).filter(|i| i < b),
+            Members::List(list) => list.get(k).map(|i| *i as usize),
+        }
+    }
     pub fn len(&self) -> usize {
         match self {
             Members::Range(a, b) => b.saturating_sub(*a),

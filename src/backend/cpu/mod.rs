@@ -1,6 +1,7 @@
 //! The CPU backend. A work item is a group: its rollouts are prepared, its statistics taken, its rollouts shaped, by one thread, while they are in
 //! its cache. Statistics are exact integers, so the same stages serve a batch in pieces.
 mod batch_stats;
+mod by_token;
 mod chunk;
 mod credit;
 mod expand;
@@ -51,6 +52,7 @@ use pieces::Joint;
 use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
+use by_token::ByToken;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use whiten::Whitening;
@@ -113,7 +115,8 @@ fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem
     let (given, sets) = rollout_streams::there(&plan.config, problem);
     let threads = threads.min(plan.threads);
     let streams = outputs.is_some_and(|o| streamed(problem, o, threads));
-    let job = Job { plan, problem, outputs, memory, counting, given, sets, streams, batch: None, joint: None };
+    let by_token = outputs.map_or(ByToken::default(), |outputs| ByToken::new(plan, problem, outputs, streams));
+    let job = Job { plan, problem, outputs, memory, counting, given, sets, streams, batch: None, joint: None, by_token };
     sort(&job);
     step_starts(&job);
     Crew { pool, threads, job }

@@ -35,18 +35,20 @@ pub unsafe fn put_float(row: &Row, i: usize, value: f64) {
 }
 
 impl Worker<'_> {
-    /// Returns (in v), path score, chunk count, ends and values (in f) of rollout i.
+    /// Returns (in v) of a rollout.
+    pub fn write_returns(&mut self, at: &Extent, scope: &Scope, lines: Chunks, n: usize, o: &Outputs) {
+        let Some(returns) = &o.returns else { return };
+        let v = std::mem::take(&mut self.v);
+        // SAFETY: the rollout's slots are this thread's; returns lie over no input.
+        unsafe { self.row(returns, at, scope, lines, &v[..n]) };
+        self.v = v;
+    }
+
+    /// Path score, chunk count, ends and values (in f) of rollout i.
     #[allow(clippy::too_many_arguments)]
-    pub fn side_outputs(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, chunks: Chunks, path: f64, by_token: bool, o: &Outputs) {
+    pub fn side_outputs(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, chunks: Chunks, path: f64, o: &Outputs) {
         let job = self.job;
         let (k, row, place) = (kept.chunks as usize, job.problem.row(i), self.place);
-        if let Some(returns) = &o.returns {
-            let (lines, n) = if by_token { (Chunks::EveryToken, kept.count as usize) } else { (chunks, k) };
-            let v = std::mem::take(&mut self.v);
-            // SAFETY: the rollout's slots are this thread's; returns lie over no input.
-            unsafe { self.row(returns, at, scope, lines, &v[..n]) };
-            self.v = v;
-        }
         // SAFETY: slots of rollout i; likewise below.
         unsafe {
             if let Some(paths) = &o.path_scores {

@@ -12,8 +12,6 @@ use super::worker::Worker;
 use crate::model::flags;
 use crate::numerics::simd::dispatch;
 use crate::model::array::Array;
-#[cfg(target_arch = "x86_64")]
-use crate::model::{array::DType, batch::Process};
 use crate::model::batch::Extent;
 use crate::model::config::*;
 use crate::plan::partials::GroupState;
@@ -95,11 +93,14 @@ impl Worker<'_> {
             self.v[..n].fill(0.0);
         } else {
             let terms = self.terms(i, &at, &scope, &kept, group);
-            if let Some(path) = self.in_one_pass(i, &at, &scope, &kept, group, &terms, sink) {
-                // SAFETY: the rollout is this thread's.
+            // SAFETY: the rollout is this thread's.
+            let last: &[u32] = unsafe { job.last(&at) };
+            let chunks = if kept.state & state::EVERY_TOKEN != 0 { Chunks::EveryToken } else { Chunks::Last(&last[..k]) };
+            if let Some(path) = self.by_token(i, &at, &scope, &kept, group, &terms, chunks, sink) {
+                // SAFETY: as above.
                 unsafe { job.keep(i, kept) };
                 if let Some(outputs) = job.outputs {
-                    self.side_outputs(i, &at, &scope, &kept, Chunks::EveryToken, path, false, outputs);
+                    self.side_outputs(i, &at, &scope, &kept, chunks, path, outputs);
                 }
                 return;
             }
@@ -146,7 +147,8 @@ impl Worker<'_> {
             Sink::Chunks | Sink::Scan => return,
         };
         if let Some(outputs) = job.outputs {
-            self.side_outputs(i, &at, &scope, &kept, chunks, path, by_token, outputs);
+            self.write_returns(&at, &scope, lines, n, outputs);
+            self.side_outputs(i, &at, &scope, &kept, chunks, path, outputs);
             if let Sink::Write(_) = sink {
                 self.finish(&at, &scope, lines, n, whitening.filter(|_| !zeroed), &outputs.advantages);
             }
@@ -166,75 +168,6 @@ impl Worker<'_> {
             (Credit::Vtrace, _) => self.vtrace(i, at, scope, kept),
             _ => self.credit(at, scope, kept, terms),
         }
-    }
-
-    /// The usual kl rollout, every token a chunk and nothing but advantages asked for, in one pass from signal to output (see `tile`). `None`: not
-    /// such a one, nothing done.
-    #[cfg(target_arch = "x86_64")]
-    #[allow(clippy::too_many_arguments)]
-    fn in_one_pass(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms, sink: Sink) -> Option<f64> {
-        let job = self.job;
-        let (problem, c, plan) = (job.problem, job.config(), job.plan);
-        let outputs = job.outputs?;
-        let plain = c.kind == Kind::Kl
-            && c.credit == Credit::ReturnToGo
-            && !c.spreads()
-            && !c.kl_by_token()
-            && problem.token_rewards.is_none()
-            && problem.baseline_inputs.is_none()
-            && c.divide_scope == DivideScope::All
-            && c.fusion == Fusion::Advantage
-            && c.chunk_value == ChunkValue::Last
-            && c.temperature == 1.0
-            && c.clip == f64::INFINITY
-            && c.pool != Pool::Rollouts
-            && c.streams[0].missing != Missing::Zero
-            && problem.num_process == 1
-            && job.simd() == crate::numerics::simd::Simd::Avx2
-            && matches!(sink, Sink::Write(None))
-            && job.joint.is_none()
-            && outputs.returns.is_none()
-            && outputs.chunk_values.is_none();
-        let rollout = kept.state & (state::EVERY_TOKEN | state::OUT_OF_STATS) == state::EVERY_TOKEN && terms.gated.is_none() && !terms.placed && !scope.has_holes();
-        if !plain || !rollout || outputs.advantages.dtype != DType::F32 {
-            return None;
-        }
-        let Process::Signal([Some(signal), ..]) = &problem.process else { return None };
-        if signal.dtype != DType::F32 {
-            return None;
-        }
-        let (from, to) = (at.of(signal).slice::<f32>()?.as_ptr(), at.of(&outputs.advantages));
-        // SAFETY: the rollout's slots are this thread's; no slice of them is held while they are written.
-        let to = unsafe { to.slice_mut::<f32>()? }.as_mut_ptr();
-        let standard = &group.standards[0];
-        let Apply::Affine { mean, inv } = standard.resolve(true, || self.own_sums(i, kept, 0, group.state), &mut 0) else { return None };
-        let n = scope.count;
-        // Far from the end of f32, so that nothing need be saturated or counted.
-        let largest = c.streams[0].weight.abs() * (standard.extremes.absmax_value() as f64 + mean.abs()) * inv.abs();
-        if (largest + terms.every().iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
-            return None;
-        }
-        let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - n..] };
-        let line = super::tile::Line { mean, inv, weight: c.streams[0].weight, sums: outputs.report, terms: terms.every(), powers: &plan.decay, divisors };
-        // SAFETY: AVX2 is there; n values from the first in scope on, read and written in place or apart (`check` has seen which).
-        let done = unsafe { super::tile::tokens(from.add(scope.first), to.add(scope.first), n, &line) };
-        // SAFETY: the rollout's slots out of scope.
-        unsafe {
-            std::slice::from_raw_parts_mut(to, scope.first).fill(0.0);
-            std::slice::from_raw_parts_mut(to.add(scope.end), at.len - scope.end).fill(0.0);
-        }
-        if c.fill_padding {
-            super::expand::pad(&outputs.advantages, problem, at);
-        }
-        self.report.sum_advantages += done.sum;
-        self.report.sum_squares += done.squares;
-        Some(done.path)
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    #[allow(clippy::too_many_arguments)]
-    fn in_one_pass(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Sink) -> Option<f64> {
-        None
     }
 
     /// Whitening, clip, and the advantages' memory.

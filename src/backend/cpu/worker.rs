@@ -4,6 +4,7 @@ use super::scope::{self, Scope};
 use super::signal;
 use super::steps::StepList;
 use super::token_baseline::Places;
+use super::by_token::ByToken;
 use super::usual::sets::Sets;
 use crate::model::batch::{Extent, Problem};
 use crate::model::config::Config;
@@ -35,6 +36,8 @@ pub struct Job<'a> {
     pub batch: Option<&'a BatchState>,
     /// Rollouts come in pieces: what these have exchanged.
     pub joint: Option<Joint>,
+    /// What of the call goes the short ways.
+    pub by_token: ByToken,
 }
 
 pub struct Worker<'a> {
@@ -73,6 +76,16 @@ pub struct Worker<'a> {
     /// Of the rollout in work: where it stands among the pieces of its rollout; it brings its tiles of the scan together.
     pub place: Place,
     pub tells: bool,
+    /// The group in work, its members, the place among them of the rollout in work.
+    pub group: usize,
+    pub members: usize,
+    pub ordinal: usize,
+    /// kl: exponent of the maximum of the group before.
+    pub exponent: i32,
+    /// gae: values and rewards of the group are judged by what comes of them, and were found not to be usual; else the largest of them (its bits).
+    pub late: bool,
+    pub unclean: bool,
+    pub credit_most: i32,
 }
 
 impl<'a> Job<'a> {
@@ -129,6 +142,13 @@ impl<'a> Job<'a> {
                 usual_sets: Sets::NONE,
                 place: Place::WHOLE,
                 tells: false,
+                group: 0,
+                members: 0,
+                ordinal: 0,
+                exponent: 1,
+                late: false,
+                unclean: false,
+                credit_most: 0,
             }
         }
     }

@@ -112,7 +112,8 @@ impl Worker<'_> {
         // The list leaves the worker, which the outputs are written through.
         let list = std::mem::take(&mut self.usual_ends);
         let ends: &[u32] = &list[begin..begin + k];
-        self.side_outputs(i, &at, &scope, kept, Chunks::Last(ends), path, false, outputs);
+        self.write_returns(&at, &scope, Chunks::Last(ends), k, outputs);
+        self.side_outputs(i, &at, &scope, kept, Chunks::Last(ends), path, outputs);
         if c.whiten != Whiten::None {
             // Kept for the statistics, and for the pass that writes.
             let mut over = 0;

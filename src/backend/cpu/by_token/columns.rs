@@ -1,0 +1,212 @@
+//! Statistics of a group's tokens and of its positions in one pass (numerics contract 5.3, 5.4): rollouts side by side, the longest first, eight positions
+//! at a time, sums in registers. Integers add in any order.
+use super::lanes::Line;
+use crate::numerics::exact::{STEP_BITS, Sums, power_of_two};
+use std::arch::x86_64::*;
+
+/// Rollouts of one pass.
+pub const TOGETHER: usize = 32;
+
+/// A rollout's tokens in scope.
+#[derive(Clone, Copy)]
+pub struct Tokens {
+    pub line: Line,
+    pub count: usize,
+}
+
+impl Tokens {
+    pub const NONE: Tokens = Tokens { line: Line::NONE, count: 0 };
+}
+
+/// Exponents whose grids f32 has: 2^(30 - e) is a normal one.
+pub fn in_f32(exponent: i32) -> bool {
+    (-90..=128).contains(&exponent)
+}
+
+struct Pass {
+    up: __m256,
+    largest: __m256i,
+    /// Pairs of sums, even and odd lanes, of q with 2^31 added.
+    both: __m256i,
+    odd: __m256i,
+    /// Sums of at most eight squares.
+    squares: [__m256i; 2],
+    limbs: [__m256i; 2],
+}
+
+impl Pass {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn add(&mut self, x: __m256) {
+        self.largest = _mm256_max_epu32(self.largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)));
+        // A product by a power of two is exact, or far below the half that would round to 1.
+        let q = _mm256_cvtps_epi32(_mm256_mul_ps(x, self.up));
+        let raised = _mm256_xor_si256(q, _mm256_set1_epi32(i32::MIN));
+        self.both = _mm256_add_epi64(self.both, raised);
+        self.odd = _mm256_add_epi64(self.odd, _mm256_srli_epi64::<32>(raised));
+        let other = _mm256_srli_epi64::<32>(q);
+        self.squares[0] = _mm256_add_epi64(self.squares[0], _mm256_mul_epi32(q, q));
+        self.squares[1] = _mm256_add_epi64(self.squares[1], _mm256_mul_epi32(other, other));
+    }
+
+    /// Squares into limbs: |q| <= 2^30, so eight of them fit in 64 bits.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn split(&mut self) {
+        let low = _mm256_set1_epi64x((1 << STEP_BITS) - 1);
+        for s in &mut self.squares {
+            self.limbs[0] = _mm256_add_epi64(self.limbs[0], _mm256_srli_epi64::<STEP_BITS>(*s));
+            self.limbs[1] = _mm256_add_epi64(self.limbs[1], _mm256_and_si256(*s, low));
+            *s = _mm256_setzero_si256();
+        }
+    }
+}
+
+/// Adds rollouts (at most `TOGETHER`, the longest first) to the columns, the live counts and the sums, on the grid of `exponent`; returns the bits of
+/// max|x|. Where that has another exponent all of it is void.
+///
+/// # Safety
+/// AVX2; the tokens are readable.
+#[target_feature(enable = "avx2")]
+pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live: &mut [i64], sums: &mut Sums) -> u32 {
+    let zero = _mm256_setzero_si256();
+    let longest = rollouts.first().map_or(0, |r| r.count);
+    let (mut full, mut alive) = (rollouts.len(), rollouts.len());
+    let up = power_of_two(STEP_BITS - exponent) as f32;
+    let mut pass = Pass { up: _mm256_set1_ps(up), largest: zero, both: zero, odd: zero, squares: [zero; 2], limbs: [zero; 2] };
+    let mut total = zero;
+    let mut t = 0;
+    while t < longest {
+        while rollouts[alive - 1].count <= t {
+            alive -= 1;
+        }
+        full = full.min(alive);
+        while full > 0 && rollouts[full - 1].count < t + 8 {
+            full -= 1;
+        }
+        (pass.both, pass.odd) = (zero, zero);
+        for some in rollouts[..full].chunks(8) {
+            for r in some {
+                // SAFETY: t + 8 <= its count.
+                pass.add(unsafe { r.line.eight(t) });
+            }
+            pass.split();
+        }
+        for r in &rollouts[full..alive] {
+            let mut rest = [0.0f32; 8];
+            for (lane, x) in rest.iter_mut().enumerate().take(r.count - t) {
+                // SAFETY: t + lane < its count.
+                *x = unsafe { r.line.one(t + lane) };
+            }
+            // SAFETY: eight elements.
+            pass.add(unsafe { _mm256_loadu_ps(rest.as_ptr()) });
+            pass.split();
+        }
+        // Back from the raised sums to those of q, in the positions' order.
+        let raise = _mm256_set1_epi64x((alive as i64) << 31);
+        let even = _mm256_sub_epi64(_mm256_sub_epi64(pass.both, _mm256_slli_epi64::<32>(pass.odd)), raise);
+        let odd = _mm256_sub_epi64(pass.odd, raise);
+        let (a, b) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
+        let found = [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
+        total = _mm256_add_epi64(total, _mm256_add_epi64(found[0], found[1]));
+        let reach = (longest - t).min(8);
+        if reach == 8 && full == alive {
+            let counts = _mm256_set1_epi64x(alive as i64);
+            for half in 0..2 {
+                let at = t + 4 * half;
+                let (columns, live) = (&mut columns[at..at + 4], &mut live[at..at + 4]);
+                // SAFETY: four elements each.
+                unsafe {
+                    let (c, n) = (columns.as_mut_ptr().cast::<__m256i>(), live.as_mut_ptr().cast::<__m256i>());
+                    _mm256_storeu_si256(c, _mm256_add_epi64(_mm256_loadu_si256(c), found[half]));
+                    _mm256_storeu_si256(n, _mm256_add_epi64(_mm256_loadu_si256(n), counts));
+                }
+            }
+        } else {
+            let mut lanes = [0i64; 8];
+            // SAFETY: eight elements.
+            unsafe {
+                _mm256_storeu_si256(lanes.as_mut_ptr().cast(), found[0]);
+                _mm256_storeu_si256(lanes.as_mut_ptr().add(4).cast(), found[1]);
+            }
+            for (lane, c) in lanes.iter().enumerate().take(reach) {
+                columns[t + lane] += c;
+                live[t + lane] += rollouts[..alive].iter().filter(|r| r.count > t + lane).count() as i64;
+            }
+        }
+        t += 8;
+    }
+    let sum = |x: __m256i| {
+        let mut lanes = [0i64; 4];
+        // SAFETY: 32 bytes.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), x) };
+        lanes.iter().fold(0i64, |a, b| a.wrapping_add(*b))
+    };
+    sums.n += rollouts.iter().map(|r| r.count as i64).sum::<i64>();
+    sums.q = sums.q.wrapping_add(sum(total));
+    sums.hi = sums.hi.wrapping_add(sum(pass.limbs[0]));
+    sums.lo = sums.lo.wrapping_add(sum(pass.limbs[1]));
+    super::lanes::most(pass.largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numerics::exact::{Extremes, Grid, exponent};
+    use crate::numerics::simd::Simd;
+
+    /// Against the sums and columns one rollout after the other: lengths around whole vectors, more rollouts than a pass takes, both types.
+    #[test]
+    fn one_pass_is_rollout_after_rollout() {
+        if Simd::best() != Simd::Avx2 {
+            println!("SKIPPED: no AVX2 on this processor");
+            return;
+        }
+        let mut seed = 5u64;
+        let mut next = || {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed >> 33
+        };
+        for case in 0..200 {
+            let narrow = case % 2 == 1;
+            let rollouts: Vec<Vec<f32>> = (0..1 + next() as usize % 40)
+                .map(|_| {
+                    (0..next() as usize % [3, 9, 40, 200][case % 4])
+                        .map(|_| {
+                            let x = (next() as f32 / 2f32.powi(31) - 0.4) * [1.0, 1e-12, 3e20, 1.0][case % 4];
+                            if narrow { f32::from_bits(x.to_bits() & !0xffff) } else { x }
+                        })
+                        .collect()
+                })
+                .collect();
+            let short: Vec<Vec<u16>> = rollouts.iter().map(|r| r.iter().map(|x| (x.to_bits() >> 16) as u16).collect()).collect();
+            let mut extremes = Extremes::EMPTY;
+            rollouts.iter().flatten().for_each(|x| extremes.push(*x));
+            let longest = rollouts.iter().map(Vec::len).max().unwrap_or(0);
+            let mut wanted = (vec![0i64; longest], vec![0i64; longest], Sums::default());
+            let grid = Grid::new(STEP_BITS, extremes.absmax);
+            for (t, x) in rollouts.iter().flat_map(|r| r.iter().enumerate()) {
+                wanted.0[t] += grid.quantize(*x);
+                wanted.1[t] += 1;
+                wanted.2.push(&grid, grid.quantize(*x), 1);
+            }
+            let mut all: Vec<Tokens> = (0..rollouts.len())
+                .map(|i| {
+                    let at = if narrow { short[i].as_ptr().cast_mut().cast() } else { rollouts[i].as_ptr().cast_mut().cast() };
+                    Tokens { line: Line { at, narrow }, count: rollouts[i].len() }
+                })
+                .filter(|r| r.count > 0)
+                .collect();
+            let mut got = (vec![0i64; longest], vec![0i64; longest], Sums::default());
+            let mut most = 0;
+            for some in all.chunks_mut(TOGETHER) {
+                some.sort_by_key(|r| std::cmp::Reverse(r.count));
+                // SAFETY: AVX2 is there; the tokens are the vectors'.
+                most = most.max(unsafe { add(some, exponent(extremes.absmax.max(1)), &mut got.0, &mut got.1, &mut got.2) });
+            }
+            assert_eq!(most as i32, extremes.absmax, "case {case}");
+            assert_eq!((&got.0, &got.1), (&wanted.0, &wanted.1), "case {case}");
+            assert_eq!((got.2.n, got.2.q, got.2.numerator(&grid)), (wanted.2.n, wanted.2.q, wanted.2.numerator(&grid)), "case {case}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! kl by value: statistics and position sums of a group in one pass; the advantages of a rollout in one more, or, where neighbours are equal, by way of the
+//! list of its chunks' values.
+use super::columns::{self, TOGETHER, Tokens};
+use super::lanes::Line;
+use super::{Way, bits, scan, went};
+use crate::backend::cpu::expand::Chunks;
+use crate::backend::cpu::members::Members;
+use crate::backend::cpu::scope::Scope;
+use crate::backend::cpu::shape::{Group, Sink};
+use crate::backend::cpu::standard::Apply;
+use crate::backend::cpu::terms::Terms;
+use crate::backend::cpu::worker::Worker;
+use crate::model::array::Array;
+use crate::model::batch::{Extent, Process};
+use crate::model::config::*;
+use crate::numerics::exact::{Extremes, Grid, INFINITE, STEP_BITS, Sums, exponent, key};
+use crate::plan::partials::GroupState;
+use crate::plan::workspace::{Rollout, state};
+
+impl<'a> Worker<'a> {
+    fn kl_signal(&self) -> Option<&'a Array> {
+        match &self.job.problem.process {
+            Process::Signal([Some(signal), ..]) => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// Maxima, sums, columns and live counts of the prepared members, into `to` and the worker's tables; returns the positions. `None`: they are left to the
+    /// general stages (holes, values that are not finite, no spread), and nothing counts.
+    pub fn token_columns(&mut self, members: Members, to: &mut GroupState) -> Option<usize> {
+        let job = self.job;
+        if !job.by_token.columns {
+            return None;
+        }
+        let signal = self.kl_signal()?;
+        let positions = self.positions(members);
+        // The exponent of the group before is a guess at this one's, which the maximum confirms or corrects.
+        for _ in 0..2 {
+            self.columns[..positions].fill(0);
+            self.live[..positions + 1].fill(0);
+            let (mut largest, mut sums) = (0u32, Sums::default());
+            let mut some = [Tokens::NONE; TOGETHER];
+            let mut count = 0;
+            let mut left = members.len();
+            for i in members.iter() {
+                left -= 1;
+                let kept = job.rollout(i);
+                if kept.state & (state::OUT_OF_STATS | state::HAS_PROCESS) == state::HAS_PROCESS {
+                    if kept.count != kept.end - kept.first {
+                        return None;
+                    }
+                    let line = Self::line(signal, &job.problem.extent(i)).from(kept.first as usize);
+                    some[count] = Tokens { line, count: kept.count as usize };
+                    count += 1;
+                }
+                if count == TOGETHER || (left == 0 && count > 0) {
+                    let together = &mut some[..count];
+                    together.sort_unstable_by_key(|r| std::cmp::Reverse(r.count));
+                    // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
+                    largest = largest.max(unsafe { columns::add(together, self.exponent, self.columns, self.live, &mut sums) });
+                    count = 0;
+                }
+            }
+            if largest == 0 || largest >= INFINITE as u32 {
+                return None;
+            }
+            let found = exponent(largest as i32);
+            if !columns::in_f32(found) {
+                return None;
+            }
+            if found == self.exponent {
+                let extremes = Extremes { absmax: largest as i32, max: key(f32::from_bits(largest)), min: key(f32::from_bits(largest)) };
+                // All equal as integers: whether they are so exactly is for the general stages to see.
+                if sums.numerator(&Grid::new(STEP_BITS, extremes.absmax)) == 0 {
+                    return None;
+                }
+                to.extremes[0].add(&extremes);
+                to.sums[0].add(&sums);
+                went(Way::Columns);
+                return Some(positions);
+            }
+            self.exponent = found;
+        }
+        None
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn usual_kl(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, group: &Group, terms: &Terms, chunks: Chunks, sink: Sink) -> Option<f64> {
+        let job = self.job;
+        let (c, plan) = (job.config(), job.plan);
+        let outputs = job.outputs?;
+        let signal = self.kl_signal()?;
+        let every = matches!(chunks, Chunks::EveryToken);
+        let by_edges = group.edges.is_some() && c.boundary_rule == BoundaryRule::Adjacent;
+        let usual = matches!(sink, Sink::Write(None))
+            && job.joint.is_none()
+            && kept.state & (state::OUT_OF_STATS | state::HAS_PROCESS) == state::HAS_PROCESS
+            && !terms.placed
+            && !scope.has_holes()
+            && (every || by_edges);
+        if !usual {
+            return None;
+        }
+        let standard = &group.standards[0];
+        let gate;
+        let (mean, inv, weight, terms) = match terms.gated {
+            // A wrong format says all there is to say: the values are multiplied by 0.
+            Some(gated) => {
+                gate = [gated.every];
+                (0.0, 0.0, 1.0, &gate[..])
+            }
+            None => {
+                let Apply::Affine { mean, inv } = standard.resolve(true, || self.own_sums(i, kept, 0, group.state), &mut 0) else { return None };
+                (mean, inv, c.streams[0].weight, terms.every())
+            }
+        };
+        let (n, k) = (scope.count, kept.chunks as usize);
+        // Far from the end of f32, so that nothing need be saturated or counted.
+        let most = weight.abs() * (standard.extremes.absmax_value() as f64 + mean.abs()) * inv.abs();
+        if (most + terms.iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
+            return None;
+        }
+        let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - k..] };
+        let fused = scan::Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
+        let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
+        let mut ahead = self.ahead(i, true, [Some(signal), None]);
+        let stream = job.by_token.stream;
+        let tokens = if to.narrow { scan::tokens::<true> } else { scan::tokens::<false> };
+        let (sum, squares, path);
+        if every {
+            // SAFETY: AVX2 is there in a usual call; n tokens from the first in scope on, in place or apart (`check` has seen which).
+            let done = unsafe { tokens(from, to, n, stream, &fused, &mut ahead) };
+            (sum, squares, path) = (done.sum, done.squares, done.path);
+        } else {
+            let ends: &[u64] = &self.edges[..];
+            let list = &mut self.compressed[..n + 15];
+            let exact = if outputs.report { self.v.as_mut_ptr() } else { std::ptr::null_mut() };
+            // SAFETY: as above; a value a chunk in this thread's scratch, which has room for eight more.
+            unsafe {
+                let found = bits::compress(from, n - 1, ends, list);
+                debug_assert_eq!(found + 1, k);
+                list[found] = from.one(n - 1);
+                let results = Line { at: self.d.as_mut_ptr().cast(), narrow: to.narrow };
+                let done = tokens(Line::of_f32(list), results, k, false, &scan::Fused { sums: false, exact, ..fused }, &mut ahead);
+                bits::expand(results, ends, false, to, n, stream);
+                path = done.path;
+            }
+            (sum, squares) = if outputs.report { chunk_totals(chunks, scope, &self.v[..k]) } else { (0.0, 0.0) };
+        }
+        went(if every { Way::Tokens } else { Way::Chunks });
+        self.around(&outputs.advantages, at, scope.first, scope.end);
+        self.report.sum_advantages += sum;
+        self.report.sum_squares += squares;
+        Some(path)
+    }
+}
+
+/// Sums over the tokens of what their chunks came to.
+fn chunk_totals(chunks: Chunks, scope: &Scope, results: &[f64]) -> (f64, f64) {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    chunks.each(scope, |j, a, b| {
+        let n = (b - a) as f64;
+        sum += n * results[j];
+        squares += n * results[j] * results[j];
+    });
+    (sum, squares)
+}
