@@ -298,6 +298,10 @@ impl Worker<'_> {
             _ => chunk::whole(&scope, at_token, &mut chunks),
         }
         kept.chunks = chunks.count as u32;
+        if job.joint.is_none() && chunks.count > 0 && chunks.count == scope.count {
+            // A value a chunk is a value a token: nothing need be spread.
+            kept.state |= state::EVERY_TOKEN;
+        }
         if problem.step_group.is_some() && scored {
             // SAFETY: the rollout's own lists.
             let to = unsafe { job.chunk_steps(at) };

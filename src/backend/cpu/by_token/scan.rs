@@ -103,38 +103,40 @@ struct Consts {
     inv: __m256d,
 }
 
-/// D of a tile: 32 values of `xs`, their divisors at `divisors`.
+/// D of a tile: 32 values of `xs`, their divisors at `divisors`. Always inlined, into functions that have AVX2: a tile handed over in memory costs as much as its scan.
 ///
 /// # Safety
 /// AVX2; 32 readable values and, where there are divisors at all, as many of those.
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 unsafe fn fused_tile<const UNIT: bool>(xs: Line, divisors: *const f64, k: &Consts, line: &Fused, carry: &mut __m256d) -> Tile {
     // SAFETY: by the caller's word.
-    let mut tile = unsafe { xs.tile(0) };
-    for y in &mut tile {
-        *y = _mm256_mul_pd(_mm256_sub_pd(*y, k.mean), k.inv);
-    }
-    if line.weight != 1.0 {
-        let weight = _mm256_set1_pd(line.weight);
-        tile.iter_mut().for_each(|y| *y = _mm256_mul_pd(weight, *y));
-    }
-    for term in line.terms {
-        let term = _mm256_set1_pd(*term);
+    unsafe {
+        let mut tile = xs.tile(0);
         for y in &mut tile {
-            *y = _mm256_add_pd(*y, term);
+            *y = _mm256_mul_pd(_mm256_sub_pd(*y, k.mean), k.inv);
         }
-    }
-    steps::<UNIT>(&mut tile, &k.c);
-    carried::<UNIT>(&mut tile, &k.rising, *carry);
-    *carry = first(&tile);
-    if !line.divisors.is_empty() {
-        for (v, y) in tile.iter_mut().enumerate() {
-            // SAFETY: by the caller's word.
-            *y = _mm256_mul_pd(*y, unsafe { _mm256_loadu_pd(divisors.add(4 * v)) });
+        if line.weight != 1.0 {
+            let weight = _mm256_set1_pd(line.weight);
+            for y in &mut tile {
+                *y = _mm256_mul_pd(weight, *y);
+            }
         }
+        for term in line.terms {
+            let term = _mm256_set1_pd(*term);
+            for y in &mut tile {
+                *y = _mm256_add_pd(*y, term);
+            }
+        }
+        steps::<UNIT>(&mut tile, &k.c);
+        carried::<UNIT>(&mut tile, &k.rising, *carry);
+        *carry = first(&tile);
+        if !line.divisors.is_empty() {
+            for (v, y) in tile.iter_mut().enumerate() {
+                *y = _mm256_mul_pd(*y, _mm256_loadu_pd(divisors.add(4 * v)));
+            }
+        }
+        tile
     }
-    tile
 }
 
 /// n values (at least one), a chunk each, from `xs` to `to`, which may be one memory.
@@ -206,12 +208,11 @@ pub struct Steered<'a> {
     pub sums: bool,
 }
 
-/// The deltas of a tile, scanned: advantages, and the values they are of.
+/// The deltas of a tile, scanned: advantages, and the values they are of. Inlined as `fused_tile` is.
 ///
 /// # Safety
 /// AVX2; 32 readable rewards (where there are any) and values.
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 unsafe fn steered_tile<const UNIT: bool>(
     rewards: Option<Line>,
     last: __m256d,
@@ -220,20 +221,26 @@ unsafe fn steered_tile<const UNIT: bool>(
     next: &mut __m256d,
     carry: &mut __m256d,
 ) -> (Tile, Tile) {
-    let zero = _mm256_setzero_pd();
     // SAFETY: by the caller's word.
-    let (value, mut tile) = unsafe { (values.tile(0), rewards.map_or([zero, zero, zero, zero, zero, zero, zero, last], |r| r.tile(0))) };
-    for v in 0..8 {
-        let beyond = if v < 7 { value[v + 1] } else { *next };
-        let pair = _mm256_permute2f128_pd::<0x21>(value[v], beyond);
-        let after = _mm256_shuffle_pd::<0b0101>(value[v], pair);
-        tile[v] = _mm256_sub_pd(_mm256_add_pd(tile[v], _mm256_mul_pd(k.2, after)), value[v]);
+    unsafe {
+        let zero = _mm256_setzero_pd();
+        let value = values.tile(0);
+        let mut tile = match rewards {
+            Some(rewards) => rewards.tile(0),
+            None => [zero, zero, zero, zero, zero, zero, zero, last],
+        };
+        for v in 0..8 {
+            let beyond = if v < 7 { value[v + 1] } else { *next };
+            let pair = _mm256_permute2f128_pd::<0x21>(value[v], beyond);
+            let after = _mm256_shuffle_pd::<0b0101>(value[v], pair);
+            tile[v] = _mm256_sub_pd(_mm256_add_pd(tile[v], _mm256_mul_pd(k.2, after)), value[v]);
+        }
+        *next = first(&value);
+        steps::<UNIT>(&mut tile, &k.0);
+        carried::<UNIT>(&mut tile, &k.1, *carry);
+        *carry = first(&tile);
+        (tile, value)
     }
-    *next = first(&value);
-    steps::<UNIT>(&mut tile, &k.0);
-    carried::<UNIT>(&mut tile, &k.1, *carry);
-    *carry = first(&tile);
-    (tile, value)
 }
 
 /// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
