@@ -3,6 +3,8 @@
 //! The contract that this module implements is the header's first comment; its text stands in `include/cbindgen.toml`.
 #![allow(non_camel_case_types)]
 
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+mod by_token_tests;
 pub mod config;
 pub mod constants;
 pub mod context;

@@ -1,7 +1,6 @@
 //! Views, offsets, groups, and what a batch may hold together.
 use crate::Case;
 use crate::api::Act::*;
-use crate::world::World;
 use passrl::abi::constants::*;
 use passrl::abi::status::*;
 
@@ -127,10 +126,6 @@ pub fn cases() -> Vec<Case> {
         ("step_group_misaligned", Run, PASSRL_ERR_LAYOUT, "batch.step_group.data is at 0x", |w| { w.keyed(); let v = w.view("batch.step_group"); v.data = v.data.wrapping_byte_add(4) }),
         ("step_group_over_advantages", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.step_group share memory", |w| { w.keyed(); w.alias("batch.step_group", "advantages", 0) }),
         ("step_group_without_steps", Run, PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_sets = step_group needs steps", |w| { w.keyed(); w.drop(&["batch.step_offsets", "batch.step_ends", "batch.step_scores"]); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
-        ("step_group_add", Add, PASSRL_ERR_CONFLICT, "config.step_sets is step_group, whose sets need all steps of a group in one call", World::keyed),
-        ("step_group_apply", Apply, PASSRL_ERR_CONFLICT, "config.step_sets is step_group, whose sets need all steps of a group in one call", World::keyed),
-        ("step_group_merge", Merge, PASSRL_ERR_CONFLICT, "config.step_sets is step_group, whose sets need", World::keyed),
-        ("step_group_partials", PartialsInit, PASSRL_ERR_CONFLICT, "use passrl_plan_run on whole groups, or step_sets = group", World::keyed),
         ("returns_without_steps", Run, PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps", |w| { w.returns(); w.drop(&["batch.step_offsets", "batch.step_ends"]) }),
         ("returns_of_marks", Run, PASSRL_ERR_NULL, "batch.step_offsets is NULL; config.step_value = return_to_go needs steps", |w| { w.returns(); w.drop(&["batch.step_offsets", "batch.step_ends"]); w.ints("batch.step_marks", PASSRL_U8, &[1; 24]); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
         ("returns_of_a_signal", Run, PASSRL_ERR_CONFLICT, "batch.signal[0] is given and config.step_value is return_to_go", |w| { w.returns(); w.floats("batch.signal[0]", PASSRL_F32, &[0.0; 24]) }),
@@ -145,9 +140,6 @@ pub fn cases() -> Vec<Case> {
         ("token_ratio_type", Run, PASSRL_ERR_DTYPE, "batch.token_ratio has dtype i32", |w| { w.token_baseline(); w.ints("batch.token_ratio", PASSRL_I32, &[1; 24]) }),
         ("sum_pi_squared_over_returns", Run, PASSRL_ERR_OVERLAP, "outputs.returns and batch.sum_pi_squared share memory", |w| { w.token_baseline(); w.alias("batch.sum_pi_squared", "returns", 0) }),
         ("token_ratio_over_advantages", Run, PASSRL_ERR_OVERLAP, "outputs.advantages and batch.token_ratio share memory", |w| { w.token_baseline(); w.floats("batch.token_ratio", PASSRL_F32, &[1.0; 24]); w.alias("batch.token_ratio", "advantages", 0) }),
-        ("token_baseline_add", Add, PASSRL_ERR_CONFLICT, "config.token_baseline is position, which needs all rollouts of a group in one call", World::token_baseline),
-        ("token_baseline_apply", Apply, PASSRL_ERR_CONFLICT, "config.token_baseline is position, which needs all rollouts", World::token_baseline),
-        ("token_baseline_partials", PartialsInit, PASSRL_ERR_CONFLICT, "use passrl_plan_run on whole groups, or token_baseline = none", World::token_baseline),
         // Credit.
         ("reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_reference is NULL; config.kl_in_reward needs it beside batch.logp_policy", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_behavior", PASSRL_F32, &[-1.0; 24]) }),
         ("policy_of_reference_missing", Run, PASSRL_ERR_NULL, "batch.logp_policy is NULL; config.kl_in_reward needs it beside batch.logp_reference", |w| { w.config.kl_coef = 0.1; w.config.kl_in_reward = PASSRL_KL_K3; w.floats("batch.logp_reference", PASSRL_F32, &[-1.0; 24]) }),

@@ -14,8 +14,6 @@ mod kl;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod scan;
-#[cfg(all(test, target_arch = "x86_64", not(miri)))]
-mod tests;
 
 use super::expand::Chunks;
 use super::scope::Scope;
@@ -29,12 +27,12 @@ use crate::plan::workspace::Rollout;
 
 /// Tests set it: results go past the caches however few they are.
 #[cfg(all(test, target_arch = "x86_64"))]
-static ALWAYS_STREAMS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+pub static ALWAYS_STREAMS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// The short ways; tests count how often each was gone.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
-enum Way {
+pub enum Way {
     Columns,
     Tokens,
     Chunks,
@@ -45,7 +43,7 @@ enum Way {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    static TAKEN: std::cell::RefCell<[usize; 6]> = const { std::cell::RefCell::new([0; 6]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 6]> = const { std::cell::RefCell::new([0; 6]) };
 }
 
 #[cfg(target_arch = "x86_64")]

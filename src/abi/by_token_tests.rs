@@ -1,7 +1,7 @@
 //! The short ways against the general stages, to the bit: random batches through the C ABI, on a context of the best instruction set and on one of the
 //! baseline, which goes no short way; every output and the report. And that usual batches do go the short ways.
-use super::{ALWAYS_STREAMS, TAKEN, Way};
-use crate::abi::{config::*, constants::*, context::*, plan::*, structs::*, types::*};
+use super::{config::*, constants::*, context::*, plan::*, structs::*, types::*};
+use crate::backend::cpu::by_token::{ALWAYS_STREAMS, TAKEN, Way};
 use crate::numerics::simd::Simd;
 use std::ffi::c_void;
 use std::ptr::null;
@@ -32,7 +32,7 @@ impl Random {
 #[derive(Clone, Debug)]
 struct Batch {
     gae: bool,
-    preset: bool,
+    whitens: bool,
     padded: bool,
     left: bool,
     lengths: bool,
@@ -119,7 +119,7 @@ impl Batch {
         let lines = |random: &mut Random| lens.iter().map(|len| line(random, *len)).collect::<Vec<_>>();
         Batch {
             gae,
-            preset: random.chance(0.3),
+            whitens: random.chance(0.3),
             padded,
             left: padded && lengths && random.chance(0.3),
             lengths,
@@ -218,9 +218,11 @@ impl Batch {
             passrl_report_init(&mut report, size_of::<passrl_report>() as u32);
             passrl_context_options_init(&mut options, size_of::<passrl_context_options>() as u32);
             if self.gae {
-                passrl_config_init_preset(&mut config, size_of::<passrl_config>() as u32, c"verl.gae".as_ptr());
-                if !self.preset {
-                    config.whiten = PASSRL_WHITEN_NONE;
+                passrl_config_init(&mut config, size_of::<passrl_config>() as u32);
+                (config.kind, config.chunk, config.credit, config.k) = (PASSRL_KIND_NONE, PASSRL_CHUNK_NONE, PASSRL_CREDIT_GAE, 0.0);
+                config.streams.iter_mut().for_each(|row| (row.center, row.scale) = (PASSRL_CENTER_NONE, PASSRL_SCALE_NONE));
+                if self.whitens {
+                    config.whiten = PASSRL_WHITEN_TOKENS;
                 }
             } else {
                 passrl_config_init(&mut config, size_of::<passrl_config>() as u32);
@@ -314,7 +316,7 @@ impl Batch {
             let mut workspace = vec![0xa5u8; size + 64];
             let at = workspace.as_mut_ptr().add(64 - workspace.as_ptr() as usize % 64);
             status = passrl_plan_run(plan, &batch, &outputs, at.cast(), size, std::ptr::null_mut());
-            assert!(status >= 0, "{}", std::ffi::CStr::from_ptr(crate::abi::util::passrl_last_error()).to_string_lossy());
+            assert!(status >= 0, "{}", std::ffi::CStr::from_ptr(super::util::passrl_last_error()).to_string_lossy());
             passrl_plan_destroy(plan);
             passrl_context_destroy(context);
         }
@@ -372,7 +374,7 @@ fn usual_batches_go_the_short_ways() {
     let lens: Vec<usize> = (0..r).map(|i| 90 + 37 * i).collect();
     let lines = |random: &mut Random| lens.iter().map(|l| (0..*l).map(|_| random.normal() as f32).collect()).collect::<Vec<Vec<f32>>>();
     let usual = Batch {
-        gae: false, preset: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, fill: true,
+        gae: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, fill: true,
         threads: 1, groups: (0..r).map(|i| i as i32 / 4).collect(), row: 600, signal: lines(&mut random), values: lines(&mut random), rewards: Some(lines(&mut random)),
         scope: lens.iter().map(|l| vec![true; *l]).collect(), outcome: (0..r).map(|i| (i % 3) as f32).collect(), ok: (0..r).map(|i| u8::from(i % 5 != 0)).collect(),
         counts: vec![1; r], bootstrap: None, gamma: 1.0, lam: 0.95, k: 0.7, weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),
@@ -384,8 +386,8 @@ fn usual_batches_go_the_short_ways() {
                 let before = [taken(Way::Columns), taken(Way::Tokens) + taken(Way::Chunks)];
                 assert_eq!(kl.run(PASSRL_SIMD_BEST).status, 0);
                 assert_eq!([taken(Way::Columns), taken(Way::Tokens) + taken(Way::Chunks)], [before[0] + 3, before[1] + r], "{kl:?}");
-                for (terminal, in_place, preset) in [(false, 0, false), (true, 0, false), (false, 1, false), (false, 0, true)] {
-                    let gae = Batch { gae: true, returns: true, in_place, preset, gamma: 0.99, ..kl.clone() };
+                for (terminal, in_place, whitens) in [(false, 0, false), (true, 0, false), (false, 1, false), (false, 0, true)] {
+                    let gae = Batch { gae: true, returns: true, in_place, whitens, gamma: 0.99, ..kl.clone() };
                     let gae = Batch { rewards: gae.rewards.filter(|_| !terminal), ..gae };
                     let (before, again) = (taken(Way::Gae), taken(Way::Again));
                     assert_eq!(gae.run(PASSRL_SIMD_BEST).status, 0);
