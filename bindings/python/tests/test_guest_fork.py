@@ -61,9 +61,9 @@ class SlowTable(type(table._plans)):
         return super().setdefault(key, value)
 
 class SlowForm(ready.Form):
-    def run(self, found):
+    def run(self, *arguments):
         stand_still()
-        return super().run(found)
+        return super().run(*arguments)
 
 for what in ("context", "table", "form"):
     ready._forms.clear()
