@@ -4,6 +4,7 @@ use super::members::Members;
 use super::shape::{Group, Sink};
 use super::standard::{Beside, Set, Standard, Whole};
 use super::terms;
+use super::token_baseline::Tail;
 use super::worker::Worker;
 use crate::model::array::Array;
 use crate::model::flags;
@@ -194,7 +195,7 @@ impl Worker<'_> {
             self.step_sets(g, members);
         }
         let weight = terms::total_weight(config, job.problem.num_process, &given);
-        let mut group = Group { state, standards, bad, weight, edges, tail: None };
+        let mut group = Group { state, standards, bad, weight, edges, tail: Tail::NONE };
         if job.problem.baseline_inputs.is_some() && !bad {
             group.tail = self.baselines(members, &group);
         }

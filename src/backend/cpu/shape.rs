@@ -47,7 +47,7 @@ pub struct Group<'a> {
     /// kl by value: bit t of `Worker::edges` is set where an edge stands between positions t and t + 1.
     pub edges: Option<KlEdges<'a>>,
     /// `token_baseline`: the rollout whose last tokens have none.
-    pub tail: Option<Tail>,
+    pub tail: Tail,
 }
 
 /// What to do with a rollout's advantages.

@@ -35,6 +35,11 @@ pub struct Tail {
     pub from: usize,
 }
 
+impl Tail {
+    /// Every place has a baseline. (Not an `Option`: what lies under a `None` would be compared, which checkers of memory report.)
+    pub const NONE: Tail = Tail { rollout: usize::MAX, from: usize::MAX };
+}
+
 /// 2^(46 - e) and 2^(e - 46) for 2^(e-1) <= most < 2^e.
 fn grid(most: f64) -> (f64, f64) {
     if most < LEAST {
@@ -101,13 +106,13 @@ impl Worker<'_> {
     }
 
     /// B of every place of a group without findings, for `take_baseline`.
-    pub fn baselines(&mut self, members: Members, group: &Group) -> Option<Tail> {
+    pub fn baselines(&mut self, members: Members, group: &Group) -> Tail {
         let job = self.job;
         let by = job.config().token_baseline;
         // What credit counts is counted where the rollouts are shaped.
         let report = self.report;
         let (mut places, mut counted, mut most, mut second) = (0, 0, 0, 0);
-        let mut tail = None;
+        let mut tail = usize::MAX;
         for i in members.iter() {
             let kept = job.rollout(i);
             places = places.max(reach(by, &kept));
@@ -115,7 +120,7 @@ impl Worker<'_> {
                 counted += 1;
                 let n = kept.count as usize;
                 if n > most {
-                    (second, most, tail) = (most, n, Some(i));
+                    (second, most, tail) = (most, n, i);
                 } else {
                     second = second.max(n);
                 }
@@ -123,7 +128,7 @@ impl Worker<'_> {
         }
         self.places.gain_most[..places].fill(0.0);
         if counted < 2 {
-            return None;
+            return Tail::NONE;
         }
         self.places.weight_most[..places].fill(0.0);
         self.places.gain_sums[..places].fill(0);
@@ -140,7 +145,7 @@ impl Worker<'_> {
             to.gain_most[place] = baseline(gains, weights);
         }
         self.report = report;
-        tail.filter(|_| most > second).map(|rollout| Tail { rollout, from: second })
+        if most > second { Tail { rollout: tail, from: second } } else { Tail::NONE }
     }
 
     /// First pass: G W of each token, and the maxima of its place.
@@ -195,8 +200,8 @@ impl Worker<'_> {
     }
 
     /// Takes B from the advantages of a rollout's tokens in scope, in d.
-    pub fn take_baseline(&mut self, i: usize, at: &Extent, scope: &Scope, tail: Option<Tail>) {
-        let until = tail.filter(|tail| tail.rollout == i).map_or(usize::MAX, |tail| tail.from);
+    pub fn take_baseline(&mut self, i: usize, at: &Extent, scope: &Scope, tail: Tail) {
+        let until = if tail.rollout == i { tail.from } else { usize::MAX };
         let (d, b) = (&mut *self.d, &*self.places.gain_most);
         runs(self.job.config().token_baseline, scope, at.len, |line, place, count| {
             let count = count.min(until.saturating_sub(place));
