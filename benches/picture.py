@@ -47,7 +47,7 @@ def roofline(rows: list[Row], path: Path) -> None:
         axes[0, 0].plot([], [], "o", color=colour, label=dtype)
     axes[0, 0].barh([0], [0], color="grey", alpha=0.3, label="floor: a copy of as many bytes")
     axes[0, 0].plot([], [], "|", color="black", markersize=11, label="target")
-    axes[0, 0].legend(fontsize=8, loc="lower right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
