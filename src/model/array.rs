@@ -155,10 +155,6 @@ impl Row {
     pub fn dtype(&self) -> DType {
         self.dtype
     }
-    /// Do its elements lie side by side?
-    pub fn is_dense(&self) -> bool {
-        self.stride == 1 || self.len <= 1
-    }
     /// Where its first element lies.
     pub fn address(&self) -> *mut u8 {
         self.data
