@@ -1,4 +1,4 @@
-// What the host hands to every kernel: the plan's constants (in device memory since the plan was made), the batch, the outputs and the workspace. Plain
+// What the host hands to every kernel: the plan's constants, the batch, the outputs and the workspace. Plain
 // structs of fixed-width numbers, the same in src/backend/cuda/args.rs (a test compares their layouts). Nothing here decides anything.
 #ifndef PASSRL_ARGS_CUH
 #define PASSRL_ARGS_CUH
@@ -19,7 +19,6 @@ enum DType { F64 = 1, F32 = 2, F16 = 3, BF16 = 4, I64 = 5, I32 = 6, U8 = 7, BOOL
 // A view of one or two dimensions in device memory; strides in elements. `data` 0: not given.
 struct Array {
     u64 data;
-    i64 shape[2];
     i64 stride[2];
     i32 dtype;
     i32 reserved;
@@ -31,21 +30,13 @@ struct Stream {
     f64 epsilon;
     f64 clip_value;
     f64 clip_standardized;
-    i32 center;
-    i32 scale;
-    i32 ddof;
-    i32 epsilon_mode;
-    i32 loo_unit;
-    i32 singleton;
-    i32 missing;
-    i32 place;
-    i32 zero_variance;
-    i32 count_by;
+    i8 center, scale, ddof, epsilon_mode, loo_unit, singleton, missing, place, zero_variance, count_by;
+    i8 reserved[6];
 };
 
 enum { MAX_STREAMS = 16, MAX_PROCESS = 4, ROLLOUT_STREAMS = 12, OUTCOME = 4, FORMAT = 5, EXTRA = 6 };
 
-// A plan: `Plan` of src/plan/mod.rs in numbers. Constant; one copy a plan in device memory.
+// A plan: `Plan` of src/plan/mod.rs in numbers. Constant; every launch brings it (`Args::constants`).
 struct PlanConstants {
     Stream streams[MAX_STREAMS];
     f64 opd_lambda, eta, gamma, lam, k, temperature, whiten_epsilon, clip;
@@ -63,7 +54,7 @@ struct PlanConstants {
     i32 slots, sets, joint, lists, shaped;
     u32 slots_batch, slots_runner_up;
     // Of each slot: its row in the stream table, the row that reports it (-1: none), bits of its grid.
-    i32 slot_row[MAX_STREAMS], slot_reported[MAX_STREAMS], slot_bits[MAX_STREAMS];
+    i8 slot_row[MAX_STREAMS], slot_reported[MAX_STREAMS], slot_bits[MAX_STREAMS];
     // Which lists the workspace has: values (prm), token_values (chunk_value = mean).
     i32 has_values, has_token_values;
     i32 reserved;
@@ -79,6 +70,8 @@ struct Batch {
     // Token slots of token-shaped arrays: N packed, T padded.
     i64 slots;
     i64 group_size;
+    // Steps that the CSR arrays have.
+    i64 steps;
     i32 layout, grouping, process, num_process, scores_flat, reserved;
     // cu_seqlens [R + 1] packed; lengths [R] or none padded. Group index [R] or offsets [G + 1].
     Array extents, group_view;
@@ -134,6 +127,12 @@ struct StateLayout {
     i64 keys_from_zero;
 };
 
+// Blocks that have begun, items that have told of their parts, those parts.
+struct Queue {
+    u32 begun, told;
+    u64 parts;
+};
+
 // Counts of a run (and nothing of the bits): begin as zeros.
 struct Counts {
     i64 findings, rollouts, tokens, chunks, degenerate_groups, bad_groups, violating_groups, missing_values, nonfinite_values, low_logps, clipped_tokens,
@@ -144,6 +143,8 @@ struct Counts {
     u32 bad_offsets;
     // Blocks of the last kernel that are done: the last one writes the report.
     u32 done;
+    // Of passrl_gae and passrl_shape_one_pass, and of passrl_prepare (parts.cuh).
+    Queue queues[2];
     // `step_sets = step_group`: room of `Workspace::keyed` that groups have taken.
     u64 keyed;
 };
@@ -195,6 +196,7 @@ struct Workspace {
     u64 f, d, v, lines; // f64 a token: chunk values, results, returns, further lines of a scan
     u64 columns, live;  // i64 a token: KL table of a run
     u64 edges;          // u64 bits: edges of its positions, laid out as `scope`
+    u64 parts[2], part_states[2]; // Part and its state (u32) of each part of a rollout beside its first: of the two queues
     u64 places;       // token_baseline: |G W| and |W| at most (f64), sums of both (i64): [4][max_tokens]
 };
 
@@ -218,13 +220,14 @@ enum Mode {
 };
 
 struct Args {
-    u64 plan; // const PlanConstants*
+    u64 plan; // const PlanConstants* where a kernel has put them (primitives); 0: `constants`
     u32 mode;
     u32 primitive; // Primitive; of a plan 0
     Batch batch;
     Outputs outputs;
     StateLayout layout;
     Workspace work;
+    PlanConstants constants;
 };
 
 // Primitives on token-shaped arrays (primitives.cuh), and what their first launch is handed: the constants, and where they, the counts and the whitening's

@@ -162,32 +162,69 @@ OUT_OF_LINE i64 block_chunks_by_value(const Args& args, const Extent& e, const S
     return block_chunks_where(scope, last, [&](i64 a, i64 b) { return cut(a, a, b); });
 }
 
-// Runs of equal values of a signal without steps: they are steps and chunks in one. Each value is read once: the one before comes from a neighbour.
-OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope, u32* last) {
+// Runs of equal values of a signal without steps: they are steps and chunks in one, listed with the value at the run's last token. Each value is read once: the
+// one before comes from a neighbour.
+// Of tokens low .. high alone where these are not all.
+OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope, i64 low, i64 high, u32* last, f32* values) {
     const PlanConstants& plan = plan_of(args);
     const f64 eta = plan.eta;
     const bool bridges = plan.bridge_scope_gaps;
     const Array& signal = args.batch.signal[0];
-    i64 count = 0, carry = -1;
+    // What is found is few and far between: it is gathered, and put into the lists side by side.
+    SHARED(u32, tokens_at_hand, [2 * MOST_THREADS + 1]);
+    SHARED(f32, values_at_hand, [2 * MOST_THREADS + 1]);
+    SHARED(f32, edges, [2][MOST_WARPS]);
+    i32 round = 0;
+    bool carried = false;
+    i64 count = 0, held = 0, carry = -1;
+    auto put = [&] {
+        __syncthreads();
+        for (i64 j = threadIdx.x; j < held; j += blockDim.x) {
+            last[count + j] = tokens_at_hand[j];
+            values[count + j] = values_at_hand[j];
+        }
+        count += held;
+        held = 0;
+    };
     // Only bits of a scope with holes ask for tiles of their words.
-    const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(e, signal, scope.first), token_stride(e, signal)) : 0;
-    for (i64 tile = has_holes(scope) ? first_tile(scope) : scope.first - lead; tile < scope.end; tile += blockDim.x) {
+    const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(e, signal, low), token_stride(e, signal)) : 0;
+    for (i64 tile = has_holes(scope) ? first_tile(scope) : low - lead; tile < high; tile += blockDim.x) {
         i64 t = tile + threadIdx.x;
-        bool in = contains(scope, t);
+        // What lies before `low` in its sector is compared with.
+        const bool there = contains(scope, t) && t < high, in = there && t >= low;
         i64 before = block_token_before(scope, t, in, carry);
-        f32 x = in ? signal_value(args, plan, e, 0, t) : 0.0f;
-        i64 from = before - (t - lane());
-        f32 y = __shfl_sync(WARP, x, from >= 0 ? (i32)from : 0);
-        if (in && before >= 0 && from < 0) y = signal_value(args, plan, e, 0, before);
+        f32 x = there ? signal_value(args, plan, e, 0, t) : 0.0f;
+        f32 y;
+        if (!has_holes(scope)) {
+            // A warp's first token is compared with the last one of the warp before, or of the tile before.
+            if (lane() == 31) edges[round][warp()] = x;
+            __syncthreads();
+            y = __shfl_up_sync(WARP, x, 1);
+            if (lane() == 0 && (warp() > 0 || carried)) y = warp() > 0 ? edges[round][warp() - 1] : edges[round ^ 1][warps() - 1];
+            else if (lane() == 0 && in && before >= 0) y = signal_value(args, plan, e, 0, before);
+            carried = true;
+            round ^= 1;
+        } else {
+            i64 from = before - (t - lane());
+            y = __shfl_sync(WARP, x, from >= 0 ? (i32)from : 0);
+            if (in && before >= 0 && from < 0) y = signal_value(args, plan, e, 0, before);
+        }
         bool ends = in && before >= 0 && ((t - before > 1 && !bridges) || is_edge(y, x, eta));
         Rank rank = block_rank(ends);
-        if (ends) last[count + rank.before] = (u32)before;
-        count += rank.total;
+        if (ends) {
+            tokens_at_hand[held + rank.before] = (u32)before;
+            values_at_hand[held + rank.before] = y;
+        }
+        held += rank.total;
+        // The last run ends with the scope.
+        if (in && t + 1 == scope.end) {
+            tokens_at_hand[held] = (u32)t;
+            values_at_hand[held] = x;
+        }
+        if (held > MOST_THREADS) put();
     }
-    if (scope.count > 0) {
-        if (is_first_thread()) last[count] = (u32)(scope.end - 1);
-        ++count;
-    }
+    if (scope.count > 0 && high == scope.end) ++held;
+    put();
     __syncthreads();
     return count;
 }

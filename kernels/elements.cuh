@@ -4,6 +4,7 @@
 #define PASSRL_ELEMENTS_CUH
 #include "chunk.cuh"
 #include "group_stats.cuh"
+#include "parts.cuh"
 
 // What kind of steps a rollout has.
 enum Form {
@@ -25,10 +26,17 @@ INLINE Form form_of(const Batch& batch, const PlanConstants& plan, i64 count_ste
 }
 INLINE bool has_token_values(Form form) { return form == FORM_DENSE || form == FORM_DENSE_WITH_ENDS; }
 
+constexpr i64 STEPS_AT_HAND = 512;
 // What the threads of a rollout's block share. The first one writes, between barriers.
 struct Room {
+    // The rollout, or a part of it.
+    Task task;
     Work work;
     StepRange steps;
+    // Ends of the first steps (`block_steps_fit`), and the maxima of the first list where it is made in a way that knows them.
+    u32 ends[STEPS_AT_HAND];
+    Extremes extremes;
+    bool has_extremes;
     StepList list;
     Form form;
     // Does the caller's begins leave tokens between steps?
@@ -160,6 +168,53 @@ OUT_OF_LINE u32 list_csr_steps(const Args& args, Room& room) {
     return missing > 0 ? ROLLOUT_MISSING : 0;
 }
 
+// Are the steps with a token in scope, as they are listed, the chunks too, and nothing else asked of them than their values?
+INLINE bool steps_are_chunks(const Args& args, const PlanConstants& plan, const Room& room) {
+    const Batch& batch = args.batch;
+    const bool cut = plan.chunk == CHUNK_STEP || (plan.chunk == CHUNK_BY_VALUE && plan.boundary_rule == BOUNDARY_ADJACENT && !plan.merge_equal_steps);
+    const bool plain = !is_given(batch.step_begins) && !is_given(batch.step_group) && plan.pool != POOL_TOKENS && !plan.has_token_values;
+    return cut && plain && room.form == FORM_SCORED && batch.process == PROCESS_SCORES && plan.streams[0].missing != MISSING_EXCLUDE && !has_holes(room.work.scope);
+}
+// Such steps, as one list with their last tokens in `last`. Returns bits found.
+OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
+    const PlanConstants& plan = plan_of(args);
+    const Batch& batch = args.batch;
+    const Work& w = room.work;
+    const StepRange steps = room.steps;
+    Extremes found = no_extremes();
+    u32 missing = 0;
+    i64 count = 0;
+    auto end_of = [&](i64 j) { return j - steps.from < STEPS_AT_HAND ? (i64)room.ends[j - steps.from] : item_int(batch.step_ends, j); };
+    for (i64 tile = steps.from; tile < steps.to; tile += blockDim.x) {
+        const i64 number = tile + threadIdx.x;
+        i64 token = -1;
+        // The last step takes the tokens that follow.
+        if (number < steps.to) token = last_in(w.scope, number == steps.from ? 0 : end_of(number - 1), number + 1 == steps.to ? w.e.len : end_of(number));
+        const Rank rank = block_rank(token >= 0);
+        const i64 j = count + rank.before;
+        if (token >= 0) last[j] = (u32)token;
+        for (i32 p = 0; token >= 0 && p < batch.num_process; ++p) {
+            f32 x = step_score(args, p, number);
+            if (is_nan(x) && plan.streams[p].missing != MISSING_ERROR) {
+                ++missing;
+                if (plan.streams[p].missing == MISSING_ZERO) x = 0.0f;
+            }
+            list_of<f32>(args, args.work.elements, p, w.e)[j] = x;
+            if (p == 0) extremes_push(found, x);
+        }
+        count += rank.total;
+    }
+    found = block_extremes(found);
+    if (is_first_thread()) {
+        room.list.count = count;
+        room.extremes = found;
+        room.has_extremes = plan.pool == POOL_STEPS && plan.step_value == STEP_VALUE_SCORE;
+    }
+    __syncthreads();
+    if (args.mode & MODE_COUNTING) add_counts_to(&counts_of(args).missing_values, missing);
+    return missing > 0 ? ROLLOUT_MISSING : 0;
+}
+
 // Steps of the sparse form: a mark on an in-scope token ends a step with that token's value; tokens after the last mark belong to the last step. Returns bits
 // found.
 OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
@@ -256,13 +311,58 @@ OUT_OF_LINE void return_steps(const Args& args, const Room& room) {
     __syncthreads();
 }
 
+// Of a rollout in parts the signal is dense, each token is in scope, and each part lists its runs at its own slots. Lists those of this part; true: of all parts this
+// is the last that is done, and their lists are one. The block.
+constexpr i32 QUEUE_PREPARE = 1;
+OUT_OF_LINE bool list_part(const Args& args, Room& room) {
+    const Task& task = room.task;
+    const Extent& e = room.work.e;
+    const i64 size = part_size(), low = task.number * size, high = smaller(low + size, e.len);
+    u32* const last = list_of<u32>(args.work.last, e);
+    f32* const values = list_of<f32>(args.work.elements, e);
+    const i64 own = block_runs(args, e, span_scope(0, e.len), low, high, last + low, values + low);
+    // (How many the first part has stands with the second.)
+    if (is_first_thread()) {
+        Part& to = part_of(args, QUEUE_PREPARE, larger(task.place, task.first));
+        if (task.place < 0) to.totals.tokens = (u32)own;
+        else to.count = (u32)own;
+    }
+    __threadfence();
+    __syncthreads();
+    const bool is_last = is_first_thread() && (i64)atomicAdd(part_state(args, QUEUE_PREPARE, task.first), 1u) == task.more;
+    if (!__syncthreads_or(is_last)) return false;
+    __threadfence();
+    i64 to = (i64)*(volatile u32*)&part_of(args, QUEUE_PREPARE, task.first).totals.tokens;
+    for (i64 k = 0; k < task.more; ++k) {
+        const i64 from = (k + 1) * size, n = (i64)*(volatile u32*)&part_of(args, QUEUE_PREPARE, task.first + k).count;
+        for (i64 tile = 0; tile < n; tile += blockDim.x) {
+            const i64 j = tile + threadIdx.x;
+            const u32 token = j < n ? last[from + j] : 0;
+            const f32 x = j < n ? values[from + j] : 0.0f;
+            // Towards the front: a tile has been read before it is written.
+            __syncthreads();
+            if (j >= n) continue;
+            last[to + j] = token;
+            values[to + j] = x;
+        }
+        to += n;
+    }
+    if (is_first_thread()) room.list.count = to;
+    __syncthreads();
+    return true;
+}
+
 // Lists the runs of a signal without steps; their ends are in `last`.
 OUT_OF_LINE void list_runs(const Args& args, Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
     const Work& w = room.work;
-    i64 count = plan.boundary_rule == BOUNDARY_ANCHORED ? block_runs_anchored(args, w.e, w.scope, last) : block_runs(args, w.e, w.scope, last);
+    const bool anchored = plan.boundary_rule == BOUNDARY_ANCHORED;
+    i64 count = room.list.count;
+    if (anchored) count = block_runs_anchored(args, w.e, w.scope, last);
+    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, w.scope.first, w.scope.end, last, room.list.values);
+    // (block_runs has listed the first stream's.)
     for (i64 j = threadIdx.x; j < count; j += blockDim.x) {
-        for (i32 p = 0; p < args.batch.num_process; ++p) list_of<f32>(args, args.work.elements, p, w.e)[j] = signal_value(args, plan, w.e, p, last[j]);
+        for (i32 p = anchored ? 0 : 1; p < args.batch.num_process; ++p) list_of<f32>(args, args.work.elements, p, w.e)[j] = signal_value(args, plan, w.e, p, last[j]);
     }
     if (is_first_thread()) room.list.count = count;
     __syncthreads();
@@ -333,11 +433,14 @@ OUT_OF_LINE u32 list_elements_and_chunks(const Args& args, Room& room) {
     Work& w = room.work;
     u32 found = 0;
     u32* last = list_of<u32>(args.work.last, w.e);
-    if (is_first_thread())
-        room.list = StepList{list_of<u32>(args.work.step_begin, w.e), list_of<u32>(args.work.step_end, w.e), list_of<f32>(args.work.elements, w.e), 0};
+    if (is_first_thread()) {
+        room.list = StepList{list_of<u32>(args.work.step_begin, w.e), list_of<u32>(args.work.step_end, w.e), list_of<f32>(args.work.elements, w.e), room.task.more > 0 ? room.list.count : 0};
+    }
     __syncthreads();
+    const bool as_chunks = steps_are_chunks(args, plan, room);
     if (room.form == FORM_DENSE_WITH_ENDS || (room.form == FORM_DENSE && batch.num_process > 1)) found |= look_at_unlisted(args, room);
-    if (room.form == FORM_DENSE) list_runs(args, room, last);
+    if (as_chunks) found |= list_steps_as_chunks(args, room, last);
+    else if (room.form == FORM_DENSE) list_runs(args, room, last);
     else if (room.form == FORM_SCORED && is_given(batch.step_marks)) found |= list_sparse_steps(args, room);
     else if (room.form != FORM_STEPLESS || is_given(batch.step_offsets)) found |= list_csr_steps(args, room);
     if (room.form == FORM_SCORED && batch.process == PROCESS_LOGPROBS) sum_steps(args, room);
@@ -345,7 +448,7 @@ OUT_OF_LINE u32 list_elements_and_chunks(const Args& args, Room& room) {
     if (scored && plan.step_value == STEP_VALUE_RETURN_TO_GO && is_given(batch.step_offsets)) return_steps(args, room);
     if (scored && plan.pool == POOL_TOKENS) weigh_steps(args, room, last);
     // The detector's runs are steps and chunks in one.
-    bool one_list = room.form == FORM_DENSE && (plan.chunk == CHUNK_BY_VALUE || plan.chunk == CHUNK_STEP);
+    bool one_list = as_chunks || (room.form == FORM_DENSE && (plan.chunk == CHUNK_BY_VALUE || plan.chunk == CHUNK_STEP));
     i64 chunks = one_list ? room.list.count : list_chunks(args, room, last);
     if (is_first_thread()) {
         w.kept.state |= (one_list ? STATE_ONE_LIST : 0) | (scored ? STATE_HAS_PROCESS : 0);

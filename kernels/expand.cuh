@@ -47,8 +47,9 @@ INLINE i64 chunk_at(const u32* last, i64 low, i64 high, i64 t) {
 // Calls body(t, in, value) for every slot of the rollout's extent: `in`: it has a line, whose value is load(line); out of scope, and where a token has no chunk
 // (the steps do not fit), it has none. Of chunks a warp takes neighbouring tiles of 32 tokens. It looks its first and last chunk up; then each lane holds a
 // chunk's end and value, 32 chunks at a time and each read once. The ends that lie in a tile are bits, and a token's chunk is how many ends come before it.
-// `lead`: tiles begin so many tokens before the extent (`sector_lead` of what is written).
-template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
+// `lead`: tiles begin so many tokens before the slots (`sector_lead` of what is written). Of chunks the slots may be those of low .. high alone.
+template <class Load, class Body> INLINE void each_slot(i64 low, i64 high, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
+    const i64 len = high;
     if (lines.every_token) {
         if (!has_holes(scope)) {
             for (i64 t = (i64)threadIdx.x - lead; t < len; t += blockDim.x) {
@@ -68,12 +69,12 @@ template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const
         }
         return;
     }
-    const i64 tiles = (len + lead + 31) / 32, each = (tiles + warps() - 1) / warps();
+    const i64 start = low - lead, tiles = (high - start + 31) / 32, each = (tiles + warps() - 1) / warps();
     const i64 from = each * warp(), to = smaller(from + each, tiles);
     if (from >= to) return;
-    i64 chunk = chunk_at(lines.last, 0, lines.count, 32 * from - lead);
+    i64 chunk = chunk_at(lines.last, 0, lines.count, start + 32 * from);
     // No later chunk has a token here: each has an end in the tiles, but the last.
-    const i64 stop = chunk_at(lines.last, chunk, smaller(lines.count, chunk + 32 * (to - from)), 32 * to - lead);
+    const i64 stop = chunk_at(lines.last, chunk, smaller(lines.count, chunk + 32 * (to - from)), start + 32 * to);
     i64 window = chunk, held_end;
     f64 held;
     auto hold = [&] {
@@ -84,7 +85,7 @@ template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const
     };
     hold();
     for (i64 tile = from; tile < to; tile++) {
-        const i64 begin = 32 * tile - lead, t = begin + lane();
+        const i64 begin = start + 32 * tile, t = begin + lane();
         u32 ends = 0;
         i64 own;
         f64 value = 0.0;
@@ -100,9 +101,12 @@ template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const
             hold();
         }
         const bool in = own < lines.count && contains(scope, t);
-        if (t >= 0 && t < len) body(t, in, in ? value : 0.0);
+        if (t >= low && t < high) body(t, in, in ? value : 0.0);
         chunk += __popc(ends);
     }
+}
+template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
+    each_slot(0, len, lead, scope, lines, load, body);
 }
 
 // Every token's value from the first in scope on, in place: to those of the tokens in scope. Values move towards the front, tile by tile: a tile has been

@@ -169,8 +169,8 @@ OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
 }
 
 // Everything that a prepared rollout has for its group's maxima, and every finding; `flags` are the rollout's so far, and those with what is found are
-// returned. The block.
-OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
+// returned. `first`: the maxima of the first list where they are known, or 0. The block.
+OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, const Extremes* first) {
     const PlanConstants& plan = plan_of(args);
     bool known = args.mode & MODE_KNOWN;
     if (is_first_thread()) {
@@ -187,7 +187,7 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
     if (w.kept.state & (STATE_INFINITE | STATE_NAN)) poison(args, plan, w, 0, w.kept.state & STATE_NAN ? KEY_NAN : KEY_INFINITE);
     i32 lists = w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0;
     for (i32 list = 0; list < lists; ++list) {
-        Extremes found = list_extremes(args, w, list);
+        Extremes found = list == 0 && first ? *first : list_extremes(args, w, list);
         if (extremes_bad(found)) {
             flags |= ROLLOUT_NONFINITE;
             count_process(args, w, list);
@@ -200,7 +200,12 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags) {
         if (process_in_gaps(args, plan, w.kept)) flags |= gap_findings(args, w);
         flags |= credit_findings(args, w);
     }
-    return rollout_extremes(args, w, flags);
+    // Scalars: the first warp's threads read them for all.
+    SHARED(u32, flags_of_rollout, [1]);
+    if (warp() == 0) flags = rollout_extremes(args, w, flags);
+    if (is_first_thread()) flags_of_rollout[0] = flags;
+    __syncthreads();
+    return flags_of_rollout[0];
 }
 
 #endif

@@ -1,77 +1,150 @@
-// Kernel of a GAE run that needs no statistics: rewards and values a token, no streams a rollout, no mask, groups whose rollouts stand together. One block a
-// rollout reads each reward and value once, looks at them, scans, and writes both outputs at once. What is found makes a whole group's advantages 0, and
-// offsets that do not fit the whole batch's: the last block of the group, and of the grid, then takes back what was written.
+// Kernel of a GAE run that needs no statistics: rewards and values a token, no streams a rollout, no mask, groups whose rollouts stand together. Each reward and
+// value is read once, looked at, scanned, and both outputs are written at once. What is found makes a whole group's advantages 0, and offsets that do not fit the
+// whole batch's: the last block of the group, and of the grid, then takes back what was written.
+//
+// A block takes a part of a rollout (parts.cuh), counted from the rollout's end, so that parts are whole tiles of the scan. Tiles are summed in parallel; the carry
+// goes from part to part in the order of the tiles, and so do the value that an in-place output may overwrite and what the parts have counted.
 #ifndef PASSRL_GAE_RUN_CUH
 #define PASSRL_GAE_RUN_CUH
 #include "gae.cuh"
 #include "outputs.cuh"
+#include "parts.cuh"
 #include "prepare.cuh"
 
-// What a rollout has counted until its group is known to be good. Lies in place of its `Rollout`.
-struct RunTotals {
-    f64 sum, squares;
-    u64 overflowed;
-    u32 clipped, tokens;
-};
+// What a rollout has counted lies in place of its `Rollout`.
 INLINE RunTotals& run_totals_of(const Args& args, i64 i) { return ((RunTotals*)args.work.rollouts)[i]; }
+
+// How far the part before has come in telling.
+enum GaePartState { GAE_VALUE = 1, GAE_CARRY = 2, GAE_DONE = 3 };
+constexpr i32 GAE_MOST_THREADS = 256, GAE_MOST_TILES = GAE_MOST_THREADS * PART_ROUNDS / 32;
+constexpr i32 QUEUE_GAE = 0;
 
 struct GaeRoom {
     Extent e;
     Members members;
     ScanTops scan;
-    // The value of each round's last position, for the next: the output may lie over the values.
-    f64 values[2];
+    f64 tops[GAE_MOST_TILES], entering[GAE_MOST_TILES];
     f64 gamma, bootstrap, temperature, clip;
-    bool last_of_group;
+    Task task;
+    // The part's tokens low .. high; where it and the one after it (nearer to the rollout's begin) stand in the queue (-1: nowhere).
+    i64 low, high, own, next;
 };
 
-// The rollout's tokens from the last to the first; `bad` grows by 1 for each input that is not finite. The block meets before each round's stores and before the
-// next one's loads of what they overwrite.
-INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, u32& bad) {
+// Which part the block has. A finding of offsets. The block meets at the end.
+INLINE void open_gae_room(const Args& args, GaeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const i64 rollouts = args.batch.rollouts, places = (i64)gridDim.x - rollouts, size = part_size();
+    Task& task = room.task;
+    if (is_first_thread()) {
+        room.gamma = plan.gamma;
+        room.temperature = plan.temperature;
+        room.clip = plan.clip;
+        take_task(args, QUEUE_GAE, rollouts, places, task);
+        if (task.there) {
+            room.e = extent(args, task.item);
+            room.members = members_of(args, task.item);
+            room.bootstrap = bootstrap_of(args, task.item);
+        }
+        if (task.place < 0) {
+            if (room.e.bad) atomicOr(&counts_of(args).bad_offsets, 1u);
+            if (room.e.bad || room.members.group == NO_GROUP) atomicOr((u64*)&counts_of(args).findings, (u64)FOUND_BAD_OFFSETS);
+        }
+    }
+    __syncthreads();
+    if (places > 0 && task.place < 0) queue_parts(args, QUEUE_GAE, places, room.e.len > size ? (room.e.len - 1) / size : 0, task);
+    if (is_first_thread() && task.there) {
+        room.high = room.e.len - task.number * size;
+        room.low = larger(room.high - size, (i64)0);
+        room.own = task.place;
+        const i64 next = task.place < 0 ? task.first : task.place + 1;
+        room.next = room.low > 0 && next < places ? next : -1;
+    }
+    __syncthreads();
+}
+
+// The part's tokens from the last to the first; `bad` grows by 1 for each input that is not finite. y and v (one longer than the part) are shared. What a warp reads
+// and writes at a time begins at a sector of the array. The block meets before the first store: the outputs may lie over the inputs.
+INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, f64* y, f32* v, u32& bad) {
     const Outputs& o = args.outputs;
     const Array &rewards = args.batch.token_rewards, &values = args.batch.values;
     const Extent e = room.e;
-    const i64 n = e.len;
-    const i32 own_lane = lane(), own_warp = warp(), count = warps();
-    const f64 gamma = room.gamma, temperature = room.temperature, clip = room.clip;
-    const bool clips = !is_infinite(clip), reports = o.report != 0;
-    Totals totals = no_totals();
-    u64 none = 0;
-    f64 carry = 0.0;
-    i32 round = 0;
-    for (i64 done = 0; done < n; done += blockDim.x, round ^= 1) {
-        const i64 t = n - 1 - (done + threadIdx.x);
-        f64 reward = 0.0, value = 0.0;
-        if (t >= 0) {
-            const f32 r = load_f32(rewards, at(e, rewards, t)), v = load_f32(values, at(e, values, t));
-            bad += is_finite(r) ? 0 : 1;
-            bad += is_finite(v) ? 0 : 1;
-            reward = (f64)r;
-            value = (f64)v;
-        }
-        f64 next = __shfl_up_sync(WARP, value, 1);
-        if (own_lane == 0 && t >= 0) {
-            if (t + 1 == n) next = room.bootstrap;
-            else if (own_warp == 0) next = room.values[round ^ 1];
-            else next = (f64)load_f32(values, at(e, values, t + 1));
-        }
-        f64 y = t >= 0 ? (reward + gamma * next) - value : 0.0;
+    const i64 low = room.low;
+    const i32 n = (i32)(room.high - low), tiles = (n + 31) / 32, own_lane = lane();
+    auto each = [&](const Array& a, auto body) {
+        const i32 lead = (i32)sector_lead(a, at(e, a, low), token_stride(e, a));
+        for (i32 t = (i32)threadIdx.x - lead; t < n; t += (i32)blockDim.x)
+            if (t >= 0) body(t);
+    };
+    each(values, [&](i32 t) {
+        const f32 x = load_f32(values, at(e, values, low + t));
+        bad += is_finite(x) ? 0 : 1;
+        v[t] = x;
+    });
+    each(rewards, [&](i32 t) {
+        const f32 x = load_f32(rewards, at(e, rewards, low + t));
+        bad += is_finite(x) ? 0 : 1;
+        y[t] = (f64)x;
+    });
+    if (is_first_thread()) {
+        if (room.own >= 0) await_part(args, QUEUE_GAE, room.own, GAE_VALUE);
+        v[n] = room.own >= 0 ? (f32)*(volatile f64*)&part_of(args, QUEUE_GAE, room.own).value : (f32)room.bootstrap;
+    }
+    __syncthreads();
+    if (is_first_thread() && room.next >= 0) {
+        part_of(args, QUEUE_GAE, room.next).value = (f64)v[0];
+        tell_part(args, QUEUE_GAE, room.next, GAE_VALUE);
+    }
+    // A tile's positions count from its end.
+    for (i32 tile = warp(); tile < tiles; tile += warps()) {
+        const i32 t = n - 1 - (32 * tile + own_lane);
+        f64 sum = t >= 0 ? (y[t] + room.gamma * (f64)v[t + 1]) - (f64)v[t] : 0.0;
 #pragma unroll
         for (i32 d = 0; d < 5; d++) {
-            const f64 before = __shfl_up_sync(WARP, y, 1 << d);
-            y = y + room.scan.steps[d] * (own_lane >= 1 << d ? before : 0.0);
+            const f64 before = __shfl_up_sync(WARP, sum, 1 << d);
+            sum = sum + room.scan.steps[d] * (own_lane >= 1 << d ? before : 0.0);
         }
-        if (own_lane == 31) room.scan.tops[round][own_warp] = y;
-        if (threadIdx.x + 1 == blockDim.x) room.values[round] = value;
-        __syncthreads();
-        f64 entering = carry;
-        for (i32 w = 0; w < count; w++) {
-            if (w == own_warp) entering = carry;
-            carry = room.scan.tops[round][w] + room.scan.powers[32] * carry;
+        if (t >= 0) y[t] = sum;
+        if (own_lane == 31) room.tops[tile] = sum;
+    }
+    __syncthreads();
+    // The carries of the tiles in their order, by one warp: a lane holds a tile's sum, and what enters it.
+    if (warp() == 0) {
+        f64 carry = 0.0;
+        if (room.own >= 0) {
+            if (own_lane == 0) {
+                await_part(args, QUEUE_GAE, room.own, GAE_CARRY);
+                carry = *(volatile f64*)&part_of(args, QUEUE_GAE, room.own).carry;
+            }
+            carry = __shfl_sync(WARP, carry, 0);
         }
-        if (t < 0) continue;
-        const f64 a = y + room.scan.powers[own_lane + 1] * entering;
-        store(o.returns, at(e, o.returns, t), value + a, none);
+        const f64 power = room.scan.powers[32];
+        for (i32 base = 0; base < tiles; base += 32) {
+            const i32 tile = base + own_lane, count = smaller(tiles - base, 32);
+            const f64 top = tile < tiles ? room.tops[tile] : 0.0;
+            f64 entering = 0.0;
+            for (i32 w = 0; w < count; w++) {
+                entering = w == own_lane ? carry : entering;
+                carry = __shfl_sync(WARP, top, w) + power * carry;
+            }
+            if (tile < tiles) room.entering[tile] = entering;
+        }
+        if (own_lane == 0 && room.next >= 0) {
+            part_of(args, QUEUE_GAE, room.next).carry = carry;
+            tell_part(args, QUEUE_GAE, room.next, GAE_CARRY);
+        }
+    }
+    __syncthreads();
+    auto result = [&](i32 t) {
+        const i32 p = n - 1 - t;
+        return y[t] + room.scan.powers[p % 32 + 1] * room.entering[p / 32];
+    };
+    u64 none = 0;
+    each(o.returns, [&](i32 t) { store(o.returns, at(e, o.returns, low + t), (f64)v[t] + result(t), none); });
+    const f64 temperature = room.temperature, clip = room.clip;
+    const bool clips = !is_infinite(clip), reports = o.report != 0;
+    Totals totals = no_totals();
+    each(o.advantages, [&](i32 t) {
+        const f64 a = result(t);
         f64 posted = temperature == 1.0 ? a : a / temperature;
         if (clips) {
             totals.clipped += absolute(posted) > clip ? 1 : 0;
@@ -81,9 +154,34 @@ INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, u32& bad) {
             totals.sum += posted;
             totals.squares += posted * posted;
         }
-        store(o.advantages, at(e, o.advantages, t), posted, totals.overflowed);
-    }
+        store(o.advantages, at(e, o.advantages, low + t), posted, totals.overflowed);
+    });
     return totals;
+}
+
+// What the parts of the rollout have counted, from the last to this one; of the first part: kept for the group, and true. The block.
+INLINE bool pass_totals_on(const Args& args, const GaeRoom& room, const Totals& totals) {
+    RunTotals own = {block_sum(totals.sum), block_sum(totals.squares), block_sum(totals.overflowed), block_sum(totals.clipped), (u32)room.e.len};
+    // Everything that the block has written is to be seen by those that are told.
+    __threadfence();
+    __syncthreads();
+    if (is_first_thread()) {
+        if (room.own >= 0) {
+            await_part(args, QUEUE_GAE, room.own, GAE_DONE);
+            const volatile RunTotals& before = part_of(args, QUEUE_GAE, room.own).totals;
+            own.sum += before.sum;
+            own.squares += before.squares;
+            own.overflowed += before.overflowed;
+            own.clipped += before.clipped;
+        }
+        if (room.next >= 0) {
+            part_of(args, QUEUE_GAE, room.next).totals = own;
+            tell_part(args, QUEUE_GAE, room.next, GAE_DONE);
+        } else if (room.low == 0) {
+            run_totals_of(args, room.task.item) = own;
+        }
+    }
+    return room.low == 0;
 }
 
 // Zeros in every slot of rollout i, by this block.
@@ -134,54 +232,40 @@ OUT_OF_LINE void take_all_back(const Args& args) {
     counts.sum_advantages = counts.sum_squares = 0.0;
 }
 
-// The rollout's place, its group and the plan's numbers; a finding of offsets. One thread.
-INLINE void open_gae_room(const Args& args, i64 i, GaeRoom& room) {
-    const PlanConstants& plan = plan_of(args);
-    room.e = extent(args, i);
-    room.members = members_of(args, i);
-    if (room.e.bad) atomicOr(&counts_of(args).bad_offsets, 1u);
-    if (room.e.bad || room.members.group == NO_GROUP) atomicOr((u64*)&counts_of(args).findings, (u64)FOUND_BAD_OFFSETS);
-    room.gamma = plan.gamma;
-    room.temperature = plan.temperature;
-    room.clip = plan.clip;
-    room.bootstrap = bootstrap_of(args, i);
-}
-
 // Findings of the rollout, as `credit_findings` has them. The block.
-INLINE void tell_gae_findings(const Args& args, const GaeRoom& room, i64 i, u32 bad) {
-    if (is_first_thread() && room.e.len > 0 && is_given(args.batch.bootstrap)) bad += is_finite(item_f32(args.batch.bootstrap, i)) ? 0 : 1;
+INLINE void tell_gae_findings(const Args& args, const GaeRoom& room, u32 bad) {
+    if (is_first_thread() && room.task.number == 0 && room.e.len > 0 && is_given(args.batch.bootstrap)) bad += is_finite(item_f32(args.batch.bootstrap, room.task.item)) ? 0 : 1;
     if (!__syncthreads_or(bad != 0) || room.members.group == NO_GROUP) return;
     add_counts_to(&counts_of(args).nonfinite_values, bad);
     if (!is_first_thread()) return;
     Work w;
-    w.i = i;
+    w.i = room.task.item;
     w.kept.group = room.members.group;
-    find(args, w, FOUND_NONFINITE, ((const PlanConstants*)args.plan)->slot_row[0]);
+    find(args, w, FOUND_NONFINITE, plan_of(args).slot_row[0]);
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_gae(const __grid_constant__ Args args) {
-    open_plan(args, false);
+extern "C" __global__ void __launch_bounds__(GAE_MOST_THREADS, 4) passrl_gae(const __grid_constant__ Args args) {
+    open_plan(args);
     SHARED(GaeRoom, shared_room, [1]);
+    DYNAMIC_SHARED(f64, y);
     GaeRoom& room = shared_room[0];
-    const i64 i = blockIdx.x;
     if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
-    if (is_first_thread()) open_gae_room(args, i, room);
     open_scan(plan_of(args).decay, room.scan);
-    __syncthreads();
-    u32 bad = 0;
-    Totals totals = gae_in_one_pass(args, room, bad);
-    tell_gae_findings(args, room, i, bad);
+    open_gae_room(args, room);
+    if (room.task.there) {
+        u32 bad = 0;
+        const Totals totals = gae_in_one_pass(args, room, y, (f32*)(y + part_size()), bad);
+        tell_gae_findings(args, room, bad);
+        if (plan_of(args).fill_padding && room.task.number == 0) {
+            pad(args, args.outputs.advantages, room.e);
+            pad(args, args.outputs.returns, room.e);
+        }
+        if (pass_totals_on(args, room, totals) && is_last_of_group(args, room.members)) finish_gae_group(args, room.members);
+    }
     if (plan_of(args).fill_padding) {
-        pad(args, args.outputs.advantages, room.e);
-        pad(args, args.outputs.returns, room.e);
         pad_ends(args, args.outputs.advantages);
         pad_ends(args, args.outputs.returns);
     }
-    const u64 overflowed = block_sum(totals.overflowed);
-    const u32 clipped = block_sum(totals.clipped);
-    const f64 sum = block_sum(totals.sum), squares = block_sum(totals.squares);
-    if (is_first_thread()) run_totals_of(args, i) = RunTotals{sum, squares, overflowed, clipped, (u32)room.e.len};
-    if (is_last_of_group(args, room.members)) finish_gae_group(args, room.members);
     if (!is_last_block(args)) return;
     if (*(const volatile u32*)&counts_of(args).bad_offsets) take_all_back(args);
     if (args.outputs.report && is_first_thread()) write_report(args);

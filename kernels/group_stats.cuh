@@ -39,7 +39,9 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
     }
     bool by_reward = plan.shaped && list == 1;
     ShapedReward shape = by_reward ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
-    for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
+    const Array& signal = args.batch.signal[by_reward ? 0 : list];
+    const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(w.e, signal, w.scope.first), token_stride(w.e, signal)) : 0;
+    for (i64 t = w.scope.first - lead + threadIdx.x; t < w.scope.end; t += blockDim.x) {
         if (!contains(w.scope, t)) continue;
         f32 x = signal_value(args, plan, w.e, by_reward ? 0 : list, t);
         if (by_reward) x = shaped(shape, x);

@@ -56,18 +56,24 @@ INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* 
     store(to, at(e, to, t), a, totals.overflowed);
 }
 
-// Every slot of the rollout: value(j) of the tokens in scope, tempered; 0 elsewhere. What lies under the output has been used. Returns what this thread has
-// counted.
+// Slots low .. high of the rollout (of chunks; else every slot): value(j) of the tokens in scope, tempered; 0 elsewhere. What lies under the output has been used.
+// Returns what this thread has counted.
 template <class Value>
-INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
+INLINE Totals write_slots(const Args& args, const Extent& e, i64 low, i64 high, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
     const Array& to = args.outputs.advantages;
     const f64 clip = plan_of(args).clip;
     Totals totals = no_totals();
-    each_slot(e.len, sector_lead(to, at(e, to, 0), token_stride(e, to)), scope, lines, value, [&](i64 t, bool in, f64 a) {
+    each_slot(low, high, sector_lead(to, at(e, to, low), token_stride(e, to)), scope, lines, value, [&](i64 t, bool in, f64 a) {
         if (in) write_advantage(args, e, whitening, clip, t, a, totals);
         else store(to, at(e, to, t), 0.0, totals.overflowed);
     });
-    if (plan_of(args).fill_padding) pad(args, to, e);
+    return totals;
+}
+// The whole rollout, and the padding beside it.
+template <class Value>
+INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
+    const Totals totals = write_slots(args, e, 0, e.len, scope, lines, whitening, value);
+    if (plan_of(args).fill_padding) pad(args, args.outputs.advantages, e);
     return totals;
 }
 

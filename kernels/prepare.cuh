@@ -51,6 +51,19 @@ OUT_OF_LINE bool is_without_stream(const Args& args, i64 i) {
     return given && !there;
 }
 
+// A rollout that is neither, and its steps. The first thread.
+INLINE void fill_room(const Args& args, i64 i, const Extent& e, u32 group, Room& room) {
+    const Batch& batch = args.batch;
+    u32 state = is_given(batch.in_stats) && !item_flag(batch.in_stats, i) ? STATE_OUT_OF_STATS : 0;
+    u32 flags = is_given(batch.format_ok) && !item_flag(batch.format_ok, i) ? ROLLOUT_FORMAT_VIOLATING : 0;
+    room.work.i = i;
+    room.work.e = e;
+    room.work.scope = span_scope(0, 0);
+    room.work.kept = Rollout{group, 0, 0, 0, 0, 0, flags, state};
+    room.steps = StepRange{0, 0, true};
+    if (is_given(batch.step_offsets)) room.steps = step_numbers(args, i);
+}
+
 // The rollout and its steps, before anything of it is read. One that is absent, or of which nothing is known, is done with here: false. The first thread.
 OUT_OF_LINE bool open_room(const Args& args, i64 i, Room& room) {
     const Batch& batch = args.batch;
@@ -65,14 +78,7 @@ OUT_OF_LINE bool open_room(const Args& args, i64 i, Room& room) {
         keep_absent_rollout(args, i, group);
         return false;
     }
-    u32 state = is_given(batch.in_stats) && !item_flag(batch.in_stats, i) ? STATE_OUT_OF_STATS : 0;
-    u32 flags = is_given(batch.format_ok) && !item_flag(batch.format_ok, i) ? ROLLOUT_FORMAT_VIOLATING : 0;
-    room.work.i = i;
-    room.work.e = e;
-    room.work.scope = span_scope(0, 0);
-    room.work.kept = Rollout{group, 0, 0, 0, 0, 0, flags, state};
-    room.steps = StepRange{0, 0, true};
-    if (is_given(batch.step_offsets)) room.steps = step_numbers(args, i);
+    fill_room(args, i, e, group, room);
     return true;
 }
 
@@ -81,8 +87,9 @@ OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = room.work;
-    bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len);
+    bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND);
     if (is_first_thread()) {
+        room.has_extremes = false;
         room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
         // Steps that do not fit say nothing of the scope.
         room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);
@@ -137,27 +144,53 @@ OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
     }
 }
 
-// Rollout i from its data to what is kept of it, its maxima and its findings. The block.
-INLINE void keep_rollout(const Args& args, i64 i, Room& room) {
-    if (!__syncthreads_or(is_first_thread() && open_room(args, i, room))) return;
+// The block's rollout, or its part of one, before anything of it is read; false: there is nothing more to do. The block.
+INLINE bool open_task(const Args& args, Room& room) {
+    const i64 rollouts = args.batch.rollouts, places = (i64)gridDim.x - rollouts;
+    Task& task = room.task;
+    if (is_first_thread()) take_task(args, QUEUE_PREPARE, rollouts, places, task);
+    __syncthreads();
+    if (task.place < 0) {
+        const bool open = __syncthreads_or(is_first_thread() && open_room(args, task.item, room));
+        const i64 len = open ? room.work.e.len : 0;
+        if (places > 0) queue_parts(args, QUEUE_PREPARE, places, parts_beside_first(len), task);
+        // Offsets that do not fit may ask for more places than there are: the batch is zeroed.
+        if (is_first_thread() && task.first + task.more > places) task.more = 0;
+        __syncthreads();
+        return open;
+    }
+    if (!task.there) return false;
+    if (is_first_thread()) {
+        fill_room(args, task.item, extent(args, task.item), group_of(args, task.item), room);
+        task.more = parts_beside_first(room.work.e.len);
+    }
+    __syncthreads();
+    return true;
+}
+
+// A rollout from its data to what is kept of it, its maxima and its findings. The block; false: other blocks have parts of it, and one of them ends it.
+INLINE bool keep_rollout(const Args& args, Room& room) {
+    if (!open_task(args, room)) return room.task.place < 0;
+    if (room.task.more > 0 && !list_part(args, room)) return false;
     u32 flags = prepare_rollout(args, room);
     const Work& w = room.work;
-    flags = look_at_rollout(args, w, flags);
+    flags = look_at_rollout(args, w, flags, plan_of(args).kind != KIND_KL && room.has_extremes ? &room.extremes : 0);
     if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
     else if (counts_in_batch(plan_of(args), w.kept, flags)) add_batch_extremes(args, w);
-    if (!is_first_thread()) return;
+    if (!is_first_thread()) return true;
     Rollout kept = w.kept;
     kept.flags = flags;
     if (kept.end > kept.first) atomicMax(&marks_of(args, kept.group).longest, (u64)(kept.end - kept.first) << 32 | (u32)~(u32)w.i);
     rollout_of(args, w.i) = kept;
+    return true;
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args args) {
     open_plan(args);
     SHARED(Room, room, [1]);
     if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
-    keep_rollout(args, blockIdx.x, room[0]);
-    if (args.mode & MODE_JOINED) sum_group_if_last(args, blockIdx.x, room[0].work);
+    const bool ended = keep_rollout(args, room[0]);
+    if (ended && (args.mode & MODE_JOINED)) sum_group_if_last(args, room[0].task.item, room[0].work);
 }
 
 #endif

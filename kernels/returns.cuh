@@ -29,7 +29,7 @@ INLINE void decay_powers(f64 c, f64 *powers) {
 
 // G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n, y_j = load(j), handed to store(j, G_j). All threads of the block; n is the block's.
 // A warp takes a tile of 32 positions, lane p the p-th from the tile's end: neighbouring lanes read neighbouring elements. Log steps by shuffles, then the
-// carries of the tiles in their order: every thread walks the chain of the round's tops, so none waits for another warp's carry.
+// carries of the tiles in their order: every warp walks the chain of the round's tops, a lane holding each, so none waits for another warp's carry.
 // store(j) may overwrite what load(j) reads, and nothing that another position's load reads. The block meets before the first load and after the last store.
 template <class Load, class Store>
 INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store) {
@@ -38,6 +38,7 @@ INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, St
     f64 carry = 0.0;
     i32 round = 0;
     __syncthreads();
+    const f64 power = shared.powers[32];
     for (i64 done = 0; done < n; done += 32 * (i64)count, round ^= 1) {
         const i64 j = n - 1 - (done + 32 * (i64)own_warp + own_lane);
         f64 y = j >= 0 ? load(j) : 0.0;
@@ -48,10 +49,11 @@ INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, St
         }
         if (own_lane == 31) shared.tops[round][own_warp] = y;
         __syncthreads();
+        const f64 top = own_lane < count ? shared.tops[round][own_lane] : 0.0;
         f64 entering = carry;
         for (i32 w = 0; w < count; w++) {
             if (w == own_warp) entering = carry;
-            carry = shared.tops[round][w] + shared.powers[32] * carry;
+            carry = __shfl_sync(WARP, top, w) + power * carry;
         }
         if (j >= 0) store(j, y + shared.powers[own_lane + 1] * entering);
     }

@@ -5,6 +5,7 @@
 #include "credit.cuh"
 #include "gae.cuh"
 #include "outputs.cuh"
+#include "parts.cuh"
 #include "ranks.cuh"
 #include "step_sets.cuh"
 #include "token_baseline.cuh"
@@ -22,6 +23,14 @@ struct ShapeRoom {
     f64 path;
 };
 
+// Chunks whose results and last tokens stay in shared memory from the scan to the output, in the kernel whose way is one scan.
+constexpr i64 CHUNKS_AT_HAND = 512;
+constexpr i32 QUEUE_SHAPE = 0;
+struct Chunks {
+    f64 d[CHUNKS_AT_HAND];
+    u32 last[CHUNKS_AT_HAND];
+};
+
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
 // Returns what this thread has seen lost.
 OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
@@ -36,10 +45,22 @@ OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
     return lost;
 }
 
-// Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none.
-INLINE void open_rollout(const Args& args, i64 i, Rollout kept, ShapeRoom& room) {
+// Where rollout i lies and what is kept of it, read by one thread for all. The block.
+INLINE void read_rollout(const Args& args, i64 i, ShapeRoom& room) {
+    __syncthreads();
+    if (is_first_thread()) {
+        room.work.kept = rollout_of(args, i);
+        room.work.e = extent(args, i);
+    }
+    __syncthreads();
+}
+
+// Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none. `chunks`: where few
+// of them lie, or 0.
+INLINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks) {
     const PlanConstants& plan = plan_of(args);
-    const Extent e = extent(args, i);
+    const Extent e = room.work.e;
+    Rollout kept = room.work.kept;
     if (plan.kind == KIND_KL) {
         KlEdges edges;
         edges.none = true;
@@ -54,6 +75,14 @@ INLINE void open_rollout(const Args& args, i64 i, Rollout kept, ShapeRoom& room)
     if (is_first_thread()) {
         room.work = make_shaping(args, i, e, kept);
         room.path = 0.0;
+    }
+    if (chunks && kept.chunks <= CHUNKS_AT_HAND && !(kept.state & STATE_EVERY_TOKEN)) {
+        const u32* const last = list_of<u32>(args.work.last, e);
+        for (u32 j = threadIdx.x; j < kept.chunks; j += blockDim.x) chunks->last[j] = last[j];
+        if (is_first_thread()) {
+            room.work.d = chunks->d;
+            room.work.last = chunks->last;
+        }
     }
     __syncthreads();
 }
@@ -176,18 +205,42 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
     if (is_first_thread()) max_extremes_to(args, whiten_keys(args), found);
 }
 
-// The advantages in d to their output; whitened where the batch's statistics are known.
-OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines) {
+// The advantages in d to slots low .. high of their output; whitened where the batch's statistics are known.
+OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines, i64 low, i64 high) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    return write_advantages(args, w.e, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
+    return write_slots(args, w.e, low, high, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
 }
 
+// A part of a rollout whose results another block has put into d. The block.
+OUT_OF_LINE Totals write_part(const Args& args, ShapeRoom& room, const Task& task) {
+    if (is_first_thread()) await_part(args, QUEUE_SHAPE, task.place, 1);
+    read_rollout(args, task.item, room);
+    const Extent e = room.work.e;
+    const Rollout kept = room.work.kept;
+    __syncthreads();
+    if (is_first_thread()) room.work = make_shaping(args, task.item, e, kept);
+    __syncthreads();
+    const i64 low = task.number * part_size();
+    return write_results(args, room, result_lines(plan_of(args), kept, room.work.last), low, smaller(low + part_size(), e.len));
+}
+
+// Lets other blocks write the rollout's further parts, as its results are in d. The block.
+INLINE void tell_parts(const Args& args, const Task& task, i64 places) {
+    __threadfence();
+    __syncthreads();
+    for (i64 k = threadIdx.x; k < task.more && task.first + k < places; k += blockDim.x) tell_part(args, QUEUE_SHAPE, task.first + k, 1);
+}
+
+// Blocks of the grid that have a rollout or a group.
+INLINE i64 shape_items(const Args& args) { return larger(larger(args.batch.rollouts, args.batch.groups), (i64)1); }
+
 // Rollout i by its block; `decision` is of its group. STAGES: some rollout's way may be longer than one scan.
-template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room) {
+template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks, const Task* task) {
     const PlanConstants& plan = plan_of(args);
     const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
-    open_rollout(args, i, rollout_of(args, i), room);
+    const bool split = !STAGES && task->more > 0;
+    open_rollout(args, i, room, split ? 0 : chunks);
     const Shaping& w = room.work;
     const Lines lines = result_lines(plan, w.kept, w.last);
     Totals totals = no_totals();
@@ -211,7 +264,9 @@ template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, Shap
     if (writes) side_outputs(args, w, room.path);
     if (writes && !keeps && !written) {
         lost += totals.lost;
-        totals = write_results(args, room, lines);
+        if (split) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
+        totals = write_results(args, room, lines, 0, split ? part_size() : w.e.len);
+        if (plan.fill_padding) pad(args, args.outputs.advantages, w.e);
     }
     totals.lost += lost;
     return totals;
@@ -240,11 +295,12 @@ INLINE void shape_ends(const Args& args) {
 
 // `token_baseline`: a rollout's weighted returns, before any rollout is shaped.
 INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
-    const Rollout kept = rollout_of(args, i);
+    read_rollout(args, i, room);
+    const Rollout kept = room.work.kept;
     if (kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
     decide(args, kept.group, room.decision);
     if (room.decision.bad) return;
-    open_rollout(args, i, kept, room);
+    open_rollout(args, i, room, 0);
     const Shaping& w = room.work;
     // What is lost is counted where the rollouts are shaped.
     rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
@@ -252,13 +308,19 @@ INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
     weigh_returns(args, w);
 }
 
-// Block b: group b's counts and outputs, then rollout b.
-template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room) {
-    const i64 b = blockIdx.x;
+// Block b: group b's counts and outputs, then rollout b. Of `task` (STAGES: 0) further blocks have parts of long rollouts.
+template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room, Chunks* chunks, Task* task) {
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
     if (const i32 fault = ranks_fault(args)) {
         if (writes) report_fault(args, fault);
         return;
+    }
+    const i64 places = STAGES || bad_batch ? 0 : (i64)gridDim.x - shape_items(args);
+    i64 b = blockIdx.x;
+    if (!STAGES) {
+        if (is_first_thread()) take_task(args, QUEUE_SHAPE, shape_items(args), places, task[0]);
+        __syncthreads();
+        b = task[0].place < 0 ? task[0].item : 1ll << 62;
     }
     Totals totals = no_totals();
     if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
@@ -276,9 +338,18 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
     if (bad_batch) {
         shape_nothing(args);
     } else if (writes || (args.mode & MODE_KEEP)) {
+        const bool further = !STAGES && task[0].place >= 0;
+        if (b < args.batch.rollouts) read_rollout(args, b, room[0]);
+        if (places > 0 && !further) {
+            // (In bits, or a token a chunk, a rollout is its block's alone: the host has no places then.)
+            const i64 len = b < args.batch.rollouts ? room[0].work.e.len : 0;
+            queue_parts(args, QUEUE_SHAPE, places, parts_beside_first(len), task[0]);
+            __syncthreads();
+        }
+        if (further && task[0].there) totals = write_part(args, room[0], task[0]);
         if (b < args.batch.rollouts) {
-            decide_for(args, rollout_of(args, b), room[0].decision);
-            totals = shape_rollout<STAGES>(args, b, room[0]);
+            decide_for(args, room[0].work.kept, room[0].decision);
+            totals = shape_rollout<STAGES>(args, b, room[0], chunks, task);
         }
         if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
         else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
@@ -291,7 +362,7 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args args) {
     open_plan(args);
     SHARED(ShapeRoom, room, [1]);
-    if (!(args.mode & MODE_WEIGH)) return shape_block<true>(args, room);
+    if (!(args.mode & MODE_WEIGH)) return shape_block<true>(args, room, 0, 0);
     if (!counts_of(args).bad_offsets) weigh_rollout(args, blockIdx.x, room[0]);
 }
 
@@ -299,7 +370,9 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape_one_pass(const __grid_constant__ Args args) {
     open_plan(args);
     SHARED(ShapeRoom, room, [1]);
-    shape_block<false>(args, room);
+    SHARED(Chunks, chunks, [1]);
+    SHARED(Task, task, [1]);
+    shape_block<false>(args, room, chunks, task);
 }
 
 // Sums of the kept values on the grid that their maxima set.

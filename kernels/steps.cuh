@@ -13,17 +13,24 @@ struct StepRange {
 INLINE StepRange step_numbers(const Args& args, i64 i) {
     const Batch& batch = args.batch;
     i64 from = item_int(batch.step_offsets, i), to = item_int(batch.step_offsets, i + 1);
-    bool good = 0 <= from && from <= to && to <= batch.step_ends.shape[0];
+    bool good = 0 <= from && from <= to && to <= batch.steps;
     return good ? StepRange{from, to, true} : StepRange{0, 0, false};
 }
-// Do the steps lie in order inside the rollout's `len` tokens? The whole block.
-OUT_OF_LINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 len) {
+// Do the steps lie in order inside the rollout's `len` tokens? Ends are read once (the one before comes from a neighbour), and the first `room` of them, as they
+// are, kept in `ends`. The whole block.
+OUT_OF_LINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 len, u32* ends, i64 room) {
     const Batch& batch = args.batch;
     bool good = steps.good;
-    for (i64 j = steps.from + threadIdx.x; j < steps.to; j += blockDim.x) {
-        i64 before = j == steps.from ? 0 : item_int(batch.step_ends, j - 1), end = item_int(batch.step_ends, j);
-        i64 begin = is_given(batch.step_begins) ? item_int(batch.step_begins, j) : before;
+    for (i64 tile = steps.from; tile < steps.to; tile += blockDim.x) {
+        const i64 j = tile + threadIdx.x;
+        const bool there = j < steps.to;
+        const i64 end = there ? item_int(batch.step_ends, j) : 0;
+        i64 before = __shfl_up_sync(WARP, end, 1);
+        if (lane() == 0) before = there && j > steps.from ? item_int(batch.step_ends, j - 1) : 0;
+        if (!there) continue;
+        const i64 begin = is_given(batch.step_begins) ? item_int(batch.step_begins, j) : before;
         good = good && before <= begin && begin <= end && end <= len;
+        if (j - steps.from < room) ends[j - steps.from] = (u32)end;
     }
     return __syncthreads_and(good) != 0;
 }

@@ -7,24 +7,17 @@
 #include "convert.cuh"
 
 INLINE bool is_given(const Array& a) { return a.data != 0; }
-// The plan's constants: a copy in shared memory, so that each is read from device memory once a block, not once a warp, and where it lies takes no register.
+// The plan's constants: a copy in shared memory, so that where they lie takes no register of any thread.
 INLINE PlanConstants& shared_plan() {
     SHARED(PlanConstants, plan_of_block, [1]);
     return plan_of_block[0];
 }
 INLINE const PlanConstants& plan_of(const Args&) { return shared_plan(); }
-// Makes that copy, of the stream table as many rows as batches of the plan may have: what every kernel begins with. The block meets after it. Without
-// `has_streams` (passrl_gae) neither that table nor what the slots of sets are is copied.
-INLINE void open_plan(const Args& args, bool has_streams = true) {
+// Makes that copy, from the launch's arguments: no block waits for memory to begin. What every kernel begins with; the block meets after it.
+INLINE void open_plan(const Args& args) {
     u64* const to = (u64*)&shared_plan();
-    const u64* const from = (const u64*)args.plan;
-    const u32 slots = 3 * MAX_STREAMS * sizeof(i32) / 8 + 2, table = MAX_STREAMS * sizeof(Stream) / 8;
-    const u32 all = sizeof(PlanConstants) / 8 - (has_streams ? 0 : slots);
-    const u32 rows = has_streams ? (u32)(EXTRA + ((const PlanConstants*)args.plan)->num_extra) * (u32)sizeof(Stream) / 8 : 0;
-    for (u32 n = threadIdx.x; n < rows + all - table; n += blockDim.x) {
-        const u32 word = n < rows ? n : n - rows + table;
-        to[word] = from[word];
-    }
+    const u64* const from = args.plan ? (const u64*)args.plan : (const u64*)&args.constants;
+    for (u32 n = threadIdx.x; n < sizeof(PlanConstants) / 8; n += blockDim.x) to[n] = from[n];
     __syncthreads();
 }
 // How many elements of the array lie before element `at` in its sector of 32 bytes; 0 where neighbours do not stand together. Tiles that begin so many tokens
@@ -216,8 +209,8 @@ INLINE KlTable kl_table(const Args& args, i64 g) {
         return KlTable{table, table + args.layout.positions, smaller(positions, args.layout.positions)};
     }
     if (positions == 0) return KlTable{(i64*)args.work.columns, (i64*)args.work.live, 0};
-    // At the slot of the group's longest scope, which no other group uses.
-    i64 slot = extent(args, (i64)(u32)~longest).slot;
+    // At the slot of the group's longest scope, which no other group uses; from a sector's begin on, for which each rollout has four more.
+    const i64 rollout = (i64)(u32)~longest, slot = ((extent(args, rollout).slot + 3) & ~(i64)3) + 4 * rollout;
     return KlTable{(i64*)args.work.columns + slot, (i64*)args.work.live + slot, positions};
 }
 

@@ -183,6 +183,80 @@ fn every_layout_type_and_form_has_the_bits_of_the_cpu() {
     assert!(failures.is_empty() && found().is_empty(), "{}", failures.join("\n"));
 }
 
+/// Rollouts of these lengths, each of a value a token or a step: runs go over the edges of parts (kernels/parts.cuh), end at them, fill one.
+fn long_rollouts(lengths: &[usize], name: &str) -> Batch {
+    let rollout = |(i, len): (usize, &usize)| {
+        let value = |t: usize| match i % 4 {
+            0 => (t / 2300) as f32 * 0.5,
+            1 => (t / 8 % 5) as f32 * 0.25,
+            _ => ((t + i) / 7 % 9) as f32 * 0.375 - 1.0,
+        };
+        let ends: Vec<usize> = (1..=*len).filter(|t| *t == *len || value(*t) != value(*t - 1)).collect();
+        let steps = name == "steps";
+        oracle::Rollout {
+            len: *len,
+            group: i / 3,
+            in_stats: true,
+            outcome: Some((i % 2) as f32),
+            signal: if name == "dense" { vec![(0..*len).map(value).collect()] } else { Vec::new() },
+            step_ends: steps.then(|| ends.iter().map(|end| *end as i64).collect()),
+            step_scores: if steps { vec![ends.iter().map(|end| value(end - 1)).collect()] } else { Vec::new() },
+            ..oracle::Rollout::default()
+        }
+    };
+    Batch { num_groups: lengths.len() / 3, rollouts: lengths.iter().enumerate().map(rollout).collect(), ..Batch::default() }
+}
+
+#[test]
+fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
+    use harness::Floats;
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let mut failures = Vec::new();
+    // Blocks are of 1,024 tokens packed, where most rollouts are short, and of 4,096 padded; four such blocks are not split.
+    let mut many: Vec<usize> = (0..330).map(|i| i * 7 % 33).collect();
+    (many[4], many[61], many[88]) = (5001, 6144, 4097);
+    let how = How { output: Floats::F32, ..How::default() };
+    let hows = [
+        ("packed", how, many.clone()),
+        ("in place", How { in_place: true, ..how }, many),
+        ("padded, bf16", How { padded: true, spare: 3, output: Floats::Bf16, ..how }, vec![3, 16_385, 17_000]),
+    ];
+    for name in ["dense", "steps", "outcome"] {
+        let kind = if name == "outcome" { oracle::Kind::None } else { oracle::Kind::Prm };
+        let cfg = Config { kind, ..Config::default() };
+        for (label, how, lengths) in &hows {
+            let (good, rollouts) = (long_rollouts(lengths, name), lengths.len() as u64);
+            for seed in 0..3 {
+                assert_eq!(found(), "");
+                if simulated() {
+                    cudasim::reset();
+                }
+                schedule(seed);
+                failures.extend(check(&format!("{name}, {label}, schedule {seed}"), &cfg, &good, how));
+                if simulated() {
+                    let blocks = |kernel: &str| cudasim::stats(Some(kernel)).blocks;
+                    assert!(blocks("passrl_shape_one_pass") > rollouts, "long rollouts are written by several blocks");
+                    assert_eq!(blocks("passrl_prepare") > rollouts, name == "dense", "{name}: they are looked at by several");
+                }
+            }
+            let (mut bad, at) = (good, if how.padded { 2 } else { 4 });
+            match name {
+                "dense" => bad.rollouts[at].signal[0][1500] = f32::INFINITY,
+                "steps" => bad.rollouts[at].step_scores[0][1] = f32::NAN,
+                _ => bad.rollouts[at].outcome = Some(f32::NAN),
+            }
+            failures.extend(check(&format!("{name}, {label}, a bad group"), &cfg, &bad, how));
+        }
+    }
+    schedule(0);
+    let report = found();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Settings and batches that nobody thought of, under shuffled schedules of blocks and threads.
 #[test]
 fn random_cases_have_the_bits_of_the_cpu() {

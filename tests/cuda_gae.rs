@@ -229,6 +229,33 @@ fn what_is_not_finite_makes_its_group_zero_and_no_other() {
     }
 }
 
+/// A long rollout among many short ones has a block for each of its parts; what a part needs of the one before it reaches it on every schedule, whatever lies where.
+#[test]
+fn a_long_rollout_in_many_parts_has_the_bits_of_the_cpu() {
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    // Packed blocks are of 256 tokens, padded ones of 2,048.
+    let mut lengths: Vec<usize> = (0..90).map(|i| i * 7 % 33).collect();
+    (lengths[4], lengths[60], lengths[88]) = (2571, 256, 257);
+    let (cfg, good) = (config(), batch(&lengths, 3));
+    let mut bad = batch(&lengths, 3);
+    bad.rollouts[4].values.as_mut().expect("given")[3] = f32::NAN;
+    for padded in [false, true] {
+        let how = How { output: Floats::F32, padded, spare: 1, ..How::default() };
+        for (name, batch, groups) in [("good", &good, 0), ("bad", &bad, 1)] {
+            let left = check(name, &cfg, batch, &how, To::Own, &constant(3));
+            assert_eq!((left.report.bad_groups, left.report.nonfinite_values), (groups, groups));
+            let blocks = cudasim::stats(Some("passrl_gae")).blocks as usize;
+            assert!(blocks >= lengths.len() + if padded { 1 } else { 12 }, "{blocks} blocks");
+            for to in [To::Values, To::Rewards] {
+                check(name, &cfg, batch, &How { spare: 0, ..how }, to, &constant(3));
+            }
+        }
+    }
+}
+
 /// The host of the CPU backend refuses such a batch; on CUDA the kernels find it, after other blocks have written.
 #[test]
 fn offsets_that_do_not_fit_make_the_whole_batch_zero() {

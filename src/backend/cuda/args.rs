@@ -33,7 +33,6 @@ mirror! {
     /// A view; `data` 0: not given.
     Array {
         data: u64,
-        shape: [i64; 2],
         stride: [i64; 2],
         dtype: i32,
         reserved: i32,
@@ -58,16 +57,17 @@ mirror! {
         epsilon: f64,
         clip_value: f64,
         clip_standardized: f64,
-        center: i32,
-        scale: i32,
-        ddof: i32,
-        epsilon_mode: i32,
-        loo_unit: i32,
-        singleton: i32,
-        missing: i32,
-        place: i32,
-        zero_variance: i32,
-        count_by: i32,
+        center: i8,
+        scale: i8,
+        ddof: i8,
+        epsilon_mode: i8,
+        loo_unit: i8,
+        singleton: i8,
+        missing: i8,
+        place: i8,
+        zero_variance: i8,
+        count_by: i8,
+        reserved: [i8; 6],
     }
     PlanConstants {
         streams: [Stream; MAX_STREAMS],
@@ -131,9 +131,9 @@ mirror! {
         shaped: i32,
         slots_batch: u32,
         slots_runner_up: u32,
-        slot_row: [i32; MAX_STREAMS],
-        slot_reported: [i32; MAX_STREAMS],
-        slot_bits: [i32; MAX_STREAMS],
+        slot_row: [i8; MAX_STREAMS],
+        slot_reported: [i8; MAX_STREAMS],
+        slot_bits: [i8; MAX_STREAMS],
         has_values: i32,
         has_token_values: i32,
         reserved: i32,
@@ -143,6 +143,7 @@ mirror! {
         groups: i64,
         slots: i64,
         group_size: i64,
+        steps: i64,
         layout: i32,
         grouping: i32,
         process: i32,
@@ -207,6 +208,11 @@ mirror! {
         positions: i64,
         keys_from_zero: i64,
     }
+    Queue {
+        begun: u32,
+        told: u32,
+        parts: u64,
+    }
     /// Counted by the kernels alone; here for its size.
     Counts {
         findings: i64,
@@ -228,6 +234,7 @@ mirror! {
         first_group: u64,
         bad_offsets: u32,
         done: u32,
+        queues: [Queue; 2],
         keyed: u64,
     }
     /// Likewise.
@@ -278,6 +285,8 @@ mirror! {
         columns: u64,
         live: u64,
         edges: u64,
+        parts: [u64; 2],
+        part_states: [u64; 2],
         places: u64,
     }
     Args {
@@ -288,6 +297,7 @@ mirror! {
         outputs: Outputs,
         layout: StateLayout,
         work: Workspace,
+        constants: PlanConstants,
     }
     /// What `passrl_primitive_start` is handed.
     PrimitiveStart {

@@ -23,7 +23,6 @@ fn dtype(of: DType) -> i32 {
 fn array(a: &array::Array) -> Array {
     Array {
         data: a.data.addr() as u64,
-        shape: a.shape.map(|n| n as i64),
         stride: a.stride.map(|n| n as i64),
         dtype: dtype(a.dtype),
         reserved: 0,
@@ -44,19 +43,20 @@ pub fn constants(plan: &Plan, divisors: u64) -> PlanConstants {
             epsilon: s.epsilon,
             clip_value: s.clip_value,
             clip_standardized: s.clip_standardized,
-            center: s.center.number(),
-            scale: s.scale.number(),
-            ddof: s.ddof,
-            epsilon_mode: s.epsilon_mode.number(),
-            loo_unit: s.loo_unit.number(),
-            singleton: s.singleton.number(),
-            missing: s.missing.number(),
-            place: s.place.number(),
-            zero_variance: s.zero_variance.number(),
-            count_by: s.count_by.number(),
+            center: s.center.number() as i8,
+            scale: s.scale.number() as i8,
+            ddof: s.ddof as i8,
+            epsilon_mode: s.epsilon_mode.number() as i8,
+            loo_unit: s.loo_unit.number() as i8,
+            singleton: s.singleton.number() as i8,
+            missing: s.missing.number() as i8,
+            place: s.place.number() as i8,
+            zero_variance: s.zero_variance.number() as i8,
+            count_by: s.count_by.number() as i8,
+            reserved: [0; 6],
         }
     };
-    let of_slot = |of: &dyn Fn(usize) -> i32| std::array::from_fn(|slot| if slot < s.count { of(slot) } else { -1 });
+    let of_slot = |of: &dyn Fn(usize) -> i32| std::array::from_fn(|slot| if slot < s.count { of(slot) as i8 } else { -1 });
     PlanConstants {
         streams: std::array::from_fn(stream),
         opd_lambda: c.opd_lambda,
@@ -133,6 +133,7 @@ pub fn batch(p: &Problem) -> Batch {
         rollouts: p.rollouts as i64,
         groups: p.groups as i64,
         slots: p.slots as i64,
+        steps: p.steps.map_or(0, |s| s.ends.shape[0] as i64),
         num_process: p.num_process as i32,
         scores_flat: p.scores_flat.into(),
         mask: optional(p.mask),

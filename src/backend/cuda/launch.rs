@@ -64,6 +64,11 @@ impl Kernels {
 
     /// Puts a kernel on a stream, with the struct that it takes. The context is current.
     pub fn launch<T>(&self, kernel: Kernel, blocks: usize, threads: u32, args: &T, stream: sys::CUstream) -> Result<()> {
+        self.launch_with(kernel, blocks, threads, 0, args, stream)
+    }
+
+    /// The same with `shared` bytes of dynamic shared memory a block.
+    pub fn launch_with<T>(&self, kernel: Kernel, blocks: usize, threads: u32, shared: u32, args: &T, stream: sys::CUstream) -> Result<()> {
         let (at, name) = (kernel as usize, ALL[kernel as usize].1.to_string_lossy());
         let Ok(blocks) = u32::try_from(blocks) else {
             // `check` allows no more rollouts or groups than a grid has blocks.
@@ -75,7 +80,7 @@ impl Kernels {
         let mut parameters = [(&raw const *args).cast_mut().cast()];
         // SAFETY: the kernel takes one such struct by value, which the driver copies during the call.
         let outcome =
-            unsafe { sys::cuLaunchKernel(self.0[at], blocks, 1, 1, threads, 1, 1, 0, stream, parameters.as_mut_ptr(), null_mut()) };
+            unsafe { sys::cuLaunchKernel(self.0[at], blocks, 1, 1, threads, 1, 1, shared, stream, parameters.as_mut_ptr(), null_mut()) };
         done(outcome, format_args!("cuLaunchKernel({name}, {blocks} blocks of {threads} threads)"))
     }
 }

@@ -1,4 +1,4 @@
-//! A plan on a device: its constants in device memory, and its calls as memsets and kernels on the caller's stream.
+//! A plan on a device: its table in device memory, its constants among the arguments of every launch; its calls as memsets and kernels on the caller's stream.
 use super::args::{Args, Outputs, PlanConstants, StateLayout, mode};
 use super::device::Device;
 use super::driver::done;
@@ -8,8 +8,8 @@ use super::ranks::{self, Seat};
 use super::way::{self, Way};
 use super::workspace::{self, Layout, Stretch};
 use crate::error::Result;
-use crate::model::batch::Problem;
-use crate::model::config::{StepSets, TokenBaseline, Whiten};
+use crate::model::batch::{Problem, Process};
+use crate::model::config::{BoundaryRule, Kind, Missing, StepSets, TokenBaseline, Whiten};
 use crate::model::context::Memory;
 use crate::model::outputs;
 use crate::plan::Plan;
@@ -21,7 +21,9 @@ use std::sync::Arc;
 pub(super) const LOWEST: u32 = i32::MIN as u32;
 
 pub struct OnDevice {
-    constants: sys::CUdeviceptr,
+    constants: PlanConstants,
+    /// n^-k; 0: there is none.
+    divisors: sys::CUdeviceptr,
     layout: Layout,
     seat: Option<Seat>,
     device: Arc<Device>,
@@ -29,9 +31,12 @@ pub struct OnDevice {
 
 impl Drop for OnDevice {
     fn drop(&mut self) {
+        if self.divisors == 0 {
+            return;
+        }
         if let Ok(_current) = self.device.enter() {
             // SAFETY: allocated once, freed once; no run is under way.
-            let _ = unsafe { sys::cuMemFree_v2(self.constants) };
+            let _ = unsafe { sys::cuMemFree_v2(self.divisors) };
         }
     }
 }
@@ -48,28 +53,23 @@ pub(super) fn threads(slots: usize) -> u32 {
 }
 
 impl OnDevice {
-    /// Allocates and fills the constants.
+    /// Puts the table into device memory.
     pub fn new(device: Arc<Device>, plan: &Plan) -> Result<OnDevice> {
-        let head = size_of::<PlanConstants>().next_multiple_of(64);
-        let bytes = head + plan.divisors.len() * 8;
-        let current = device.enter()?;
-        let mut at = 0;
-        // SAFETY: writes one address.
-        done(unsafe { sys::cuMemAlloc_v2(&mut at, bytes) }, format_args!("cuMemAlloc of {bytes} bytes for the plan's constants"))?;
-        drop(current);
-        // From here on whatever fails frees them.
-        let mut made = OnDevice { constants: at, layout: Layout::new(plan), seat: None, device };
-        made.seat = plan.ranks.as_ref().map(|ranks| Seat::new(&made.device, ranks.messages())).transpose()?;
-        let current = made.device.enter()?;
-        let mut image = vec![0u8; bytes];
-        let constants = fill::constants(plan, if plan.divisors.is_empty() { 0 } else { at + head as u64 });
-        // SAFETY: `bytes` holds the struct and the table; both are plain numbers.
-        unsafe {
-            image.as_mut_ptr().cast::<PlanConstants>().write_unaligned(constants);
-            std::ptr::copy_nonoverlapping(plan.divisors.as_ptr().cast::<u8>(), image.as_mut_ptr().add(head), plan.divisors.len() * 8);
+        let mut made = OnDevice { constants: fill::constants(plan, 0), divisors: 0, layout: Layout::new(plan), seat: None, device };
+        let bytes = plan.divisors.len() * 8;
+        if bytes > 0 {
+            let current = made.device.enter()?;
+            let mut at = 0;
+            // SAFETY: writes one address.
+            done(unsafe { sys::cuMemAlloc_v2(&mut at, bytes) }, format_args!("cuMemAlloc of {bytes} bytes for the plan's table"))?;
+            // From here on whatever fails frees it.
+            (made.divisors, made.constants.divisors) = (at, at);
+            // SAFETY: plain numbers as bytes.
+            let table = unsafe { std::slice::from_raw_parts(plan.divisors.as_ptr().cast::<u8>(), bytes) };
+            made.put(at, table)?;
+            drop(current);
         }
-        made.put(at, &image)?;
-        drop(current);
+        made.seat = plan.ranks.as_ref().map(|ranks| Seat::new(&made.device, ranks.messages())).transpose()?;
         Ok(made)
     }
 
@@ -99,17 +99,22 @@ impl OnDevice {
     pub(super) fn call<'a>(&'a self, plan: &'a Plan, problem: &Problem, memory: Memory, stream: *mut c_void) -> Call<'a> {
         let base = memory.data.addr() as u64;
         let args = Args {
-            plan: self.constants,
+            plan: 0,
             mode: 0,
             primitive: 0,
             batch: fill::batch(problem),
             outputs: Outputs::NOTHING,
             layout: self.layout.state,
             work: self.layout.at(base),
+            constants: self.constants,
         };
         let longest = if problem.packed() { plan.limits.rollout_tokens } else { problem.slots };
         let shape = if way::is_one_pass(plan, problem) { Kernel::ShapeOnePass } else { Kernel::Shape };
-        Call { on: self, plan, args, base, threads: threads(longest), shape, rollouts: problem.rollouts, groups: problem.groups, stream: stream.cast() }
+        // Of rollouts that differ much the longest have several blocks.
+        let average = plan.limits.tokens / plan.limits.rollouts.max(1);
+        let threads = threads(longest.min(4 * average));
+        let (rollouts, groups) = (problem.rollouts, problem.groups);
+        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare: 0, places_of_shape: 0, stream: stream.cast() }
     }
 
     pub fn run(&self, plan: &Plan, problem: &Problem, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
@@ -118,8 +123,11 @@ impl OnDevice {
         call.args.outputs = fill::outputs(outputs);
         let way = Way::of(plan, problem, outputs);
         call.zeros(if way == Way::GaeAlone { self.layout.counts } else { self.layout.zeros })?;
+        if way != Way::GaeAlone {
+            call.split(problem);
+        }
         match way {
-            Way::GaeAlone => return call.launch(Kernel::Gae, problem.rollouts, mode::COUNTING),
+            Way::GaeAlone => return call.gae(problem),
             Way::Joined => call.prepare(mode::COUNTING | mode::JOINED)?,
             Way::Apart => {
                 call.prepare(mode::COUNTING)?;
@@ -236,6 +244,9 @@ pub(super) struct Call<'a> {
     shape: Kernel,
     rollouts: usize,
     groups: usize,
+    /// Blocks beside those (kernels/parts.cuh).
+    places_of_prepare: usize,
+    places_of_shape: usize,
     pub(super) stream: sys::CUstream,
 }
 
@@ -272,8 +283,39 @@ impl Call<'_> {
         self.on.device.kernels().launch(kernel, blocks, self.threads, &self.args, self.stream)
     }
 
+    /// Blocks for the further parts that rollouts may have, where a block takes one part.
+    fn places(&self, problem: &Problem, threads: u32) -> usize {
+        let (limits, size) = (&self.plan.limits, workspace::part(threads));
+        let most = match problem.packed() {
+            true if limits.rollout_tokens <= size => 0,
+            true => problem.slots.min(limits.tokens) / size,
+            false => problem.rollouts * ((problem.slots.max(1) - 1) / size),
+        };
+        most.min(workspace::parts(self.plan))
+    }
+
+    /// A block a rollout, and one for each further part.
+    fn gae(&mut self, problem: &Problem) -> Result<()> {
+        let threads = workspace::gae_threads(self.plan);
+        let blocks = problem.rollouts + self.places(problem, threads);
+        self.args.mode = mode::COUNTING;
+        self.on.device.kernels().launch_with(Kernel::Gae, blocks, threads, workspace::gae_shared(threads), &self.args, self.stream)
+    }
+
+    /// Long rollouts have several blocks, where their parts can be told apart before anything is known of them: of a signal that is looked at token by token, of
+    /// results that lie by chunks.
+    fn split(&mut self, problem: &Problem) {
+        let (c, limits) = (&self.plan.config, &self.plan.limits);
+        let longest = if problem.packed() { limits.rollout_tokens } else { problem.slots };
+        let places = if longest > workspace::FEWEST_PARTS * workspace::part(self.threads) { self.places(problem, self.threads) } else { 0 };
+        let whole = problem.mask.is_none() && problem.steps.is_none() && problem.step_marks.is_none() && c.streams[0].missing == Missing::Error;
+        let dense = c.kind == Kind::Prm && matches!(problem.process, Process::Signal(_)) && problem.num_process == 1;
+        self.places_of_prepare = if dense && whole && c.boundary_rule == BoundaryRule::Adjacent { places } else { 0 };
+        self.places_of_shape = if c.kind != Kind::Kl && self.shape == Kernel::ShapeOnePass && c.whiten == Whiten::None { places } else { 0 };
+    }
+
     pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {
-        self.launch(Kernel::Prepare, self.rollouts, mode)
+        self.launch(Kernel::Prepare, self.rollouts + self.places_of_prepare, mode)
     }
 
     /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
@@ -290,7 +332,7 @@ impl Call<'_> {
             self.launch(Kernel::BaselinesAdd, self.rollouts, mode)?;
         }
         if config.whiten == Whiten::None || !whole {
-            return self.launch(self.shape, self.items(), mode);
+            return self.launch(self.shape, self.items() + self.places_of_shape, mode);
         }
         self.launch(self.shape, self.items(), mode | mode::KEEP)?;
         self.launch(Kernel::WhitenSums, self.rollouts, mode | mode::KEEP)?;

@@ -64,7 +64,7 @@ pub fn slots(problem: &Problem) -> usize {
 fn constants(which: &Tokens, slots: usize) -> PlanConstants {
     let none = PlanConstants { max_rollout_tokens: i32::MAX.into(), max_tokens: slots as i64, fill_padding: 1, lam_returns: -1.0, ..PlanConstants::NOTHING };
     // `missing = error`: a NaN stays one.
-    let none = PlanConstants { streams: [Stream { missing: crate::model::config::Missing::Error.number(), ..Stream::NOTHING }; super::args::MAX_STREAMS], ..none };
+    let none = PlanConstants { streams: [Stream { missing: crate::model::config::Missing::Error.number() as i8, ..Stream::NOTHING }; super::args::MAX_STREAMS], ..none };
     match *which {
         Tokens::Returns { gamma } => PlanConstants { gamma, decay: decay_powers(gamma), ..none },
         Tokens::Gae { gamma, lam } => PlanConstants { gamma, lam, decay: decay_powers(gamma * lam), ..none },
@@ -114,6 +114,7 @@ pub fn tokens(device: &Device, which: &Tokens, problem: &Problem, outputs: [Opti
         outputs: Outputs { advantages: fill::optional(outputs[0]), returns: fill::optional(outputs[1]), ..Outputs::NOTHING },
         layout: StateLayout { whiten_extremes: p.keys as i64, whiten_sums: p.words as i64, ..StateLayout::NOTHING },
         work,
+        constants: PlanConstants::NOTHING,
     };
     let (blocks, threads, kernels, stream) = (problem.rollouts.max(1), super::plan::threads(problem.slots.min(4096)), device.kernels(), stream.cast());
     let _current = device.enter()?;

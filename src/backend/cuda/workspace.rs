@@ -29,6 +29,39 @@ pub struct Layout {
     offsets: Workspace,
 }
 
+/// As kernels/parts.cuh has them: words of `Part`; tokens a thread of a part.
+const PART_WORDS: usize = 8;
+const PART_ROUNDS: usize = 8;
+
+/// From so many parts on rollouts of chunks are split.
+pub const FEWEST_PARTS: usize = 4;
+
+/// Tokens of a block that has a part of a rollout.
+pub fn part(threads: u32) -> usize {
+    PART_ROUNDS * threads as usize
+}
+
+/// Parts of rollouts, beside the first of each, that the workspace has room for: of the smallest blocks.
+pub fn parts(plan: &Plan) -> usize {
+    plan.limits.tokens / part(32) + 1
+}
+
+/// Threads of a block of passrl_gae: rollouts as long as the plan's are on average fill it. Longer ones have several blocks, so that short ones beside them do not
+/// take more than theirs: the shortest have a warp each.
+pub fn gae_threads(plan: &Plan) -> u32 {
+    match plan.limits.tokens / plan.limits.rollouts.max(1) {
+        0..=64 => 32,
+        65..=128 => 64,
+        129..=512 => 128,
+        _ => 256,
+    }
+}
+
+/// Bytes of shared memory that a block of it asks for: sums of its tokens, and their values and the one after.
+pub fn gae_shared(threads: u32) -> u32 {
+    (12 * part(threads) + 4) as u32
+}
+
 struct Carver(usize);
 
 impl Carver {
@@ -57,10 +90,13 @@ impl Layout {
         let counted = c.0;
         let counts = c.take::<Counts>(1);
         let marks = c.take::<GroupMarks>(g);
+        // Of two queues: what the kernels are that look at the signal in parts, and that write in parts (passrl_gae does all in one).
+        let queued = [prm, config.credit == Credit::Gae || config.kind != Kind::Kl].map(|splits| if_(splits, parts(plan)));
+        let part_states = [c.take::<u32>(queued[1]), c.take::<u32>(queued[0])];
         let counts_end = c.0;
         let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
-        let columns = c.take::<i64>(if_(table, n));
-        let live = c.take::<i64>(if_(table, n));
+        let columns = c.take::<i64>(if_(table, n + 4 * r + 4));
+        let live = c.take::<i64>(if_(table, n + 4 * r + 4));
         let zeros = Stretch { offset: 0, bytes: c.0 };
         let keyed_sets = config.step_sets == StepSets::StepGroup;
         let baselines = config.token_baseline != TokenBaseline::None;
@@ -99,6 +135,8 @@ impl Layout {
             edges: c.take::<u64>(if_(table, n / 64 + 2 * r + 2)),
             // Of each place: the largest |G W| and |W|, sums of both.
             places: c.take::<f64>(if_(baselines, 4 * n)),
+            parts: [c.take::<[u64; PART_WORDS]>(queued[1]), c.take::<[u64; PART_WORDS]>(queued[0])],
+            part_states,
         };
         let shared = if_(plan.ranks.is_some(), p.bytes);
         let ranks = Stretch { offset: c.take::<u8>(shared) as usize, bytes: shared };
@@ -123,7 +161,7 @@ impl Layout {
         let mut all = self.offsets;
         let Workspace {
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
+            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places, parts, part_states,
         } = &mut all;
         for part in [
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
@@ -131,6 +169,7 @@ impl Layout {
         ] {
             *part += base;
         }
+        parts.iter_mut().chain(part_states).for_each(|part| *part += base);
         all
     }
 }

@@ -62,30 +62,6 @@ void set_seed(u64 value) {
     random_state = value * 0x9E3779B97F4A7C15ull + 1;
 }
 
-// "  at function file:line", by addr2line of the library that holds pc.
-std::string position(const void* pc) {
-    Dl_info info;
-    if (!pc || !dladdr(pc, &info) || !info.dli_fname) return "";
-    char command[1024], line[512];
-    size_t offset = size_t((const char*)pc - (const char*)info.dli_fbase);
-    // A return address: the instruction before it is the one meant.
-    snprintf(command, sizeof command, "addr2line -sfCe '%s' %#zx 2>/dev/null", info.dli_fname, offset - 1);
-    std::string found;
-    if (FILE* pipe = popen(command, "r")) {
-        while (fgets(line, sizeof line, pipe)) {
-            for (char* c = line; *c; c++)
-                if (*c == '\n') *c = 0;
-            found += std::string(" ") + line;
-        }
-        pclose(pipe);
-    }
-    if (found.empty()) {
-        snprintf(line, sizeof line, " %s+%#zx", info.dli_fname, offset);
-        found = line;
-    }
-    return "; at" + found;
-}
-
 size_t give(const std::string& text, char* out, size_t capacity) {
     if (capacity) {
         size_t n = std::min(text.size(), capacity - 1);
@@ -133,6 +109,30 @@ struct Process {
     }
 } process;
 }  // namespace
+
+// By addr2line of the library that holds pc.
+std::string position(const void* pc) {
+    Dl_info info;
+    if (!pc || !dladdr(pc, &info) || !info.dli_fname) return "";
+    char command[1024], line[512];
+    size_t offset = size_t((const char*)pc - (const char*)info.dli_fbase);
+    // A return address: the instruction before it is the one meant.
+    snprintf(command, sizeof command, "addr2line -sfCe '%s' %#zx 2>/dev/null", info.dli_fname, offset - 1);
+    std::string found;
+    if (FILE* pipe = popen(command, "r")) {
+        while (fgets(line, sizeof line, pipe)) {
+            for (char* c = line; *c; c++)
+                if (*c == '\n') *c = 0;
+            found += std::string(" ") + line;
+        }
+        pclose(pipe);
+    }
+    if (found.empty()) {
+        snprintf(line, sizeof line, " %s+%#zx", info.dli_fname, offset);
+        found = line;
+    }
+    return "; at" + found;
+}
 
 u64 random_bits() {
     random_state ^= random_state << 13;

@@ -78,6 +78,8 @@ extern u64 seed;
 u64 random_bits();
 // A finding; `pc` is turned into file and line when the report is read. Of one kind at one place only the first few.
 void report(const void* pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
+// "; at function file:line" of an instruction, or "".
+std::string position(const void* pc);
 void keep_stats(const char* kernel);
 int attribute(int which);
 // Counts the call; the code of an injected fault, or 0.

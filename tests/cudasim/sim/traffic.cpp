@@ -39,7 +39,30 @@ void each_unit(const Request& r, int from, int to, uptr unit, Visit visit) {
     }
 }
 
-void count_global(Request& r) {
+// CUDASIM_PROFILE: traffic in global memory by kernel and instruction, printed at the end of the process by line of the source, the most bytes first.
+struct Line {
+    u64 requests = 0, bytes = 0, sectors = 0, ideal = 0;
+    Kind kind = Kind::read;
+};
+struct Profile {
+    const bool asked = getenv("CUDASIM_PROFILE") != nullptr;
+    std::map<std::pair<std::string, const void*>, Line> lines;
+    ~Profile() {
+        if (!asked) return;
+        std::map<std::string, Line> by_place;
+        static const char* const VERBS[] = {"read", "write", "atomic"};
+        for (auto& [at, line] : lines) {
+            Line& to = by_place[at.first + " " + VERBS[int(line.kind)] + position(at.second)];
+            to.requests += line.requests, to.bytes += line.bytes, to.sectors += line.sectors, to.ideal += line.ideal;
+        }
+        std::vector<std::pair<std::string, Line>> sorted(by_place.begin(), by_place.end());
+        std::sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second.bytes > b.second.bytes; });
+        for (auto& [place, l] : sorted)
+            fprintf(stderr, "%9llu bytes %8llu sectors (ideal %8llu) %8llu requests  %s\n", l.bytes, l.sectors, l.ideal, l.requests, place.c_str());
+    }
+} profile;
+
+void count_global(Request& r, const void* pc) {
     sort(r);
     u64 bytes = 0, sectors = 0;
     each_unit(r, 0, r.lanes, 1, [&](uptr first, uptr last) { bytes += last - first + 1; });
@@ -49,6 +72,11 @@ void count_global(Request& r) {
     counts[1] += bytes;
     counts[2] += sectors;
     counts[3] += (bytes + 31) / 32;
+    if (!profile.asked) return;
+    Line& line = profile.lines[{kernel_name, pc}];
+    line.kind = r.kind;
+    line.requests++;
+    line.bytes += bytes, line.sectors += sectors, line.ideal += (bytes + 31) / 32;
 }
 
 void count_shared(Request& r) {
@@ -99,7 +127,7 @@ void count_traffic() {
                 if (at.executions[k].space == Space::shared)
                     count_shared(at.executions[k]);
                 else
-                    count_global(at.executions[k]);
+                    count_global(at.executions[k], pc);
             }
             of_warp += at.used;
             at.used = 0;
