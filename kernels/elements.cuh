@@ -318,9 +318,10 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
     const Task& task = room.task;
     const Extent& e = room.work.e;
     const i64 size = part_size(), low = task.number * size, high = smaller(low + size, e.len);
-    u32* const last = list_of<u32>(args.work.last, e);
-    f32* const values = list_of<f32>(args.work.elements, e);
-    const i64 own = block_runs(args, e, span_scope(0, e.len), low, high, last + low, values + low);
+    // (The lists of steps are not asked for.)
+    u32* const tokens = list_of<u32>(args.work.step_begin, e);
+    f32* const values = list_of<f32>(args.work.step_end, e);
+    const i64 own = block_runs(args, e, span_scope(0, e.len), low, high, tokens + low, values + low);
     // (How many the first part has stands with the second.)
     if (is_first_thread()) {
         Part& to = part_of(args, QUEUE_PREPARE, larger(task.place, task.first));
@@ -332,20 +333,28 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
     const bool is_last = is_first_thread() && (i64)atomicAdd(part_state(args, QUEUE_PREPARE, task.first), 1u) == task.more;
     if (!__syncthreads_or(is_last)) return false;
     __threadfence();
-    i64 to = (i64)*(volatile u32*)&part_of(args, QUEUE_PREPARE, task.first).totals.tokens;
-    for (i64 k = 0; k < task.more; ++k) {
-        const i64 from = (k + 1) * size, n = (i64)*(volatile u32*)&part_of(args, QUEUE_PREPARE, task.first + k).count;
-        for (i64 tile = 0; tile < n; tile += blockDim.x) {
-            const i64 j = tile + threadIdx.x;
-            const u32 token = j < n ? last[from + j] : 0;
-            const f32 x = j < n ? values[from + j] : 0.0f;
-            // Towards the front: a tile has been read before it is written.
-            __syncthreads();
-            if (j >= n) continue;
-            last[to + j] = token;
-            values[to + j] = x;
+    u32* const last = list_of<u32>(args.work.last, e);
+    f32* const elements = list_of<f32>(args.work.elements, e);
+    i64 to = 0;
+    // Lanes hold how many 32 parts have; a warp copies every n-th part.
+    for (i64 base = 0; base <= task.more; base += 32) {
+        const i64 k = base + lane();
+        const Part& part = part_of(args, QUEUE_PREPARE, task.first + larger(k - 1, (i64)0));
+        u32 count = 0;
+        if (k <= task.more) count = k == 0 ? *(const volatile u32*)&part.totals.tokens : *(const volatile u32*)&part.count;
+        u32 with = count;
+        for (i32 d = 1; d < 32; d <<= 1) {
+            const u32 before = __shfl_up_sync(WARP, with, d);
+            with += lane() >= d ? before : 0;
         }
-        to += n;
+        for (i32 p = warp(); p < 32; p += warps()) {
+            const i64 n = __shfl_sync(WARP, count, p), at = to + __shfl_sync(WARP, with, p) - n, from = (base + p) * size;
+            for (i64 j = lane(); j < n; j += 32) {
+                last[at + j] = tokens[from + j];
+                elements[at + j] = values[from + j];
+            }
+        }
+        to += __shfl_sync(WARP, with, 31);
     }
     if (is_first_thread()) room.list.count = to;
     __syncthreads();

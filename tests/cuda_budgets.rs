@@ -113,13 +113,17 @@ fn measure(case: &Case, balance: bool) -> Vec<Row> {
     let of = |name: &str| cudasim::stats(Some(name));
     let count = |name: &str| trace.iter().filter(|call| call.starts_with(name)).count() as f64;
     if balance {
-        let (mut longest, mut mean) = (0.0, 0.0);
+        let name = format!("{name}, one rollout of {} among {} of {}", case.lengths[0], case.lengths.len() - 1, case.lengths[1]);
+        let (mut longest, mut mean, mut rows) = (0.0, 0.0, Vec::new());
         for kernel in &kernels {
             let s = of(kernel);
             longest += s.longest_warp as f64;
             mean += s.warp_requests as f64 / s.warps as f64;
+            rows.push(Row::new(&name, &format!("accesses of the longest warp in {kernel}"), s.longest_warp as f64, None, "requests"));
+            rows.push(Row::new(&name, &format!("accesses of a warp in {kernel}"), s.warp_requests as f64 / s.warps as f64, None, "requests"));
         }
-        return vec![Row::new(&format!("{name}, one rollout of {} among {} of {}", case.lengths[0], case.lengths.len() - 1, case.lengths[1]), "longest warp over mean", longest / mean, Some(4.0), "times")];
+        rows.push(Row::new(&name, "longest warp over mean", longest / mean, Some(4.0), "times"));
+        return rows;
     }
     let mut rows = vec![
         Row::new(&name, "kernels", count("cuLaunchKernel"), Some(budget_of_kernels(case)), "launches"),

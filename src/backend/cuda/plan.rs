@@ -110,9 +110,7 @@ impl OnDevice {
         };
         let longest = if problem.packed() { plan.limits.rollout_tokens } else { problem.slots };
         let shape = if way::is_one_pass(plan, problem) { Kernel::ShapeOnePass } else { Kernel::Shape };
-        // Of rollouts that differ much the longest have several blocks.
-        let average = plan.limits.tokens / plan.limits.rollouts.max(1);
-        let threads = threads(longest.min(4 * average));
+        let threads = threads(longest);
         let (rollouts, groups) = (problem.rollouts, problem.groups);
         Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare: 0, places_of_shape: 0, stream: stream.cast() }
     }
@@ -306,12 +304,21 @@ impl Call<'_> {
     /// results that lie by chunks.
     fn split(&mut self, problem: &Problem) {
         let (c, limits) = (&self.plan.config, &self.plan.limits);
+        if c.kind == Kind::Kl || self.shape != Kernel::ShapeOnePass || c.whiten != Whiten::None {
+            return;
+        }
         let longest = if problem.packed() { limits.rollout_tokens } else { problem.slots };
-        let places = if longest > workspace::FEWEST_PARTS * workspace::part(self.threads) { self.places(problem, self.threads) } else { 0 };
+        // Blocks are of the size that most rollouts ask for.
+        let threads = threads(longest.min(4 * (limits.tokens / limits.rollouts.max(1))));
+        if longest <= workspace::FEWEST_PARTS * workspace::part(threads) {
+            return;
+        }
+        let places = self.places(problem, threads);
         let whole = problem.mask.is_none() && problem.steps.is_none() && problem.step_marks.is_none() && c.streams[0].missing == Missing::Error;
         let dense = c.kind == Kind::Prm && matches!(problem.process, Process::Signal(_)) && problem.num_process == 1;
+        self.threads = threads;
+        self.places_of_shape = places;
         self.places_of_prepare = if dense && whole && c.boundary_rule == BoundaryRule::Adjacent { places } else { 0 };
-        self.places_of_shape = if c.kind != Kind::Kl && self.shape == Kernel::ShapeOnePass && c.whiten == Whiten::None { places } else { 0 };
     }
 
     pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {
