@@ -67,16 +67,12 @@ unsafe fn make(
     let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
-    if rank.is_some() && context.is_cuda() {
-        // A device's statistics do not say which groups are whole on a rank.
-        check::estimators::in_pieces(&config)?;
-    }
-    check::served(context.place(), &config, &limits)?;
+    check::served(context.place(), &config, &limits, rank.is_some())?;
     let mut plan = Plan::create(config, limits, context.threads(), context.simd(), context.tables())?;
     match rank {
         Some((rank, size)) => plan.spread(rank, size),
         // One call takes the phases one after the other, as the only rank.
-        None if plan.partials.pieces.is_some() => plan.spread(0, 0),
+        None if plan.partials.pieces.is_some() && !context.is_cuda() => plan.spread(0, 0),
         None => (),
     }
     if let (Some(ranks), true) = (&mut plan.ranks, context.is_cuda()) {
@@ -106,7 +102,7 @@ impl passrl_plan {
 /// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
 /// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Where configurations differ a second all-reduce finds out in
 /// which field, and the sentence names it. With `step_sets = step_group` or `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on
-/// every rank (`PASSRL_ERR_CONFLICT`); on CUDA these two are refused with a collective. On CUDA the words to compare are copied to device memory and back, and waited for; the plan
+/// every rank (`PASSRL_ERR_CONFLICT`; on CUDA, where the host does not see it, by the report). On CUDA the words to compare are copied to device memory and back, and waited for; the plan
 /// keeps device memory of its largest message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_create(
@@ -232,7 +228,7 @@ pub unsafe extern "C" fn passrl_plan_run(
                 return comm.run(plan, batch, outputs, workspace, workspace_bytes, stream);
             }
             let (problem, sinks, memory, report) = prepare(plan, batch, outputs, workspace, workspace_bytes, stream)?;
-            if plan.inner.partials.pieces.is_some() {
+            if plan.inner.partials.pieces.is_some() && plan.device.is_none() {
                 return finish(report, &super::ranks::alone(plan, &problem, &sinks, memory)?);
             }
             if plan.inner.config.strict {

@@ -123,7 +123,7 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
     };
     // SAFETY: the views are the caller's by the contract; likewise throughout.
     unsafe {
-        let pieces = super::pieces::pieces(b, rollouts, packed, limits)?;
+        let pieces = super::pieces::pieces(place, b, rollouts, packed, limits)?;
         let units = pieces.map_or(rollouts, |p| p.count);
         let cu_seqlens = view::optional(place, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(units + 1))?;
         let lengths = view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| pieces.is_none());

@@ -22,11 +22,7 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
     }
     // SAFETY: by the contract.
     unsafe {
-        match place {
-            _ if o.report.is_null() => (),
-            Where::Host => _ = structs::read(o.report, "outputs.report")?,
-            Where::Cuda(_) => _ = super::memory(o.report.cast(), size_of::<passrl_report>(), size_of::<passrl_report>(), 8, "outputs.report")?,
-        }
+        report(place, o.report, "outputs.report")?;
         let Some(advantages) = view::output(place, o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
             return refuse!(PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them");
         };
@@ -52,6 +48,20 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
         apart(&outputs, problem)?;
         Ok(outputs)
     }
+}
+
+/// A report of the place's memory, or NULL.
+///
+/// # Safety
+/// On the host NULL or a report.
+pub unsafe fn report(place: Where, report: *mut passrl_report, name: &'static str) -> Result<()> {
+    match place {
+        _ if report.is_null() => (),
+        // SAFETY: by the contract.
+        Where::Host => _ = unsafe { structs::read(report, name)? },
+        Where::Cuda(_) => _ = super::memory(report.cast(), size_of::<passrl_report>(), size_of::<passrl_report>(), 8, name)?,
+    }
+    Ok(())
 }
 
 fn named(o: &Outputs) -> [(&'static str, Option<Array>); 12] {
