@@ -121,12 +121,14 @@ pub struct Extent {
 }
 
 impl Extent {
+    #[inline]
     pub fn of(&self, array: &Array) -> Row {
         array.line(self.row, self.column, self.len, self.flat)
     }
 }
 
 impl Problem {
+    #[inline]
     pub fn packed(&self) -> bool {
         matches!(self.extents, Extents::Packed { .. })
     }
@@ -137,6 +139,7 @@ impl Problem {
     }
 
     /// Row of unit i in the per-rollout arrays.
+    #[inline]
     pub fn row(&self, i: usize) -> usize {
         // Rows have been seen to be in range; a caller who changes them under way gets a wrong one, nothing worse.
         self.pieces.map_or(i, |p| (p.rollout.int(i).max(0) as usize).min(self.rollouts.saturating_sub(1)))

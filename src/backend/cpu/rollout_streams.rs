@@ -1,5 +1,6 @@
 //! Values of the per-rollout streams as the statistics and the fusion take them: missing values, limits, the sum of rewards.
 use super::worker::Job;
+use crate::model::array::DType;
 use crate::model::batch::Problem;
 use crate::model::config::*;
 use crate::model::flags;
@@ -46,10 +47,10 @@ impl Job<'_> {
     fn limited_value(&self, s: usize, i: usize) -> Option<f64> {
         let stream = self.problem.rollout_streams[s].as_ref()?;
         let (row, i) = (&self.config().streams[OUTCOME + s], self.problem.row(i));
-        let x = match (stream.f32(i).is_nan(), row.missing) {
-            (true, Missing::Exclude) => return None,
-            (true, Missing::Zero) => 0.0,
-            _ => stream.f64(i),
+        let x = match (stream.f64(i), row.missing) {
+            (x, Missing::Exclude) if x.is_nan() => return None,
+            (x, Missing::Zero) if x.is_nan() => 0.0,
+            (x, _) => x,
         };
         // Of a sum the sum is limited.
         Some(if self.sums_rewards() && s == 0 { x } else { limited(x, row.clip_value) })
@@ -58,6 +59,14 @@ impl Job<'_> {
     /// The same, rounded to f32; the outcome is less its KL (a sum loses it as a whole).
     #[inline]
     pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
+        let stream = self.problem.rollout_streams[s].as_ref()?;
+        if stream.dtype == DType::F32 && self.problem.reference.is_none() && self.config().streams[OUTCOME + s].clip_value == f64::INFINITY {
+            // Nothing is done to most values.
+            let x = stream.f32(self.problem.row(i));
+            if !x.is_nan() {
+                return Some(x);
+            }
+        }
         let x = self.limited_value(s, i)?;
         Some(if s == 0 && !self.sums_rewards() { (x - self.kl_of(i)) as f32 } else { x as f32 })
     }
