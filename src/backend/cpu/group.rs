@@ -70,7 +70,7 @@ impl Worker<'_> {
         self.extremes(members, g, false, &mut state);
         let of = state;
         self.sums(members, &of, None, &mut state);
-        self.decide(g, members, &state, &mut [Standard::NONE; 16]);
+        self.decide(g, members, &state, &mut Standard::NONES.clone());
     }
 
     /// Findings only, of a slice of a group whose statistics are complete.
@@ -78,7 +78,7 @@ impl Worker<'_> {
         self.look_at(g, members);
         // SAFETY: groups are handed to one thread each; the buffer is read only here.
         let state = unsafe { self.job.plan.partials.load(partials, g) };
-        self.decide(g, members, &state, &mut [Standard::NONE; 16]);
+        self.decide(g, members, &state, &mut Standard::NONES.clone());
     }
 
     /// This call's share of a phase.
@@ -174,7 +174,7 @@ impl Worker<'_> {
     fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: &[i64], sink: Sink) {
         let job = self.job;
         let config = job.config();
-        let mut standards = [Standard::NONE; 16];
+        let mut standards = Standard::NONES;
         let (bad, flags) = self.decide(g, members, state, &mut standards);
         let given = std::array::from_fn(|s| job.has_stream(s));
         let mut edges = None;

@@ -33,6 +33,7 @@ pub fn places(mut bits: u32) -> impl Iterator<Item = usize> {
 }
 
 impl Job<'_> {
+    #[inline]
     fn sums_rewards(&self) -> bool {
         self.config().fusion == Fusion::RewardSum
     }
@@ -57,7 +58,7 @@ impl Job<'_> {
     }
 
     /// The same, rounded to f32; the outcome is less its KL (a sum loses it as a whole).
-    #[inline]
+    #[inline(always)]
     pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
         let stream = self.problem.rollout_streams[s].as_ref()?;
         if stream.dtype == DType::F32 && self.problem.reference.is_none() && self.config().streams[OUTCOME + s].clip_value == f64::INFINITY {
@@ -67,6 +68,12 @@ impl Job<'_> {
                 return Some(x);
             }
         }
+        self.changed_value(s, i)
+    }
+
+    /// `own_value` of a value that something is done to.
+    #[inline(never)]
+    fn changed_value(&self, s: usize, i: usize) -> Option<f32> {
         let x = self.limited_value(s, i)?;
         Some(if s == 0 && !self.sums_rewards() { (x - self.kl_of(i)) as f32 } else { x as f32 })
     }
@@ -78,19 +85,21 @@ impl Job<'_> {
     }
 
     /// Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.
-    #[inline]
+    #[inline(always)]
     pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
-        if !self.sums_rewards() {
-            return self.own_value(s, i);
+        match (self.sums_rewards(), s) {
+            (false, _) => self.own_value(s, i),
+            (true, 0) => self.reward_sum(i),
+            (true, _) => None,
         }
-        if s > 0 {
-            return None;
-        }
+    }
+
+    #[inline(never)]
+    fn reward_sum(&self, i: usize) -> Option<f32> {
         let c = self.config();
         let terms = places(self.given).filter_map(|s| Some(c.streams[OUTCOME + s].weight * self.own_value(s, i)? as f64));
         let sum = terms.reduce(|a, b| a + b)?;
-        let clip = c.streams[OUTCOME].clip_value;
-        Some((limited(sum, clip) - self.kl_of(i)) as f32)
+        Some((limited(sum, c.streams[OUTCOME].clip_value) - self.kl_of(i)) as f32)
     }
 
     /// Flags of a rollout's own values, which each of its pieces has.
