@@ -67,6 +67,8 @@ pub struct Lane<'a> {
     rewards: [Option<&'a [f32]>; rollout_streams::COUNT],
     /// W of the batch.
     weight: f64,
+    /// Each token in scope is a chunk and all of a rollout's have one value, which is then credited once (`constant`).
+    tokens: bool,
 }
 
 /// What has been read of a group.
@@ -93,10 +95,26 @@ impl Stream {
         matches!(self.center, Center::None | Center::Group | Center::LeaveOneOut)
             && matches!(self.scale, Scale::None | Scale::Group | Scale::LeaveOneOut | Scale::AbsMax)
             && self.singleton != Singleton::Refuse
-            && self.place == Place::Every
             && self.count_by == CountBy::Rollout
             && !(process && self.leaves_out() && self.loo_unit == LooUnit::Rollout)
     }
+}
+
+/// A chunk a token and the outcome alone: is the advantage one value a rollout? It is where the return-to-go of what is placed on the last token is summed
+/// without a discount (what is added to it is 0), and where every token has the same value that is not summed.
+fn constant(job: &Job) -> bool {
+    let c = job.config();
+    if c.chunk != Chunk::Token || c.k != 0.0 {
+        return false;
+    }
+    let placed = |place: Place| rollout_streams::places(job.sets).all(|s| c.streams[OUTCOME + s].place == place);
+    let listed = job.outputs.is_some_and(|o| o.chunk_ends.is_some() || o.chunk_values.is_some());
+    let one = match c.credit {
+        Credit::ReturnToGo => c.gamma == 1.0 && placed(Place::Last),
+        Credit::Broadcast => placed(Place::Every),
+        _ => false,
+    };
+    one && !listed
 }
 
 impl<'a> Lane<'a> {
@@ -104,6 +122,7 @@ impl<'a> Lane<'a> {
     pub fn new(job: &Job<'a>) -> Option<Lane<'a>> {
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
         job.outputs?;
+        let tokens = constant(job);
         let plain = matches!(c.kind, Kind::Prm | Kind::None)
             && c.pool == Pool::Steps
             && matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum)
@@ -112,7 +131,7 @@ impl<'a> Lane<'a> {
             && !c.bridge_scope_gaps
             && c.chunk_value == ChunkValue::Last
             && matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast)
-            && !c.spreads()
+            && (tokens || !c.spreads())
             && !c.asks_kl()
             && c.step_sets == StepSets::Group
             && c.step_value == StepValue::Score
@@ -130,7 +149,7 @@ impl<'a> Lane<'a> {
             return None;
         }
         let source = match (&problem.process, &problem.steps) {
-            (Process::None, None) if matches!(c.chunk, Chunk::ByValue | Chunk::None) => Source::Whole,
+            (Process::None, None) if tokens || matches!(c.chunk, Chunk::ByValue | Chunk::None) => Source::Whole,
             (Process::Signal([Some(signal), ..]), None) if matches!(c.chunk, Chunk::ByValue | Chunk::Step) => {
                 let rows = signal.stride[if problem.packed() { 0 } else { 1 }];
                 if !matches!(signal.dtype, DType::F32 | DType::Bf16 | DType::F16) || rows != 1 {
@@ -150,7 +169,7 @@ impl<'a> Lane<'a> {
         };
         let rows = c.streams[..problem.num_process].iter().map(|s| (s, true));
         let sets = rollout_streams::places(job.sets).map(|s| (&c.streams[OUTCOME + s], false));
-        if !rows.chain(sets).all(|(s, process)| s.usual(process)) {
+        if !rows.chain(sets).all(|(s, process)| s.usual(process) && (tokens || s.place == Place::Every)) {
             return None;
         }
         let simple = |s: usize| c.fusion == Fusion::Advantage && c.streams[OUTCOME + s].clip_value == f64::INFINITY;
@@ -164,7 +183,7 @@ impl<'a> Lane<'a> {
             Extents::Packed { cu_seqlens } => Ints::new(cu_seqlens),
             Extents::Padded { lengths, .. } => lengths.as_ref().and_then(Ints::new),
         };
-        Some(Lane { problem, extents, source, rewards, weight })
+        Some(Lane { problem, extents, source, rewards, weight, tokens })
     }
 }
 

@@ -113,7 +113,8 @@ impl Worker<'_> {
         let list = std::mem::take(&mut self.usual_ends);
         let ends: &[u32] = &list[begin..begin + k];
         self.write_returns(&at, &scope, Chunks::Last(ends), k, outputs);
-        self.side_outputs(i, &at, &scope, kept, Chunks::Last(ends), path, outputs);
+        let told = if lane.tokens { Rollout { chunks: kept.count, ..*kept } } else { *kept };
+        self.side_outputs(i, &at, &scope, &told, Chunks::Last(ends), path, outputs);
         if c.whiten != Whiten::None {
             // Kept for the statistics, and for the pass that writes.
             let mut over = 0;
