@@ -2,7 +2,7 @@
 // sums of rollouts without a token; this kernel decides for each group and writes. Twin of primitives/groups.rs.
 #ifndef PASSRL_PRIMITIVES_GROUPS_CUH
 #define PASSRL_PRIMITIVES_GROUPS_CUH
-#include "shape.cuh"
+#include "outputs.cuh"
 
 // Of a batch whose offsets do not fit no set is known.
 INLINE void forget_sets(Decision& decision) {
@@ -12,6 +12,9 @@ INLINE void forget_sets(Decision& decision) {
     }
     __syncthreads();
 }
+
+// `decide` once for both of its uses. The block.
+OUT_OF_LINE void decide_group(const Args& args, i64 g, Decision& decision) { decide(args, g, decision); }
 
 // What is known of the group's one set. One thread.
 OUT_OF_LINE void write_statistics(const Args& args, i64 g, const Decision& decision) {
@@ -67,36 +70,46 @@ INLINE i32 early_flags(const Args& args, const Rollout& kept, bool bad) {
     return (i32)(bad ? flags | ROLLOUT_IN_BAD_GROUP : flags);
 }
 
+// Group g: what is known of its sets. The block.
+OUT_OF_LINE void write_group(const Args& args, i64 g, bool bad_batch, Decision& decision) {
+    decide_group(args, g, decision);
+    if (bad_batch) forget_sets(decision);
+    if (is_first_thread()) leave_too_large(plan_of(args), decision);
+    __syncthreads();
+    if (args.primitive != PRIMITIVE_STANDARDIZE) group_outputs(args, g, decision);
+    if (!is_first_thread()) return;
+    if (args.primitive == PRIMITIVE_STANDARDIZE) write_statistics(args, g, decision);
+    else tell_group(args, g, decision);
+}
+
+// Rollout i: its result, its flags. The block.
+OUT_OF_LINE void write_rollout(const Args& args, i64 i, bool bad_batch, Decision& decision) {
+    const Outputs& o = args.outputs;
+    const Rollout kept = rollout_of(args, i);
+    if (kept.group != NO_GROUP) decide_group(args, kept.group, decision);
+    if (!is_first_thread()) return;
+    const bool bad = bad_batch || kept.group == NO_GROUP || decision.bad;
+    if (is_given(o.advantages)) {
+        u64 none = 0;
+        // x of this rollout is read before its result is written over it; the sums were taken before.
+        const f64 r = bad || (kept.flags & ROLLOUT_ABSENT) ? 0.0 : standardised_own(args, i, kept, decision);
+        store(o.advantages, i * o.advantages.stride[0], r, none);
+    }
+    if (args.primitive == PRIMITIVE_STANDARDIZE) return;
+    if (!bad_batch && !(kept.flags & ROLLOUT_ABSENT)) add_to(&counts_of(args).rollouts, 1);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], early_flags(args, kept, bad));
+}
+
 // Block b: group b, then rollout b.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_groups(const __grid_constant__ Args args) {
     open_plan(args);
-    SHARED(Decision, shared_decision, [1]);
-    Decision& decision = shared_decision[0];
-    const Outputs& o = args.outputs;
-    const bool bad_batch = counts_of(args).bad_offsets != 0, standardizes = args.primitive == PRIMITIVE_STANDARDIZE;
+    SHARED(Decision, decision, [1]);
+    const bool bad_batch = counts_of(args).bad_offsets != 0;
     const i64 b = blockIdx.x;
-    if (b < args.batch.groups) {
-        decide(args, b, decision);
-        if (bad_batch) forget_sets(decision);
-        if (is_first_thread()) leave_too_large(plan_of(args), decision);
-        __syncthreads();
-        if (!standardizes) group_outputs(args, b, decision);
-        else if (is_first_thread()) write_statistics(args, b, decision);
-        if (!standardizes && is_first_thread()) tell_group(args, b, decision);
-    }
-    if (b < args.batch.rollouts) {
-        const Rollout kept = rollout_of(args, b);
-        decide_for(args, kept, decision);
-        const bool bad = bad_batch || decision.bad;
-        if (is_first_thread() && is_given(o.advantages)) {
-            u64 none = 0;
-            // x of this rollout is read before its result is written over it; the sums were taken before.
-            const f64 r = bad || (kept.flags & ROLLOUT_ABSENT) ? 0.0 : standardised_own(args, b, kept, decision);
-            store(o.advantages, b * o.advantages.stride[0], r, none);
-        }
-        if (is_first_thread() && !standardizes && !bad_batch && !(kept.flags & ROLLOUT_ABSENT)) add_to(&counts_of(args).rollouts, 1);
-        if (is_first_thread() && is_given(o.rollout_flags)) store_int(o.rollout_flags, b * o.rollout_flags.stride[0], early_flags(args, kept, bad));
-    }
+    if (b < args.batch.groups) write_group(args, b, bad_batch, decision[0]);
+    __syncthreads();
+    if (b < args.batch.rollouts) write_rollout(args, b, bad_batch, decision[0]);
+    __syncthreads();
     finish_report(args);
 }
 

@@ -77,6 +77,29 @@ fn any_cut_in_one_call_has_the_bits_of_whole_rollouts() {
     assert!(ran > 60, "{ran}");
 }
 
+/// A run is a push, a memset and launches, a pop; the plan says how many.
+#[test]
+fn a_run_allocates_copies_and_waits_for_nothing() {
+    let Some(_lock) = simulated() else { return };
+    let case = named("csr");
+    let pieces = cut::zigzag(&case.batch, 2).concat();
+    let plan = library().plan(&harness::config(library(), &case.cfg), &cut::limits(&case.batch, &pieces, &cuda()), &cuda()).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let mut text = vec![0u8; 1 << 14];
+    type Describe = unsafe extern "C" fn(*const std::ffi::c_void, *mut std::ffi::c_char, usize, *mut usize) -> i32;
+    let describe: Describe = library().get("passrl_plan_describe");
+    // SAFETY: a live plan and a buffer of that size.
+    ok(unsafe { describe(plan.plan, text.as_mut_ptr().cast(), text.len(), std::ptr::null_mut()) });
+    let text = String::from_utf8_lossy(&text).into_owned();
+    in_one_call(&case, &pieces, &mut Rng(3), &|_| cudasim::reset()).unwrap_or_else(|(status, said)| panic!("{status} {said}"));
+    let trace = cudasim::trace();
+    let end = trace.iter().position(|call| call == "cuCtxPopCurrent_v2").expect("a pop");
+    let count = |name: &str| trace[..end].iter().filter(|call| call.starts_with(name)).count();
+    assert_eq!((trace[0].as_str(), end), ("cuCtxPushCurrent_v2", 1 + count("cuMemsetD") + count("cuLaunchKernel")), "{trace:?}");
+    let (memsets, launches) = (count("cuMemsetD"), count("cuLaunchKernel"));
+    let said = text.lines().find(|line| line.starts_with("launches of a run")).expect("a line");
+    assert!(said.contains(&format!("{memsets} memset, ")) && [format!(" {launches} kernels"), format!(" {launches} to ")].iter().any(|n| said.contains(n)), "{said}: {memsets} and {launches}");
+}
+
 /// What the host cannot see: pieces that do not make whole rollouts give zeros and a finding, and nothing is read or written beyond.
 #[test]
 fn pieces_that_do_not_fit_are_told() {

@@ -3,8 +3,8 @@ use super::plan::finish;
 use super::status::*;
 use super::structs;
 use super::types::*;
+use super::primitives_on_device::{groups_on_device, on_device};
 use super::{context, guard};
-use crate::backend::cuda::Device;
 use crate::backend::cuda::primitives::{self as device, Tokens};
 use crate::backend::cuda::primitives_groups::{self as device_groups, Groups};
 use crate::backend::primitives as work;
@@ -29,42 +29,6 @@ fn memory<const I: usize, const O: usize>(call: &Call<I, O>, workspace: *mut c_v
     let rollouts = if call.problem.groups > 0 { call.problem.rollouts } else { 0 };
     let w = Workspace::new(rollouts, call.problem.groups, call.longest);
     Ok((w, checked::workspace(call, workspace, bytes, w.bytes)?))
-}
-
-/// A primitive on token-shaped arrays in device memory, put on the stream.
-#[allow(clippy::too_many_arguments)]
-fn on_device<const I: usize, const O: usize>(
-    on: &Device,
-    which: &Tokens,
-    call: &Call<I, O>,
-    problem: &Problem,
-    outputs: [Option<Array>; 2],
-    workspace: *mut c_void,
-    bytes: usize,
-    stream: *mut c_void,
-) -> Result<i32> {
-    let memory = checked::workspace(call, workspace, bytes, device::bytes(problem.rollouts, device::slots(problem)))?;
-    device::tokens(on, which, problem, outputs, memory, stream).map(|()| PASSRL_OK)
-}
-
-/// A primitive on values a rollout in device memory, put on the stream. `report`: its address, or 0.
-#[allow(clippy::too_many_arguments)]
-fn groups_on_device<const I: usize, const O: usize>(
-    on: &Device,
-    which: &Groups,
-    call: &Call<I, O>,
-    problem: &Problem,
-    report: *mut passrl_report,
-    workspace: *mut c_void,
-    bytes: usize,
-    stream: *mut c_void,
-) -> Result<i32> {
-    let memory = checked::workspace(call, workspace, bytes, which.bytes(problem))?;
-    if !report.is_null() {
-        let report = Memory { data: report.cast(), bytes: size_of::<passrl_report>() };
-        check::apart(&memory, "workspace", &report, "report")?;
-    }
-    device_groups::groups(on, which, problem, memory, stream).map(|()| PASSRL_OK)
 }
 
 /// Policy, teacher, base as a batch's process.

@@ -74,7 +74,7 @@ impl Twins {
     }
 }
 
-/// One `passrl_plan_run` on a stream, with `edit` of the batch in device memory; the report's status and sentence where the call itself is not refused.
+/// One `passrl_plan_run` on a stream, right after `edit` of the batch in device memory; the report's status and sentence where the call itself is not refused.
 pub fn run(plan: &Plan, stage: &mut Stage, edit: &dyn Fn(&passrl_batch)) -> (i32, String) {
     let driver = device::driver().expect("a driver");
     let (mut read, mut written) = (Twins::default(), Twins::default());
@@ -82,10 +82,10 @@ pub fn run(plan: &Plan, stage: &mut Stage, edit: &dyn Fn(&passrl_batch)) -> (i32
     let mut outputs = written.outputs(&stage.outputs);
     let report = Block::dirty(size_of::<passrl_report>(), 7);
     outputs.report = report.pointer().cast();
-    edit(&batch);
     let workspace = Block::dirty(plan.size("passrl_plan_workspace_size"), 7);
     let stream = driver.stream();
     let run: Run = library().get("passrl_plan_run");
+    edit(&batch);
     // SAFETY: a live plan, views of live device memory.
     let status = unsafe { run(plan.plan, &batch, &outputs, workspace.pointer(), workspace.bytes, stream) };
     let said = library().last_error();
