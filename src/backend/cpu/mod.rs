@@ -70,19 +70,19 @@ struct Crew<'a> {
 impl Crew<'_> {
     /// Hands items 0 .. count to the workers, as they come free; adds what each reports.
     fn each(&self, count: usize, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync) {
-        self.each_in(&Order::plain(count), report, item);
+        self.each_in(&Order::plain(count), report, item, |_| ());
     }
 
     /// Likewise the groups, those first whose tokens are many.
     fn each_group(&self, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync) {
         let problem = self.job.problem;
-        self.each_in(&Order::new(problem.groups, self.work_threads(), |g| members::tokens(&self.job, problem, g)), report, item);
+        self.each_in(&Order::new(problem.groups, self.work_threads(), |g| members::tokens(&self.job, problem, g)), report, item, |_| ());
     }
 
-    /// Likewise the extents of rollouts.
-    fn each_extent(&self, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync) {
+    /// The extents of rollouts, likewise.
+    fn extents(&self) -> Order {
         let problem = self.job.problem;
-        self.each_in(&Order::new(problem.units(), self.work_threads(), |i| problem.extent(i).len), report, item);
+        Order::new(problem.units(), self.work_threads(), |i| problem.extent(i).len)
     }
 
     /// Threads that share the work, where items differ: 1 says that there is nothing to put in order.
@@ -93,7 +93,8 @@ impl Crew<'_> {
         }
     }
 
-    fn each_in(&self, order: &Order, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync) {
+    /// `done`: what a thread leaves when nothing is left to do.
+    fn each_in(&self, order: &Order, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync, done: impl Fn(&Worker) + Sync) {
         let (next, count) = (AtomicUsize::new(0), order.len());
         let threads = self.threads.min(count).max(1);
         self.pool.spread(threads, &|thread| {
@@ -110,6 +111,7 @@ impl Crew<'_> {
                     item(&mut worker, order.item(i));
                 }
                 stores_done();
+                done(&worker);
                 lock(report).add(&worker.report);
             });
         });
@@ -175,7 +177,7 @@ fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: 
         let extremes = *lock(&extremes);
         let sums = whiten_sums(&crew, &extremes);
         let whitening = with_default_mode(|| Whitening::new(&plan.config, &extremes, &sums));
-        crew.each_extent(&report, |worker, i| worker.write_whitened(i, &whitening));
+        crew.each_in(&crew.extents(), &report, |worker, i| worker.write_whitened(i, &whitening), |_| ());
     }
     ends(plan, problem, outputs);
     *lock(&report)
@@ -183,11 +185,8 @@ fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: 
 
 fn whiten_sums(crew: &Crew, extremes: &Extremes) -> Sums {
     let sums = Mutex::new(Sums::default());
-    crew.each_extent(&Mutex::new(Report::default()), |worker, i| {
-        let mut own = Sums::default();
-        worker.whiten_sums(i, extremes, &mut own);
-        lock(&sums).add(&own);
-    });
+    let add = |worker: &Worker| lock(&sums).add(&worker.whiten_sums);
+    crew.each_in(&crew.extents(), &Mutex::new(Report::default()), |worker, i| worker.whiten_sums(i, extremes), add);
     *lock(&sums)
 }
 

@@ -236,8 +236,9 @@ pub struct Writer<const NARROW: bool> {
     stream: bool,
     /// Elements from a tile's first to the first that begins a line of the caches.
     shift: usize,
-    /// Where in the ring the tile before was put; whether it still waits.
+    /// Where in the ring the tile before was put, if there is one; whether it still waits.
     slot: usize,
+    held: bool,
     waits: bool,
     ring: Ring,
 }
@@ -256,7 +257,7 @@ impl<const NARROW: bool> Writer<NARROW> {
         // Tiles begin a multiple of 32 elements before the end.
         let beyond = (to.at as usize + n * Self::BYTES) % LINE;
         let shift = if stream { (LINE - beyond) % LINE / Self::BYTES } else { 0 };
-        Writer { to, stream, shift, slot: 0, waits: false, ring: Ring([0; 3 * 4 * TILE + LINE]) }
+        Writer { to, stream, shift, slot: 0, held: false, waits: false, ring: Ring([0; 3 * 4 * TILE + LINE]) }
     }
 
     /// A tile that is neither the line's last nor its lowest.
@@ -303,6 +304,7 @@ impl<const NARROW: bool> Writer<NARROW> {
     fn keep(&mut self, lanes: &[__m256; 4]) {
         let tile = TILE * Self::BYTES;
         self.slot ^= tile;
+        self.held = true;
         let kept = self.ring.0.as_mut_ptr().wrapping_add(self.slot);
         // SAFETY: slot is at most a tile's bytes, and the ring has room for two more and a line.
         unsafe {
@@ -322,21 +324,28 @@ impl<const NARROW: bool> Writer<NARROW> {
     #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub unsafe fn tile(&mut self, from: isize, lanes: &[__m256; 4]) {
-        // SAFETY: by the caller's word; of the tile after, the elements before its first line.
+        // SAFETY: by the caller's word.
         unsafe {
+            if self.stream && from > 0 {
+                // The last of more than one. What stands in it before its first line is written with the tile before: no line is written in both ways.
+                self.keep(lanes);
+                let kept = self.ring.0.as_ptr().add(self.slot + self.shift * Self::BYTES);
+                let at = self.to.from(from as usize + self.shift).at;
+                return std::ptr::copy_nonoverlapping(kept, at, (TILE - self.shift) * Self::BYTES);
+            }
             for (j, x) in lanes.iter().enumerate() {
                 let at = from + 8 * j as isize;
                 if at >= 0 { put(self.to, at as usize, *x, false) } else if at > -8 { put_some(self.to, at, *x, -at as usize, 8) }
             }
+            let after = (from + TILE as isize) as usize;
             if self.waits {
-                let after = (from + TILE as isize) as usize;
                 self.emit(after);
+            }
+            if self.held {
+                // Of the tile after, the elements before its first line.
                 let kept = self.ring.0.as_ptr().add(self.slot);
                 std::ptr::copy_nonoverlapping(kept, self.to.from(after).at, self.shift * Self::BYTES);
             }
-        }
-        if self.stream {
-            self.keep(lanes);
         }
     }
 }
