@@ -64,6 +64,9 @@ impl Line<'_> {
         // SAFETY: the rollout's slots are this thread's, and its input has been read.
         let cells = unsafe { row.slice_mut::<T>()? };
         let (k, scope, bytes) = (self.ends.len(), self.scope, size_of::<T>());
+        // The last line is written in part, last of all: it had better be there by then.
+        // SAFETY: every x86-64 processor has SSE; no memory is touched.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(cells.as_ptr_range().end.cast()) };
         if k == 0 {
             // SAFETY: the cells' bytes, all of which 0 is the zero of every type.
             unsafe { zeros(cells.as_mut_ptr().cast(), size_of_val(cells), self.streams) };

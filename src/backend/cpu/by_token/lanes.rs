@@ -257,6 +257,10 @@ impl<const NARROW: bool> Writer<NARROW> {
         // Tiles begin a multiple of 32 elements before the end.
         let beyond = (to.at as usize + n * Self::BYTES) % LINE;
         let shift = if stream { (LINE - beyond) % LINE / Self::BYTES } else { 0 };
+        if stream {
+            // The first line is written in part, last of all: it had better be there by then.
+            _mm_prefetch::<_MM_HINT_T0>(to.at.cast());
+        }
         Writer { to, stream, shift, slot: 0, held: false, waits: false, ring: Ring([0; 3 * 4 * TILE + LINE]) }
     }
 

@@ -61,6 +61,8 @@ pub struct ByToken {
     /// kl: a rollout's advantages may be.
     pub kl: bool,
     pub gae: bool,
+    /// gae: a rollout's only chunk is listed where the general stages come to read it.
+    pub unlisted: bool,
     /// gae: rewards and values are judged by the results, which lie over none of them.
     pub late: bool,
     /// Results go past the caches.
@@ -155,7 +157,7 @@ mod decide {
                 && problem.token_rewards.is_none_or(|r| fits(&r));
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
-            ByToken { columns, kl, gae, late: gae && apart, stream: streams }
+            ByToken { columns, kl, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
         }
     }
 
