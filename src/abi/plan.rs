@@ -231,43 +231,46 @@ pub unsafe extern "C" fn passrl_plan_run(
             if let Some(comm) = &plan.comm {
                 return comm.run(plan, batch, outputs, workspace, workspace_bytes, stream);
             }
-            let (problem, sinks, memory, report) = prepare(plan, batch, outputs, workspace, workspace_bytes, stream)?;
-            if plan.inner.partials.pieces.is_some() {
-                return finish(report, &super::ranks::alone(plan, &problem, &sinks, memory)?);
-            }
-            if plan.inner.config.strict {
-                check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
-            }
-            match &plan.device {
-                Some(device) => device.run(&plan.inner, &problem, &sinks, memory, stream).map(|()| PASSRL_OK),
-                None => finish(report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory)),
-            }
+            prepare(plan, batch, outputs, workspace, workspace_bytes, stream, |problem, sinks, memory, report| {
+                if plan.inner.partials.pieces.is_some() {
+                    return finish(report, &super::ranks::alone(plan, problem, sinks, memory)?);
+                }
+                if plan.inner.config.strict {
+                    check::report::strict(&backend::look(&plan.context, &plan.inner, problem, memory))?;
+                }
+                match &plan.device {
+                    Some(device) => device.run(&plan.inner, problem, sinks, memory, stream).map(|()| PASSRL_OK),
+                    None => finish(report, &backend::run(&plan.context, &plan.inner, problem, sinks, memory)),
+                }
+            })
         }
     })
 }
 
-/// A run's arguments, checked.
+/// A run's arguments, checked, handed to `run` where they lie: they are thousands of bytes, and a call may be short.
 ///
 /// # Safety
 /// As `passrl_plan_run`.
-pub unsafe fn prepare(
+pub unsafe fn prepare<T>(
     plan: &passrl_plan,
     batch: *const passrl_batch,
     outputs: *const passrl_outputs,
     workspace: *mut c_void,
     workspace_bytes: usize,
     stream: *mut c_void,
-) -> Result<(Problem, Outputs, Memory, *mut passrl_report)> {
+    run: impl FnOnce(&Problem, &Outputs, Memory, *mut passrl_report) -> Result<T>,
+) -> Result<T> {
     // SAFETY: structs and views by the contract.
     unsafe {
-        let batch = structs::read(batch, "batch")?;
-        let outputs = structs::read(outputs, "outputs")?;
         let place = plan.place();
+        let read = &(structs::read(batch, "batch"), structs::read(outputs, "outputs"));
+        let (batch, outputs) = (read.0.as_ref().map_err(|e| *e)?, read.1.as_ref().map_err(|e| *e)?);
         check::stream(place, stream)?;
-        let problem = check::batch::problem(place, &batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
-        let sinks = check::outputs::outputs(place, &outputs, &problem)?;
+        let problem = &check::batch::problem(place, batch, &plan.inner.config, &plan.inner.limits, advantages_shape(outputs));
+        let problem = problem.as_ref().map_err(|e| *e)?;
+        let sinks = &check::outputs::outputs(place, outputs, problem)?;
         let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
-        check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
-        Ok((problem, sinks, memory, outputs.report))
+        check::outputs::lent(&memory, "workspace", Some(sinks), problem)?;
+        run(problem, sinks, memory, outputs.report)
     }
 }

@@ -155,9 +155,9 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
         let mut rollout_streams = [None; 12];
         rollout_streams[0] = line(b.outcome, "batch.outcome", view::FLOATS)?;
         rollout_streams[1] = line(b.format, "batch.format", view::FLOATS)?;
-        for (x, view) in b.extra.iter().enumerate() {
+        for (x, view) in b.extra.iter().enumerate().filter(|(_, view)| !view.is_null()) {
             rollout_streams[2 + x] = line(*view, EXTRA[x], view::FLOATS)?;
-            if rollout_streams[2 + x].is_some() && x >= config.num_extra {
+            if x >= config.num_extra {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {}, set it to {} or more", config.num_extra, x + 1);
             }
         }

@@ -339,10 +339,10 @@ fn apart<const I: usize, const O: usize>(call: &Call<I, O>, inputs: &[Given; I],
                 return refuse!(PASSRL_ERR_OVERLAP, "{name} and {} share memory; in place means the same type, shape and strides", g.name);
             }
         }
-        for (other, a, _) in outputs::inputs(&call.problem) {
-            if a.is_some_and(|a| outputs::touch(out, a)) {
-                return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give the output its own");
-            }
+        let mut met = None;
+        outputs::inputs(&call.problem, &mut |other, a, _| met = met.or(outputs::touch(out, a).then_some(other)));
+        if let Some(other) = met {
+            return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give the output its own");
         }
     }
     Ok(())
@@ -360,15 +360,15 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
         return refuse!(PASSRL_ERR_WORKSPACE, "workspace is at {pointer:p}; it must be aligned to 64 bytes");
     }
     let (low, high) = (pointer.addr(), pointer.addr() + needed - 1);
-    let batch = outputs::inputs(&call.problem).map(|(_, a, _)| a.copied());
-    for array in call.outputs.iter().chain(&call.inputs).copied().chain(batch).flatten() {
-        if array.span().is_some_and(|(a, b)| a <= high && low <= b) {
-            return refuse!(
-                PASSRL_ERR_OVERLAP,
-                "workspace of {needed} bytes at {pointer:p} and an array at {:p} share memory; the workspace is scratch, give it its own",
-                array.data
-            );
-        }
+    let mut met = None;
+    let mut see = |array: &Array| met = met.or(array.span().is_some_and(|(a, b)| a <= high && low <= b).then_some(array.data));
+    call.outputs.iter().chain(&call.inputs).flatten().for_each(&mut see);
+    outputs::inputs(&call.problem, &mut |_, array, _| see(array));
+    if let Some(data) = met {
+        return refuse!(
+            PASSRL_ERR_OVERLAP,
+            "workspace of {needed} bytes at {pointer:p} and an array at {data:p} share memory; the workspace is scratch, give it its own"
+        );
     }
     Ok(Memory { data: pointer.cast(), bytes: needed })
 }

@@ -40,7 +40,7 @@ dispatch! {
 /// What is decided once a group.
 pub struct Group<'a> {
     pub state: &'a GroupState,
-    pub standards: [Standard; 16],
+    pub standards: &'a [Standard; 16],
     pub bad: bool,
     /// W of the batch.
     pub weight: f64,

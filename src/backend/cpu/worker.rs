@@ -42,7 +42,7 @@ pub struct Job<'a> {
 }
 
 pub struct Worker<'a> {
-    pub job: Job<'a>,
+    pub job: &'a Job<'a>,
     pub f: &'a mut [f64],
     pub d: &'a mut [f64],
     pub v: &'a mut [f64],
@@ -107,7 +107,7 @@ impl<'a> Job<'a> {
     ///
     /// # Safety
     /// One worker a thread number at a time.
-    pub unsafe fn worker(self, thread: usize) -> Worker<'a> {
+    pub unsafe fn worker(&'a self, thread: usize) -> Worker<'a> {
         let w = &self.plan.workspace;
         assert!(thread < self.plan.threads);
         let base = w.threads.offset + thread * w.thread_bytes;
