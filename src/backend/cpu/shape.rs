@@ -104,6 +104,10 @@ impl Worker<'_> {
                 }
                 return;
             }
+            if job.by_token.unlisted && k > 0 {
+                // SAFETY: as above.
+                unsafe { job.last(&at)[0] = scope.end as u32 - 1 };
+            }
             self.credited(i, &at, &scope, &kept, group, &terms);
             if self.tells {
                 return;

@@ -209,11 +209,19 @@ impl Lane<'_> {
     fn input(&self, i: usize) -> std::ops::Range<usize> {
         match &self.source {
             Source::Dense(signal) => {
-                let at = self.extent(i);
-                let row = at.of(signal);
-                row.slice::<f32>().map_or(0..0, |line| line.as_ptr().addr()..line.as_ptr().addr() + size_of_val(line))
+                let row = self.extent(i).of(signal);
+                let begin = row.address().addr();
+                begin..begin + row.len() * signal.dtype.bytes()
             }
             _ => 0..0,
+        }
+    }
+
+    /// Likewise of rollouts a .. b, where they lie side by side.
+    fn inputs(&self, members: Members) -> Option<std::ops::Range<usize>> {
+        match members {
+            Members::Range(a, b) if self.problem.packed() && a < b => Some(self.input(a).start..self.input(b - 1).end),
+            _ => None,
         }
     }
 }
@@ -227,11 +235,16 @@ impl Worker<'_> {
         }
         self.place = pieces::Place::WHOLE;
         let upcoming = self.upcoming.filter(|_| self.job.streams).map(|g| super::members::members(&self.job, self.job.problem, g));
-        let mut next = upcoming.iter().flat_map(|members| members.iter());
+        self.ahead = upcoming.and_then(|members| lane.inputs(members)).unwrap_or(0..0);
+        // Else one after the other, each when the one before has been asked for.
+        let one_by_one = self.ahead.is_empty();
+        let mut next = upcoming.iter().filter(|_| one_by_one).flat_map(|members| members.iter());
         let mut begin = 0;
         for i in members.iter() {
             let kept: Rollout = self.job.rollout(i);
-            self.ahead = next.next().map_or(0..0, |i| lane.input(i));
+            if self.ahead.is_empty() {
+                self.ahead = next.next().map_or(0..0, |i| lane.input(i));
+            }
             self.usual_shape(lane, i, &kept, begin);
             begin += kept.chunks as usize;
         }

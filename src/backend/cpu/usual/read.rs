@@ -64,7 +64,10 @@ impl Worker<'_> {
             (kept.first, kept.end, kept.count) = (scope.first as u32, scope.end as u32, scope.count as u32);
             let (chunks, listed) = (lists.chunks, lists.listed);
             let scored = match &lane.source {
-                Source::Whole => false,
+                Source::Whole => {
+                    kept.state |= state::ONE_VALUE;
+                    false
+                }
                 Source::Dense(signal) => {
                     dense(job, signal, &at, &scope, &mut *self.signal, &mut lists)?;
                     lists.chunks > chunks

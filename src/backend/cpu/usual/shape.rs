@@ -120,8 +120,10 @@ impl Worker<'_> {
             let mut over = 0;
             // SAFETY: the rollout's own lists.
             unsafe {
-                job.last(&at)[..k].copy_from_slice(ends);
-                job.whitened(&at).iter_mut().zip(&self.d[..k]).for_each(|(to, d)| *to = f32::from_f64(*d, &mut over));
+                if kept.state & state::ONE_VALUE == 0 {
+                    job.last(&at)[..k].copy_from_slice(ends);
+                    job.whitened(&at).iter_mut().zip(&self.d[..k]).for_each(|(to, d)| *to = f32::from_f64(*d, &mut over));
+                }
                 *job.path(i) = f32::from_f64(path / c.temperature, &mut over);
             }
             self.usual_ends = list;
