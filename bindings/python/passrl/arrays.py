@@ -111,8 +111,16 @@ def _dims(name: str, ndim: int) -> None:
         refuse(ERR_SHAPE, f"passrl: {name} has {ndim} dimensions; it must have 1 or 2")
 
 
+def _unmasked(value: NDArray[Any], name: str) -> None:
+    # Its data would be read where it says that there is none.
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        refuse(ERR_VALUE, f"passrl: {name} is a masked array with {int(np.ma.getmaskarray(value).sum())} elements masked; give {name}.filled(...), and what to leave out as "
+                          "mask= or in_stats=")
+
+
 def from_numpy(value: NDArray[Any], name: str) -> Array:
     """View of a NumPy array."""
+    _unmasked(value, name)
     dtype = _known.get(value.dtype)
     if dtype is None:
         dtype = _NUMPY.get(value.dtype.name)
@@ -221,8 +229,10 @@ def array(value: Any, name: str, listed: str = "float64") -> Array:
         return _from_cuda_interface(value, name)
     if isinstance(value, (list, tuple, range)):
         try:
+            if any(isinstance(one, (str, bytes)) for one in value):
+                raise TypeError("an element is text")
             return from_numpy(np.array(value, dtype=listed), name)
-        except (TypeError, ValueError) as fault:
+        except (TypeError, ValueError, OverflowError) as fault:
             refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array of {listed} ({fault})")
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
         return from_numpy(np.asarray(value), name)
@@ -262,6 +272,7 @@ def cuda_device(value: Any) -> int | None:
 def host(value: Any, name: str) -> NDArray[Any]:
     """A NumPy view of an array on the CPU, for what is read on the host (keys, offsets, lengths); from a device it is copied."""
     if isinstance(value, np.ndarray):
+        _unmasked(value, name)
         return value
     if getattr(value, "requires_grad", False):
         value = value.detach()
