@@ -99,7 +99,7 @@ ARGUMENTS: tuple[str, ...] = tuple(field.name for field in fields(Arguments))
 TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
            "logp_behavior": "float64", "sum_pi_squared": "float64", "token_ratio": "float64",
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
-_ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
+ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
              "bootstrap": "float64", "baselines": "float64", "rollout_lam": "float64"}
 
 
@@ -200,7 +200,7 @@ class Batch:
         else:
             self._without_tokens(rollouts)
         self._steps(arguments)
-        for name, listed in _ROLLOUTS.items():
+        for name, listed in ROLLOUTS.items():
             self._put(name, getattr(arguments, name), listed)
         extra = arguments.extra()
         if len(extra) > _ffi.MAX_EXTRA:
