@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import threading
 import warnings
@@ -445,3 +447,15 @@ def test_a_bound_call_used_by_garbage_is_refused() -> None:
     Owner(plan.bind(**like(random)))
     gc.collect()
     assert len(said) == 1 and "NULL" in said[0], said
+
+
+def test_results_travel() -> None:
+    """Pickled (a worker's result) and copied, of the long way and of a form: the same, in memory of its own."""
+    random = np.random.default_rng(21)
+    for how in ("packed", "lengths", "padded", "groups", "gae"):
+        given = batch(random, how)
+        given |= {"streams": {"style": random.normal(size=8)}} if how == "packed" else {}
+        for shaped in (LONG(**given), passrl.shape(**given), passrl.shape(**given)):
+            for other in (pickle.loads(pickle.dumps(shaped)), copy.deepcopy(shaped), copy.copy(shaped)):
+                same(other, shaped)
+            assert not np.shares_memory(pickle.loads(pickle.dumps(shaped)).path_scores, shaped.path_scores)
