@@ -19,7 +19,7 @@ from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
 from .config import Config
-from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, integer, refuse
 from .results import Like, Shaped, Small
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
@@ -89,7 +89,7 @@ def placed(backend: str | None, found: int | None) -> tuple[int, int]:
 
 def context(device: tuple[int, int], threads: int, told: bool = True) -> Context:
     """The process's context of a device and thread count (0: the library's choice). told: the caller named the backend."""
-    key = (*device, int(threads))
+    key = (*device, integer(threads, "threads"))
     # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
     found = _contexts.get(key)
     if found is not None:
@@ -183,7 +183,7 @@ class Plan:
         self.config, self.limits = Config(config, **fields), limits
         struct = _ffi.made(_ffi.Limits, "limits")
         for name, value in limits.items():
-            setattr(struct, name, int(value))
+            setattr(struct, name, integer(value, name))
         return struct
 
     @property

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi, arrays
-from .batch import TOKENS, Steps
+from .batch import ROLLOUTS, TOKENS, Steps
 from .config import Config
 from .results import Finding, Shaped
 
@@ -32,10 +32,10 @@ P = ParamSpec("P")
 _LONG = frozenset({"signal", "out", *TOKENS, "steps.ends", "steps.scores", "steps.begins", "steps.groups"})
 _STEPS = tuple((name, "steps." + name) for name in ("offsets", "ends", "scores", "begins", "groups"))
 _PLAIN = frozenset({str, int, float, bool})
-# Objects that are not arrays; memory to write to beside `out`.
-_NOT_SERVED = frozenset({"returns", "stream", "comm", "stats_in", "streams", "step_ends", "pieces"})
-# Arguments of which more must be looked at than type, shape and strides.
-_LOOKED_AT = _LONG | _NOT_SERVED | {"groups"}
+# Arguments whose length, a value a rollout or a group, is the form's.
+_SHORT = frozenset({*ROLLOUTS, "cu_seqlens", "lengths", "group_offsets", "stats_mean", "stats_std", "steps.offsets"})
+# Group keys of other types are made dense one by one, or of another width first.
+_KEYS = frozenset({np.dtype(np.int64), np.dtype(np.int32)})
 _NONE: frozenset[str] = frozenset()
 _FIXED = (type, np.dtype, frozenset)
 _MOST_FORMS, _MOST_IDLE = 16, os.cpu_count() or 1
@@ -77,9 +77,14 @@ def _array(name: str, value: Any, parts: list[Any], found: list[Any]) -> bool:
         torch = sys.modules.get("torch")
         if torch is None or kind is not torch.Tensor or not value.is_cpu or value.requires_grad or value.layout is not torch.strided:
             return False
+        if value.is_neg() or (name == "groups" and value.dtype not in (torch.int64, torch.int32)):
+            return False
         shape, strides, unit = value.shape, value.stride(), 1
-    if name not in _LONG:
+    if name in _SHORT or name == "groups":
         parts += (name, value.dtype, shape, strides)
+    elif name not in _LONG:
+        # A field of the configuration, `returns`, or what is not known at all.
+        return False
     elif len(shape) == 1:
         parts += (name, value.dtype, strides)
     elif len(shape) == 2 and shape[1] > 1 and strides == (shape[1] * unit, unit) and name[:6] != "steps.":
@@ -105,16 +110,10 @@ def known(preset: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any
     for name, value in given.items():
         kind = type(value)
         if kind is _ndarray:
-            if name not in _LOOKED_AT:
+            if name in _SHORT or (name == "groups" and value.dtype in _KEYS):
                 parts += (name, value.dtype, value.shape, value.strides)
                 found.append(value)
-            elif name == "groups":
-                if value.dtype.kind not in "iub":
-                    # Text and objects (verl's uid) are made dense one by one.
-                    return None
-                parts += (name, value.dtype, value.shape, value.strides)
-                found.append(value)
-            elif name in _NOT_SERVED or not _array(name, value, parts, found):
+            elif name not in _LONG or not _array(name, value, parts, found):
                 return None
         elif kind in _PLAIN:
             if name == "stream":
@@ -132,7 +131,7 @@ def known(preset: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any
                 array = getattr(value, member)
                 if array is not None and not _array(full, array, parts, found):
                     return None
-        elif name in _NOT_SERVED or not _array(name, value, parts, found):
+        elif not _array(name, value, parts, found):
             return None
     return tuple(parts), found
 

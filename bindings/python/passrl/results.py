@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntFlag
@@ -295,9 +296,14 @@ class Shaped:
         native = {name: maker.fetch(found) for name, found in self._native.items()}
         chunks = None if self._chunk_memory is None else maker.fetch(self._chunk_memory)
         like = self._like._replace(given=frozenset(), maker=Maker(None))
-        shaped = Shaped(0, native, small.memory, chunks, (np.array, now(self._offsets)), self._keys, like)
+        shaped = Shaped(0, native, small.memory, chunks, (np.asarray, now(self._offsets)), self._keys, like)
         shaped._status = shaped.report.status
         return shaped
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        found, like = self.to_host(), self._like
+        return _shaped, (found._status, found._native, bytearray(found._memory), found._chunk_memory, now(found._offsets), found.group_keys,
+                         like.places, like.streams, found._maker.framework)
 
     @property
     def group_keys(self) -> list[Any] | None:
@@ -394,3 +400,13 @@ class Shaped:
     def __repr__(self) -> str:
         told = f"status={self.status}" + (f" ({self.message})" if self.status else "")
         return f"Shaped(rollouts={self.report.rollouts}, tokens={self.report.tokens}, chunks={self.report.chunks}, {told})"
+
+
+def _shaped(status: int, native: dict[str, Any], memory: bytearray, chunks: Any, offsets: NDArray[np.int64], keys: list[Any] | None,
+            places: dict[str, tuple[int, tuple[int, ...], int]], streams: list[str], framework: str) -> Shaped:
+    """A result that was pickled."""
+    if framework == "jax":
+        importlib.import_module("jax")
+    maker = Maker(native["advantages"])
+    maker.framework = framework
+    return Shaped(status, native, memory, chunks, (np.asarray, offsets), None if keys is None else (list, keys), Like(frozenset(), places, streams, maker))

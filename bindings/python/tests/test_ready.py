@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import threading
 import warnings
@@ -192,6 +194,15 @@ def test_torch_tensors(served: list[bool]) -> None:
             assert shaped.group_keys == wanted.group_keys
         tensors["outcome"] = tensors["outcome"].requires_grad_()
         assert passrl.shape(**tensors).advantages.numpy().tobytes() == wanted.advantages.tobytes()
+        # What is lazily negated has other elements in memory; a number's place, and keys of other types, may be tensors.
+        lazy = tensors | {"outcome": torch._neg_view(-tensors["outcome"].detach())}
+        with pytest.raises(passrl.ArgumentError, match="outcome is a tensor whose memory holds the negatives"):
+            passrl.shape(**lazy)
+        assert passrl.shape(**lazy | {"outcome": lazy["outcome"].resolve_neg()}).advantages.numpy().tobytes() == wanted.advantages.tobytes()
+        if "group_size" in given:
+            assert passrl.shape(**tensors | {"group_size": torch.tensor(4)}).advantages.numpy().tobytes() == wanted.advantages.tobytes()
+        else:
+            assert passrl.shape(**tensors | {"groups": tensors["groups"].short()}).advantages.numpy().tobytes() == wanted.advantages.tobytes()
     assert sum(served) >= 20
 
 
@@ -378,6 +389,30 @@ def test_an_array_that_is_another_between_calls(served: list[bool]) -> None:
     assert served.count(True) >= 8
 
 
+@pytest.mark.parametrize("change", [
+    {"groups": np.array([3, 3, 9, 9, 3, 3, 9, 9], np.int8)}, {"groups": np.array([1, 1, 0, 0, 1, 1, 0, 0], bool)}, {"groups": np.full(8, 2**63 + 1, np.uint64)},
+    {"groups": np.array([3, 3, 9, 9, 3, 3, 9, 9], ">i8")}, {"group_size": np.array(4)}, {"k": np.array(0.5)}, {"threads": np.int64(1)}, {"pad_side": np.str_("right")},
+    {"k": np.float32(0.5)}, {"lengths": np.array([], np.int64)}, {"returns": np.empty(0)},
+], ids=str)
+def test_what_a_form_does_not_serve_goes_the_long_way(change: dict[str, Any]) -> None:
+    """Keys of every integer type, arrays where a number belongs: whatever the long way takes is taken, and what it refuses is refused."""
+    random = np.random.default_rng(20)
+    for _ in range(3):
+        given = batch(random, "packed") | change
+        if "groups" in change:
+            del given["group_size"]
+        if "returns" in change:
+            given["returns"] = np.empty(len(given["signal"]), np.float32)
+        try:
+            wanted = LONG(**given)
+        except passrl.Error as refused:
+            with pytest.raises(type(refused)) as told:
+                passrl.shape(**given)
+            assert str(told.value) == str(refused)
+        else:
+            same(passrl.shape(**given), wanted)
+
+
 def test_results_of_a_form_are_the_callers() -> None:
     """Small outputs may be written, kept, and are not written again."""
     random = np.random.default_rng(18)
@@ -412,3 +447,15 @@ def test_a_bound_call_used_by_garbage_is_refused() -> None:
     Owner(plan.bind(**like(random)))
     gc.collect()
     assert len(said) == 1 and "NULL" in said[0], said
+
+
+def test_results_travel() -> None:
+    """Pickled (a worker's result) and copied, of the long way and of a form: the same, in memory of its own."""
+    random = np.random.default_rng(21)
+    for how in ("packed", "lengths", "padded", "groups", "gae"):
+        given = batch(random, how)
+        given |= {"streams": {"style": random.normal(size=8)}} if how == "packed" else {}
+        for shaped in (LONG(**given), passrl.shape(**given), passrl.shape(**given)):
+            for other in (pickle.loads(pickle.dumps(shaped)), copy.deepcopy(shaped), copy.copy(shaped)):
+                same(other, shaped)
+            assert not np.shares_memory(pickle.loads(pickle.dumps(shaped)).path_scores, shaped.path_scores)
