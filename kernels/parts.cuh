@@ -46,6 +46,9 @@ struct Task {
     bool there;
 };
 
+// Blocks beside those of `items`: where the host has room for parts.
+INLINE i64 places_beside(const Args& args, i32 queue, i64 items) { return args.work.parts[queue] ? (i64)gridDim.x - items : 0; }
+
 // Which task this block has, `items` and `places` of them. One thread.
 INLINE void take_task(const Args& args, i32 queue, i64 items, i64 places, Task& task) {
     Queue& q = counts_of(args).queues[queue];

@@ -146,7 +146,7 @@ OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
 
 // The block's rollout, or its part of one, before anything of it is read; false: there is nothing more to do. The block.
 INLINE bool open_task(const Args& args, Room& room) {
-    const i64 rollouts = args.batch.rollouts, places = (i64)gridDim.x - rollouts;
+    const i64 rollouts = args.batch.rollouts, places = places_beside(args, QUEUE_PREPARE, rollouts);
     Task& task = room.task;
     if (is_first_thread()) take_task(args, QUEUE_PREPARE, rollouts, places, task);
     __syncthreads();

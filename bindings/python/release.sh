@@ -27,6 +27,7 @@ for architecture in x86_64 aarch64; do
     said=$(auditwheel show "$wheel" | tr '\n' ' ')
     grep -q "consistent with the following platform tag: \"manylinux_${glibc/./_}_$architecture\"" <<<"$said" ||
         { echo "wheel-release: auditwheel says of $wheel: $said" >&2; exit 1; }
+    echo "auditwheel: $(basename "$wheel") is consistent with manylinux_${glibc/./_}_$architecture"
 done
 twine check --strict "$out"/*
 

@@ -11,7 +11,7 @@ from conftest import Rollouts, make
 
 pytest.importorskip("torch")
 stubs.stub("aiohttp", "httpx", "colorlog", "tenacity", "flask", "torchdata", "werkzeug", "lark", "uvloop", "hydra", "ray", "numba", "PIL", "einops", "requests", "aiofiles", "openai",
-           "swanlab", "trackio", "wandb", "tensorboardX", "tabulate", "pybase64")
+           "swanlab", "trackio", "wandb", "tensorboardX", "pybase64")
 pytest.importorskip("areal", reason="areal is not installed; make frameworks brings it")
 
 import torch  # noqa: E402

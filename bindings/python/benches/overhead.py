@@ -2,7 +2,7 @@
 
 The same bound buffers are run from a loop in C (compiled here with `cc`), from ctypes, by a bound `Plan` call, by `Plan.run` and by `passrl.shape`;
 answers are checked against a plain NumPy computation first. CPU time of the thread, in many short rounds of a way and of the C loop in turn. Of each counts the
-quickest twentieth of its rounds, since whatever else runs on a processor's core slows what is on it; what a way adds is the difference, and after "+-" stands by how
+quickest fiftieth of its rounds, since whatever else runs on a processor's core slows what is on it; what a way adds is the difference, and after "+-" stands by how
 much the odd rounds and the even ones disagree about it.
 """
 from __future__ import annotations
@@ -36,7 +36,7 @@ double loop(run_fn run, void *plan, void *batch, void *outputs, void *workspace,
     return ((b.tv_sec - a.tv_sec) * 1e9 + (b.tv_nsec - a.tv_nsec)) / calls;
 }
 """
-ROUNDS, SLICE = 300, 1e6  # rounds a way; nanoseconds that one takes, about
+ROUNDS, SLICE = 1000, 5e5  # rounds a way; nanoseconds that one takes, about
 # What each may add, in microseconds.
 TARGETS = {"bound Plan call": 1.0, "Plan.run": 15.0, "passrl.shape": 15.0}
 
@@ -76,7 +76,7 @@ def nanoseconds(work: Callable[[], object], calls: int) -> float:
 
 
 def quickest(rounds: list[float]) -> float:
-    return sorted(rounds)[len(rounds) // 20]
+    return sorted(rounds)[len(rounds) // 50]
 
 
 def paired(way: Callable[[], object], in_c: Callable[[int], float]) -> tuple[float, float, float]:
@@ -123,7 +123,7 @@ def measure(rollouts: int, tokens: int, folder: str) -> None:
     rows = [(name, *paired(way, in_c)) for name, way in ways.items()]
     check(bound().advantages, given["outcome"], tokens)
     plain = min(row[1] for row in rows)
-    print(f"{rollouts} rollouts of {tokens} tokens, 1 thread, µs of CPU a call (the quickest twentieth of {ROUNDS} rounds):")
+    print(f"{rollouts} rollouts of {tokens} tokens, 1 thread, µs of CPU a call (the quickest fiftieth of {ROUNDS} rounds):")
     print(f"  {'C loop':<16}{plain / 1e3:8.2f}")
     for name, _, added, spread in rows:
         target = f"   (target: at most {TARGETS[name]:g})" if name in TARGETS else ""

@@ -255,7 +255,8 @@ def bare(name: str) -> Any:
 
 
 def word(number: int) -> Any:
-    """A size as an argument of `bare` functions: as an address, which ctypes passes on without making anything (`c_size_t` costs it an object a call)."""
+    """A size or an address as an argument of `bare` functions: as an address, which ctypes passes on without making anything (`c_size_t` costs it an object a
+    call)."""
     return byref(c_char.from_address(number))
 
 

@@ -111,8 +111,16 @@ def _dims(name: str, ndim: int) -> None:
         refuse(ERR_SHAPE, f"passrl: {name} has {ndim} dimensions; it must have 1 or 2")
 
 
+def _unmasked(value: NDArray[Any], name: str) -> None:
+    # Its data would be read where it says that there is none.
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        refuse(ERR_VALUE, f"passrl: {name} is a masked array with {int(np.ma.getmaskarray(value).sum())} elements masked; give {name}.filled(...), and what to leave out as "
+                          "mask= or in_stats=")
+
+
 def from_numpy(value: NDArray[Any], name: str) -> Array:
     """View of a NumPy array."""
+    _unmasked(value, name)
     dtype = _known.get(value.dtype)
     if dtype is None:
         dtype = _NUMPY.get(value.dtype.name)
@@ -128,12 +136,17 @@ def from_numpy(value: NDArray[Any], name: str) -> Array:
 
 def _from_capsule(value: Any, name: str) -> Array:
     # A consumer on the caller's own stream wants no synchronisation: -1 where there are streams.
-    device = value.__dlpack_device__()[0] if hasattr(value, "__dlpack_device__") else 1
-    options: dict[str, Any] = {"stream": -1} if device in (2, 13) else {}
     try:
-        capsule = value.__dlpack__(max_version=(1, 0), **options)
-    except TypeError:
-        capsule = value.__dlpack__(**options)
+        device = value.__dlpack_device__()[0] if hasattr(value, "__dlpack_device__") else 1
+        options: dict[str, Any] = {"stream": -1} if device in (2, 13) else {}
+        try:
+            capsule = value.__dlpack__(max_version=(1, 0), **options)
+        except TypeError:
+            capsule = value.__dlpack__(**options)
+    except Exception as fault:
+        # A sparse tensor, one without data, a tracer of jax.
+        mend = "; under jax.jit call the package through jax.pure_callback" if "Tracer" in type(value).__name__ else ""
+        refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} whose memory cannot be seen: {str(fault).partition(chr(10))[0]}{mend}")
     view = _ffi.View()
     writable = True
     if _is_capsule(capsule, b"dltensor_versioned"):
@@ -215,14 +228,18 @@ def array(value: Any, name: str, listed: str = "float64") -> Array:
         return _from_cuda(value, name)
     if getattr(value, "requires_grad", False):
         value = value.detach()
+    if hasattr(value, "is_neg") and value.is_neg():
+        refuse(ERR_VALUE, f"passrl: {name} is a tensor whose memory holds the negatives of its elements; give {name}.resolve_neg()")
     if hasattr(value, "__dlpack__"):
         return _from_capsule(value, name)
     if hasattr(value, "__cuda_array_interface__"):
         return _from_cuda_interface(value, name)
     if isinstance(value, (list, tuple, range)):
         try:
+            if any(isinstance(one, (str, bytes)) for one in value):
+                raise TypeError("an element is text")
             return from_numpy(np.array(value, dtype=listed), name)
-        except (TypeError, ValueError) as fault:
+        except (TypeError, ValueError, OverflowError) as fault:
             refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array of {listed} ({fault})")
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
         return from_numpy(np.asarray(value), name)
@@ -254,7 +271,11 @@ def cuda_device(value: Any) -> int | None:
     if isinstance(value, np.ndarray):
         return None
     if hasattr(value, "__dlpack_device__"):
-        kind, number = value.__dlpack_device__()
+        try:
+            kind, number = value.__dlpack_device__()
+        except Exception:
+            # What has no device is refused by name where it is viewed.
+            return None
         return int(number) if kind in (2, 13) else None
     return 0 if hasattr(value, "__cuda_array_interface__") else None
 
@@ -262,6 +283,7 @@ def cuda_device(value: Any) -> int | None:
 def host(value: Any, name: str) -> NDArray[Any]:
     """A NumPy view of an array on the CPU, for what is read on the host (keys, offsets, lengths); from a device it is copied."""
     if isinstance(value, np.ndarray):
+        _unmasked(value, name)
         return value
     if getattr(value, "requires_grad", False):
         value = value.detach()
@@ -277,10 +299,16 @@ def host(value: Any, name: str) -> NDArray[Any]:
         refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array ({fault})")
 
 
+_FRAMEWORKS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "cupy": "cupy"}
+
+
 def framework(value: Any) -> str:
     """ "numpy", "torch", "jax" or "cupy": the module an array's type comes from."""
-    root = type(value).__module__.partition(".")[0]
-    return {"torch": "torch", "jax": "jax", "jaxlib": "jax", "cupy": "cupy"}.get(root, "numpy")
+    for kind in type(value).__mro__:
+        found = _FRAMEWORKS.get(kind.__module__.partition(".")[0])
+        if found is not None:
+            return found
+    return "numpy"
 
 
 class Maker:

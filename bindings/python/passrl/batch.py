@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _ffi, arrays, cuda
 from .arrays import Array, Maker
 from .config import STREAM_NAMES
-from .errors import ERR_CONFLICT, ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, refuse
+from .errors import ERR_CONFLICT, ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, integer, refuse
 from .pieces import Pieces
 
 
@@ -86,6 +86,8 @@ class Arguments:
         """Further streams: name, array, weight (None: the configuration's)."""
         found: list[tuple[str, Any, float | None]] = []
         for name, value in (self.streams or {}).items():
+            if not isinstance(name, str):
+                refuse(ERR_VALUE, f"passrl: streams has the name {name!r}, a {type(name).__name__}; a name is text")
             weighted = isinstance(value, tuple) and len(value) == 2 and np.ndim(value[1]) == 0
             found.append((name, value[0], float(value[1])) if weighted else (name, value, None))
         return found
@@ -97,7 +99,7 @@ ARGUMENTS: tuple[str, ...] = tuple(field.name for field in fields(Arguments))
 TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "logp_base": "float64", "logp_reference": "float64",
            "logp_behavior": "float64", "sum_pi_squared": "float64", "token_ratio": "float64",
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
-_ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
+ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
              "bootstrap": "float64", "baselines": "float64", "rollout_lam": "float64"}
 
 
@@ -131,8 +133,10 @@ def ragged(rows: Any) -> Steps:
     """Steps from a sequence of R sequences of ends."""
     counts = [len(row) for row in rows]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    ends = np.fromiter((end for row in rows for end in row), dtype=np.int64, count=int(offsets[-1]))
-    return Steps(offsets, ends)
+    ends = np.array([end for row in rows for end in row] or np.zeros(0, dtype=np.int64))
+    if ends.ndim != 1 or ends.dtype.kind not in "iu":
+        refuse(ERR_VALUE, f"passrl: step_ends has rows of {ends.dtype}; an end is a whole number")
+    return Steps(offsets, ends.astype(np.int64, copy=False))
 
 
 def _step_ends(value: Any) -> Steps:
@@ -140,7 +144,7 @@ def _step_ends(value: Any) -> Steps:
         return value
     if isinstance(value, tuple) and len(value) == 2 and all(arrays.is_array(part) for part in value):
         return Steps(*value)
-    if isinstance(value, (list, tuple)) and all(hasattr(row, "__len__") for row in value):
+    if isinstance(value, (list, tuple)) and all(hasattr(row, "__len__") and not isinstance(row, (str, bytes)) for row in value):
         return ragged(value)
     refuse(ERR_VALUE, "passrl: step_ends is an array; give (offsets [R+1], ends [S]), a list of R lists of ends, or marks a token as step_marks")
 
@@ -196,7 +200,7 @@ class Batch:
         else:
             self._without_tokens(rollouts)
         self._steps(arguments)
-        for name, listed in _ROLLOUTS.items():
+        for name, listed in ROLLOUTS.items():
             self._put(name, getattr(arguments, name), listed)
         extra = arguments.extra()
         if len(extra) > _ffi.MAX_EXTRA:
@@ -393,10 +397,11 @@ class Batch:
     def _groups(self, a: Arguments, dense: bool, groups: int) -> None:
         self.groups = groups
         if a.group_size is not None:
-            if int(a.group_size) < 1:
-                refuse(ERR_VALUE, f"passrl: group_size is {a.group_size}; it must be 1 or more")
-            self.struct.group_size = int(a.group_size)
-            self.groups = self.rollouts // int(a.group_size)
+            size = integer(a.group_size, "group_size")
+            if size < 1:
+                refuse(ERR_VALUE, f"passrl: group_size is {size}; it must be 1 or more")
+            self.struct.group_size = size
+            self.groups = self.rollouts // size
         if a.group_offsets is not None:
             found = self._put("group_offsets", a.group_offsets, "int64")
             assert found is not None

@@ -1,7 +1,7 @@
 """Errors: one tree under `passrl.Error`, each with the library's status and sentence."""
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ERR_NULL, ERR_VALUE, ERR_STRUCT_SIZE, ERR_UNKNOWN_NAME, ERR_CONFLICT, ERR_NOT_YET = -100, -101, -102, -103, -104, -105
 ERR_SHAPE, ERR_DTYPE, ERR_LAYOUT, ERR_OVERLAP, ERR_LIMIT, ERR_OFFSETS, ERR_WORKSPACE, ERR_FINGERPRINT = range(-200, -208, -1)
@@ -98,3 +98,14 @@ def error(status: int, sentence: str) -> Error:
 def refuse(status: int, sentence: str) -> NoReturn:
     """Raises the exception of a status."""
     raise error(status, sentence) from None
+
+
+def integer(value: Any, name: str) -> int:
+    """An argument that is a whole number; text and fractions are refused, not rounded."""
+    try:
+        found = int(value)
+        if not isinstance(value, (str, bytes)) and found == value:
+            return found
+    except (TypeError, ValueError, OverflowError):
+        pass
+    refuse(ERR_VALUE, f"passrl: {name} is {value!r}; it must be a whole number")

@@ -19,8 +19,8 @@ from .arrays import Array
 from .batch import ARGUMENTS, Arguments, Batch
 from .collective import Collective
 from .config import Config
-from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, refuse
-from .results import Shaped, Small
+from .errors import ERR_NOT_YET, ERR_UNKNOWN_NAME, ERR_VALUE, Error, error, integer, refuse
+from .results import Like, Shaped, Small
 
 WANTED = frozenset({"path_scores", "num_chunks", "chunks", "stats", "flags"})
 _BACKENDS = {"cpu": _ffi.CPU, "cuda": _ffi.CUDA}
@@ -89,7 +89,7 @@ def placed(backend: str | None, found: int | None) -> tuple[int, int]:
 
 def context(device: tuple[int, int], threads: int, told: bool = True) -> Context:
     """The process's context of a device and thread count (0: the library's choice). told: the caller named the backend."""
-    key = (*device, int(threads))
+    key = (*device, integer(threads, "threads"))
     # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
     found = _contexts.get(key)
     if found is not None:
@@ -183,7 +183,7 @@ class Plan:
         self.config, self.limits = Config(config, **fields), limits
         struct = _ffi.made(_ffi.Limits, "limits")
         for name, value in limits.items():
-            setattr(struct, name, int(value))
+            setattr(struct, name, integer(value, name))
         return struct
 
     @property
@@ -306,14 +306,16 @@ class Sinks:
         self._point(name, array.view)
 
 
-def _give_back(plan: Plan, memory: Any, address: ctypes.c_void_p, maker: arrays.Maker) -> None:
+def _give_back(plan: Plan, memory: Any, handle: ctypes.c_void_p, maker: arrays.Maker) -> None:
     # As `_destroy`: whoever gets the memory next has it alone; on a device, on the stream that used it last.
-    address.value = None
+    handle.value = None
     plan.release(memory, maker.stream)
 
 
 class Call:
     """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
+
+    __slots__ = ("plan", "batch", "sinks", "shaped", "_function", "_arguments", "_workspace", "_stream", "_current", "_on_device", "_buffer", "__weakref__")
 
     def __init__(self, plan: Plan, batch: Batch, dtype: Any, returns: Any, want: Any, stream: Any, buffer: Any = None) -> None:
         self.plan, self.batch = plan, batch
@@ -328,24 +330,25 @@ class Call:
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
         # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace(None if maker.on_cpu else maker)
-        # ctypes objects, made once: a call converts nothing.
-        address = ctypes.c_void_p(arrays.address(self._workspace))
-        _finally(self, _give_back, plan, self._workspace, address, maker)
+        # ctypes objects, made once: a call converts nothing but the plan's handle, which is this call's own to forget.
+        handle = ctypes.c_void_p(plan.handle.value)
+        _finally(self, _give_back, plan, self._workspace, handle, maker)
         self._stream = ctypes.c_void_p(pointer)
-        tail = address, _ffi.word(plan.workspace_bytes), None if pointer is None and self._current is None else self._stream
+        tail = (_ffi.word(arrays.address(self._workspace)), _ffi.word(plan.workspace_bytes),
+                None if pointer is None and self._current is None else self._stream)
         structs = byref(batch.struct), byref(self.sinks.struct)
         if buffer is None:
             self._function = _ffi.bare("plan_run")
-            self._arguments: tuple[Any, ...] = (plan.handle, *structs, *tail)
+            self._arguments: tuple[Any, ...] = (handle, *structs, *tail)
         else:
             self._function = _ffi.bare("plan_apply")
             kept = ctypes.c_void_p(arrays.address(buffer)), _ffi.word(buffer.nbytes)
-            self._arguments = (plan.handle, structs[0], *kept, structs[1], *tail)
-            self._buffer = buffer
+            self._arguments = (handle, structs[0], *kept, structs[1], *tail)
+        self._buffer = buffer
         # Neither holds the batch, whose arrays a kept result would keep alive.
         offsets, keys, sinks = batch.offsets, batch.group_keys, self.sinks
-        self.shaped = Shaped(0, sinks.native, sinks.given, sinks.small, sinks.chunks, offsets, batch.stream_names,
-                             None if keys is None else lambda: keys, batch.maker)
+        self.shaped = Shaped(0, sinks.native, sinks.small.memory, sinks.chunks, (offsets,), None if keys is None else (list, keys),
+                             Like(sinks.given, sinks.small.places, batch.stream_names, batch.maker))
 
     def once(self) -> Shaped:
         """Runs a call that is not kept: nothing overwrites its result."""
@@ -360,7 +363,8 @@ class Call:
         status = self._function(*self._arguments)
         if status < 0:
             self.plan.fail(status)
-        shaped._status, shaped._csr = status, None
+        shaped._status = status
+        shaped._csr = None
         return shaped
 
     def _forget(self) -> None:

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi, arrays
-from .batch import TOKENS, Steps
+from .batch import ROLLOUTS, TOKENS, Steps
 from .config import Config
-from .results import Finding, Shaped, Small
+from .results import Finding, Shaped
 
 if TYPE_CHECKING:
     from .plan import Call, Plan
@@ -32,15 +32,17 @@ P = ParamSpec("P")
 _LONG = frozenset({"signal", "out", *TOKENS, "steps.ends", "steps.scores", "steps.begins", "steps.groups"})
 _STEPS = tuple((name, "steps." + name) for name in ("offsets", "ends", "scores", "begins", "groups"))
 _PLAIN = frozenset({str, int, float, bool})
-# Objects that are not arrays; memory to write to beside `out`.
-_NOT_SERVED = frozenset({"returns", "stream", "comm", "stats_in", "streams", "step_ends", "pieces"})
+# Arguments whose length, a value a rollout or a group, is the form's.
+_SHORT = frozenset({*ROLLOUTS, "cu_seqlens", "lengths", "group_offsets", "stats_mean", "stats_std", "steps.offsets"})
+# Group keys of other types are made dense one by one, or of another width first.
+_KEYS = frozenset({np.dtype(np.int64), np.dtype(np.int32)})
 _NONE: frozenset[str] = frozenset()
 _FIXED = (type, np.dtype, frozenset)
 _MOST_FORMS, _MOST_IDLE = 16, os.cpu_count() or 1
 _SMALL_WORKSPACE = 1 << 20
 
-# A NumPy array's address is the first field after the object's head, by NumPy's C ABI. Read there it costs a fiftieth of what `__array_interface__` does: the
-# whole address space as one array of words, of which only such fields are read.
+# A NumPy array's address is the first field after the object's head, by NumPy's C ABI. Read there it costs a tenth of what `__array_interface__` does: the
+# whole address space as one array of words, of which only such fields are read, and only addresses and lengths of a form's own views are written.
 _HEAD = object.__basicsize__
 _words = (ctypes.c_size_t * (1 << 57)).from_address(0)
 
@@ -54,9 +56,9 @@ def _readable() -> bool:
 
 _served = _readable()
 
-# The beginning of a passrl_view: address, length; and of rows: address, shape, strides.
+# The beginning of a passrl_view: address, length; and of rows: address, shape, strides, put from its second word on.
 _put_line = struct.Struct("=Qq").pack_into
-_put_rows = struct.Struct("=Qqqqq").pack_into
+_put_rows = struct.Struct("=qqqq").pack_into
 _ndarray = np.ndarray
 _new: Callable[..., NDArray[Any]] = np.empty  # by position: keywords cost as much again
 _i32 = np.dtype(np.int32)
@@ -75,9 +77,14 @@ def _array(name: str, value: Any, parts: list[Any], found: list[Any]) -> bool:
         torch = sys.modules.get("torch")
         if torch is None or kind is not torch.Tensor or not value.is_cpu or value.requires_grad or value.layout is not torch.strided:
             return False
+        if value.is_neg() or (name == "groups" and value.dtype not in (torch.int64, torch.int32)):
+            return False
         shape, strides, unit = value.shape, value.stride(), 1
-    if name not in _LONG:
+    if name in _SHORT or name == "groups":
         parts += (name, value.dtype, shape, strides)
+    elif name not in _LONG:
+        # A field of the configuration, `returns`, or what is not known at all.
+        return False
     elif len(shape) == 1:
         parts += (name, value.dtype, strides)
     elif len(shape) == 2 and shape[1] > 1 and strides == (shape[1] * unit, unit) and name[:6] != "steps.":
@@ -102,16 +109,16 @@ def known(preset: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any
         return None
     for name, value in given.items():
         kind = type(value)
-        if kind in _PLAIN:
+        if kind is _ndarray:
+            if name in _SHORT or (name == "groups" and value.dtype in _KEYS):
+                parts += (name, value.dtype, value.shape, value.strides)
+                found.append(value)
+            elif name not in _LONG or not _array(name, value, parts, found):
+                return None
+        elif kind in _PLAIN:
             if name == "stream":
                 return None
             parts += (name, kind, value)
-        elif kind is _ndarray and name not in _LONG and name not in _NOT_SERVED:
-            if name == "groups" and value.dtype.kind not in "iub":
-                # Text and objects (verl's uid) are made dense one by one.
-                return None
-            parts += (name, value.dtype, value.shape, value.strides)
-            found.append(value)
         elif value is None:
             continue
         elif name == "dtype" or name == "want":
@@ -124,7 +131,7 @@ def known(preset: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], list[Any
                 array = getattr(value, member)
                 if array is not None and not _array(full, array, parts, found):
                     return None
-        elif name in _NOT_SERVED or not _array(name, value, parts, found):
+        elif not _array(name, value, parts, found):
             return None
     return tuple(parts), found
 
@@ -138,6 +145,11 @@ def _names(given: dict[str, Any]) -> list[str]:
         elif value is not None and type(value) not in _PLAIN and name not in ("dtype", "want"):
             found.append(name)
     return found
+
+
+def _word(view: Any) -> int:
+    """Number of a view's first word, which holds its address."""
+    return ctypes.addressof(view) >> 3
 
 
 def _address(value: Any) -> int:
@@ -162,124 +174,139 @@ class Form:
 
     def __init__(self, names: list[str], found: list[Any], call: Call, plan: Plan | None) -> None:
         batch, sinks, mine = call.batch, call.sinks, call.batch.named
-        self.plan, self.maker, self.rollouts, self.streams = plan, batch.maker, batch.rollouts, batch.stream_names
+        self.plan, self.maker, self.rollouts = plan, batch.maker, batch.rollouts
         self.padded = batch.struct.layout == _ffi.PADDED
-        # Views to be filled, one an array; of lengths and groups what is derived from them is.
-        self._lines: list[tuple[int, Any]] = []
-        self._rows: list[tuple[int, Any]] = []
-        self._lengths = self._keys = self._tokens = -1
+        self._batch, self._outputs = batch.struct, sinks.struct
+        self._views: list[Any] = [mine, sinks.views]
+        # Of each array the word of its view that holds the address; of packed lengths, from which offsets are made, a word that nobody reads.
+        self._at: list[int] = []
+        self._nowhere = ctypes.c_size_t()
+        # Token-shaped arrays, all of one shape, and arrays with a length of their own (steps), with the word that holds it.
+        self._token_shaped: list[int] = []
+        self._counted: list[tuple[int, int]] = []
+        token_views: list[Any] = []
+        self._lengths = self._keys = -1
         for place, (name, value) in enumerate(zip(names, found, strict=True)):
+            view: Any = mine.get(name)
             if name == "lengths" and not self.padded:
-                self._lengths = place
+                self._lengths, view = place, self._nowhere
                 self._offsets = np.zeros(self.rollouts + 1, dtype=np.int64)
                 _put_line(mine["cu_seqlens"], 0, arrays.address(self._offsets), self.rollouts + 1)
             elif name == "groups" and batch.group_keys is not None:
                 self._keys = place
                 self._index, self._count = np.empty(self.rollouts, dtype=np.int64), ctypes.c_int64()
-                numbers = mine[name]
-                _put_line(numbers, 0, arrays.address(self._index), self.rollouts)
-                self._keys_view = arrays.array(value, name).view
-                self._numbered = ctypes.byref(self._keys_view), ctypes.byref(numbers), ctypes.byref(self._count)
-            elif value.ndim == 2 and name in _LONG:
-                self._rows.append((place, mine[name]))
-            else:
-                self._lines.append((place, mine[name]))
-            if name in _LONG and name[:6] != "steps." and (value.ndim == 2 or not self.padded) and self._tokens < 0:
-                self._tokens = place
+                _put_line(view, 0, arrays.address(self._index), self.rollouts)
+                keys = arrays.array(value, name).view
+                self._numbered = ctypes.byref(keys), ctypes.byref(view), ctypes.byref(self._count)
+                self._views.append(keys)
+                view = keys
+            elif name in _LONG and name[:6] != "steps.":
+                self._token_shaped.append(place)
+                token_views.append(view)
+            elif name in _LONG:
+                self._counted.append((place, _word(view) + 1))
+            self._at.append(_word(view))
+        self._tokens = self._token_shaped.pop(0) if self._token_shaped else -1
         self._cu = names.index("cu_seqlens") if "cu_seqlens" in names else -1
-        self._groups = batch.groups
-        self._batch, self._outputs = batch.struct, sinks.struct
-        # Views of what is long and new in each call, in this order; the advantages may be in the caller's memory instead.
-        self._out, self._given = names.index("out") if "out" in names else -1, sinks.given
-        self._chunks = "chunk_ends" in sinks.views
-        long = ("returns", "chunk_ends", "chunk_values") if self._out >= 0 else ("advantages", "returns", "chunk_ends", "chunk_values")
-        self._long = [sinks.views[name] for name in long if name in sinks.views]
+        self._groups, self._most = batch.groups, call.plan.limits["tokens"]
+        # Views of what is long and new in each call; the advantages may be in the caller's memory instead.
+        self._out = names.index("out") if "out" in names else -1
         self._dtype = int(sinks.views["advantages"].dtype)
         self._numpy = arrays.numpy_dtype(self._dtype) if self.maker.framework == "numpy" else None
+        long = {name: sinks.views[name] for name in ("advantages", "returns", "chunk_ends", "chunk_values") if name in sinks.views}
+        self._advantages, self._returns, self._ends, self._values = (_word(long[name]) if name in long else 0 for name in (
+            "advantages", "returns", "chunk_ends", "chunk_values"))
+        # What has the shape of the tokens, of which the views hold this one.
+        self._shaped_views = [*token_views, *long.values()]
+        self._shape: Any = None
         # Small outputs are written to a block, of which a result has a copy.
-        self._small = sinks.small.copy()
-        begin = arrays.address(self._small.memory)
-        for name, (offset, _, _) in self._small.places.items():
+        self._like = call.shaped._like
+        self._block = bytearray(sinks.small.memory)
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(self._block))
+        for name, (offset, _, _) in sinks.small.places.items():
             sinks.views[name].data = begin + offset
-        self._report = self._small.report_struct()
+        # Holds the block where it is.
+        self._report = _ffi.Report.from_buffer(self._block)
         self._outputs.report = ctypes.pointer(self._report)
-        self._returns = "returns" in sinks.views
         # Taken at the first run: by then the call that this was learnt from has given its own back.
         self._workspace: Any = None
         # A large one is the plan's, shared by its forms; a small one stays here, which is quicker.
         self._large = call.plan.workspace_bytes > _SMALL_WORKSPACE
+        self._address = ctypes.c_void_p()
         self._arguments: tuple[Any, ...] = (
-            call.plan.handle, ctypes.byref(self._batch), ctypes.byref(self._outputs), ctypes.c_void_p(), _ffi.word(call.plan.workspace_bytes), None)
+            call.plan.handle, ctypes.byref(self._batch), ctypes.byref(self._outputs), self._address, _ffi.word(call.plan.workspace_bytes), None)
 
-    def _shape(self, found: list[Any]) -> tuple[int, ...] | None:
-        """Shape of what is token-shaped; derived arrays are made on the way."""
-        if self._lengths >= 0:
-            np.cumsum(found[self._lengths], out=self._offsets[1:])
+    def _reshape(self, shape: tuple[int, ...]) -> None:
+        """Puts the tokens' shape into the views that have it."""
+        self._shape = None
+        for view in self._shaped_views:
+            if self.padded:
+                _put_rows(view, 8, *shape, shape[1], 1)
+            else:
+                _words[_word(view) + 1] = shape[0]
         if self.padded:
-            shape = tuple(found[self._tokens].shape)
             self._batch.row_tokens = shape[1]
-            return shape
-        if self._tokens >= 0:
-            return (len(found[self._tokens]),)
-        slots = int(self._offsets[-1] if self._lengths >= 0 else found[self._cu][-1])
-        return (slots,) if slots > 0 else None
+        self._shape = shape
 
-    def _numbers_groups(self, keys: Any) -> bool:
-        _put_line(self._keys_view, 0, _address(keys), self.rollouts)
+    def _numbers_groups(self) -> bool:
         return bool(_group_index(*self._numbered) == 0 and self._count.value == self._groups)
 
     def run(self, found: list[Any], plan: Plan) -> Shaped | None:
         """The result; None where the call is not of this form after all, or is refused. Nothing was written then."""
-        shape = self._shape(found)
-        if shape is None or (self._keys >= 0 and not self._numbers_groups(found[self._keys])):
+        words = _words
+        if self._lengths >= 0:
+            np.cumsum(found[self._lengths], out=self._offsets[1:])
+        if self._tokens >= 0:
+            shape = found[self._tokens].shape
+            for place in self._token_shaped:
+                if found[place].shape != shape:
+                    return None
+        else:
+            slots = int(self._offsets[-1] if self._lengths >= 0 else found[self._cu][-1])
+            if not 0 < slots <= self._most:
+                return None
+            shape = (slots,)
+        if shape != self._shape:
+            self._reshape(shape)
+        for value, at in zip(found, self._at):
+            words[at] = words[id(value) + _HEAD >> 3] if type(value) is _ndarray else value.data_ptr()
+        for place, at in self._counted:
+            words[at] = len(found[place])
+        if self._keys >= 0 and not self._numbers_groups():
             return None
-        for place, view in self._lines:
-            value = found[place]
-            _put_line(view, 0, _words[id(value) + _HEAD >> 3] if type(value) is _ndarray else value.data_ptr(), len(value))
-        for place, view in self._rows:
-            value = found[place]
-            _put_rows(view, 0, _address(value), *shape, shape[1], 1)
         # New memory for what is long.
-        places: list[int] = []
         if self._out >= 0:
             advantages = found[self._out]
+            words[self._advantages] = _address(advantages)
         elif self._numpy is not None:
             advantages = _new(shape, self._numpy)
-            places.append(_words[id(advantages) + _HEAD >> 3])
+            words[self._advantages] = words[id(advantages) + _HEAD >> 3]
         else:
             advantages = self.maker.empty(shape, self._dtype)
-            places.append(advantages.data_ptr())
+            words[self._advantages] = advantages.data_ptr()
         native = {"advantages": advantages}
         if self._returns:
             native["returns"] = returns = self.maker.empty(shape, self._dtype)
-            places.append(_address(returns))
+            words[self._returns] = _address(returns)
         chunks = None
-        if self._chunks:
+        if self._ends:
             chunks = _new((2, *shape), _i32)
-            begin = _words[id(chunks) + _HEAD >> 3]
-            places += (begin, begin + (chunks.nbytes >> 1))
-        if self.padded:
-            for view, address in zip(self._long, places):
-                _put_rows(view, 0, address, *shape, shape[1], 1)
-        else:
-            tokens = shape[0]
-            for view, address in zip(self._long, places):
-                _put_line(view, 0, address, tokens)
+            words[self._ends] = begin = words[id(chunks) + _HEAD >> 3]
+            words[self._values] = begin + (chunks.nbytes >> 1)
         if self._workspace is None:
             self._workspace = plan.workspace()
-            self._arguments[3].value = arrays.address(self._workspace)
+            self._address.value = words[id(self._workspace) + _HEAD >> 3]
         status = _run(*self._arguments)
         if self._large:
             plan.release(self._workspace)
-            self._workspace = self._arguments[3].value = None
+            self._workspace = self._address.value = None
         if status:
             # Too many elements for the limits of a plan that `shape` has chosen: it makes another. (It serves no `out` here, which would be written now.)
             if status < 0 or (self.plan is not None and self._report.findings & Finding.TOO_LARGE):
                 return None
         cu = None if self.padded else found[self._cu] if self._lengths < 0 else self._offsets.copy()
-        keys = None if self._keys < 0 else functools.partial(_keys_of, np.array(arrays.host(found[self._keys], "groups")), self._index.copy())
-        return Shaped(status, native, self._given, Small(self._small.memory.copy(), self._small.places), chunks,
-                      lambda: _offsets_of_rows(shape) if cu is None else _offsets_of(cu), self.streams, keys, self.maker)
+        keys = None if self._keys < 0 else (_keys_of, np.array(arrays.host(found[self._keys], "groups")), self._index.copy())
+        return Shaped(status, native, self._block.copy(), chunks, (_offsets_of_rows, shape) if cu is None else (_offsets_of, cu), keys, self._like)
 
 
 class Forms(OrderedDict[Any, list[Form]]):

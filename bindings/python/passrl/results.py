@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntFlag
@@ -140,7 +141,8 @@ def _layout(rollouts: int, groups: int, wanted: frozenset[str]) -> tuple[dict[st
 
 
 class Small:
-    """The outputs that have a value a rollout or a group, and the report: one block of memory, of which arrays are views; on a device the block is there."""
+    """The outputs that have a value a rollout or a group, and the report: one block of memory (on the host anything with a writable buffer), of which arrays
+    are views; on a device the block is there."""
 
     __slots__ = ("memory", "places")
 
@@ -161,7 +163,7 @@ class Small:
         return Small(self.memory.copy(), self.places)
 
     def report_struct(self) -> Any:
-        return _ffi.Report.from_buffer(self.memory.data)
+        return _ffi.Report.from_buffer(self.memory)
 
     def get(self, name: str, maker: Maker) -> Any:
         """An output's array, where the block is; None where it was not wanted."""
@@ -218,6 +220,28 @@ class Stats(Mapping[str, StreamStats]):
         return sum(1 for _ in self)
 
 
+# A function and its arguments, called when a result is asked for what they give.
+Later = tuple[Any, ...]
+
+
+def now(later: Later) -> Any:
+    """What a function that was kept with its arguments gives."""
+    function, *arguments = later
+    return function(*arguments)
+
+
+class Like(NamedTuple):
+    """What the results of like calls share.
+
+    given: names of outputs that are the caller's own memory. places: of the small outputs in their block. streams: names of the further streams.
+    """
+
+    given: frozenset[str]
+    places: dict[str, tuple[int, tuple[int, ...], int]]
+    streams: list[str]
+    maker: Maker
+
+
 class Shaped:
     """Result of a run. Arrays are in the framework of the input, on its device.
 
@@ -229,19 +253,22 @@ class Shaped:
     over, the three `chunk_` arrays and `to_host` wait for that stream, and copy what they read. The others do not.
     """
 
-    __slots__ = ("_status", "_native", "_given", "_outputs", "_chunk_memory", "_offsets", "_streams", "_keys", "_maker", "_report", "_csr", "_bound", "__weakref__")
+    __slots__ = ("_status", "_native", "_memory", "_chunk_memory", "_offsets", "_keys", "_like", "_report", "_csr", "_bound", "__weakref__")
 
-    def __init__(
-        self, status: int, native: dict[str, Any], given: frozenset[str], small: Small, chunks: Any,
-        offsets: Callable[[], NDArray[np.int64]], streams: list[str], keys: Callable[[], list[Any]] | None, maker: Maker, bound: Any = None,
-    ) -> None:
-        self._status = status
-        self._native, self._given, self._outputs, self._chunk_memory = native, given, small, chunks
-        self._offsets, self._streams, self._keys, self._maker = offsets, streams, keys, maker
+    def __init__(self, status: int, native: dict[str, Any], memory: Any, chunks: Any, offsets: Later, keys: Later | None, like: Like, bound: Any = None) -> None:
+        self._status, self._native, self._memory, self._chunk_memory, self._offsets, self._keys, self._like = status, native, memory, chunks, offsets, keys, like
         self._report: Report | None = None
         self._csr: tuple[Any, Any, Any] | None = None
         # The call that made this, for `passrl.shape` to learn from; nobody else has use of it.
         self._bound = bound
+
+    @property
+    def _maker(self) -> Maker:
+        return self._like.maker
+
+    @property
+    def _outputs(self) -> Small:
+        return Small(self._memory, self._like.places)
 
     @property
     def status(self) -> int:
@@ -268,19 +295,24 @@ class Shaped:
         small.memory[:] = maker.fetch(self._outputs.memory)
         native = {name: maker.fetch(found) for name, found in self._native.items()}
         chunks = None if self._chunk_memory is None else maker.fetch(self._chunk_memory)
-        offsets = self._offsets()
-        shaped = Shaped(0, native, frozenset(), small, chunks, lambda: offsets, self._streams, self._keys, Maker(None))
+        like = self._like._replace(given=frozenset(), maker=Maker(None))
+        shaped = Shaped(0, native, small.memory, chunks, (np.asarray, now(self._offsets)), self._keys, like)
         shaped._status = shaped.report.status
         return shaped
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        found, like = self.to_host(), self._like
+        return _shaped, (found._status, found._native, bytearray(found._memory), found._chunk_memory, now(found._offsets), found.group_keys,
+                         like.places, like.streams, found._maker.framework)
 
     @property
     def group_keys(self) -> list[Any] | None:
         """Keys of the groups in order of their numbers; None where the caller's groups were numbers already."""
-        return None if self._keys is None else self._keys()
+        return None if self._keys is None else now(self._keys)
 
     def _get(self, name: str) -> Any:
         found = self._native.get(name)
-        return found if found is None or name in self._given else self._maker.wrap(found)
+        return found if found is None or name in self._like.given else self._maker.wrap(found)
 
     @property
     def advantages(self) -> Any:
@@ -319,12 +351,12 @@ class Shaped:
     @property
     def stream_names(self) -> list[str]:
         """Names of the 16 columns of `group_flags`; further streams by the caller's names."""
-        return column_names(self._streams)
+        return column_names(self._like.streams)
 
     @property
     def stats(self) -> Stats | None:
         """Statistics by stream name."""
-        if "stats_count" not in self._outputs.places:
+        if "stats_count" not in self._like.places:
             return None
         return Stats(self._outputs, {name: column for column, name in enumerate(self.stream_names)}, self._maker)
 
@@ -335,7 +367,7 @@ class Shaped:
             if self._chunk_memory is None or counts is None:
                 return None, None, None
             memory = maker.fetch(self._chunk_memory)
-            offsets, ends, values = (maker.place(part) for part in csr(maker.fetch(counts), self._offsets(), memory[0], memory[1].view(np.float32)))
+            offsets, ends, values = (maker.place(part) for part in csr(maker.fetch(counts), now(self._offsets), memory[0], memory[1].view(np.float32)))
             native = maker.native
             self._csr = native(offsets), native(ends), native(values)
         return self._csr
@@ -368,3 +400,13 @@ class Shaped:
     def __repr__(self) -> str:
         told = f"status={self.status}" + (f" ({self.message})" if self.status else "")
         return f"Shaped(rollouts={self.report.rollouts}, tokens={self.report.tokens}, chunks={self.report.chunks}, {told})"
+
+
+def _shaped(status: int, native: dict[str, Any], memory: bytearray, chunks: Any, offsets: NDArray[np.int64], keys: list[Any] | None,
+            places: dict[str, tuple[int, tuple[int, ...], int]], streams: list[str], framework: str) -> Shaped:
+    """A result that was pickled."""
+    if framework == "jax":
+        importlib.import_module("jax")
+    maker = Maker(native["advantages"])
+    maker.framework = framework
+    return Shaped(status, native, memory, chunks, (np.asarray, offsets), None if keys is None else (list, keys), Like(frozenset(), places, streams, maker))

@@ -28,8 +28,10 @@ from .shape import shape as _shape
 _LAYOUT = 'Tensor? cu_seqlens=None, Tensor? lengths=None, str pad_side="right", Tensor? mask=None, Tensor? absent=None'
 _GROUPS = "Tensor? groups=None, int? group_size=None, Tensor? group_offsets=None"
 # Token-shaped arguments of `shape`: the first that is given has the result's shape.
-_TOKENS = ("signal", "logp_policy", "values", "token_rewards", "mask", "step_marks", "chunk_ends", "logp_teacher", "logp_base", "logp_reference", "logp_behavior")
-_OTHERS = ("outcome", "format", "format_ok", "in_stats", "bootstrap", "baselines", "step_offsets", "step_ends", "step_scores", "step_begins")
+_TOKENS = ("signal", "logp_policy", "values", "token_rewards", "mask", "step_marks", "chunk_ends", "logp_teacher", "logp_base", "logp_reference", "logp_behavior",
+           "sum_pi_squared", "token_ratio")
+_OTHERS = ("outcome", "format", "format_ok", "in_stats", "bootstrap", "baselines", "rollout_lam", "stats_mean", "stats_std", "step_offsets", "step_ends", "step_scores",
+           "step_begins")
 _library = torch.library.Library("passrl", "DEF")
 
 

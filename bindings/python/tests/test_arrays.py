@@ -114,11 +114,40 @@ def test_torch() -> None:
     assert again.advantages.data_ptr() == out.data_ptr()
 
 
+def test_tensors_that_have_no_memory_to_view() -> None:
+    torch = pytest.importorskip("torch", reason="SKIPPED: torch is not installed, its tensors were not tested")
+    signal = torch.tensor([1.0, 1, -1, -1, 0.5, 0.5, 0.5])
+    rest: dict[str, Any] = {"lengths": [4, 3], "group_size": 2, "outcome": [1, 0]}
+    for wrong in (signal.to("meta"), signal.to_sparse(), torch.nested.nested_tensor([signal[:4], signal[4:]], layout=torch.jagged)):
+        with pytest.raises(passrl.ArgumentError, match="signal is a .*Tensor whose memory cannot be seen"):
+            passrl.shape(signal=wrong, **rest)
+
+    class Named(torch.Tensor):
+        pass
+
+    # A class of the caller's own is still torch's.
+    assert isinstance(passrl.shape(signal=signal.as_subclass(Named), **rest).advantages, torch.Tensor)
+
+
 def test_jax() -> None:
     jax = pytest.importorskip("jax", reason="SKIPPED: jax is not installed, its arrays were not tested")
     shaped = passrl.shape(signal=jax.numpy.asarray(SIGNAL), **REST)
     assert isinstance(shaped.advantages, jax.Array)
     np.testing.assert_array_equal(np.asarray(shaped.advantages), wanted().astype(np.float32))
+
+
+def test_jax_under_jit() -> None:
+    """A tracer has no memory: refused with the way, which works."""
+    jax = pytest.importorskip("jax", reason="SKIPPED: jax is not installed, its arrays were not tested")
+    signal, outcome = jax.numpy.array([1.0, 1, -1, -1, 0.5, 0.5, 0.5]), jax.numpy.array([1.0, 0])
+
+    def advantages(signal: Any, outcome: Any) -> Any:
+        return passrl.shape(signal=signal, lengths=[4, 3], group_size=2, outcome=outcome).advantages
+
+    with pytest.raises(passrl.ArgumentError, match="signal is a .*Tracer whose memory cannot be seen.*jax.pure_callback"):
+        jax.jit(advantages)(signal, outcome)
+    called = jax.jit(lambda s, o: jax.pure_callback(lambda *a: np.asarray(advantages(*a)), jax.ShapeDtypeStruct(s.shape, s.dtype), s, o))
+    np.testing.assert_array_equal(called(signal, outcome), advantages(signal, outcome))
 
 
 def test_groups_by_any_key() -> None:

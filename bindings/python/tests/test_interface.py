@@ -77,6 +77,15 @@ def test_config() -> None:
     ({"out": np.zeros(7, np.int32)}, passrl.DtypeError, -201, "outputs.advantages has dtype i32"),
     ({"out": np.zeros(6, np.float32)}, passrl.ShapeError, -200, "outputs.advantages has 6 elements; it must have 7"),
     ({"dtype": "int7"}, passrl.DtypeError, -201, "dtype is 'int7'"),
+    ({"threads": "x"}, passrl.ArgumentError, -101, "threads is 'x'; it must be a whole number"),
+    ({"threads": 1.5}, passrl.ArgumentError, -101, "threads is 1.5"),
+    ({"group_size": "2"}, passrl.ArgumentError, -101, "group_size is '2'; it must be a whole number"),
+    ({"group_size": 1.5}, passrl.ArgumentError, -101, "group_size is 1.5"),
+    ({"mask": ["False"] * 7}, passrl.ArgumentError, -101, "mask is a list that is no array of bool (an element is text)"),
+    ({"outcome": np.ma.array([1.0, 9], mask=[0, 1])}, passrl.ArgumentError, -101, "outcome is a masked array with 1 elements masked; give outcome.filled"),
+    ({"streams": {1: [1.0, 2]}}, passrl.ArgumentError, -101, "streams has the name 1, a int"),
+    ({"step_ends": [[2.5, 4], [3]]}, passrl.ArgumentError, -101, "step_ends has rows of float64; an end is a whole number"),
+    ({"step_ends": ["ab", "c"]}, passrl.ArgumentError, -101, "step_ends is an array; give"),
 ])
 def test_errors(change: dict[str, Any], kind: type[passrl.Error], status: int, sentence: str) -> None:
     with pytest.raises(passrl.Error) as caught:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -191,6 +194,15 @@ def test_torch_tensors(served: list[bool]) -> None:
             assert shaped.group_keys == wanted.group_keys
         tensors["outcome"] = tensors["outcome"].requires_grad_()
         assert passrl.shape(**tensors).advantages.numpy().tobytes() == wanted.advantages.tobytes()
+        # What is lazily negated has other elements in memory; a number's place, and keys of other types, may be tensors.
+        lazy = tensors | {"outcome": torch._neg_view(-tensors["outcome"].detach())}
+        with pytest.raises(passrl.ArgumentError, match="outcome is a tensor whose memory holds the negatives"):
+            passrl.shape(**lazy)
+        assert passrl.shape(**lazy | {"outcome": lazy["outcome"].resolve_neg()}).advantages.numpy().tobytes() == wanted.advantages.tobytes()
+        if "group_size" in given:
+            assert passrl.shape(**tensors | {"group_size": torch.tensor(4)}).advantages.numpy().tobytes() == wanted.advantages.tobytes()
+        else:
+            assert passrl.shape(**tensors | {"groups": tensors["groups"].short()}).advantages.numpy().tobytes() == wanted.advantages.tobytes()
     assert sum(served) >= 20
 
 
@@ -281,3 +293,169 @@ def test_forms_are_bounded(served: list[bool]) -> None:
     for i in range(2 * ready._MOST_FORMS):
         passrl.shape(**given, k=0.01 * i)
     assert len(ready._forms) <= ready._MOST_FORMS
+
+
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("packed", {"mask": np.ones(5, bool)}),
+    ("padded", {"mask": np.ones((8, 2), bool)}),
+    ("padded", {"mask": np.ones((8, 400), bool)}),
+    ("padded", {"mask": np.ones((8, 20), bool)[:, ::2]}),
+    ("steps", {"mask": np.ones(5, bool)}),
+    ("gae", {"values": np.zeros(3)}),
+    ("outcome", {"cu_seqlens": np.array([0, 1, 2, 3, 4, 5, 6, 7, 1 << 60])}),
+    ("outcome", {"cu_seqlens": np.array([0, 1, 2, 3, 4, 5, 6, 7, -3])}),
+    ("outcome", {"cu_seqlens": np.array([0, 1, 2, 3, 4, 5, 6, 7, -3], np.int32)}),
+]
+
+
+@pytest.mark.parametrize("how, change", REFUSED, ids=[f"{how}-{next(iter(change))}-{i}" for i, (how, change) in enumerate(REFUSED)])
+def test_arrays_that_do_not_fit_are_refused_after_ones_that_did(how: str, change: dict[str, Any], served: list[bool]) -> None:
+    """Views that a form keeps have the shape of the call before, and what is read by them must be there."""
+    random = np.random.default_rng(15)
+    for _ in range(3):
+        given = batch(random, how)
+        name = next(iter(change))
+        fits = given[name] if name in given else np.ones(given["signal"].shape if "signal" in given else given["cu_seqlens"][-1], change[name].dtype)
+        if name == "cu_seqlens":
+            fits = fits.astype(change[name].dtype)
+        for _ in range(2):
+            passrl.shape(**given | {name: fits})
+    assert served[-1]
+    told = []
+    for way in (passrl.shape, LONG):
+        with pytest.raises((passrl.Error, MemoryError, ValueError)) as refused:
+            way(**given | change)
+        told.append(f"{refused.type.__name__}: {refused.value}")
+    assert told[0] == told[1]
+    # What was refused leaves nothing behind.
+    same(passrl.shape(**given | {name: fits}), LONG(**given | {name: fits}))
+
+
+def test_out_that_does_not_fit_is_refused_after_one_that_did(served: list[bool]) -> None:
+    random = np.random.default_rng(16)
+    for how in ("packed", "padded"):
+        plan, like = planned(how)
+        for _ in range(3):
+            given = like(random)
+            plan.run(out=np.zeros_like(given["signal"], dtype=np.float32), **given)
+        assert served[-1]
+        shape = given["signal"].shape
+        for wrong in ((*shape[:-1], shape[-1] - 1), (*shape[:-1], shape[-1] + 1), shape[::-1] if len(shape) == 2 else (1, *shape)):
+            out = np.full(wrong, 7, np.float32)
+            with pytest.raises(passrl.Error):
+                plan.run(out=out, **given)
+            assert (out == 7).all()
+
+
+def test_an_array_that_is_another_between_calls(served: list[bool]) -> None:
+    """The same object with other memory, shape, strides, type: none of it is remembered by the object."""
+    random = np.random.default_rng(17)
+    given = batch(random, "packed")
+    tokens = len(given["signal"])
+    signal, outcome = np.zeros(tokens, np.float32), np.zeros(8)
+    given |= {"signal": signal, "outcome": outcome}
+    changes: list[Callable[[], None]] = [
+        lambda: None,
+        lambda: signal.resize(tokens, refcheck=False),
+        lambda: setattr(outcome, "dtype", np.int64),
+        lambda: setattr(outcome, "dtype", np.float64),
+        lambda: outcome.setflags(write=False),
+        lambda: outcome.setflags(write=True),
+    ]
+    for change in changes * 2:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            change()
+        if outcome.dtype == np.int64:
+            with pytest.raises(passrl.Error, match="outcome has dtype int64"):
+                passrl.shape(**given)
+            continue
+        signal[:] = random.integers(-2, 3, size=tokens)
+        if outcome.flags.writeable:
+            outcome[:] = random.normal(size=8)
+        same(passrl.shape(**given), LONG(**given))
+    # Memory that moves, and lengths that change, under one name of one form.
+    for length in (5, 300, 7, 100_000, 8):
+        cu = np.arange(9) * length
+        signal.resize(8 * length, refcheck=False)
+        signal[:] = random.integers(-2, 3, size=8 * length)
+        changed = given | {"cu_seqlens": cu, "mask": np.ones(8 * length, bool)}
+        same(passrl.shape(**changed), LONG(**changed))
+    # A view that goes backwards, one of every second element, one of a wider record: read where they are.
+    for outcome in (given["outcome"][::-1], np.repeat(given["outcome"], 2)[::2], np.zeros(8, [("x", "f8"), ("y", "f8")])["y"], np.broadcast_to(np.float64(2), 8)):
+        for _ in range(2):
+            changed = given | {"outcome": outcome, "cu_seqlens": cu, "mask": np.ones(64, bool)}
+            same(passrl.shape(**changed), LONG(**changed))
+    assert served.count(True) >= 8
+
+
+@pytest.mark.parametrize("change", [
+    {"groups": np.array([3, 3, 9, 9, 3, 3, 9, 9], np.int8)}, {"groups": np.array([1, 1, 0, 0, 1, 1, 0, 0], bool)}, {"groups": np.full(8, 2**63 + 1, np.uint64)},
+    {"groups": np.array([3, 3, 9, 9, 3, 3, 9, 9], ">i8")}, {"group_size": np.array(4)}, {"k": np.array(0.5)}, {"threads": np.int64(1)}, {"pad_side": np.str_("right")},
+    {"k": np.float32(0.5)}, {"lengths": np.array([], np.int64)}, {"returns": np.empty(0)},
+], ids=str)
+def test_what_a_form_does_not_serve_goes_the_long_way(change: dict[str, Any]) -> None:
+    """Keys of every integer type, arrays where a number belongs: whatever the long way takes is taken, and what it refuses is refused."""
+    random = np.random.default_rng(20)
+    for _ in range(3):
+        given = batch(random, "packed") | change
+        if "groups" in change:
+            del given["group_size"]
+        if "returns" in change:
+            given["returns"] = np.empty(len(given["signal"]), np.float32)
+        try:
+            wanted = LONG(**given)
+        except passrl.Error as refused:
+            with pytest.raises(type(refused)) as told:
+                passrl.shape(**given)
+            assert str(told.value) == str(refused)
+        else:
+            same(passrl.shape(**given), wanted)
+
+
+def test_results_of_a_form_are_the_callers() -> None:
+    """Small outputs may be written, kept, and are not written again."""
+    random = np.random.default_rng(18)
+    plan, like = planned("packed")
+    plan.run(**like(random))
+    shaped = plan.run(**like(random))
+    kept = {name: getattr(shaped, name).copy() for name in ("path_scores", "num_chunks", "rollout_flags", "group_flags")}
+    report = shaped.report.copy()
+    for _ in range(3):
+        other = plan.run(**like(random))
+        other.path_scores[:] = 9
+        assert other.path_scores[0] == 9 and other.path_scores.flags.writeable and other.path_scores.flags.aligned
+    assert all(np.array_equal(getattr(shaped, name), value) for name, value in kept.items()) and shaped.report == report
+
+
+def test_a_bound_call_used_by_garbage_is_refused() -> None:
+    """Its memory is another's by then."""
+    random = np.random.default_rng(19)
+    plan, like = planned("packed")
+    said: list[str] = []
+
+    class Owner:
+        def __init__(self, call: Any) -> None:
+            self.call, self.me = call, self
+
+        def __del__(self) -> None:
+            try:
+                self.call()
+            except passrl.Error as fault:
+                said.append(str(fault))
+
+    Owner(plan.bind(**like(random)))
+    gc.collect()
+    assert len(said) == 1 and "NULL" in said[0], said
+
+
+def test_results_travel() -> None:
+    """Pickled (a worker's result) and copied, of the long way and of a form: the same, in memory of its own."""
+    random = np.random.default_rng(21)
+    for how in ("packed", "lengths", "padded", "groups", "gae"):
+        given = batch(random, how)
+        given |= {"streams": {"style": random.normal(size=8)}} if how == "packed" else {}
+        for shaped in (LONG(**given), passrl.shape(**given), passrl.shape(**given)):
+            for other in (pickle.loads(pickle.dumps(shaped)), copy.deepcopy(shaped), copy.copy(shaped)):
+                same(other, shaped)
+            assert not np.shares_memory(pickle.loads(pickle.dumps(shaped)).path_scores, shaped.path_scores)

@@ -43,6 +43,12 @@ CALLS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "shape, opd": (
         lambda: OP.shape(logp_policy=T["logp_policy"], logp_teacher=T["logp_teacher"], cu_seqlens=CU, group_size=3),
         lambda: passrl.shape(logp_policy=T["logp_policy"], logp_teacher=T["logp_teacher"], cu_seqlens=CU, group_size=3).advantages),
+    "shape, token baseline": (
+        lambda: OP.shape(logp_policy=T["logp_policy"], sum_pi_squared=T["values"].sigmoid(), outcome=T["outcome"], cu_seqlens=CU, group_size=3, preset="verl.optimal_token_baseline"),
+        lambda: passrl.shape("verl.optimal_token_baseline", logp_policy=T["logp_policy"], sum_pi_squared=T["values"].sigmoid(), outcome=T["outcome"], cu_seqlens=CU, group_size=3).advantages),
+    "shape, given statistics": (
+        lambda: OP.shape(T["signal"], outcome=T["outcome"], cu_seqlens=CU, group_size=3, fields="outcome.center=given", stats_mean=torch.full((2, 16), 0.25, dtype=torch.float64)),
+        lambda: passrl.shape(signal=T["signal"], outcome=T["outcome"], cu_seqlens=CU, group_size=3, stats_mean={"outcome": 0.25}, **{"outcome.center": "given"}).advantages),
     "group_standardize": (lambda: OP.group_standardize(T["outcome"], group_size=2), lambda: passrl.group_standardize(T["outcome"], group_size=2)),
     "discounted_returns": (
         lambda: OP.discounted_returns(T["signal"], 0.9, cu_seqlens=CU), lambda: passrl.discounted_returns(T["signal"], 0.9, cu_seqlens=CU)),

@@ -2,7 +2,7 @@
 use super::args::*;
 use crate::model::array::{self, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process};
-use crate::model::config::Choice;
+use crate::model::config::{self, Choice};
 use crate::model::outputs;
 use crate::plan::Plan;
 
@@ -33,32 +33,33 @@ pub fn optional(a: Option<array::Array>) -> Array {
     a.as_ref().map_or(Array::NOTHING, array)
 }
 
+/// A row of the stream table.
+pub fn stream(s: &config::Stream) -> Stream {
+    Stream {
+        weight: s.weight,
+        epsilon: s.epsilon,
+        clip_value: s.clip_value,
+        clip_standardized: s.clip_standardized,
+        center: s.center.number() as i8,
+        scale: s.scale.number() as i8,
+        ddof: s.ddof as i8,
+        epsilon_mode: s.epsilon_mode.number() as i8,
+        loo_unit: s.loo_unit.number() as i8,
+        singleton: s.singleton.number() as i8,
+        missing: s.missing.number() as i8,
+        place: s.place.number() as i8,
+        zero_variance: s.zero_variance.number() as i8,
+        count_by: s.count_by.number() as i8,
+        reserved: [0; 6],
+    }
+}
+
 /// `divisors`: the table's address in device memory.
 pub fn constants(plan: &Plan, divisors: u64) -> PlanConstants {
     let (c, l, s) = (&plan.config, &plan.limits, &plan.slots);
-    let stream = |row: usize| {
-        let s = &c.streams[row];
-        Stream {
-            weight: s.weight,
-            epsilon: s.epsilon,
-            clip_value: s.clip_value,
-            clip_standardized: s.clip_standardized,
-            center: s.center.number() as i8,
-            scale: s.scale.number() as i8,
-            ddof: s.ddof as i8,
-            epsilon_mode: s.epsilon_mode.number() as i8,
-            loo_unit: s.loo_unit.number() as i8,
-            singleton: s.singleton.number() as i8,
-            missing: s.missing.number() as i8,
-            place: s.place.number() as i8,
-            zero_variance: s.zero_variance.number() as i8,
-            count_by: s.count_by.number() as i8,
-            reserved: [0; 6],
-        }
-    };
     let of_slot = |of: &dyn Fn(usize) -> i32| std::array::from_fn(|slot| if slot < s.count { of(slot) as i8 } else { -1 });
     PlanConstants {
-        streams: std::array::from_fn(stream),
+        streams: std::array::from_fn(|row| stream(&c.streams[row])),
         opd_lambda: c.opd_lambda,
         eta: c.eta,
         gamma: c.gamma,

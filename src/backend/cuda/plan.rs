@@ -4,6 +4,7 @@ use super::device::Device;
 use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
+use super::pieces;
 use super::ranks::{self, Seat};
 use super::way::{self, Way};
 use super::workspace::{self, Layout, Stretch};
@@ -50,6 +51,16 @@ pub(super) fn threads(slots: usize) -> u32 {
         257..=4096 => 256,
         _ => 512,
     }
+}
+
+fn more(asked: bool, kernels: usize) -> usize {
+    if asked { kernels } else { 0 }
+}
+
+/// Kernels of `Call::beside`.
+pub(super) fn beside(plan: &Plan) -> usize {
+    let c = &plan.config;
+    more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4)
 }
 
 impl OnDevice {
@@ -120,12 +131,26 @@ impl OnDevice {
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
         let way = Way::of(plan, problem, outputs);
+        let pieces = pieces::gathering(plan, problem, &self.layout.places(call.base), &mut call.args);
         call.zeros(if way == Way::GaeAlone { self.layout.counts } else { self.layout.zeros })?;
-        if way != Way::GaeAlone {
+        if let Some(pieces) = &pieces {
+            pieces::gather(&self.device, pieces, call.stream)?;
+        }
+        // (Of pieces the host sees no whole rollout's length.)
+        if way != Way::GaeAlone && pieces.is_none() {
             call.split(problem);
         }
+        self.on_whole(&mut call, way, problem)?;
+        match &pieces {
+            Some(pieces) => pieces::scatter(&self.device, pieces, call.stream),
+            None => Ok(()),
+        }
+    }
+
+    /// A run's kernels on whole rollouts.
+    fn on_whole(&self, call: &mut Call, way: Way, problem: &Problem) -> Result<()> {
         match way {
-            Way::GaeAlone => return call.gae(problem),
+            Way::GaeAlone => return call.gae(),
             Way::Joined => call.prepare(mode::COUNTING | mode::JOINED)?,
             Way::Apart => {
                 call.prepare(mode::COUNTING)?;
@@ -192,7 +217,7 @@ impl OnDevice {
             _ => {
                 call.prepare(mode::KNOWN)?;
                 let known = if phase == 2 { 0 } else { mode::KNOWN };
-                call.launch(call.shape, call.items(), mode::KEEP | mode::DRY | known)?;
+                call.keep(known)?;
                 match phase {
                     2 => Ok(()),
                     _ => call.launch(Kernel::WhitenSums, problem.rollouts, mode::KEEP | mode::DRY | mode::KNOWN),
@@ -217,8 +242,7 @@ impl OnDevice {
         let host = format!("workspace: {} bytes (touched as far as the data reaches)", plan.workspace.bytes);
         let here = format!("workspace: {} bytes of device memory", self.layout.bytes);
         let c = &plan.config;
-        let more = |asked: bool, kernels: usize| if asked { kernels } else { 0 };
-        let beside = more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
+        let beside = beside(plan) + more(plan.limits.pieces > 0, pieces::KERNELS) + more(c.whiten != Whiten::None, 2);
         let (least, most) = Way::kernels(plan);
         let (memsets, least, most) = match plan.ranks {
             Some(_) => (ranks::launches(plan).0, ranks::launches(plan).1, ranks::launches(plan).1),
@@ -282,20 +306,21 @@ impl Call<'_> {
     }
 
     /// Blocks for the further parts that rollouts may have, where a block takes one part.
-    fn places(&self, problem: &Problem, threads: u32) -> usize {
-        let (limits, size) = (&self.plan.limits, workspace::part(threads));
-        let most = match problem.packed() {
+    fn places(&self, threads: u32) -> usize {
+        let (limits, size, batch) = (&self.plan.limits, workspace::part(threads), &self.args.batch);
+        let (rollouts, slots) = (batch.rollouts as usize, batch.slots as usize);
+        let most = match batch.layout == 0 {
             true if limits.rollout_tokens <= size => 0,
-            true => problem.slots.min(limits.tokens) / size,
-            false => problem.rollouts * ((problem.slots.max(1) - 1) / size),
+            true => slots.min(limits.tokens) / size,
+            false => rollouts * ((slots.max(1) - 1) / size),
         };
         most.min(workspace::parts(self.plan))
     }
 
     /// A block a rollout, and one for each further part.
-    fn gae(&mut self, problem: &Problem) -> Result<()> {
+    fn gae(&mut self) -> Result<()> {
         let threads = workspace::gae_threads(self.plan);
-        let blocks = problem.rollouts + self.places(problem, threads);
+        let blocks = self.args.batch.rollouts as usize + self.places(threads);
         self.args.mode = mode::COUNTING;
         self.on.device.kernels().launch_with(Kernel::Gae, blocks, threads, workspace::gae_shared(threads), &self.args, self.stream)
     }
@@ -313,7 +338,7 @@ impl Call<'_> {
         if longest <= workspace::FEWEST_PARTS * workspace::part(threads) {
             return;
         }
-        let places = self.places(problem, threads);
+        let places = self.places(threads);
         let whole = problem.mask.is_none() && problem.steps.is_none() && problem.step_marks.is_none() && c.streams[0].missing == Missing::Error;
         let dense = c.kind == Kind::Prm && matches!(problem.process, Process::Signal(_)) && problem.num_process == 1;
         self.threads = threads;
@@ -325,8 +350,8 @@ impl Call<'_> {
         self.launch(Kernel::Prepare, self.rollouts + self.places_of_prepare, mode)
     }
 
-    /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
-    pub(super) fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
+    /// Sets of steps and baselines of tokens, before any rollout is shaped.
+    pub(super) fn beside(&mut self, mode: u32) -> Result<()> {
         let config = &self.plan.config;
         if config.step_sets == StepSets::StepGroup {
             self.launch(Kernel::StepSets, self.groups, mode)?;
@@ -338,6 +363,18 @@ impl Call<'_> {
             self.launch(Kernel::Shape, self.rollouts, mode::WEIGH)?;
             self.launch(Kernel::BaselinesAdd, self.rollouts, mode)?;
         }
+        Ok(())
+    }
+
+    /// A kernel on the rollouts for the whitening's statistics, which writes nothing.
+    pub(super) fn keep(&mut self, mode: u32) -> Result<()> {
+        self.launch(self.shape, self.items(), mode::KEEP | mode::DRY | mode)
+    }
+
+    /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
+    pub(super) fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
+        self.beside(mode)?;
+        let config = &self.plan.config;
         if config.whiten == Whiten::None || !whole {
             return self.launch(self.shape, self.items() + self.places_of_shape, mode);
         }

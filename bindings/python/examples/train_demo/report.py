@@ -89,6 +89,7 @@ def draw(runs: Runs, path: Path) -> None:
         axis.set(title=title, xlabel="update")
         axis.grid(alpha=0.2)
     axes[0].legend(frameon=False)
-    figure.suptitle(f"TRL's GRPOTrainer, one small model, mean and range over {len(next(iter(runs.values())))} seed(s), running mean of 5 updates", fontsize=10)
+    seeds = len(next(iter(runs.values())))
+    figure.suptitle(f"TRL's GRPOTrainer, one small model, mean and range of {seeds} seed{'s' * (seeds != 1)}, running mean of 5 updates", fontsize=10)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
