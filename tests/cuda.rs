@@ -219,7 +219,11 @@ fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
     let mut many: Vec<usize> = (0..330).map(|i| i * 7 % 33).collect();
     (many[4], many[61], many[88]) = (5001, 6144, 4097);
     let how = How { output: Floats::F32, ..How::default() };
+    // Of 256 tokens where nearly all are: more parts than a warp has lanes.
+    let mut most: Vec<usize> = (0..1500).map(|i| i % 2).collect();
+    most[4] = 9001;
     let hows = [
+        ("packed, most parts", how, most),
         ("packed", how, many.clone()),
         ("in place", How { in_place: true, ..how }, many),
         ("padded, bf16", How { padded: true, spare: 3, output: Floats::Bf16, ..how }, vec![3, 16_385, 17_000]),

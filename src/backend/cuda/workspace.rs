@@ -54,7 +54,7 @@ pub fn gae_threads(plan: &Plan) -> u32 {
     match plan.limits.tokens / plan.limits.rollouts.max(1) {
         0..=64 => 32,
         65..=128 => 64,
-        129..=512 => 128,
+        129..=1024 => 128,
         _ => 256,
     }
 }
