@@ -186,9 +186,9 @@ fn every_layout_type_and_form_has_the_bits_of_the_cpu() {
 /// Rollouts of these lengths, each of a value a token or a step: runs go over the edges of parts (kernels/parts.cuh), end at them, fill one.
 fn long_rollouts(lengths: &[usize], name: &str) -> Batch {
     let rollout = |(i, len): (usize, &usize)| {
-        let value = |t: usize| match i % 4 {
+        let value = |t: usize| match i % 8 {
             0 => (t / 2300) as f32 * 0.5,
-            1 => (t / 8 % 5) as f32 * 0.25,
+            1 | 4 => (t / 8 % 5) as f32 * 0.25,
             _ => ((t + i) / 7 % 9) as f32 * 0.375 - 1.0,
         };
         let ends: Vec<usize> = (1..=*len).filter(|t| *t == *len || value(*t) != value(*t - 1)).collect();
