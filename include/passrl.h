@@ -347,11 +347,11 @@
 #define PASSRL_FOUND_BAD_OFFSETS 32
 
 // CUDA, of a plan with a collective: the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
-// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*`.
+// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group).
 #define PASSRL_FOUND_COLLECTIVE 64
 
 // Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
-// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs.
+// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several.
 #define PASSRL_RANKS_REFUSED 1
 
 #define PASSRL_RANKS_OFFSETS 2
@@ -361,6 +361,8 @@
 #define PASSRL_RANKS_CALLS 4
 
 #define PASSRL_RANKS_INPUTS 5
+
+#define PASSRL_RANKS_GROUPS 6
 
 // Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 #define PASSRL_REDUCE_SUM 1
@@ -681,7 +683,7 @@ typedef struct passrl_batch {
     const struct passrl_view *step_group;
     // Rollouts in pieces (context parallelism), `[P]` i32 or i64 each, in any order; for plans with `limits.pieces`. Packed layout: `cu_seqlens` is `[P+1]` and token-shaped
     // views hold the pieces; `lengths [R]` says the whole rollouts' tokens, and slots of a piece beyond them are padding. Per-rollout views stay `[R]`, and steps are given
-    // whole: the same on every rank and in every call that has a piece of the rollout. Row of the rollout that a piece is of;
+    // whole: the same on every rank and in every call that has a piece of the rollout. On CUDA all pieces of a batch come in one call. Row of the rollout that a piece is of;
     const struct passrl_view *piece_rollout;
     // index of its first token in the rollout; see also `piece_index` and `rollout_index`.
     const struct passrl_view *piece_begin;
@@ -1044,7 +1046,7 @@ passrl_status passrl_plan_apply(const struct passrl_plan *plan,
 // this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
 // rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Where configurations differ a second all-reduce finds out in
 // which field, and the sentence names it. With `step_sets = step_group` or `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on
-// every rank (`PASSRL_ERR_CONFLICT`); on CUDA these two are refused with a collective. On CUDA the words to compare are copied to device memory and back, and waited for; the plan
+// every rank (`PASSRL_ERR_CONFLICT`; on CUDA, where the host does not see it, by the report). On CUDA the words to compare are copied to device memory and back, and waited for; the plan
 // keeps device memory of its largest message.
 PASSRL_API
 passrl_status passrl_plan_create(const struct passrl_context *context,
@@ -1106,10 +1108,9 @@ passrl_status passrl_plan_run(const struct passrl_plan *plan,
 // call. Inputs f32, bf16, f16 or f64 (rounded to f32 on load), outputs f32, bf16, f16 or f64 (rounded once; a finite value beyond the
 // type's range becomes its largest), unless said otherwise. `stream` must be NULL on the CPU. Bits are those of `passrl_plan_run` for the same stage.
 //
-// On CUDA `passrl_discounted_returns`, `passrl_gae`, `passrl_opd_signal`, `passrl_kl_in_reward` and `passrl_whiten` are served, on device memory and in the order of `stream`,
-// capturable, with the bits of the CPU; the others are refused (`PASSRL_ERR_NOT_YET`). The workspace then grows with `limits.tokens`, the token slots in all (padded: R * T;
-// 16 bytes each and an eighth) and the rollouts. The status is 0 where the work was enqueued: what is found in the data is in the outputs alone (such a rollout is 0, and
-// where offsets or lengths do not fit all are).
+// On CUDA all of them are served, on device memory and in the order of `stream`, capturable, with the bits of the CPU. The workspace then grows with `limits.tokens`, the
+// token slots in all (padded: R * T; 16 bytes each and an eighth), the rollouts and the groups (800 bytes each). The status is 0 where the work was enqueued: what is
+// found in the data is in the outputs alone (such a rollout or group is 0, and where offsets or lengths do not fit all are).
 //
 // Any thread; any number of calls at once on one context and batch, each with its own outputs and workspace.
 // Errors: `PASSRL_ERR_NULL`; `PASSRL_ERR_LIMIT` where a limit is negative or above 2^31 - 1 (tokens: 2^40).
@@ -1152,7 +1153,8 @@ passrl_status passrl_group_standardize(const struct passrl_context *context,
 // (padded: column j): its exclusive end in tokens of the rollout; slots beyond K are left alone. Either may be NULL, not both.
 //
 // Findings: `PASSRL_FINDING_NONFINITE`, `PASSRL_FINDING_MISSING` (NaN under `missing = error`): K is what the detector finds, NaN being unequal to everything;
-// `PASSRL_FINDING_BAD_STEPS`: K = 0. `step_marks` is refused (`PASSRL_ERR_NOT_YET`). Workspace, threads: see `passrl_primitive_workspace_size`.
+// `PASSRL_FINDING_BAD_STEPS`: K = 0. `step_marks` is refused (`PASSRL_ERR_NOT_YET`). On CUDA one of `chunk_ends`, `signal[0]`, `mask` (padded: `row_tokens`) must say N or
+// T. Workspace, threads: see `passrl_primitive_workspace_size`.
 PASSRL_API
 passrl_status passrl_chunk_boundaries(const struct passrl_context *context,
                                       const struct passrl_batch *batch,
@@ -1264,7 +1266,7 @@ passrl_status passrl_whiten(const struct passrl_context *context,
 //
 // Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used; `fusion` must be `advantage`. Reads the groups of `batch`, `outcome`,
 // `format`, `extra`, `format_ok` and `in_stats`. `group_flags` `[G, PASSRL_MAX_STREAMS]` i32 (columns as `streams`), `rollout_flags` `[R]` i32 or NULL. `report` NULL, or
-// a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0.
+// a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0. On CUDA it is device memory, as in `passrl_outputs.report`.
 //
 // Findings: as `passrl_group_standardize`, named by stream. Workspace, threads: see `passrl_primitive_workspace_size`.
 PASSRL_API
@@ -1344,7 +1346,8 @@ PASSRL_API passrl_status passrl_group_index(const struct passrl_view *keys, cons
 // sizeof(passrl_report) of this library: what a caller that keeps reports in device memory allocates. Any thread.
 PASSRL_API size_t passrl_report_size(void);
 
-// Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding; `PASSRL_ERR_COLLECTIVE` where it says that ranks did not agree.
+// Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding; `PASSRL_ERR_COLLECTIVE` (of groups on several ranks `PASSRL_ERR_CONFLICT`)
+// where it says that ranks did not agree.
 // Any thread.
 PASSRL_API
 passrl_status passrl_report_status(const struct passrl_report *report);

@@ -128,6 +128,8 @@ enum State {
 // INT32_MIN before use (of a run: keys_from_zero), and readers take max(absmax, 0), max(format, 0). Sums (i64, SUM): (n, q, hi, lo, at_max, at_min) a slot, then (kl) the members that count.
 struct StateLayout {
     i64 extremes, sums, table, batch_extremes, batch_sums, second, whiten_extremes, whiten_sums;
+    // Where a group must be whole on one rank: of each group the ranks that have rollouts of it (times 2^32) and the rollouts. 0: it need not.
+    i64 claims;
     // KL table of group g: C at table + 16 * positions * g, n after it. positions 0: of a run alone, C at column[slot of the group's longest rollout].
     i64 positions;
     // Keys are kept as unsigned numbers that begin at 0 (`load_key`): those of a run.
@@ -185,7 +187,6 @@ struct Workspace {
     u64 stepped;      // f64 [lists]
     u64 chunk_steps;  // u32
     u64 keyed;        // KeyedStep
-    u64 keyed_starts; // not used
     u64 whitened;     // f32
     u64 kl;           // f32 a token
     u64 kl_sums;      // f32 a rollout
@@ -229,10 +230,32 @@ struct Args {
 
 // Primitives on token-shaped arrays (primitives.cuh), and what their first launch is handed: the constants, and where they, the counts and the whitening's
 // statistics lie.
-enum Primitive { PRIMITIVE_RETURNS = 1, PRIMITIVE_GAE = 2, PRIMITIVE_OPD = 3, PRIMITIVE_KL = 4, PRIMITIVE_WHITEN = 5 };
+enum Primitive {
+    PRIMITIVE_RETURNS = 1, PRIMITIVE_GAE = 2, PRIMITIVE_OPD = 3, PRIMITIVE_KL = 4, PRIMITIVE_WHITEN = 5, PRIMITIVE_DIVIDE = 6,
+    // On chunks and on groups (primitives_chunks.cuh, primitives_groups.cuh); flags before a process signal is there are early.
+    PRIMITIVE_CHUNKS = 7, PRIMITIVE_STANDARDIZE = 8, PRIMITIVE_FLAGS = 9, PRIMITIVE_FLAGS_EARLY = 10,
+};
 struct PrimitiveStart {
     PlanConstants plan;
     u64 constants, counts, keys, words;
+};
+
+// Rollouts in pieces (pieces.cuh): the pieces of a call, where their tokens lie and where they are put, as whole rollouts one after another.
+enum { MOST_GATHERED = 13 };
+struct Pieces {
+    i64 pieces, rollouts;
+    // Token slots of the call, rows of `table`, limits of the plan.
+    i64 slots, each, max_tokens, max_rollout_tokens;
+    // cu_seqlens [P + 1]; of each piece the rollout's row, the index of its first token, its number; [R] tokens of the whole rollouts, absence.
+    Array extents, rollout, begin, index, lengths, absent;
+    // Of the workspace: offsets of the whole rollouts (i64 [R + 1]), their pieces plus 1 (u32 [R, each], zeros before), u8 [R], Counts.
+    u64 offsets, table, absent_to, counts;
+    // Token-shaped inputs and their places; outputs, and where their results are.
+    Array inputs[MOST_GATHERED];
+    u64 gathered[MOST_GATHERED];
+    Array outputs[2];
+    u64 results[2];
+    i32 count, fill_padding;
 };
 
 // What passrl_announce is handed (ranks.cuh): where the words go, the plan's count of calls (u32), the run's Counts (0: none).

@@ -5,6 +5,7 @@
 #include "gae.cuh"
 #include "kl_reward.cuh"
 #include "signal.cuh"
+#include "table.cuh"
 #include "whiten.cuh"
 
 struct PrimitiveRoom {
@@ -40,6 +41,17 @@ template <class Value> INLINE bool take_values(const Scope& scope, f64* to, Valu
 }
 INLINE bool take_array(const Shaping& w, const Array& a, f64* to) {
     return take_values(w.scope, to, [&](i64 t) { return load_f32(a, at(w.e, a, t)); });
+}
+
+// Unrounded, so that returns kept in f64 and then divided have the bits of one run.
+INLINE bool take_wide(const Shaping& w, const Array& a, f64* to) {
+    bool bad = false;
+    each_in_scope(w.scope, [&](i64 t, i64 line) {
+        const f64 x = load_f64(a, at(w.e, a, t));
+        bad |= !is_finite(x);
+        to[line] = x;
+    });
+    return __syncthreads_or(bad);
 }
 
 INLINE bool take_gae(const Args& args, const Shaping& w) {
@@ -79,6 +91,7 @@ INLINE bool primitive_line(const Args& args, PrimitiveRoom& room) {
         case PRIMITIVE_GAE: bad = take_gae(args, w); break;
         case PRIMITIVE_OPD: bad = take_values(w.scope, w.d, [&](i64 t) { return signal_value(args, plan, w.e, 0, t); }); break;
         case PRIMITIVE_KL: bad = take_kl(args, w); break;
+        case PRIMITIVE_DIVIDE: bad = take_wide(w, args.batch.token_rewards, w.d); break;
         default: bad = take_array(w, args.batch.token_rewards, w.d); break;
     }
     if (bad) {
@@ -88,6 +101,9 @@ INLINE bool primitive_line(const Args& args, PrimitiveRoom& room) {
         scan_lines(n, plan.decay, room.tops, [&](i64 t) { return w.d[t]; }, [&](i64 t, f64 g) { w.d[t] = g; });
     } else if (args.primitive == PRIMITIVE_GAE) {
         gae_advantages(args, w, n, room.tops);
+    } else if (args.primitive == PRIMITIVE_DIVIDE) {
+        for (i64 j = threadIdx.x; j < n; j += blockDim.x) w.d[j] = w.d[j] * power_at(plan.k, n - j);
+        __syncthreads();
     }
     return !bad;
 }

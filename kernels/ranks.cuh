@@ -5,9 +5,9 @@
 #include "report.cuh"
 
 enum HeaderWord { HEADER_PLAN = 0, HEADER_CALL = 2, HEADER_REFUSED = 4, HEADER_FORMS = 5, HEADER_NOTE = 7 };
-enum { NOTE_OFFSETS = 3 };
+enum { NOTE_OFFSETS = 3, NOTE_GROUPS = 4 };
 // `PASSRL_RANKS_*`.
-enum RanksFault { RANKS_AGREE = 0, RANKS_REFUSED = 1, RANKS_OFFSETS = 2, RANKS_PLANS = 3, RANKS_CALLS = 4, RANKS_INPUTS = 5 };
+enum RanksFault { RANKS_AGREE = 0, RANKS_REFUSED = 1, RANKS_OFFSETS = 2, RANKS_PLANS = 3, RANKS_CALLS = 4, RANKS_INPUTS = 5, RANKS_GROUPS = 6 };
 
 // A number and its complement: their maxima tell whether all ranks said the same.
 INLINE bool ranks_differ(const i32* words, i32 at) { return words[at] != ~words[at + 1]; }
@@ -16,7 +16,10 @@ INLINE bool ranks_differ(const i32* words, i32 at) { return words[at] != ~words[
 INLINE i32 ranks_fault(const Args& args) {
     if (!(args.mode & MODE_RANKS)) return RANKS_AGREE;
     const i32* words = (const i32*)args.work.state;
-    if (words[HEADER_REFUSED] != 0) return words[HEADER_NOTE] == NOTE_OFFSETS ? RANKS_OFFSETS : RANKS_REFUSED;
+    if (words[HEADER_REFUSED] != 0) {
+        const i32 note = words[HEADER_NOTE];
+        return note == NOTE_OFFSETS ? RANKS_OFFSETS : note == NOTE_GROUPS ? RANKS_GROUPS : RANKS_REFUSED;
+    }
     if (ranks_differ(words, HEADER_PLAN)) return RANKS_PLANS;
     if (ranks_differ(words, HEADER_CALL)) return RANKS_CALLS;
     // Ranks without rollouts say the least number twice.
@@ -30,8 +33,9 @@ INLINE void report_fault(const Args& args, i32 fault) {
     to.struct_size = sizeof(ReportOut);
     to.findings = FOUND_COLLECTIVE | (counts_of(args).bad_offsets ? FOUND_BAD_OFFSETS : 0);
     to.first_finding = FOUND_COLLECTIVE;
-    to.first_rollout = fault <= RANKS_OFFSETS ? (i64)((const i32*)args.work.state)[HEADER_REFUSED] - 1 : -1;
-    to.first_group = -1;
+    const i64 named = (i64)((const i32*)args.work.state)[HEADER_REFUSED] - 1;
+    to.first_rollout = fault <= RANKS_OFFSETS ? named : -1;
+    to.first_group = fault == RANKS_GROUPS ? named : -1;
     to.first_stream = fault;
     *(ReportOut*)args.outputs.report = to;
 }
@@ -50,6 +54,31 @@ extern "C" __global__ void passrl_announce(const __grid_constant__ Announcement 
         words[HEADER_REFUSED] = say.rank + 1;
         words[HEADER_NOTE] = NOTE_OFFSETS;
     }
+}
+
+// Where a group must be whole on one rank: counts rollout i of this one. The buffer holds nothing of other ranks yet. One thread.
+INLINE void claim(const Args& args, i64 i) {
+    const u32 g = rollout_of(args, i).group;
+    if (g == NO_GROUP) return;
+    u64* const words = (u64*)(args.work.state + args.layout.claims) + g;
+    if (atomicAdd(words, (u64)1) == 0) atomicAdd(words, (u64)1 << 32);
+}
+
+// All ranks have claimed their groups: the first group that is on several is told where a refused rank is. One block.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_claims(const __grid_constant__ Args args) {
+    open_plan(args);
+    if (ranks_fault(args)) return;
+    const i64* const claims = (const i64*)(args.work.state + args.layout.claims);
+    const i64 groups = plan_of(args).max_groups;
+    // The first is the one with the most groups from it on.
+    i64 left = 0;
+    for (i64 g = threadIdx.x; g < groups; g += blockDim.x)
+        if (claims[g] >> 32 > 1) left = larger(left, groups - g);
+    left = block_max(left, (i64)0);
+    if (left == 0 || !is_first_thread()) return;
+    i32* const words = (i32*)args.work.state;
+    words[HEADER_NOTE] = NOTE_GROUPS;
+    words[HEADER_REFUSED] = (i32)(groups - left) + 1;
 }
 
 #endif

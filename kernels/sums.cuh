@@ -161,6 +161,7 @@ INLINE void keep_edges_if_last(const Args& args, i64 i) {
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args args) {
     open_plan(args);
     SHARED(Work, shared_work, [1]);
+    if (args.layout.claims != 0 && is_first_thread()) claim(args, blockIdx.x);
     sum_rollout(args, blockIdx.x, shared_work[0]);
     if ((args.mode & MODE_JOINED) && has_table(plan_of(args))) keep_edges_if_last(args, blockIdx.x);
 }

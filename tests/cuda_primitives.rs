@@ -2,14 +2,16 @@
 mod cases;
 mod harness;
 mod oracle;
+#[path = "primitives/both.rs"]
+mod both;
 #[path = "primitives/rig.rs"]
 mod rig;
 #[path = "cuda/world.rs"]
 mod world;
 
+use both::{Both, Twins};
 use harness::device::{self, Block};
 use passrl::abi::constants::*;
-use passrl::abi::context::{passrl_context_create, passrl_context_destroy};
 use passrl::abi::primitives::*;
 use passrl::abi::status::*;
 use passrl::abi::structs::Growing;
@@ -50,66 +52,12 @@ fn primitives() -> Vec<Primitive> {
             let k = passrl_config { kl_in_reward: PASSRL_KL_ABS, kl_coef: 0.3, ..config() };
             passrl_kl_in_reward(c, b, &k, i[0], i[1], null(), o[0], w, n, s)
         }),
+        of("divide_length", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_divide_length(c, b, 0.7, i[0], o[0], w, n, s) }),
+        of("divide_length, k 1", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_divide_length(c, b, 1.0, i[0], o[0], w, n, s) }),
+        of("divide_length, k 0", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_divide_length(c, b, 0.0, i[0], o[0], w, n, s) }),
         of("whiten", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_whiten(c, b, &whitening(1), i[0], o[0], w, n, s) }),
         of("whiten, scale alone, no padding", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_whiten(c, b, &whitening(0), i[0], o[0], w, n, s) }),
     ]
-}
-
-/// Contexts of both backends.
-struct Both {
-    host: *mut passrl_context,
-    device: *mut passrl_context,
-}
-
-impl Both {
-    fn new() -> Both {
-        let (mut host, mut device) = (null_mut(), null_mut());
-        let compiler = device::compiler();
-        let mut options = passrl_context_options::defaults();
-        options.threads = 1;
-        // SAFETY: structs of the header; handles are written on success.
-        unsafe {
-            assert_eq!(passrl_context_create(&options, &mut host), PASSRL_OK, "{}", last());
-            compiler.choose(&mut options);
-            assert_eq!(passrl_context_create(&options, &mut device), PASSRL_OK, "{}", last());
-        }
-        Both { host, device }
-    }
-}
-
-impl Drop for Both {
-    fn drop(&mut self) {
-        // SAFETY: live handles, given back once.
-        unsafe {
-            passrl_context_destroy(self.host);
-            passrl_context_destroy(self.device);
-        }
-    }
-}
-
-/// Copies of host views in device memory.
-#[derive(Default)]
-struct Twins {
-    blocks: Vec<Block>,
-    views: Vec<Box<passrl_view>>,
-}
-
-impl Twins {
-    fn of(&mut self, view: *const passrl_view) -> *const passrl_view {
-        // SAFETY: NULL, or a dense view of the test's own memory.
-        let Some(view) = (unsafe { view.as_ref() }) else { return null() };
-        let each = match view.dtype {
-            PASSRL_F64 | PASSRL_I64 => 8,
-            PASSRL_F32 | PASSRL_I32 => 4,
-            PASSRL_F16 | PASSRL_BF16 => 2,
-            _ => 1,
-        };
-        let count = if view.ndim == 2 { view.shape[0] * view.stride[0] } else { view.shape[0] } as usize;
-        // SAFETY: as above.
-        self.blocks.push(Block::of(unsafe { std::slice::from_raw_parts(view.data.cast::<u8>(), count * each) }));
-        self.views.push(Box::new(passrl_view { data: self.blocks[self.blocks.len() - 1].pointer(), device_type: PASSRL_CUDA, device_id: 0, ..*view }));
-        &raw const **self.views.last().expect("pushed")
-    }
 }
 
 /// Device bytes of workspace.
@@ -157,17 +105,12 @@ fn both<I: Elem, O: Elem>(c: &Both, p: &Primitive, place: &Place, inputs: &[Data
         assert_eq!(got, PASSRL_OK, "{} {:?}: {}", p.name, place.layout, last());
         driver.wait(stream);
         driver.destroy_stream(stream);
-        let bytes = |view: *const passrl_view| {
-            // SAFETY: a view of `twins`.
-            let at = unsafe { (*view).data.addr() } as u64;
-            twins.blocks.iter().find(|block| block.at == at).expect("a twin").read()
-        };
-        let from_device: Vec<Vec<u8>> = twin_outs.iter().map(|v| bytes(*v)).collect();
+        let from_device: Vec<Vec<u8>> = twin_outs.iter().map(|v| twins.read(*v)).collect();
         let limits = passrl_limits { rollouts: 64, tokens: 1 << 20, rollout_tokens: 4096, ..passrl_limits::defaults() };
         let mut needed = 0;
         // SAFETY: as `workspace`; then memory of the test's own.
         unsafe { passrl_primitive_workspace_size(c.host, &limits, &mut needed) };
-        let mut host = vec![rig_cell(); needed.div_ceil(64)];
+        let mut host = vec![both::Line([0xa5; 64]); needed.div_ceil(64)];
         let found = (p.call)(c.host, &b, &pointers(&ins), &pointers(&outs), &boot, host.as_mut_ptr().cast(), needed, null_mut());
         assert_eq!(found, status, "{} {:?}: {}", p.name, place.layout, last());
         for (o, (view, device)) in outs.iter().zip(&from_device).enumerate() {
@@ -177,13 +120,6 @@ fn both<I: Elem, O: Elem>(c: &Both, p: &Primitive, place: &Place, inputs: &[Data
             assert!(at.is_none(), "{} {:?}: output {o} differs at byte {at:?} of {}", p.name, place.layout, device.len());
         }
     });
-}
-
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([u8; 64]);
-fn rig_cell() -> Line {
-    Line([0xa5; 64])
 }
 
 fn inputs_of(p: &Primitive, seed: u64) -> Vec<Data> {
@@ -211,7 +147,9 @@ fn every_type_and_in_place_have_the_bytes_of_the_cpu() {
         let (packed, padded) = (Place::new(Layout::Holes), Place::new(Layout::Padded { left: true }));
         let inputs = inputs_of(&p, 20);
         cudasim::seed(3);
-        both::<f64, f64>(&c, &p, &packed, &inputs, None, PASSRL_OK, &|_| ());
+        // Beyond f32: what is rounded on load is seen.
+        let fine: Vec<Data> = inputs.iter().map(|d| d.iter().map(|r| r.iter().map(|x| x + 1e-9).collect()).collect()).collect();
+        both::<f64, f64>(&c, &p, &packed, &fine, None, PASSRL_OK, &|_| ());
         both::<bf16, f64>(&c, &p, &padded, &inputs, None, PASSRL_OK, &|_| ());
         both::<f16, bf16>(&c, &p, &packed, &inputs, None, PASSRL_OK, &|_| ());
         both::<f32, f16>(&c, &p, &padded, &inputs, None, PASSRL_OK, &|_| ());
@@ -287,7 +225,7 @@ fn offsets_that_do_not_fit_give_zeros_and_a_graph_replays() {
 }
 
 #[test]
-fn what_is_not_served_or_does_not_fit_is_said() {
+fn what_does_not_fit_is_said() {
     let Some(_lock) = simulated() else { return };
     let c = Both::new();
     let place = Place::new(Layout::Packed);
@@ -300,12 +238,41 @@ fn what_is_not_served_or_does_not_fit_is_said() {
         let room = workspace(c.device, &place);
         // SAFETY: refused before anything is touched.
         unsafe {
-            let status = passrl_divide_length(c.device, &b, 0.7, x, x, room.pointer(), room.bytes, null_mut());
-            assert!(status == PASSRL_ERR_NOT_YET && last().contains("the context is CUDA device 0"), "{status} {}", last());
-            let status = passrl_discounted_returns(c.device, &b, 0.9, x, x, room.pointer(), room.bytes - 4096, null_mut());
+            let status = passrl_discounted_returns(c.device, &b, 0.9, x, x, room.pointer(), 4096, null_mut());
             assert!(status == PASSRL_ERR_WORKSPACE && last().contains("workspace has"), "{status} {}", last());
             let status = passrl_discounted_returns(c.device, &b, 0.9, &host, x, room.pointer(), room.bytes, null_mut());
             assert!(status == PASSRL_ERR_DEVICE && last().contains("rewards is in host memory"), "{status} {}", last());
         }
     });
+}
+
+/// The table that a plan would have kept is made on the device: every entry is the host's, for rollouts of thousands of values and every kind of exponent.
+#[test]
+fn divisors_are_those_of_the_host() {
+    let Some(_lock) = simulated() else { return };
+    let c = Both::new();
+    let n = 6_000usize;
+    let mut rng = cases::Rng(11);
+    let mut x: Vec<f64> = (0..n).map(|_| rng.unit() * 8.0 - 4.0).collect();
+    let (mut cu, mut host) = (vec![0i64, n as i64], vec![0.0f64; n]);
+    let mut room = vec![both::Line([0; 64]); 40_000];
+    let (xv, cv) = (rig::line(&mut x), rig::line(&mut cu));
+    for k in [1e-3, 0.5, 0.7, 1.0, 1.3, 2.0, std::f64::consts::PI, 8.0] {
+        let mut twins = Twins::default();
+        let hv = rig::line(&mut host);
+        let b = passrl_batch { num_rollouts: 1, cu_seqlens: &cv, ..rig::batch() };
+        let twin = passrl_batch { cu_seqlens: twins.of(b.cu_seqlens), ..b };
+        let (twin_x, twin_out) = (twins.of(&xv), twins.of(&hv));
+        let device = Block::dirty(200_000, 0xa5);
+        // SAFETY: live contexts, views of live memory of their places.
+        unsafe {
+            assert_eq!(passrl_divide_length(c.host, &b, k, &xv, &hv, room.as_mut_ptr().cast(), room.len() * 64, null_mut()), PASSRL_OK, "{}", last());
+            assert_eq!(passrl_divide_length(c.device, &twin, k, twin_x, twin_out, device.pointer(), device.bytes, null_mut()), PASSRL_OK, "{}", last());
+        }
+        device::driver().expect("a driver").wait(null_mut());
+        let got = twins.read(twin_out);
+        let at = host.iter().flat_map(|x| x.to_ne_bytes()).zip(&got).position(|(a, b)| a != *b);
+        assert!(at.is_none(), "k {k}: byte {at:?}");
+    }
+    assert_eq!(cudasim::report(), "");
 }

@@ -89,6 +89,65 @@ fn every_preset_has_the_bits_of_one_process() {
     assert!(ran > 15, "{ran}");
 }
 
+/// Steps of equal state and baselines a token: a group's rollouts on one rank, whichever, have the bits of one process; a group on two is told on every rank, and nothing
+/// is written.
+#[test]
+fn whole_groups_on_each_rank_serve_what_needs_them() {
+    let Some(_lock) = simulated() else { return };
+    let small = |b: &Batch| b.rollouts.iter().map(|r| r.len).sum::<usize>() < 3_000;
+    let random = (0..120).map(cases::random_estimators).map(|mut case| {
+        // Whitening takes the sets and baselines a second time.
+        case.cfg.whiten = if case.batch.rollouts.len() % 2 == 0 { oracle::Whiten::Tokens } else { case.cfg.whiten };
+        case
+    });
+    let sample = serve(cases::all().into_iter().chain(random).filter(|c| !in_pieces(&c.cfg) && !c.cfg.strict && small(&c.batch) && !c.batch.rollouts.is_empty()).collect());
+    let presets = presets::all().into_iter().filter(|p| presets::of_whole_groups(&p.config));
+    let (mut failures, mut ran, mut told, every) = (Vec::new(), 0, 0, every(3));
+    let splits = |batch: &Batch, member: &[usize]| {
+        let rank_of = |g: usize| batch.rollouts.iter().zip(member).filter(move |(r, _)| r.group == g).map(|(_, m)| *m);
+        (0..batch.num_groups).find(|g| rank_of(*g).any(|m| Some(m) != rank_of(*g).next()))
+    };
+    for (n, case) in sample.iter().enumerate().filter(|(n, _)| n % every == 0) {
+        let how = How { padded: n % 2 == 0, ..How::default() };
+        let Ok(whole) = harness::try_run(&case.cfg, &case.batch, &how) else { continue };
+        let (config, limits) = (harness::config(library(), &case.cfg), harness::limits(&case.batch, &how));
+        let size = 1 + n % 3;
+        let member: Vec<usize> = case.batch.rollouts.iter().map(|r| (r.group * 5 + n) % size).collect();
+        let of = |rank| case.batch.rollouts.iter().zip(&member).filter(|(_, m)| **m == rank).map(|(r, _)| r.clone()).collect::<Vec<_>>();
+        let world = World { cfg: &case.cfg, config: &config, limits: &limits, batch: &case.batch, member: &member };
+        if (0..size).map(of).all(|part| part.is_empty() || harness::forms(&part) == harness::forms(&case.batch.rollouts)) {
+            ran += 1;
+            failures.extend(check(case.name, &world, size, &how, &whole));
+        }
+        let Some(member) = draw(&case.batch, 2, n as u64) else { continue };
+        let Some(group) = splits(&case.batch, &member) else { continue };
+        told += 1;
+        for share in (World { member: &member, ..world }).plainly(2, &cuda(how)) {
+            let words = format!("group {group} (batch.group_index) has rollouts on several ranks");
+            assert!(share.status == PASSRL_ERR_CONFLICT && share.said.contains(&words) && share.untouched, "{}: {} {}", case.name, share.status, share.said);
+        }
+    }
+    for preset in presets {
+        let how = How::default();
+        let limits = harness::limits(&preset.batch, &how);
+        let whole = {
+            let plan = library().plan(&preset.config, &limits, &how).unwrap_or_else(|(_, said)| panic!("{}: {said}", preset.name));
+            let mut placed = harness::place(&preset.cfg, &preset.batch, &how);
+            let mut outputs = Outputs::new(&placed, &how);
+            let (status, said) = plan.run(&mut placed, &mut outputs, &how);
+            outputs.collect(&placed, status, said)
+        };
+        let member: Vec<usize> = preset.batch.rollouts.iter().map(|r| r.group % 2).collect();
+        let world = World { cfg: &preset.cfg, config: &preset.config, limits: &limits, batch: &preset.batch, member: &member };
+        failures.extend(check(&preset.name, &world, 2, &how, &whole));
+        ran += 1;
+    }
+    println!("{ran} splits of whole groups, {told} of others");
+    assert!(failures.is_empty(), "{} of {ran}:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+    assert_eq!(cudasim::report(), "");
+    assert!(ran > 20 && told > 8, "{ran} {told}");
+}
+
 /// A case of `csr`, over `size` ranks; `then` is given the world and the number.
 fn with_csr<R>(size: usize, then: impl FnOnce(&World) -> R) -> R {
     let case = named("csr");

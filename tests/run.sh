@@ -89,6 +89,10 @@ count_cargo cargo $?
 # The simulated CUDA driver itself, in its fast and its checked build: a seeded bug for each check.
 stage cudasim "$CARGO" test --locked --no-fail-fast -p cudasim -- --show-output
 count_cargo cudasim $?
+# The kernels once more in the checked build: bounds to the byte, races, reads of what nobody wrote.
+stage cuda-checked env CUDASIM_CHECKED=1 CUDASIM_TIMEOUT=3600 PASSRL_SEEDS=10 \
+    "$CARGO" test --locked --test cuda -- --show-output every_case_has_the_bits_of_the_cpu_packed random_cases_have_the_bits_of_the_cpu
+count_cargo cuda-checked $?
 # Lints that find bugs; those of style differ from one clippy to the next and are the developer's business.
 if "$CARGO" clippy --version >/dev/null 2>&1; then
     check clippy "$CARGO" clippy --quiet --locked --lib -- -A clippy::all -D clippy::correctness -D clippy::suspicious

@@ -42,6 +42,8 @@ struct Batch {
     in_place: u8,
     returns: bool,
     report: bool,
+    /// Ends of chunks are asked for.
+    ends: bool,
     fill: bool,
     threads: i32,
     groups: Vec<i32>,
@@ -128,6 +130,7 @@ impl Batch {
             in_place: if random.chance(0.3) { 1 + random.below(2) as u8 } else { 0 },
             returns: gae && random.chance(0.7),
             report: random.chance(0.7),
+            ends: random.chance(0.6),
             fill: random.chance(0.8),
             threads: 1 + random.below(2) as i32,
             groups: (0..r).map(|_| random.below(1 + r / 3) as i32).collect(),
@@ -297,7 +300,9 @@ impl Batch {
         outputs.path_scores = view(to[2].cast(), &[r], PASSRL_F32);
         outputs.num_chunks = view(to[3].cast(), &[r], PASSRL_I32);
         outputs.rollout_flags = view(to[4].cast(), &[r], PASSRL_I32);
-        outputs.chunk_ends = view(to[5].cast(), shape, PASSRL_I32);
+        if self.ends {
+            outputs.chunk_ends = view(to[5].cast(), shape, PASSRL_I32);
+        }
         let sets = [groups as usize, PASSRL_MAX_STREAMS];
         outputs.stats_count = view(to[6].cast(), &sets, PASSRL_I64);
         outputs.stats_mean = view(to[7].cast(), &sets, PASSRL_F64);
@@ -374,7 +379,7 @@ fn usual_batches_go_the_short_ways() {
     let lens: Vec<usize> = (0..r).map(|i| 90 + 37 * i).collect();
     let lines = |random: &mut Random| lens.iter().map(|l| (0..*l).map(|_| random.normal() as f32).collect()).collect::<Vec<Vec<f32>>>();
     let usual = Batch {
-        gae: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, fill: true,
+        gae: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false, fill: true,
         threads: 1, groups: (0..r).map(|i| i as i32 / 4).collect(), row: 600, signal: lines(&mut random), values: lines(&mut random), rewards: Some(lines(&mut random)),
         scope: lens.iter().map(|l| vec![true; *l]).collect(), outcome: (0..r).map(|i| (i % 3) as f32).collect(), ok: (0..r).map(|i| u8::from(i % 5 != 0)).collect(),
         counts: vec![1; r], bootstrap: None, gamma: 1.0, lam: 0.95, k: 0.7, weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),

@@ -6,7 +6,6 @@ use super::types::*;
 use super::util;
 use crate::backend::Context;
 use crate::error::Result;
-use crate::model::context::Where;
 use crate::{check, refuse};
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -20,22 +19,6 @@ pub unsafe fn borrow<'a>(context: *const passrl_context) -> Result<&'a Arc<Conte
     match unsafe { context.as_ref() } {
         Some(context) => Ok(&context.inner),
         None => refuse!(PASSRL_ERR_NULL, "context is NULL; make one with passrl_context_create"),
-    }
-}
-
-/// The context behind a handle, for a function that works on host memory alone.
-///
-/// # Safety
-/// As `borrow`.
-pub unsafe fn on_host<'a>(context: *const passrl_context) -> Result<&'a Arc<Context>> {
-    // SAFETY: passed on.
-    let context = unsafe { borrow(context)? };
-    match context.place() {
-        Where::Host => Ok(context),
-        Where::Cuda(device) => refuse!(
-            PASSRL_ERR_NOT_YET,
-            "the context is CUDA device {device}; this function works on host memory in this version: give it a CPU context, or use passrl_plan_run (or passrl_discounted_returns, passrl_gae, passrl_opd_signal, passrl_kl_in_reward, passrl_whiten) on the device"
-        ),
     }
 }
 

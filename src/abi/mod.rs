@@ -13,6 +13,7 @@ pub mod nccl;
 pub mod partials;
 pub mod plan;
 pub mod primitives;
+mod primitives_on_device;
 pub mod ranks;
 pub mod status;
 pub mod structs;

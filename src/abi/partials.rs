@@ -23,6 +23,7 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     }
     if plan.device.is_some() {
         check::estimators::in_pieces(&plan.inner.config)?;
+        check::pieces_in_one_call(&plan.inner.limits)?;
     }
     Ok(plan)
 }

@@ -67,16 +67,12 @@ unsafe fn make(
     let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
-    if rank.is_some() && context.is_cuda() {
-        // A device's statistics do not say which groups are whole on a rank.
-        check::estimators::in_pieces(&config)?;
-    }
-    check::served(context.place(), &config, &limits)?;
+    check::served(context.place(), &config, &limits, rank.is_some())?;
     let mut plan = Plan::create(config, limits, context.threads(), context.simd(), context.tables())?;
     match rank {
         Some((rank, size)) => plan.spread(rank, size),
         // One call takes the phases one after the other, as the only rank.
-        None if plan.partials.pieces.is_some() => plan.spread(0, 0),
+        None if plan.partials.pieces.is_some() && !context.is_cuda() => plan.spread(0, 0),
         None => (),
     }
     if let (Some(ranks), true) = (&mut plan.ranks, context.is_cuda()) {
@@ -106,7 +102,7 @@ impl passrl_plan {
 /// this function, with the same configuration and limits (each of them at least any rank's share): one all-reduce compares them. Where they differ, or a
 /// rank's arguments are refused, no rank gets a plan: `PASSRL_ERR_COLLECTIVE`, on the rank at fault its own refusal. Where configurations differ a second all-reduce finds out in
 /// which field, and the sentence names it. With `step_sets = step_group` or `token_baseline` all rollouts of a group must be on one rank: a run in which they are not is refused on
-/// every rank (`PASSRL_ERR_CONFLICT`); on CUDA these two are refused with a collective. On CUDA the words to compare are copied to device memory and back, and waited for; the plan
+/// every rank (`PASSRL_ERR_CONFLICT`; on CUDA, where the host does not see it, by the report). On CUDA the words to compare are copied to device memory and back, and waited for; the plan
 /// keeps device memory of its largest message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_create(
@@ -231,43 +227,46 @@ pub unsafe extern "C" fn passrl_plan_run(
             if let Some(comm) = &plan.comm {
                 return comm.run(plan, batch, outputs, workspace, workspace_bytes, stream);
             }
-            let (problem, sinks, memory, report) = prepare(plan, batch, outputs, workspace, workspace_bytes, stream)?;
-            if plan.inner.partials.pieces.is_some() {
-                return finish(report, &super::ranks::alone(plan, &problem, &sinks, memory)?);
-            }
-            if plan.inner.config.strict {
-                check::report::strict(&backend::look(&plan.context, &plan.inner, &problem, memory))?;
-            }
-            match &plan.device {
-                Some(device) => device.run(&plan.inner, &problem, &sinks, memory, stream).map(|()| PASSRL_OK),
-                None => finish(report, &backend::run(&plan.context, &plan.inner, &problem, &sinks, memory)),
-            }
+            prepare(plan, batch, outputs, workspace, workspace_bytes, stream, |problem, sinks, memory, report| {
+                if plan.inner.partials.pieces.is_some() && plan.device.is_none() {
+                    return finish(report, &super::ranks::alone(plan, problem, sinks, memory)?);
+                }
+                if plan.inner.config.strict {
+                    check::report::strict(&backend::look(&plan.context, &plan.inner, problem, memory))?;
+                }
+                match &plan.device {
+                    Some(device) => device.run(&plan.inner, problem, sinks, memory, stream).map(|()| PASSRL_OK),
+                    None => finish(report, &backend::run(&plan.context, &plan.inner, problem, sinks, memory)),
+                }
+            })
         }
     })
 }
 
-/// A run's arguments, checked.
+/// A run's arguments, checked, handed to `run` where they lie: they are thousands of bytes, and a call may be short.
 ///
 /// # Safety
 /// As `passrl_plan_run`.
-pub unsafe fn prepare(
+pub unsafe fn prepare<T>(
     plan: &passrl_plan,
     batch: *const passrl_batch,
     outputs: *const passrl_outputs,
     workspace: *mut c_void,
     workspace_bytes: usize,
     stream: *mut c_void,
-) -> Result<(Problem, Outputs, Memory, *mut passrl_report)> {
+    run: impl FnOnce(&Problem, &Outputs, Memory, *mut passrl_report) -> Result<T>,
+) -> Result<T> {
     // SAFETY: structs and views by the contract.
     unsafe {
-        let batch = structs::read(batch, "batch")?;
-        let outputs = structs::read(outputs, "outputs")?;
         let place = plan.place();
+        let read = &(structs::read(batch, "batch"), structs::read(outputs, "outputs"));
+        let (batch, outputs) = (read.0.as_ref().map_err(|e| *e)?, read.1.as_ref().map_err(|e| *e)?);
         check::stream(place, stream)?;
-        let problem = check::batch::problem(place, &batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
-        let sinks = check::outputs::outputs(place, &outputs, &problem)?;
+        let problem = &check::batch::problem(place, batch, &plan.inner.config, &plan.inner.limits, advantages_shape(outputs));
+        let problem = problem.as_ref().map_err(|e| *e)?;
+        let sinks = &check::outputs::outputs(place, outputs, problem)?;
         let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
-        check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
-        Ok((problem, sinks, memory, outputs.report))
+        check::outputs::lent(&memory, "workspace", Some(sinks), problem)?;
+        run(problem, sinks, memory, outputs.report)
     }
 }

@@ -3,16 +3,17 @@ use super::plan::finish;
 use super::status::*;
 use super::structs;
 use super::types::*;
+use super::primitives_on_device::{groups_on_device, on_device};
 use super::{context, guard};
-use crate::backend::cuda::Device;
 use crate::backend::cuda::primitives::{self as device, Tokens};
+use crate::backend::cuda::primitives_groups::{self as device_groups, Groups};
 use crate::backend::primitives as work;
 use crate::check::primitives::{self as checked, Given, Reads, Shape};
 use crate::check::{self, view};
 use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::batch::{Problem, Process};
-use crate::model::context::{Memory, Where};
+use crate::model::context::Memory;
 use crate::model::primitives::Call;
 use crate::plan::primitives::Workspace;
 use crate::refuse;
@@ -28,22 +29,6 @@ fn memory<const I: usize, const O: usize>(call: &Call<I, O>, workspace: *mut c_v
     let rollouts = if call.problem.groups > 0 { call.problem.rollouts } else { 0 };
     let w = Workspace::new(rollouts, call.problem.groups, call.longest);
     Ok((w, checked::workspace(call, workspace, bytes, w.bytes)?))
-}
-
-/// A primitive on token-shaped arrays in device memory, put on the stream.
-#[allow(clippy::too_many_arguments)]
-fn on_device<const I: usize, const O: usize>(
-    on: &Device,
-    which: &Tokens,
-    call: &Call<I, O>,
-    problem: &Problem,
-    outputs: [Option<Array>; 2],
-    workspace: *mut c_void,
-    bytes: usize,
-    stream: *mut c_void,
-) -> Result<i32> {
-    let memory = checked::workspace(call, workspace, bytes, device::bytes(problem.rollouts, device::slots(problem)))?;
-    device::tokens(on, which, problem, outputs, memory, stream).map(|()| PASSRL_OK)
 }
 
 /// Policy, teacher, base as a batch's process.
@@ -66,10 +51,9 @@ fn log_probs([policy, teacher, base]: [Option<Array>; 3]) -> Process {
 /// call. Inputs f32, bf16, f16 or f64 (rounded to f32 on load), outputs f32, bf16, f16 or f64 (rounded once; a finite value beyond the
 /// type's range becomes its largest), unless said otherwise. `stream` must be NULL on the CPU. Bits are those of `passrl_plan_run` for the same stage.
 ///
-/// On CUDA `passrl_discounted_returns`, `passrl_gae`, `passrl_opd_signal`, `passrl_kl_in_reward` and `passrl_whiten` are served, on device memory and in the order of `stream`,
-/// capturable, with the bits of the CPU; the others are refused (`PASSRL_ERR_NOT_YET`). The workspace then grows with `limits.tokens`, the token slots in all (padded: R * T;
-/// 16 bytes each and an eighth) and the rollouts. The status is 0 where the work was enqueued: what is found in the data is in the outputs alone (such a rollout is 0, and
-/// where offsets or lengths do not fit all are).
+/// On CUDA all of them are served, on device memory and in the order of `stream`, capturable, with the bits of the CPU. The workspace then grows with `limits.tokens`, the
+/// token slots in all (padded: R * T; 16 bytes each and an eighth), the rollouts and the groups (800 bytes each). The status is 0 where the work was enqueued: what is
+/// found in the data is in the outputs alone (such a rollout or group is 0, and where offsets or lengths do not fit all are).
 ///
 /// Any thread; any number of calls at once on one context and batch, each with its own outputs and workspace.
 /// Errors: `PASSRL_ERR_NULL`; `PASSRL_ERR_LIMIT` where a limit is negative or above 2^31 - 1 (tokens: 2^40).
@@ -87,7 +71,7 @@ pub unsafe extern "C" fn passrl_primitive_workspace_size(
         }
         let (rollouts, groups, longest) = checked::limits(&limits)?;
         let needed = match context.device() {
-            Some(_) => device::bytes(rollouts, limits.tokens as usize),
+            Some(_) => device::bytes(rollouts, limits.tokens as usize).max(device_groups::bytes(rollouts, groups)),
             None => Workspace::new(rollouts, groups, longest).bytes,
         };
         // SAFETY: not NULL, writable by the contract.
@@ -124,9 +108,10 @@ pub unsafe extern "C" fn passrl_group_standardize(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_group_standardize", || unsafe {
-        context::on_host(context)?;
+        let context = context::borrow(context)?;
+        let place = context.place();
         let batch = structs::read(batch, "batch")?;
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let row = checked::stream_row(stream_row)?;
         if [out, count, mean, std, absmax].iter().all(|view| view.is_null()) {
             return refuse!(PASSRL_ERR_NULL, "out, count, mean, std and absmax are NULL; at least one is wanted");
@@ -139,7 +124,13 @@ pub unsafe extern "C" fn passrl_group_standardize(
             group("std", std, view::F64),
             group("absmax", absmax, view::F64),
         ];
-        let call = checked::call(Where::Host, &batch, GROUPS, [Given::rollouts("x", x)], outputs)?;
+        let call = checked::call(place, &batch, GROUPS, [Given::rollouts("x", x)], outputs)?;
+        if let Some(on) = context.device() {
+            let mut problem = call.problem;
+            problem.rollout_streams[0] = call.inputs[0];
+            let which = Groups::Standardize { row: &row, outputs: call.outputs };
+            return groups_on_device(on, &which, &call, &problem, std::ptr::null_mut(), workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::group_status(&work::group_standardize(&call, &row, &w, memory)))
     })
@@ -154,7 +145,8 @@ pub unsafe extern "C" fn passrl_group_standardize(
 /// (padded: column j): its exclusive end in tokens of the rollout; slots beyond K are left alone. Either may be NULL, not both.
 ///
 /// Findings: `PASSRL_FINDING_NONFINITE`, `PASSRL_FINDING_MISSING` (NaN under `missing = error`): K is what the detector finds, NaN being unequal to everything;
-/// `PASSRL_FINDING_BAD_STEPS`: K = 0. `step_marks` is refused (`PASSRL_ERR_NOT_YET`). Workspace, threads: see `passrl_primitive_workspace_size`.
+/// `PASSRL_FINDING_BAD_STEPS`: K = 0. `step_marks` is refused (`PASSRL_ERR_NOT_YET`). On CUDA one of `chunk_ends`, `signal[0]`, `mask` (padded: `row_tokens`) must say N or
+/// T. Workspace, threads: see `passrl_primitive_workspace_size`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_chunk_boundaries(
     context: *const passrl_context,
@@ -168,9 +160,10 @@ pub unsafe extern "C" fn passrl_chunk_boundaries(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_chunk_boundaries", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let config = check::config::config(&config)?;
         if num_chunks.is_null() && chunk_ends.is_null() {
             return refuse!(PASSRL_ERR_NULL, "num_chunks and chunk_ends are NULL; at least one is wanted");
@@ -179,7 +172,10 @@ pub unsafe extern "C" fn passrl_chunk_boundaries(
             Given::new("num_chunks", num_chunks, Shape::Rollouts, view::INTS).optional(),
             Given::new("chunk_ends", chunk_ends, Shape::Tokens, view::INTS).optional(),
         ];
-        let call = checked::call(Where::Host, &batch, Reads { detector: true, ..TOKENS }, [], outputs)?;
+        let call = checked::call(place, &batch, Reads { detector: true, ..TOKENS }, [], outputs)?;
+        if let Some(on) = context.device() {
+            return on_device(on, &Tokens::Chunks(&config), &call, &call.problem, call.outputs, workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::chunk_boundaries(simd, &call, &config, &w, memory)))
     })
@@ -282,11 +278,16 @@ pub unsafe extern "C" fn passrl_divide_length(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_divide_length", || unsafe {
-        let simd = context::on_host(context)?.simd();
+        let context = context::borrow(context)?;
+        let (place, simd) = (context.place(), context.simd());
         let batch = structs::read(batch, "batch")?;
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let k = checked::exponent(k)?;
-        let call = checked::call(Where::Host, &batch, TOKENS, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
+        let call = checked::call(place, &batch, TOKENS, [Given::tokens("x", x)], [Given::tokens("out", out)])?;
+        if let Some(on) = context.device() {
+            let problem = Problem { token_rewards: call.inputs[0], ..call.problem };
+            return on_device(on, &Tokens::Divide { k }, &call, &problem, [call.outputs[0], None], workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         Ok(checked::status(&work::divide_length(simd, &call, k, &w, memory)))
     })
@@ -381,7 +382,7 @@ pub unsafe extern "C" fn passrl_whiten(
 ///
 /// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used; `fusion` must be `advantage`. Reads the groups of `batch`, `outcome`,
 /// `format`, `extra`, `format_ok` and `in_stats`. `group_flags` `[G, PASSRL_MAX_STREAMS]` i32 (columns as `streams`), `rollout_flags` `[R]` i32 or NULL. `report` NULL, or
-/// a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0.
+/// a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0. On CUDA it is device memory, as in `passrl_outputs.report`.
 ///
 /// Findings: as `passrl_group_standardize`, named by stream. Workspace, threads: see `passrl_primitive_workspace_size`.
 #[unsafe(no_mangle)]
@@ -398,19 +399,22 @@ pub unsafe extern "C" fn passrl_group_flags(
 ) -> passrl_status {
     // SAFETY: live handle, structs and views by the contract; the views' memory is what they say it is.
     guard("passrl_group_flags", || unsafe {
-        context::on_host(context)?;
+        let context = context::borrow(context)?;
+        let place = context.place();
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
-        check::stream(Where::Host, stream)?;
+        check::stream(place, stream)?;
         let config = check::config::config(&config)?;
         checked::apart_fusion(&config)?;
-        if !report.is_null() {
-            structs::read(report, "report")?;
-        }
+        check::outputs::report(place, report, "report")?;
         let outputs = [
             Given::new("group_flags", group_flags, Shape::GroupStreams, view::I32),
             Given::new("rollout_flags", rollout_flags, Shape::Rollouts, view::I32).optional(),
         ];
-        let call = checked::call(Where::Host, &batch, Reads { streams: Some(config.num_extra), ..GROUPS }, [], outputs)?;
+        let call = checked::call(place, &batch, Reads { streams: Some(config.num_extra), ..GROUPS }, [], outputs)?;
+        if let Some(on) = context.device() {
+            let which = Groups::Flags { config: &config, outputs: call.outputs, report: report.addr() as u64 };
+            return groups_on_device(on, &which, &call, &call.problem, report, workspace, workspace_bytes, stream);
+        }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
         finish(report, &work::group_flags(&call, &config, &w, memory))
     })

@@ -197,7 +197,7 @@ impl Comm {
         let prepared = unsafe {
             structs::read(batch, "batch")
                 .and_then(|b| check::ranks::batch(&b))
-                .and_then(|()| super::plan::prepare(plan, batch, outputs, workspace, workspace_bytes, stream))
+                .and_then(|()| super::plan::prepare(plan, batch, outputs, workspace, workspace_bytes, stream, |p, o, memory, report| Ok((*p, *o, memory, report))))
         };
         let (problem, sinks, memory, report) = match prepared {
             Ok(prepared) => prepared,

@@ -123,7 +123,7 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
     };
     // SAFETY: the views are the caller's by the contract; likewise throughout.
     unsafe {
-        let pieces = super::pieces::pieces(b, rollouts, packed, limits)?;
+        let pieces = super::pieces::pieces(place, b, rollouts, packed, limits)?;
         let units = pieces.map_or(rollouts, |p| p.count);
         let cu_seqlens = view::optional(place, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(units + 1))?;
         let lengths = view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| pieces.is_none());
@@ -155,9 +155,9 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
         let mut rollout_streams = [None; 12];
         rollout_streams[0] = line(b.outcome, "batch.outcome", view::FLOATS)?;
         rollout_streams[1] = line(b.format, "batch.format", view::FLOATS)?;
-        for (x, view) in b.extra.iter().enumerate() {
+        for (x, view) in b.extra.iter().enumerate().filter(|(_, view)| !view.is_null()) {
             rollout_streams[2 + x] = line(*view, EXTRA[x], view::FLOATS)?;
-            if rollout_streams[2 + x].is_some() && x >= config.num_extra {
+            if x >= config.num_extra {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {}, set it to {} or more", config.num_extra, x + 1);
             }
         }

@@ -22,11 +22,7 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
     }
     // SAFETY: by the contract.
     unsafe {
-        match place {
-            _ if o.report.is_null() => (),
-            Where::Host => _ = structs::read(o.report, "outputs.report")?,
-            Where::Cuda(_) => _ = super::memory(o.report.cast(), size_of::<passrl_report>(), size_of::<passrl_report>(), 8, "outputs.report")?,
-        }
+        report(place, o.report, "outputs.report")?;
         let Some(advantages) = view::output(place, o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
             return refuse!(PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them");
         };
@@ -54,21 +50,41 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
     }
 }
 
-fn named(o: &Outputs) -> [(&'static str, Option<Array>); 12] {
-    [
-        ("advantages", Some(o.advantages)),
-        ("returns", o.returns),
-        ("path_scores", o.path_scores),
-        ("num_chunks", o.num_chunks),
-        ("chunk_ends", o.chunk_ends),
-        ("chunk_values", o.chunk_values),
-        ("stats_count", o.stats_count),
-        ("stats_mean", o.stats_mean),
-        ("stats_std", o.stats_std),
-        ("stats_absmax", o.stats_absmax),
-        ("group_flags", o.group_flags),
-        ("rollout_flags", o.rollout_flags),
-    ]
+/// A report of the place's memory, or NULL.
+///
+/// # Safety
+/// On the host NULL or a report.
+pub unsafe fn report(place: Where, report: *mut passrl_report, name: &'static str) -> Result<()> {
+    match place {
+        _ if report.is_null() => (),
+        // SAFETY: by the contract.
+        Where::Host => _ = unsafe { structs::read(report, name)? },
+        Where::Cuda(_) => _ = super::memory(report.cast(), size_of::<passrl_report>(), size_of::<passrl_report>(), 8, name)?,
+    }
+    Ok(())
+}
+
+/// Hands over the outputs that are given, the advantages first.
+fn given(o: &Outputs, each: &mut dyn FnMut(&'static str, &Array)) {
+    each("advantages", &o.advantages);
+    let others = [
+        ("returns", &o.returns),
+        ("path_scores", &o.path_scores),
+        ("num_chunks", &o.num_chunks),
+        ("chunk_ends", &o.chunk_ends),
+        ("chunk_values", &o.chunk_values),
+        ("stats_count", &o.stats_count),
+        ("stats_mean", &o.stats_mean),
+        ("stats_std", &o.stats_std),
+        ("stats_absmax", &o.stats_absmax),
+        ("group_flags", &o.group_flags),
+        ("rollout_flags", &o.rollout_flags),
+    ];
+    for (name, array) in others {
+        if let Some(array) = array {
+            each(name, array);
+        }
+    }
 }
 
 pub fn touch(a: &Array, b: &Array) -> bool {
@@ -83,47 +99,50 @@ pub fn same(a: &Array, b: &Array) -> bool {
 }
 
 /// Does no output share memory with anything? (The usual answer, found without looking for words.)
-fn all_apart(outputs: &[(&'static str, Option<Array>)], p: &Problem) -> bool {
+fn all_apart(o: &Outputs, p: &Problem) -> bool {
     // Outputs given, by their first and last bytes; the first of them is the advantages.
-    let (mut spans, mut count) = ([(0usize, 0usize); 12], 0);
-    for span in outputs.iter().filter_map(|(_, a)| a.as_ref()?.span()) {
-        if spans[..count].iter().any(|s| s.0 <= span.1 && span.0 <= s.1) {
-            return false;
+    let (mut spans, mut count, mut apart) = ([(0usize, 0usize); 12], 0, true);
+    let met = |spans: &[(usize, usize)], (low, high): (usize, usize)| spans.iter().any(|s| s.0 <= high && low <= s.1);
+    given(o, &mut |_, array| {
+        if let Some(span) = array.span() {
+            apart &= !met(&spans[..count], span);
+            spans[count] = span;
+            count += 1;
         }
-        spans[count] = span;
-        count += 1;
-    }
-    inputs(p).filter_map(|(_, a, _)| a?.span()).all(|span| spans[..count].iter().all(|s| s.0 > span.1 || span.0 > s.1))
+    });
+    inputs(p, &mut |_, array, _| apart &= !array.span().is_some_and(|span| met(&spans[..count], span)));
+    apart
 }
 
 fn apart(o: &Outputs, p: &Problem) -> Result<()> {
-    let outputs = named(o);
-    if all_apart(&outputs, p) {
+    if all_apart(o, p) {
         return Ok(());
     }
-    for (i, (name, a)) in outputs.iter().enumerate() {
-        let Some(a) = a else { continue };
-        for (other, b) in outputs.iter().skip(i + 1) {
-            if b.is_some_and(|b| touch(a, &b)) {
-                return refuse!(PASSRL_ERR_OVERLAP, "outputs.{name} and outputs.{other} share memory; give each its own");
+    let (mut first, mut found) = (0, Ok(()));
+    given(o, &mut |name, a| {
+        let mut second = 0;
+        given(o, &mut |other, b| {
+            if second > first && found.is_ok() && touch(a, b) {
+                found = refuse!(PASSRL_ERR_OVERLAP, "outputs.{name} and outputs.{other} share memory; give each its own");
             }
-        }
-        for (other, b, in_place) in inputs(p) {
-            let Some(b) = b else { continue };
-            if touch(a, b) && !(in_place && i == 0 && same(a, b)) {
-                return refuse!(
+            second += 1;
+        });
+        inputs(p, &mut |other, b, in_place| {
+            if found.is_ok() && touch(a, b) && !(in_place && first == 0 && same(a, b)) {
+                found = refuse!(
                     PASSRL_ERR_OVERLAP,
                     "outputs.{name} and batch.{other} share memory; only advantages may be written in place, over signal[0], logp_*, values or \
                      token_rewards of the same type, shape and strides"
                 );
             }
-        }
-    }
-    Ok(())
+        });
+        first += 1;
+    });
+    found
 }
 
-/// The batch's arrays; `true`: advantages may be written over it.
-pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<&Array>, bool)> {
+/// Hands over the batch's arrays that are given; `true`: advantages may be written over it.
+pub(super) fn inputs(p: &Problem, each: &mut dyn FnMut(&'static str, &Array, bool)) {
     let (cu_seqlens, lengths) = match &p.extents {
         Extents::Packed { cu_seqlens } => (Some(cu_seqlens), None),
         Extents::Padded { lengths, .. } => (None, lengths.as_ref()),
@@ -141,66 +160,72 @@ pub(super) fn inputs(p: &Problem) -> impl Iterator<Item = (&'static str, Option<
         Process::Scores(a) => scores = Some(a),
     }
     let (steps, pieces, baselines) = (p.steps.as_ref(), p.pieces.as_ref(), p.baseline_inputs.as_ref());
-    let rollout_streams = p.rollout_streams.iter().map(|a| ("outcome, format or extra", a.as_ref(), false));
-    [
-        ("signal[0]", signal[0], true),
-        ("signal[1]", signal[1], false),
-        ("signal[2]", signal[2], false),
-        ("signal[3]", signal[3], false),
-        ("logp_policy", logp[0], true),
-        ("logp_teacher", logp[1], true),
-        ("logp_base", logp[2], true),
-        ("values", p.values.as_ref(), true),
-        ("token_rewards", p.token_rewards.as_ref(), true),
-        ("mask", p.mask.as_ref(), false),
-        ("step_scores", scores, false),
-        ("step_offsets", steps.map(|s| &s.offsets), false),
-        ("step_ends", steps.map(|s| &s.ends), false),
-        ("step_begins", steps.and_then(|s| s.begins.as_ref()), false),
-        ("step_marks", p.step_marks.as_ref(), false),
-        ("chunk_ends", p.chunk_marks.as_ref(), false),
-        ("cu_seqlens", cu_seqlens, false),
-        ("lengths", lengths, false),
-        ("group_index", group_index, false),
-        ("group_offsets", group_offsets, false),
-        ("format_ok", p.format_ok.as_ref(), false),
-        ("in_stats", p.in_stats.as_ref(), false),
-        ("absent", p.absent.as_ref(), false),
-        ("bootstrap", p.bootstrap.as_ref(), false),
-        ("baselines", p.baselines.as_ref(), false),
-        ("stats_mean", p.stats_mean.as_ref(), false),
-        ("stats_std", p.stats_std.as_ref(), false),
-        ("rollout_lam", p.rollout_lam.as_ref(), false),
-        ("logp_policy", p.reference.as_ref().or(p.behavior.as_ref()).map(|r| &r.0), true),
-        ("logp_reference", p.reference.as_ref().map(|r| &r.1), false),
-        ("logp_behavior", p.behavior.as_ref().map(|r| &r.1), false),
-        ("step_group", p.step_group.as_ref(), false),
-        ("logp_policy", baselines.map(|b| &b.policy), true),
-        ("sum_pi_squared", baselines.map(|b| &b.sum_pi_squared), false),
-        ("token_ratio", baselines.and_then(|b| b.ratio.as_ref()), false),
-        ("piece_rollout", pieces.map(|p| &p.rollout), false),
-        ("piece_begin", pieces.map(|p| &p.begin), false),
-        ("piece_index", pieces.map(|p| &p.index), false),
-        ("lengths", pieces.map(|p| &p.lengths), false),
-        ("rollout_index", pieces.and_then(|p| p.numbers.as_ref()), false),
-    ]
-    .into_iter()
-    .chain(rollout_streams)
+    let mut tell = |name: &'static str, array: Option<&Array>, in_place: bool| {
+        if let Some(array) = array {
+            each(name, array, in_place);
+        }
+    };
+    tell("signal[0]", signal[0], true);
+    tell("signal[1]", signal[1], false);
+    tell("signal[2]", signal[2], false);
+    tell("signal[3]", signal[3], false);
+    tell("logp_policy", logp[0], true);
+    tell("logp_teacher", logp[1], true);
+    tell("logp_base", logp[2], true);
+    tell("values", p.values.as_ref(), true);
+    tell("token_rewards", p.token_rewards.as_ref(), true);
+    tell("mask", p.mask.as_ref(), false);
+    tell("step_scores", scores, false);
+    tell("step_offsets", steps.map(|s| &s.offsets), false);
+    tell("step_ends", steps.map(|s| &s.ends), false);
+    tell("step_begins", steps.and_then(|s| s.begins.as_ref()), false);
+    tell("step_marks", p.step_marks.as_ref(), false);
+    tell("chunk_ends", p.chunk_marks.as_ref(), false);
+    tell("cu_seqlens", cu_seqlens, false);
+    tell("lengths", lengths, false);
+    tell("group_index", group_index, false);
+    tell("group_offsets", group_offsets, false);
+    tell("format_ok", p.format_ok.as_ref(), false);
+    tell("in_stats", p.in_stats.as_ref(), false);
+    tell("absent", p.absent.as_ref(), false);
+    tell("bootstrap", p.bootstrap.as_ref(), false);
+    tell("baselines", p.baselines.as_ref(), false);
+    tell("stats_mean", p.stats_mean.as_ref(), false);
+    tell("stats_std", p.stats_std.as_ref(), false);
+    tell("rollout_lam", p.rollout_lam.as_ref(), false);
+    tell("logp_policy", p.reference.as_ref().or(p.behavior.as_ref()).map(|r| &r.0), true);
+    tell("logp_reference", p.reference.as_ref().map(|r| &r.1), false);
+    tell("logp_behavior", p.behavior.as_ref().map(|r| &r.1), false);
+    tell("step_group", p.step_group.as_ref(), false);
+    tell("logp_policy", baselines.map(|b| &b.policy), true);
+    tell("sum_pi_squared", baselines.map(|b| &b.sum_pi_squared), false);
+    tell("token_ratio", baselines.and_then(|b| b.ratio.as_ref()), false);
+    tell("piece_rollout", pieces.map(|p| &p.rollout), false);
+    tell("piece_begin", pieces.map(|p| &p.begin), false);
+    tell("piece_index", pieces.map(|p| &p.index), false);
+    tell("lengths", pieces.map(|p| &p.lengths), false);
+    tell("rollout_index", pieces.and_then(|p| p.numbers.as_ref()), false);
+    for stream in &p.rollout_streams {
+        tell("outcome, format or extra", stream.as_ref(), false);
+    }
 }
 
 /// Memory lent for the call shares nothing with an output or an input. A buffer that is only read may be read twice, but nothing is both.
 pub fn lent(memory: &Memory, name: &str, o: Option<&Outputs>, p: &Problem) -> Result<()> {
     let Some((low, high)) = memory.span() else { return Ok(()) };
     let inside = |a: &Array| a.span().is_some_and(|(a0, a1)| a0 <= high && low <= a1);
-    for (other, array) in o.into_iter().flat_map(named) {
-        if array.as_ref().is_some_and(inside) {
-            return refuse!(PASSRL_ERR_OVERLAP, "{name} and outputs.{other} share memory; give each its own");
-        }
+    let mut found = Ok(());
+    if let Some(o) = o {
+        given(o, &mut |other, array| {
+            if found.is_ok() && inside(array) {
+                found = refuse!(PASSRL_ERR_OVERLAP, "{name} and outputs.{other} share memory; give each its own");
+            }
+        });
     }
-    for (other, array, _) in inputs(p) {
-        if array.is_some_and(inside) {
-            return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give each its own");
+    inputs(p, &mut |other, array, _| {
+        if found.is_ok() && inside(array) {
+            found = refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give each its own");
         }
-    }
-    Ok(())
+    });
+    found
 }

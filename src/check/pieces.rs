@@ -86,12 +86,12 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
 ///
 /// # Safety
 /// The batch's views are NULL or `passrl_view`s.
-pub(super) unsafe fn pieces(b: &passrl_batch, rollouts: usize, packed: bool, limits: &Limits) -> Result<Option<Pieces>> {
+pub(super) unsafe fn pieces(place: Where, b: &passrl_batch, rollouts: usize, packed: bool, limits: &Limits) -> Result<Option<Pieces>> {
     // SAFETY: by the contract.
     let (rollout, numbers) = unsafe {
         (
-            view::optional(Where::Host, b.piece_rollout, "batch.piece_rollout", view::INTS, Want::AnyLine)?,
-            view::optional(Where::Host, b.rollout_index, "batch.rollout_index", view::INTS, Want::Line(rollouts))?,
+            view::optional(place, b.piece_rollout, "batch.piece_rollout", view::INTS, Want::AnyLine)?,
+            view::optional(place, b.rollout_index, "batch.rollout_index", view::INTS, Want::Line(rollouts))?,
         )
     };
     let Some(rollout) = rollout else {
@@ -122,29 +122,34 @@ pub(super) unsafe fn pieces(b: &passrl_batch, rollouts: usize, packed: bool, lim
     // SAFETY: by the contract.
     let (begin, index, lengths) = unsafe {
         (
-            view::optional(Where::Host, b.piece_begin, "batch.piece_begin", view::INTS, Want::Line(count))?,
-            view::optional(Where::Host, b.piece_index, "batch.piece_index", view::INTS, Want::Line(count))?,
-            view::optional(Where::Host, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?,
+            view::optional(place, b.piece_begin, "batch.piece_begin", view::INTS, Want::Line(count))?,
+            view::optional(place, b.piece_index, "batch.piece_index", view::INTS, Want::Line(count))?,
+            view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?,
         )
     };
     let (Some(begin), Some(index), Some(lengths)) = (begin, index, lengths) else {
         let name = if begin.is_none() { "piece_begin" } else if index.is_none() { "piece_index" } else { "lengths" };
         return refuse!(PASSRL_ERR_NULL, "batch.{name} is NULL; pieces need piece_rollout, piece_begin, piece_index and lengths (tokens of the whole rollouts)");
     };
+    if rollouts > limits.batch_rollouts && numbers.is_none() {
+        return refuse!(
+            PASSRL_ERR_OFFSETS,
+            "batch.num_rollouts is {rollouts} without rollout_index; the plan's limits.batch_rollouts is {}: give the rollouts' numbers in the whole batch",
+            limits.batch_rollouts
+        );
+    }
+    let pieces = Pieces { count, rollout, begin, index, lengths, numbers };
+    if place != Where::Host {
+        // What device memory says of them the kernels see.
+        return Ok(Some(pieces));
+    }
     for r in 0..rollouts {
         let (len, number) = (lengths.int(r), numbers.map_or(r as i64, |n| n.int(r)));
         if len < 0 || len as u64 > limits.rollout_tokens as u64 {
             return refuse!(PASSRL_ERR_LIMIT, "batch.lengths[{r}] is {len}; the plan's limits.rollout_tokens allows 0 to {}", limits.rollout_tokens);
         }
         if number < 0 || number as u64 >= limits.batch_rollouts as u64 {
-            return match numbers {
-                Some(_) => refuse!(PASSRL_ERR_OFFSETS, "batch.rollout_index[{r}] is {number}; the plan's limits.batch_rollouts is {}", limits.batch_rollouts),
-                None => refuse!(
-                    PASSRL_ERR_OFFSETS,
-                    "batch.num_rollouts is {rollouts} without rollout_index; the plan's limits.batch_rollouts is {}: give the rollouts' numbers in the whole batch",
-                    limits.batch_rollouts
-                ),
-            };
+            return refuse!(PASSRL_ERR_OFFSETS, "batch.rollout_index[{r}] is {number}; the plan's limits.batch_rollouts is {}", limits.batch_rollouts);
         }
     }
     for p in 0..count {
@@ -163,7 +168,7 @@ pub(super) unsafe fn pieces(b: &passrl_batch, rollouts: usize, packed: bool, lim
             );
         }
     }
-    Ok(Some(Pieces { count, rollout, begin, index, lengths, numbers }))
+    Ok(Some(pieces))
 }
 
 /// Process inputs of which a step's value needs tokens of several pieces.

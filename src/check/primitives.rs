@@ -171,10 +171,10 @@ pub unsafe fn call<const I: usize, const O: usize>(
             problem.in_stats = line(b.in_stats, "batch.in_stats")?;
         }
         if reads.detector {
-            detector(b, &mut problem)?;
+            detector(place, b, &mut problem)?;
         }
         if let Some(extra) = reads.streams {
-            streams(b, extra, &mut problem)?;
+            streams(place, b, extra, &mut problem)?;
         }
     }
     let (mut read, mut written) = ([None; I], [None; O]);
@@ -242,7 +242,13 @@ unsafe fn tokens<'g>(place: Where, b: &passrl_batch, given: impl Iterator<Item =
                 ));
             }
         }
-        // Each has a token-shaped output; the detector may do without, and works on host memory.
+        // Each has a token-shaped output; the detector may do without, where the host sees the offsets.
+        if found.is_none() && place != Where::Host {
+            return refuse!(
+                PASSRL_ERR_NULL,
+                "chunk_ends, batch.signal[0] and batch.mask are NULL (and batch.row_tokens 0); on CUDA, where the host does not read offsets and lengths, one of them must say how many token slots there are"
+            );
+        }
         let last = match &problem.extents {
             Extents::Packed { cu_seqlens } if place == Where::Host => cu_seqlens.int(rollouts),
             _ => 0,
@@ -263,18 +269,18 @@ unsafe fn tokens<'g>(place: Where, b: &passrl_batch, given: impl Iterator<Item =
 ///
 /// # Safety
 /// As `call`.
-unsafe fn detector(b: &passrl_batch, problem: &mut Problem) -> Result<()> {
+unsafe fn detector(place: Where, b: &passrl_batch, problem: &mut Problem) -> Result<()> {
     if !b.step_marks.is_null() {
         return refuse!(
             PASSRL_ERR_NOT_YET,
             "batch.step_marks is given; this primitive knows dense signals and step_offsets with step_ends: pass NULL"
         );
     }
-    let want = Tokens { place: Where::Host, packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want();
+    let want = Tokens { place, packed: problem.packed(), rollouts: problem.rollouts, slots: problem.slots }.want();
     // SAFETY: by the contract.
     unsafe {
-        problem.steps = batch::steps(Where::Host, b, problem.rollouts, &NO_LIMITS)?;
-        let signal = view::optional(Where::Host, b.signal[0], "batch.signal[0]", view::SIGNALS, want)?;
+        problem.steps = batch::steps(place, b, problem.rollouts, &NO_LIMITS)?;
+        let signal = view::optional(place, b.signal[0], "batch.signal[0]", view::SIGNALS, want)?;
         problem.process = match (signal, b.step_scores.as_ref(), problem.steps) {
             (Some(signal), None, _) => Process::Signal([Some(signal), None, None, None]),
             (None, Some(scores), Some(steps)) => {
@@ -282,7 +288,7 @@ unsafe fn detector(b: &passrl_batch, problem: &mut Problem) -> Result<()> {
                 let streams = if scores.ndim == 2 { usize::try_from(scores.shape[0]).unwrap_or(0).max(1) } else { 1 };
                 problem.scores_flat = scores.ndim == 1;
                 let want = if scores.ndim == 2 { Want::Grid(streams, total) } else { Want::Line(total) };
-                Process::Scores(view::array(Where::Host, scores, "batch.step_scores", view::FLOATS, want)?)
+                Process::Scores(view::array(place, scores, "batch.step_scores", view::FLOATS, want)?)
             }
             (Some(_), Some(_), _) => {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.signal[0] and batch.step_scores are both given; the detector reads one");
@@ -298,19 +304,19 @@ unsafe fn detector(b: &passrl_batch, problem: &mut Problem) -> Result<()> {
 ///
 /// # Safety
 /// As `call`.
-unsafe fn streams(b: &passrl_batch, extra: usize, problem: &mut Problem) -> Result<()> {
+unsafe fn streams(place: Where, b: &passrl_batch, extra: usize, problem: &mut Problem) -> Result<()> {
     let line = Want::Line(problem.rollouts);
     // SAFETY: by the contract.
     unsafe {
-        problem.rollout_streams[0] = view::optional(Where::Host, b.outcome, "batch.outcome", view::FLOATS, line)?;
-        problem.rollout_streams[1] = view::optional(Where::Host, b.format, "batch.format", view::FLOATS, line)?;
+        problem.rollout_streams[0] = view::optional(place, b.outcome, "batch.outcome", view::FLOATS, line)?;
+        problem.rollout_streams[1] = view::optional(place, b.format, "batch.format", view::FLOATS, line)?;
         for (x, view) in b.extra.iter().enumerate() {
-            problem.rollout_streams[2 + x] = view::optional(Where::Host, *view, "batch.extra", view::FLOATS, line)?;
+            problem.rollout_streams[2 + x] = view::optional(place, *view, "batch.extra", view::FLOATS, line)?;
             if !view.is_null() && x >= extra {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {extra}, set it to {} or more", x + 1);
             }
         }
-        problem.format_ok = view::optional(Where::Host, b.format_ok, "batch.format_ok", view::MASKS, line)?;
+        problem.format_ok = view::optional(place, b.format_ok, "batch.format_ok", view::MASKS, line)?;
     }
     if problem.format_ok.is_some() && problem.rollout_streams[1].is_none() {
         return refuse!(
@@ -339,10 +345,10 @@ fn apart<const I: usize, const O: usize>(call: &Call<I, O>, inputs: &[Given; I],
                 return refuse!(PASSRL_ERR_OVERLAP, "{name} and {} share memory; in place means the same type, shape and strides", g.name);
             }
         }
-        for (other, a, _) in outputs::inputs(&call.problem) {
-            if a.is_some_and(|a| outputs::touch(out, a)) {
-                return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give the output its own");
-            }
+        let mut met = None;
+        outputs::inputs(&call.problem, &mut |other, a, _| met = met.or(outputs::touch(out, a).then_some(other)));
+        if let Some(other) = met {
+            return refuse!(PASSRL_ERR_OVERLAP, "{name} and batch.{other} share memory; give the output its own");
         }
     }
     Ok(())
@@ -360,15 +366,15 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
         return refuse!(PASSRL_ERR_WORKSPACE, "workspace is at {pointer:p}; it must be aligned to 64 bytes");
     }
     let (low, high) = (pointer.addr(), pointer.addr() + needed - 1);
-    let batch = outputs::inputs(&call.problem).map(|(_, a, _)| a.copied());
-    for array in call.outputs.iter().chain(&call.inputs).copied().chain(batch).flatten() {
-        if array.span().is_some_and(|(a, b)| a <= high && low <= b) {
-            return refuse!(
-                PASSRL_ERR_OVERLAP,
-                "workspace of {needed} bytes at {pointer:p} and an array at {:p} share memory; the workspace is scratch, give it its own",
-                array.data
-            );
-        }
+    let mut met = None;
+    let mut see = |array: &Array| met = met.or(array.span().is_some_and(|(a, b)| a <= high && low <= b).then_some(array.data));
+    call.outputs.iter().chain(&call.inputs).flatten().for_each(&mut see);
+    outputs::inputs(&call.problem, &mut |_, array, _| see(array));
+    if let Some(data) = met {
+        return refuse!(
+            PASSRL_ERR_OVERLAP,
+            "workspace of {needed} bytes at {pointer:p} and an array at {data:p} share memory; the workspace is scratch, give it its own"
+        );
     }
     Ok(Memory { data: pointer.cast(), bytes: needed })
 }

@@ -1,5 +1,5 @@
 //! Groups spread over ranks: the caller's collective, and what all ranks' words came to. Every rank judges the same words and comes to the same end.
-use crate::abi::constants::{PASSRL_CPU, PASSRL_CUDA, PASSRL_RANKS_CALLS, PASSRL_RANKS_OFFSETS, PASSRL_RANKS_PLANS, PASSRL_RANKS_REFUSED};
+use crate::abi::constants::{PASSRL_CPU, PASSRL_CUDA, PASSRL_RANKS_CALLS, PASSRL_RANKS_GROUPS, PASSRL_RANKS_OFFSETS, PASSRL_RANKS_PLANS, PASSRL_RANKS_REFUSED};
 use crate::abi::status::*;
 use super::names;
 use crate::abi::types::{passrl_batch, passrl_collective, passrl_config};
@@ -137,9 +137,15 @@ pub fn forms(p: &Problem) -> Option<i32> {
     Some(streams | others << 12 | (p.num_process as i32) << 16)
 }
 
-/// What a report says where ranks did not agree on a run (on CUDA, where the header's words are judged on the device), as the sentence of this call.
-pub fn found(why: i64, rank: i64) {
+/// What a report says where ranks did not agree on a run (on CUDA, where the header's words are judged on the device), as the sentence of this call, and its status.
+pub fn found(why: i64, rank: i64, group: i64) -> passrl_status {
     match why {
+        PASSRL_RANKS_GROUPS => {
+            set(format_args!(
+                "group {group} (batch.group_index) has rollouts on several ranks; with config.step_sets = step_group or a token_baseline it must be whole on one: give all rollouts of a group to one rank; nothing was written on any rank"
+            ));
+            return PASSRL_ERR_CONFLICT;
+        }
         PASSRL_RANKS_REFUSED => set(format_args!("the arguments of rank {rank} are refused (its own error says why); nothing was written on any rank")),
         PASSRL_RANKS_OFFSETS => set(format_args!(
             "cu_seqlens, lengths or group offsets of rank {rank} do not fit its arrays or the plan's limits; nothing was written on any rank"
@@ -152,6 +158,7 @@ pub fn found(why: i64, rank: i64) {
             "batches of the ranks give different inputs (process streams, outcome, format, extra, format_ok, baselines, token_rewards); give the same on every rank that has rollouts"
         )),
     }
+    PASSRL_ERR_COLLECTIVE
 }
 
 /// The header's words after a reduction.

@@ -64,8 +64,7 @@ pub fn status(r: &passrl_report) -> passrl_status {
         return PASSRL_OK;
     }
     if r.first_finding == report::COLLECTIVE {
-        super::ranks::found(r.first_stream, r.first_rollout);
-        return PASSRL_ERR_COLLECTIVE;
+        return super::ranks::found(r.first_stream, r.first_rollout, r.first_group);
     }
     let (status, words) = kind(r.first_finding);
     let stream = usize::try_from(r.first_stream).ok().filter(|s| *s < 16).map_or("?", stream_name);

@@ -128,6 +128,7 @@ pub fn array(place: Where, view: &passrl_view, name: &str, types: &'static [DTyp
 ///
 /// # Safety
 /// NULL or a `passrl_view`.
+#[inline]
 pub unsafe fn optional(place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
     // SAFETY: by the contract.
     match unsafe { view.as_ref() } {
@@ -140,10 +141,17 @@ pub unsafe fn optional(place: Where, view: *const passrl_view, name: &str, types
 ///
 /// # Safety
 /// NULL or a `passrl_view`.
+#[inline]
 pub unsafe fn output(place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
     // SAFETY: passed on.
-    let found = unsafe { optional(place, view, name, types, want)? };
-    if let Some(a) = found.as_ref().filter(|a| a.shape[0] > 0 && a.shape[1] > 0) {
+    match unsafe { view.as_ref() } {
+        Some(view) => a_place_each(array(place, view, name, types, want)?, name).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn a_place_each(a: Array, name: &str) -> Result<Array> {
+    if a.shape[0] > 0 && a.shape[1] > 0 {
         // Sorted by stride, each dimension must step over the whole of the one below.
         let mut dims: [(usize, usize); 2] = std::array::from_fn(|d| (a.stride[d].unsigned_abs(), a.shape[d]));
         dims.sort();
@@ -161,5 +169,5 @@ pub unsafe fn output(place: Where, view: *const passrl_view, name: &str, types: 
             }
         }
     }
-    Ok(found)
+    Ok(a)
 }

@@ -15,6 +15,7 @@ pub enum DType {
 }
 
 impl DType {
+    #[inline]
     pub fn bytes(self) -> usize {
         match self {
             DType::F64 | DType::I64 => 8,
@@ -87,6 +88,7 @@ macro_rules! by_float {
 
 impl Array {
     /// Line of `len` elements that starts at `[row, column]` and runs along the last dimension (`flat`: along the first).
+    #[inline(always)]
     pub fn line(&self, row: usize, column: usize, len: usize, flat: bool) -> Row {
         let (begin, stride) = if flat {
             debug_assert!(column + len <= self.shape[0]);
@@ -103,29 +105,48 @@ impl Array {
         self.line(0, 0, self.shape[0], true)
     }
 
-    fn at(&self, i: usize) -> Row {
+    /// Element i of a one-dimensional array whose type is T.
+    #[inline(always)]
+    fn at<T: Copy>(&self, i: usize) -> T {
         assert!(i < self.shape[0]);
-        self.line(0, i, 1, true)
+        debug_assert!(size_of::<T>() == self.dtype.bytes());
+        // SAFETY: i is within the array, whose memory and alignment `check` has seen; T is its type.
+        unsafe { self.data.cast::<T>().offset(i as isize * self.stride[0]).read() }
     }
 
     /// Element i of a one-dimensional integer array.
+    #[inline]
     pub fn int(&self, i: usize) -> i64 {
-        self.at(i).int(0)
+        match self.dtype {
+            DType::I64 => self.at::<i64>(i),
+            DType::I32 => self.at::<i32>(i) as i64,
+            DType::U8 | DType::Bool => self.at::<u8>(i) as i64,
+            _ => 0,
+        }
     }
 
     /// Element i of a one-dimensional float array, rounded to f32.
+    #[inline]
     pub fn f32(&self, i: usize) -> f32 {
-        self.at(i).f32(0)
+        by_float!(self.dtype, T => self.at::<T>(i).to_f32(), else 0.0)
     }
 
     /// Likewise unrounded.
+    #[inline]
     pub fn f64(&self, i: usize) -> f64 {
-        self.at(i).f64(0)
+        match self.dtype {
+            DType::F64 => self.at::<f64>(i),
+            _ => self.f32(i) as f64,
+        }
     }
 
     /// Is element i of a one-dimensional mask nonzero (NaN is)?
+    #[inline]
     pub fn flag(&self, i: usize) -> bool {
-        self.at(i).flag(0)
+        match self.dtype {
+            DType::F32 | DType::Bf16 | DType::F16 | DType::F64 => self.f64(i) != 0.0,
+            _ => self.int(i) != 0,
+        }
     }
 
     /// First and last byte touched, as addresses (`None` where nothing is).
@@ -160,6 +181,7 @@ impl Row {
         self.data
     }
 
+    #[inline(always)]
     fn element<T: Copy>(&self, i: usize) -> T {
         assert!(i < self.len && size_of::<T>() == self.dtype.bytes());
         // SAFETY: i is within the line, whose memory and alignment `check` has seen; T has the line's element size.
@@ -201,6 +223,7 @@ impl Row {
         unsafe { self.data.cast::<T>().offset(i as isize * self.stride).write(value) }
     }
 
+    #[inline]
     pub fn int(&self, i: usize) -> i64 {
         match self.dtype {
             DType::I64 => self.element::<i64>(i),
@@ -210,10 +233,12 @@ impl Row {
         }
     }
 
+    #[inline]
     pub fn f32(&self, i: usize) -> f32 {
         by_float!(self.dtype, T => self.element::<T>(i).to_f32(), else 0.0)
     }
 
+    #[inline]
     pub fn f64(&self, i: usize) -> f64 {
         match self.dtype {
             DType::F64 => self.element::<f64>(i),
@@ -221,6 +246,7 @@ impl Row {
         }
     }
 
+    #[inline]
     pub fn flag(&self, i: usize) -> bool {
         match self.dtype {
             DType::F32 | DType::Bf16 | DType::F16 | DType::F64 => self.f64(i) != 0.0,

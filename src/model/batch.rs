@@ -121,30 +121,33 @@ pub struct Extent {
 }
 
 impl Extent {
+    #[inline]
     pub fn of(&self, array: &Array) -> Row {
         array.line(self.row, self.column, self.len, self.flat)
     }
 }
 
 impl Problem {
+    #[inline]
     pub fn packed(&self) -> bool {
         matches!(self.extents, Extents::Packed { .. })
     }
 
     /// Extents of a call: a rollout each, or a piece.
     pub fn units(&self) -> usize {
-        self.pieces.map_or(self.rollouts, |p| p.count)
+        self.pieces.as_ref().map_or(self.rollouts, |p| p.count)
     }
 
     /// Row of unit i in the per-rollout arrays.
+    #[inline]
     pub fn row(&self, i: usize) -> usize {
         // Rows have been seen to be in range; a caller who changes them under way gets a wrong one, nothing worse.
-        self.pieces.map_or(i, |p| (p.rollout.int(i).max(0) as usize).min(self.rollouts.saturating_sub(1)))
+        self.pieces.as_ref().map_or(i, |p| (p.rollout.int(i).max(0) as usize).min(self.rollouts.saturating_sub(1)))
     }
 
     /// Group of a row.
     pub fn group(&self, row: usize) -> usize {
-        match self.grouping {
+        match &self.grouping {
             Groups::Index(index) => (index.int(row).max(0) as usize).min(self.groups.saturating_sub(1)),
             Groups::Constant(n) => row / n,
             Groups::Offsets(offsets) => {
@@ -159,19 +162,21 @@ impl Problem {
     }
 
     pub fn extent(&self, i: usize) -> Extent {
-        match self.extents {
-            Extents::Packed { cu_seqlens } => {
+        match (&self.extents, &self.pieces) {
+            (Extents::Packed { cu_seqlens }, None) => {
                 let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
-                let (begin, whole) = match &self.pieces {
-                    None => (0, to - from),
-                    Some(p) => (p.begin.int(i).max(0) as usize, p.lengths.int(self.row(i)).max(0) as usize),
-                };
+                let len = to - from;
+                Extent { row: i, column: from, len, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: 0, begin: 0, whole: len }
+            }
+            (Extents::Packed { cu_seqlens }, Some(p)) => {
+                let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
+                let (begin, whole) = (p.begin.int(i).max(0) as usize, p.lengths.int(self.row(i)).max(0) as usize);
                 let len = whole.saturating_sub(begin).min(to - from);
                 Extent { row: i, column: from, len, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: to - from - len, begin, whole }
             }
-            Extents::Padded { lengths, pad_left } => {
-                let len = lengths.map_or(self.slots, |l| l.int(i) as usize);
-                let column = if pad_left { self.slots - len } else { 0 };
+            (Extents::Padded { lengths, pad_left }, _) => {
+                let len = lengths.as_ref().map_or(self.slots, |l| l.int(i) as usize);
+                let column = if *pad_left { self.slots - len } else { 0 };
                 Extent { row: i, column, len, flat: false, slot: i * self.slots + column, tail: 0, begin: 0, whole: len }
             }
         }

@@ -64,6 +64,8 @@ pub mod state {
     pub const OPEN: u32 = 128;
     /// Likewise its last step, which is listed here all the same (`pool = tokens`).
     pub const OPEN_STEP: u32 = 256;
+    /// One value for all tokens in scope, before whitening that of the path score: no list holds it.
+    pub const ONE_VALUE: u32 = 512;
 }
 
 /// Entries of the lists of the usual case beyond those that are used: what a block of comparisons or a window of a permutation reaches further.

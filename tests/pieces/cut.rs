@@ -170,6 +170,10 @@ impl<'b> Stage<'b> {
         self.tokens.iter().chain(&self.stats).flatten().chain(&self.paths).all(|x| *x == DIRT) && self.chunks.iter().all(|k| *k == -1)
     }
 
+    pub fn report(&mut self) -> &mut passrl_report {
+        &mut self.report
+    }
+
     /// Puts what the call wrote where it stands in the whole batch.
     pub fn gather(&self, all: &mut Got) {
         for (p, at) in self.call.pieces.iter().zip(&self.at) {

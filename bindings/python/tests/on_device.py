@@ -17,6 +17,8 @@ import pytest
 
 import passrl
 from passrl import arrays, cuda
+from test_pieces import LENS, LIMITS, share, whole
+from test_ranks import RANKS
 from test_ready import LONG, PLANNED, RESULTS, batch, planned
 
 SIMULATED = "PASSRL_SIMULATED" in os.environ
@@ -310,6 +312,25 @@ def test_refusals() -> None:
         cuda.empty(3).copy_from_host(np.zeros(4, np.float32))
     with pytest.raises(passrl.DeviceError, match="cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY"):
         cuda.empty(1 << 60)
+
+
+@pytest.mark.parametrize("kind", ["prm", "kl"])
+def test_all_pieces_in_one_call(kind: str) -> None:
+    """Megatron's zigzag, the parts of its ranks one after the other; groups are numbers of the whole batch, an array of the device."""
+    shares = [share(kind, rank) for rank in range(RANKS)]
+    begins = np.concatenate([[0], np.cumsum([one["cu_seqlens"][-1] for one in shares])])
+    cu = np.concatenate([[0], *(one["cu_seqlens"][1:] + begin for one, begin in zip(shares, begins))])
+    pieces = passrl.Pieces(*(np.concatenate([getattr(one["pieces"], name) for one in shares]) for name in ("rollout", "begin", "index")), shares[0]["pieces"].lengths)
+    given = {name: on_device(value) for name, value in shares[0].items()} | {"cu_seqlens": on_device(cu), "pieces": passrl.Pieces(*map(on_device, vars(pieces).values()))}
+    if kind == "kl":
+        given["signal"] = on_device(np.concatenate([one["signal"] for one in shares]))
+    found = passrl.Plan("pass", kind=kind, backend="cuda", pieces=12 * RANKS, rollout_pieces=2 * RANKS, **LIMITS).run(**given).to_host().advantages
+    wanted = whole(kind)
+    begin = np.concatenate([[0], np.cumsum(LENS)])
+    for p, (row, first) in enumerate(zip(pieces.rollout, pieces.begin)):
+        here = found[cu[p]:cu[p + 1]]
+        inside = max(0, min(len(here), LENS[row] - first))
+        assert here[:inside].tobytes() == wanted.advantages[begin[row] + first:begin[row] + first + inside].tobytes() and not here[inside:].any()
 
 
 def test_types_and_strides() -> None:

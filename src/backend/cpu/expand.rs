@@ -80,7 +80,7 @@ impl Worker<'_> {
         let job = self.job;
         #[cfg(target_arch = "x86_64")]
         if let Chunks::Last(ends) = chunks {
-            if let Some(over) = super::lines::write(job, to, at, scope, ends, values, self.row_table, self.row_marks, &self.ahead) {
+            if let Some(over) = super::lines::write(job, to, at, scope, ends, values, self.row_table, self.row_marks, &mut self.ahead) {
                 return over;
             }
         }

@@ -70,7 +70,7 @@ impl Worker<'_> {
         self.extremes(members, g, false, &mut state);
         let of = state;
         self.sums(members, &of, None, &mut state);
-        self.decide(g, members, &state);
+        self.decide(g, members, &state, &mut Standard::NONES.clone());
     }
 
     /// Findings only, of a slice of a group whose statistics are complete.
@@ -78,7 +78,7 @@ impl Worker<'_> {
         self.look_at(g, members);
         // SAFETY: groups are handed to one thread each; the buffer is read only here.
         let state = unsafe { self.job.plan.partials.load(partials, g) };
-        self.decide(g, members, &state);
+        self.decide(g, members, &state, &mut Standard::NONES.clone());
     }
 
     /// This call's share of a phase.
@@ -174,7 +174,8 @@ impl Worker<'_> {
     fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: &[i64], sink: Sink) {
         let job = self.job;
         let config = job.config();
-        let (standards, bad, flags) = self.decide(g, members, state);
+        let mut standards = Standard::NONES;
+        let (bad, flags) = self.decide(g, members, state, &mut standards);
         let given = std::array::from_fn(|s| job.has_stream(s));
         let mut edges = None;
         if config.kind == Kind::Kl && config.chunk == Chunk::ByValue {
@@ -195,7 +196,7 @@ impl Worker<'_> {
             self.step_sets(g, members);
         }
         let weight = terms::total_weight(config, job.problem.num_process, &given);
-        let mut group = Group { state, standards, bad, weight, edges, tail: Tail::NONE };
+        let mut group = Group { state, standards: &standards, bad, weight, edges, tail: Tail::NONE };
         if job.problem.baseline_inputs.is_some() && !bad {
             group.tail = self.baselines(members, &group);
         }
@@ -211,26 +212,23 @@ impl Worker<'_> {
             }
         }
         // Phases of whitening see the groups again; they report nothing.
-        job.group_outputs(g, &group.standards, &flags);
+        job.group_outputs(g, &standards, &flags);
     }
 
-    /// Standardisations of the group's streams; is it bad; its flags.
-    fn decide(&mut self, g: usize, members: Members, state: &GroupState) -> ([Standard; 16], bool, [i32; MAX_STREAMS]) {
+    /// Standardisations of the group's streams, into `standards`, by slot; is it bad; its flags.
+    fn decide(&mut self, g: usize, members: Members, state: &GroupState, standards: &mut [Standard; 16]) -> (bool, [i32; MAX_STREAMS]) {
         let job = self.job;
         let (config, plan) = (job.config(), job.plan);
         let slots = &plan.slots;
         let mut found = [0i32; MAX_STREAMS];
         let mut bad = false;
-        let standards = std::array::from_fn(|slot| {
-            if slot >= slots.count {
-                return Standard::NONE;
-            }
+        for (slot, to) in standards.iter_mut().enumerate().take(slots.count) {
             let (row, bits) = (slots.row(slot), plan.bits(slot));
             let whole = job.batch.map(|b| Whole { extremes: &b.extremes[slot], sums: &b.sums[slot], nonzero: b.nonzero[slot] });
             let given = (given(&job.problem.stats_mean, g, row), given(&job.problem.stats_std, g, row));
             let beside = Beside { second: Some(state.second[slot]), whole, given };
-            Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], beside)
-        });
+            *to = Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], beside);
+        }
         for slot in 0..slots.count {
             let (s, row) = (&standards[slot], slots.row(slot));
             let stream = &config.streams[row];
@@ -297,7 +295,7 @@ impl Worker<'_> {
         if bad {
             found.iter_mut().for_each(|f| *f |= flags::GROUP_BAD);
         }
-        (standards, bad, found)
+        (bad, found)
     }
 
     /// How many of the caller's statistics that row `row` takes for group g are no number, beyond f32, or a negative deviation.

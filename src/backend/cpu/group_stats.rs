@@ -5,7 +5,7 @@ use super::scope::Scope;
 use super::{signal, steps};
 use super::worker::Worker;
 use crate::model::flags;
-use crate::model::batch::Process;
+use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
 use crate::model::report;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
@@ -54,14 +54,15 @@ impl Worker<'_> {
                     }
                 }
             }
-            if job.takes_part(i, &kept, &problem.extent(i)) {
+            let at = problem.extent(i);
+            if job.takes_part(i, &kept, &at) {
                 let mut bad = 0;
                 self.gap_extremes(i, &kept, |worker, list, key| {
                     bad |= flags::ROLLOUT_NONFINITE;
                     worker.poison(list, key, i, group, to);
                 });
                 kept.flags |= bad;
-                let found = self.credit_extremes(i, &kept);
+                let found = self.credit_extremes(i, &kept, &at);
                 if found.is_bad() {
                     kept.flags |= flags::ROLLOUT_NONFINITE;
                     self.poison(0, found.absmax, i, group, to);
@@ -304,14 +305,13 @@ impl Worker<'_> {
     }
 
     /// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding.
-    fn credit_extremes(&mut self, i: usize, kept: &Rollout) -> Extremes {
+    fn credit_extremes(&mut self, i: usize, kept: &Rollout, at: &Extent) -> Extremes {
         let job = self.job;
         let problem = job.problem;
-        let at = problem.extent(i);
-        let mut scope = job.kept_scope(i, kept, &at);
+        let mut scope = job.kept_scope(i, kept, at);
         if job.config().spreads() && job.config().scan_mask == ScanMask::None {
             // Tokens out of scope take part.
-            scope = Scope::span(job.line(i, kept, &at), at.len);
+            scope = Scope::span(job.line(i, kept, at), at.len);
         }
         let mut found = Extremes::EMPTY;
         let late = self.late && kept.state & state::ZEROED == 0;
@@ -328,7 +328,7 @@ impl Worker<'_> {
         }
         self.credit_most = self.credit_most.max(found.absmax);
         if let Some(logps) = &problem.behavior {
-            let bad = self.bad_logps(&at, &scope, logps);
+            let bad = self.bad_logps(at, &scope, logps);
             self.report.nonfinite_values += if job.counting { bad } else { 0 };
             found.absmax = found.absmax.max(if bad > 0 { exact::INFINITE } else { 0 });
         }

@@ -139,6 +139,13 @@ fn adjacent(edges: &[u64], scope: &Scope, last: &mut [u32]) -> usize {
     let mut k = 0;
     for w in 0..words {
         let mut bits = word(w);
+        if bits == !0 {
+            // Most words: no two neighbours of 65 are equal.
+            let first = (scope.first + w * 64) as u32;
+            last[k..k + 64].iter_mut().zip(first..).for_each(|(last, t)| *last = t);
+            k += 64;
+            continue;
+        }
         while bits != 0 {
             last[k] = (scope.first + w * 64 + bits.trailing_zeros() as usize) as u32;
             k += 1;

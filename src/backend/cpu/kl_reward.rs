@@ -94,7 +94,7 @@ impl Worker<'_> {
     }
 
     /// KL of a rollout in pieces: tells the largest, then the sum on the grid that all pieces' largest sets; then it is known. A piece with a bad value is a finding of its own.
-    fn joint_kl(job: Job, joint: &Joint, i: usize, at: &Extent, own: i32, sum: impl Fn(&Grid) -> i64) -> Option<f32> {
+    fn joint_kl(job: &Job, joint: &Joint, i: usize, at: &Extent, own: i32, sum: impl Fn(&Grid) -> i64) -> Option<f32> {
         let (rollout, piece) = job.piece(i);
         if joint.stage == Some(Stage::Edges) {
             // SAFETY: the piece's group is this thread's; likewise below.
@@ -117,7 +117,7 @@ impl Worker<'_> {
     }
 
     /// `scan_mask = none`: takes `kl_coef` times the KL of the tokens out of scope from their rewards, `lines` from token `first` on.
-    pub fn take_gap_kl(job: Job, at: &Extent, scope: &Scope, first: usize, lines: &mut [f64]) {
+    pub fn take_gap_kl(job: &Job, at: &Extent, scope: &Scope, first: usize, lines: &mut [f64]) {
         let c = job.config();
         if job.problem.reference.is_none() || c.scan_mask != ScanMask::None || c.kl_place != KlPlace::Reward {
             return;
@@ -128,7 +128,7 @@ impl Worker<'_> {
     }
 
     /// Takes `kl_coef` times the KL of the tokens in scope from a line of theirs, `to` (in order), or at their place after token `first`.
-    pub fn take_kl(job: Job, at: &Extent, scope: &Scope, first: Option<usize>, to: &mut [f64]) {
+    pub fn take_kl(job: &Job, at: &Extent, scope: &Scope, first: Option<usize>, to: &mut [f64]) {
         let coef = job.config().kl_coef;
         // SAFETY: the rollout's own list, kept by `keep_kl`.
         let kl: &[f32] = unsafe { job.kl(at) };

@@ -34,13 +34,13 @@ static BELOW: [u64; 256] = {
 
 /// `Worker::row`, of a value a chunk; `None`: nothing done, the output lies otherwise or the processor is another.
 #[allow(clippy::too_many_arguments)]
-pub fn write(job: Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], values: &[f64], table: &mut [u32], marks: &mut [u8], ahead: &Range<usize>) -> Option<u64> {
+pub fn write(job: &Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], values: &[f64], table: &mut [u32], marks: &mut [u8], ahead: &mut Range<usize>) -> Option<u64> {
     if job.simd() != Simd::Avx2 || at.tail > 0 {
         return None;
     }
     let whole = !at.flat && job.config().fill_padding;
     let (row, before) = if whole { (to.line(at.row, 0, job.problem.slots, false), at.column) } else { (at.of(to), 0) };
-    let line = Line { scope, before, ends, values, streams: job.streams, ahead };
+    let mut line = Line { scope, before, ends, values, streams: job.streams, ahead };
     match to.dtype {
         DType::F32 => line.typed::<f32>(&row, table, marks),
         DType::Bf16 => line.typed::<bf16>(&row, table, marks),
@@ -56,14 +56,17 @@ struct Line<'a> {
     ends: &'a [u32],
     values: &'a [f64],
     streams: bool,
-    ahead: &'a Range<usize>,
+    ahead: &'a mut Range<usize>,
 }
 
 impl Line<'_> {
-    fn typed<T: Out>(&self, row: &Row, room: &mut [u32], marks: &mut [u8]) -> Option<u64> {
+    fn typed<T: Out>(&mut self, row: &Row, room: &mut [u32], marks: &mut [u8]) -> Option<u64> {
         // SAFETY: the rollout's slots are this thread's, and its input has been read.
         let cells = unsafe { row.slice_mut::<T>()? };
         let (k, scope, bytes) = (self.ends.len(), self.scope, size_of::<T>());
+        // The last line is written in part, last of all: it had better be there by then.
+        // SAFETY: every x86-64 processor has SSE; no memory is touched.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(cells.as_ptr_range().end.cast()) };
         if k == 0 {
             // SAFETY: the cells' bytes, all of which 0 is the zero of every type.
             unsafe { zeros(cells.as_mut_ptr().cast(), size_of_val(cells), self.streams) };
@@ -126,7 +129,7 @@ impl Line<'_> {
         let (marks, table) = (marks.as_ptr(), table.as_ptr().cast::<u8>());
         // SAFETY: AVX2 is there (`write`); marks and table reach as far as the lines, the table `WINDOW` entries further.
         unsafe {
-            match bytes {
+            self.ahead.start = match bytes {
                 4 => lines::<4>(&to, marks, table),
                 _ => lines::<2>(&to, marks, table),
             }
@@ -244,7 +247,7 @@ unsafe fn store_part<const BYTES: usize>(at: *mut u8, cells: [__m256i; 2], low: 
 /// # Safety
 /// The cells are writable; marks of the lines first ..= last, a table of as many entries as marks and a window more.
 #[target_feature(enable = "avx2,popcnt")]
-unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const u8) {
+unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const u8) -> usize {
     let step = LINE / BYTES / 8;
     // SAFETY: by the caller's word; a line that is not wholly the row's is written in part.
     unsafe {
@@ -287,5 +290,6 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
         }
         let done = (at - to.phase).min(to.bytes);
         zeros(to.at.add(done), to.bytes - done, to.streams);
+        ahead
     }
 }

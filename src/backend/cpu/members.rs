@@ -1,6 +1,6 @@
 //! The rollouts of a group, wherever they lie in the batch.
 use super::worker::Job;
-use crate::model::batch::{Groups, Problem};
+use crate::model::batch::{Extents, Groups, Problem};
 
 #[derive(Clone, Copy)]
 pub enum Members<'a> {
@@ -117,6 +117,14 @@ pub fn members<'a>(job: &Job<'a>, problem: &Problem, g: usize) -> Members<'a> {
         Groups::Constant(n) => Members::Range(g * n, (g + 1) * n),
         Groups::Offsets(offsets) => Members::Range(offsets.int(g) as usize, offsets.int(g + 1) as usize),
         Groups::Index(_) => list(job, problem, g),
+    }
+}
+
+/// Tokens of group g.
+pub fn tokens(job: &Job, problem: &Problem, g: usize) -> usize {
+    match (members(job, problem, g), &problem.extents) {
+        (Members::Range(a, b), Extents::Packed { cu_seqlens }) => (cu_seqlens.int(b.max(a)) - cu_seqlens.int(a)) as usize,
+        (members, _) => members.iter().map(|i| problem.extent(i).len).sum(),
     }
 }
 

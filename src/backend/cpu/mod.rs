@@ -14,6 +14,7 @@ mod kl;
 mod kl_reward;
 mod lines;
 pub mod members;
+mod order;
 mod outputs;
 mod pieces;
 mod pieces_scan;
@@ -39,7 +40,7 @@ mod vtrace;
 mod whiten;
 mod worker;
 
-use crate::model::batch::Problem;
+use crate::model::batch::{Extents, Problem};
 use crate::model::config::Whiten;
 use crate::model::context::Memory;
 use crate::model::outputs::Outputs;
@@ -53,6 +54,7 @@ use members::{members, sort, step_starts};
 use pool::Pool;
 use shape::Sink;
 use by_token::ByToken;
+use order::Order;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use whiten::Whitening;
@@ -68,7 +70,32 @@ struct Crew<'a> {
 impl Crew<'_> {
     /// Hands items 0 .. count to the workers, as they come free; adds what each reports.
     fn each(&self, count: usize, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync) {
-        let next = AtomicUsize::new(0);
+        self.each_in(&Order::plain(count), report, item, |_| ());
+    }
+
+    /// Likewise the groups, those first whose tokens are many.
+    fn each_group(&self, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync) {
+        let problem = self.job.problem;
+        self.each_in(&Order::new(problem.groups, self.work_threads(), |g| members::tokens(&self.job, problem, g)), report, item, |_| ());
+    }
+
+    /// The extents of rollouts, likewise.
+    fn extents(&self) -> Order {
+        let problem = self.job.problem;
+        Order::new(problem.units(), self.work_threads(), |i| problem.extent(i).len)
+    }
+
+    /// Threads that share the work, where items differ: 1 says that there is nothing to put in order.
+    fn work_threads(&self) -> usize {
+        match &self.job.problem.extents {
+            Extents::Padded { lengths: None, .. } => 1,
+            _ => self.threads,
+        }
+    }
+
+    /// `done`: what a thread leaves when nothing is left to do.
+    fn each_in(&self, order: &Order, report: &Mutex<Report>, item: impl Fn(&mut Worker, usize) + Sync, done: impl Fn(&Worker) + Sync) {
+        let (next, count) = (AtomicUsize::new(0), order.len());
         let threads = self.threads.min(count).max(1);
         self.pool.spread(threads, &|thread| {
             with_default_mode(|| {
@@ -80,10 +107,11 @@ impl Crew<'_> {
                         break;
                     }
                     // The likely next one of this thread: all take as long, more or less.
-                    worker.upcoming = (i + threads < count).then_some(i + threads);
-                    item(&mut worker, i);
+                    worker.upcoming = (i + threads < count).then(|| order.item(i + threads));
+                    item(&mut worker, order.item(i));
                 }
                 stores_done();
+                done(&worker);
                 lock(report).add(&worker.report);
             });
         });
@@ -135,7 +163,7 @@ fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: 
     let whitens = plan.config.whiten != Whiten::None;
     let extremes = Mutex::new(Extremes::EMPTY);
     let lane = usual::Lane::new(&crew.job).filter(|_| usual);
-    crew.each(problem.groups, &report, |worker, g| {
+    crew.each_group(&report, |worker, g| {
         let members = members(&worker.job, problem, g);
         let usual = lane.as_ref().is_some_and(|lane| worker.usual_group(lane, g, members));
         if !usual {
@@ -147,21 +175,18 @@ fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: 
     });
     if whitens {
         let extremes = *lock(&extremes);
-        let sums = whiten_sums(&crew, problem, &extremes);
+        let sums = whiten_sums(&crew, &extremes);
         let whitening = with_default_mode(|| Whitening::new(&plan.config, &extremes, &sums));
-        crew.each(problem.rollouts, &report, |worker, i| worker.write_whitened(i, &whitening));
+        crew.each_in(&crew.extents(), &report, |worker, i| worker.write_whitened(i, &whitening), |_| ());
     }
     ends(plan, problem, outputs);
     *lock(&report)
 }
 
-fn whiten_sums(crew: &Crew, problem: &Problem, extremes: &Extremes) -> Sums {
+fn whiten_sums(crew: &Crew, extremes: &Extremes) -> Sums {
     let sums = Mutex::new(Sums::default());
-    crew.each(problem.units(), &Mutex::new(Report::default()), |worker, i| {
-        let mut own = Sums::default();
-        worker.whiten_sums(i, extremes, &mut own);
-        lock(&sums).add(&own);
-    });
+    let add = |worker: &Worker| lock(&sums).add(&worker.whiten_sums);
+    crew.each_in(&crew.extents(), &Mutex::new(Report::default()), |worker, i| worker.whiten_sums(i, extremes), add);
     *lock(&sums)
 }
 
@@ -180,7 +205,7 @@ fn batch_maxima(crew: &Crew, problem: &Problem, state: &mut BatchState) {
     // What is found is reported by the pass that shapes.
     let quiet = Crew { pool: crew.pool, threads: crew.threads, job: Job { counting: false, ..crew.job } };
     let all = Mutex::new(state.extremes);
-    quiet.each(problem.groups, &Mutex::new(Report::default()), |worker, g| {
+    quiet.each_group(&Mutex::new(Report::default()), |worker, g| {
         let mut own = BatchState::EMPTY.extremes;
         worker.batch_extremes(g, members(&worker.job, problem, g), &mut own);
         lock(&all).iter_mut().zip(&own).for_each(|(a, b)| a.add(b));
@@ -192,7 +217,7 @@ fn batch_maxima(crew: &Crew, problem: &Problem, state: &mut BatchState) {
 fn batch_sums(crew: &Crew, problem: &Problem, state: &mut BatchState) {
     let extremes = state.extremes;
     let all = Mutex::new(&mut *state);
-    crew.each(problem.groups, &Mutex::new(Report::default()), |worker, g| {
+    crew.each_group(&Mutex::new(Report::default()), |worker, g| {
         let (mut sums, mut nonzero) = (BatchState::EMPTY.sums, [0i64; 16]);
         worker.batch_sums(members(&worker.job, problem, g), &extremes, &mut sums, &mut nonzero);
         batch_stats::add(&mut lock(&all), &sums, &nonzero);
@@ -217,7 +242,7 @@ pub fn look(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, memory:
     let batch = batch_state(&crew, problem);
     crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
-    crew.each(problem.groups, &report, |worker, g| worker.group_look(g, members(&worker.job, problem, g)));
+    crew.each_group(&report, |worker, g| worker.group_look(g, members(&worker.job, problem, g)));
     *lock(&report)
 }
 
@@ -241,7 +266,7 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
     crew.job.batch = batch.as_ref();
     let report = Mutex::new(Report::default());
     let extremes = Mutex::new(Extremes::EMPTY);
-    crew.each(problem.groups, &report, |worker, g| {
+    crew.each_group(&report, |worker, g| {
         let members = members(&worker.job, problem, g);
         if !members.is_empty() {
             worker.group_share(stage, g, members, partials);
@@ -256,7 +281,7 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
         if stage == Stage::WhitenMaxima {
             total.add(&lock(&extremes));
         } else {
-            let own = whiten_sums(&crew, problem, &total);
+            let own = whiten_sums(&crew, &total);
             sums.add(&own);
         }
         // SAFETY: as above.
@@ -286,7 +311,7 @@ pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partia
         let (extremes, sums) = unsafe { plan.partials.whitening(partials) };
         with_default_mode(|| Whitening::new(&plan.config, &extremes, &sums))
     });
-    crew.each(problem.groups, &report, |worker, g| {
+    crew.each_group(&report, |worker, g| {
         let members = members(&worker.job, problem, g);
         worker.group_slice(g, members, partials, Sink::Write(whitening.as_ref()));
     });

@@ -69,7 +69,7 @@ impl Job<'_> {
     /// The number of unit i's rollout in the whole batch, and the piece's in it.
     pub fn piece(&self, i: usize) -> (usize, usize) {
         let row = self.problem.row(i);
-        self.problem.pieces.map_or((row, 0), |p| (p.numbers.map_or(row, |n| n.int(row).max(0) as usize), p.index.int(i).max(0) as usize))
+        self.problem.pieces.as_ref().map_or((row, 0), |p| (p.numbers.map_or(row, |n| n.int(row).max(0) as usize), p.index.int(i).max(0) as usize))
     }
 
     /// What is known of the pieces of a rollout, once their edges have been exchanged.

@@ -295,6 +295,7 @@ impl Worker<'_> {
                     chunk::given(&scope, at.len, |t| row.flag(t), at_token, &mut chunks);
                 }
             }
+            _ if job.by_token.unlisted => chunks.count = usize::from(scope.count > 0),
             _ => chunk::whole(&scope, at_token, &mut chunks),
         }
         kept.chunks = chunks.count as u32;

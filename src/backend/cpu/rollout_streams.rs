@@ -1,5 +1,6 @@
 //! Values of the per-rollout streams as the statistics and the fusion take them: missing values, limits, the sum of rewards.
 use super::worker::Job;
+use crate::model::array::DType;
 use crate::model::batch::Problem;
 use crate::model::config::*;
 use crate::model::flags;
@@ -32,6 +33,7 @@ pub fn places(mut bits: u32) -> impl Iterator<Item = usize> {
 }
 
 impl Job<'_> {
+    #[inline]
     fn sums_rewards(&self) -> bool {
         self.config().fusion == Fusion::RewardSum
     }
@@ -46,18 +48,32 @@ impl Job<'_> {
     fn limited_value(&self, s: usize, i: usize) -> Option<f64> {
         let stream = self.problem.rollout_streams[s].as_ref()?;
         let (row, i) = (&self.config().streams[OUTCOME + s], self.problem.row(i));
-        let x = match (stream.f32(i).is_nan(), row.missing) {
-            (true, Missing::Exclude) => return None,
-            (true, Missing::Zero) => 0.0,
-            _ => stream.f64(i),
+        let x = match (stream.f64(i), row.missing) {
+            (x, Missing::Exclude) if x.is_nan() => return None,
+            (x, Missing::Zero) if x.is_nan() => 0.0,
+            (x, _) => x,
         };
         // Of a sum the sum is limited.
         Some(if self.sums_rewards() && s == 0 { x } else { limited(x, row.clip_value) })
     }
 
     /// The same, rounded to f32; the outcome is less its KL (a sum loses it as a whole).
-    #[inline]
+    #[inline(always)]
     pub fn own_value(&self, s: usize, i: usize) -> Option<f32> {
+        let stream = self.problem.rollout_streams[s].as_ref()?;
+        if stream.dtype == DType::F32 && self.problem.reference.is_none() && self.config().streams[OUTCOME + s].clip_value == f64::INFINITY {
+            // Nothing is done to most values.
+            let x = stream.f32(self.problem.row(i));
+            if !x.is_nan() {
+                return Some(x);
+            }
+        }
+        self.changed_value(s, i)
+    }
+
+    /// `own_value` of a value that something is done to.
+    #[inline(never)]
+    fn changed_value(&self, s: usize, i: usize) -> Option<f32> {
         let x = self.limited_value(s, i)?;
         Some(if s == 0 && !self.sums_rewards() { (x - self.kl_of(i)) as f32 } else { x as f32 })
     }
@@ -69,19 +85,21 @@ impl Job<'_> {
     }
 
     /// Value of stream s as its set knows it; the outcome's under `reward_sum` is R = ((w_out x_out) + w_fmt x_fmt) + ..., rounded once.
-    #[inline]
+    #[inline(always)]
     pub fn rollout_value(&self, s: usize, i: usize) -> Option<f32> {
-        if !self.sums_rewards() {
-            return self.own_value(s, i);
+        match (self.sums_rewards(), s) {
+            (false, _) => self.own_value(s, i),
+            (true, 0) => self.reward_sum(i),
+            (true, _) => None,
         }
-        if s > 0 {
-            return None;
-        }
+    }
+
+    #[inline(never)]
+    fn reward_sum(&self, i: usize) -> Option<f32> {
         let c = self.config();
         let terms = places(self.given).filter_map(|s| Some(c.streams[OUTCOME + s].weight * self.own_value(s, i)? as f64));
         let sum = terms.reduce(|a, b| a + b)?;
-        let clip = c.streams[OUTCOME].clip_value;
-        Some((limited(sum, clip) - self.kl_of(i)) as f32)
+        Some((limited(sum, c.streams[OUTCOME].clip_value) - self.kl_of(i)) as f32)
     }
 
     /// Flags of a rollout's own values, which each of its pieces has.

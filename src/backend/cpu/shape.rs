@@ -40,7 +40,7 @@ dispatch! {
 /// What is decided once a group.
 pub struct Group<'a> {
     pub state: &'a GroupState,
-    pub standards: [Standard; 16],
+    pub standards: &'a [Standard; 16],
     pub bad: bool,
     /// W of the batch.
     pub weight: f64,
@@ -103,6 +103,10 @@ impl Worker<'_> {
                     self.side_outputs(i, &at, &scope, &kept, chunks, path, outputs);
                 }
                 return;
+            }
+            if job.by_token.unlisted && k > 0 {
+                // SAFETY: as above.
+                unsafe { job.last(&at)[0] = scope.end as u32 - 1 };
             }
             self.credited(i, &at, &scope, &kept, group, &terms);
             if self.tells {

@@ -73,7 +73,9 @@ pub fn inverse(units: f64, down: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
 }
 
 impl Standard {
-    /// Of a slot that the configuration does not have: 0.
+    /// Of slots that the configuration does not have.
+    pub const NONES: [Standard; 16] = [Standard::NONE; 16];
+    /// Of one: 0.
     pub const NONE: Standard = Standard {
         stream: Stream {
             weight: 0.0,

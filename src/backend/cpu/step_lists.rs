@@ -20,7 +20,7 @@ pub fn csr(
     bits: &mut [u64],
     in_bits: &mut bool,
     list: &mut StepList,
-    job: Job,
+    job: &Job,
     kept: &mut Rollout,
 ) -> i64 {
     let (problem, c) = (job.problem, job.config());
@@ -88,7 +88,7 @@ pub fn sparse(
     bits: &mut [u64],
     in_bits: &mut bool,
     list: &mut StepList,
-    job: Job,
+    job: &Job,
     kept: &mut Rollout,
     edge: &mut Edge,
 ) -> i64 {

@@ -52,6 +52,12 @@ impl Worker<'_> {
         if self.job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0 { kept.count as usize } else { kept.chunks as usize }
     }
 
+    /// The value of all tokens in scope of a rollout that has one such.
+    fn one_value(&self, i: usize, kept: &Rollout) -> Option<f32> {
+        // SAFETY: the rollout is this thread's.
+        (kept.state & state::ONE_VALUE != 0 && kept.count > 0).then(|| unsafe { *self.job.path(i) })
+    }
+
     /// Of all members of a group.
     pub fn group_whiten_extremes(&self, members: Members) -> Extremes {
         let mut all = Extremes::EMPTY;
@@ -74,13 +80,25 @@ impl Worker<'_> {
             one.push(unsafe { *job.path(i) });
             return one;
         }
+        if let Some(value) = self.one_value(i, &kept) {
+            let mut one = Extremes::EMPTY;
+            one.push(value);
+            return one;
+        }
         let at = job.problem.extent(i);
         let n = self.kept_lines(&kept);
         // SAFETY: as above.
         exact::extremes(job.simd(), unsafe { &job.whitened(&at)[..n] })
     }
 
-    pub fn whiten_sums(&self, i: usize, of: &Extremes, to: &mut Sums) {
+    /// Adds those of a rollout's values to the thread's.
+    pub fn whiten_sums(&mut self, i: usize, of: &Extremes) {
+        let mut to = self.whiten_sums;
+        self.add_whiten_sums(i, of, &mut to);
+        self.whiten_sums = to;
+    }
+
+    fn add_whiten_sums(&self, i: usize, of: &Extremes, to: &mut Sums) {
         let job = self.job;
         let kept = job.rollout(i);
         if !Self::whitens(&kept) {
@@ -93,6 +111,9 @@ impl Worker<'_> {
             }
             // SAFETY: as above.
             return to.push(&grid, grid.quantize(unsafe { *job.path(i) }), 1);
+        }
+        if let Some(value) = self.one_value(i, &kept) {
+            return to.push(&grid, grid.quantize(value), kept.count as i64);
         }
         let at = job.problem.extent(i);
         let n = self.kept_lines(&kept);
@@ -115,8 +136,12 @@ impl Worker<'_> {
         let at = job.problem.extent(i);
         let scope = job.kept_scope(i, &kept, &at);
         let n = self.kept_lines(&kept);
-        // SAFETY: the rollout's own lists.
-        let (values, last): (&[f32], &[u32]) = unsafe { (job.whitened(&at), job.last(&at)) };
+        let one = self.one_value(i, &kept).map(|value| ([value], [kept.end - 1]));
+        let (values, last): (&[f32], &[u32]) = match &one {
+            Some((value, last)) => (value, last),
+            // SAFETY: the rollout's own lists.
+            None => unsafe { (job.whitened(&at), job.last(&at)) },
+        };
         self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
         let every = job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0;
         let lines = if every { Chunks::EveryToken } else { Chunks::Last(&last[..n]) };

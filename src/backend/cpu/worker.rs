@@ -11,6 +11,7 @@ use crate::model::config::Config;
 use crate::model::context::Memory;
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
+use crate::numerics::exact::Sums;
 use crate::numerics::simd::Simd;
 use crate::plan::Plan;
 use crate::plan::partials::BatchState;
@@ -41,7 +42,7 @@ pub struct Job<'a> {
 }
 
 pub struct Worker<'a> {
-    pub job: Job<'a>,
+    pub job: &'a Job<'a>,
     pub f: &'a mut [f64],
     pub d: &'a mut [f64],
     pub v: &'a mut [f64],
@@ -80,6 +81,11 @@ pub struct Worker<'a> {
     pub group: usize,
     pub members: usize,
     pub ordinal: usize,
+    /// Tokens side by side that will be read after those in work and have not been asked for.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub next_tokens: std::ops::Range<usize>,
+    /// Of the whitening's values that this thread has seen.
+    pub whiten_sums: Sums,
     /// kl: exponent of the maximum of the group before.
     pub exponent: i32,
     /// gae: values and rewards of the group are judged by what comes of them, and were found not to be usual; else the largest of them (its bits).
@@ -101,7 +107,7 @@ impl<'a> Job<'a> {
     ///
     /// # Safety
     /// One worker a thread number at a time.
-    pub unsafe fn worker(self, thread: usize) -> Worker<'a> {
+    pub unsafe fn worker(&'a self, thread: usize) -> Worker<'a> {
         let w = &self.plan.workspace;
         assert!(thread < self.plan.threads);
         let base = w.threads.offset + thread * w.thread_bytes;
@@ -145,6 +151,8 @@ impl<'a> Job<'a> {
                 group: 0,
                 members: 0,
                 ordinal: 0,
+                next_tokens: 0..0,
+                whiten_sums: Sums::default(),
                 exponent: 1,
                 late: false,
                 unclean: false,

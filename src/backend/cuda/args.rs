@@ -28,6 +28,7 @@ macro_rules! mirror {
 pub const MAX_STREAMS: usize = 16;
 pub const MAX_PROCESS: usize = 4;
 pub const ROLLOUT_STREAMS: usize = 12;
+pub const MOST_GATHERED: usize = 13;
 
 mirror! {
     /// A view; `data` 0: not given.
@@ -204,6 +205,7 @@ mirror! {
         second: i64,
         whiten_extremes: i64,
         whiten_sums: i64,
+        claims: i64,
         positions: i64,
         keys_from_zero: i64,
     }
@@ -263,7 +265,6 @@ mirror! {
         stepped: u64,
         chunk_steps: u64,
         keyed: u64,
-        keyed_starts: u64,
         whitened: u64,
         kl: u64,
         kl_sums: u64,
@@ -296,6 +297,31 @@ mirror! {
         counts: u64,
         keys: u64,
         words: u64,
+    }
+    /// Pieces of rollouts.
+    Pieces {
+        pieces: i64,
+        rollouts: i64,
+        slots: i64,
+        each: i64,
+        max_tokens: i64,
+        max_rollout_tokens: i64,
+        extents: Array,
+        rollout: Array,
+        begin: Array,
+        index: Array,
+        lengths: Array,
+        absent: Array,
+        offsets: u64,
+        table: u64,
+        absent_to: u64,
+        counts: u64,
+        inputs: [Array; MOST_GATHERED],
+        gathered: [u64; MOST_GATHERED],
+        outputs: [Array; 2],
+        results: [u64; 2],
+        count: i32,
+        fill_padding: i32,
     }
     /// What `passrl_announce` is handed.
     Announcement {

@@ -2,7 +2,7 @@
 use super::args::*;
 use crate::model::array::{self, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process};
-use crate::model::config::Choice;
+use crate::model::config::{self, Choice};
 use crate::model::outputs;
 use crate::plan::Plan;
 
@@ -34,31 +34,32 @@ pub fn optional(a: Option<array::Array>) -> Array {
     a.as_ref().map_or(Array::NOTHING, array)
 }
 
+/// A row of the stream table.
+pub fn stream(s: &config::Stream) -> Stream {
+    Stream {
+        weight: s.weight,
+        epsilon: s.epsilon,
+        clip_value: s.clip_value,
+        clip_standardized: s.clip_standardized,
+        center: s.center.number(),
+        scale: s.scale.number(),
+        ddof: s.ddof,
+        epsilon_mode: s.epsilon_mode.number(),
+        loo_unit: s.loo_unit.number(),
+        singleton: s.singleton.number(),
+        missing: s.missing.number(),
+        place: s.place.number(),
+        zero_variance: s.zero_variance.number(),
+        count_by: s.count_by.number(),
+    }
+}
+
 /// `divisors`: the table's address in device memory.
 pub fn constants(plan: &Plan, divisors: u64) -> PlanConstants {
     let (c, l, s) = (&plan.config, &plan.limits, &plan.slots);
-    let stream = |row: usize| {
-        let s = &c.streams[row];
-        Stream {
-            weight: s.weight,
-            epsilon: s.epsilon,
-            clip_value: s.clip_value,
-            clip_standardized: s.clip_standardized,
-            center: s.center.number(),
-            scale: s.scale.number(),
-            ddof: s.ddof,
-            epsilon_mode: s.epsilon_mode.number(),
-            loo_unit: s.loo_unit.number(),
-            singleton: s.singleton.number(),
-            missing: s.missing.number(),
-            place: s.place.number(),
-            zero_variance: s.zero_variance.number(),
-            count_by: s.count_by.number(),
-        }
-    };
     let of_slot = |of: &dyn Fn(usize) -> i32| std::array::from_fn(|slot| if slot < s.count { of(slot) } else { -1 });
     PlanConstants {
-        streams: std::array::from_fn(stream),
+        streams: std::array::from_fn(|row| stream(&c.streams[row])),
         opd_lambda: c.opd_lambda,
         eta: c.eta,
         gamma: c.gamma,

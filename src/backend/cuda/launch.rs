@@ -21,14 +21,22 @@ pub enum Kernel {
     WhitenSums,
     WhitenWrite,
     Announce,
+    Claims,
     PrimitiveStart,
     PrimitiveExtents,
     PrimitiveTokens,
     PrimitiveWhitenSums,
     PrimitiveWhitenWrite,
+    PrimitiveChunks,
+    PrimitiveGroups,
+    PiecesPlace,
+    PiecesLengths,
+    PiecesOffsets,
+    PiecesGather,
+    PiecesScatter,
 }
 
-const ALL: [(Kernel, &CStr); 18] = [
+const ALL: [(Kernel, &CStr); 26] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::Edges, c"passrl_edges"),
@@ -42,11 +50,19 @@ const ALL: [(Kernel, &CStr); 18] = [
     (Kernel::WhitenSums, c"passrl_whiten_sums"),
     (Kernel::WhitenWrite, c"passrl_whiten_write"),
     (Kernel::Announce, c"passrl_announce"),
+    (Kernel::Claims, c"passrl_claims"),
     (Kernel::PrimitiveStart, c"passrl_primitive_start"),
     (Kernel::PrimitiveExtents, c"passrl_primitive_extents"),
     (Kernel::PrimitiveTokens, c"passrl_primitive_tokens"),
     (Kernel::PrimitiveWhitenSums, c"passrl_primitive_whiten_sums"),
     (Kernel::PrimitiveWhitenWrite, c"passrl_primitive_whiten_write"),
+    (Kernel::PrimitiveChunks, c"passrl_primitive_chunks"),
+    (Kernel::PrimitiveGroups, c"passrl_primitive_groups"),
+    (Kernel::PiecesPlace, c"passrl_pieces_place"),
+    (Kernel::PiecesLengths, c"passrl_pieces_lengths"),
+    (Kernel::PiecesOffsets, c"passrl_pieces_offsets"),
+    (Kernel::PiecesGather, c"passrl_pieces_gather"),
+    (Kernel::PiecesScatter, c"passrl_pieces_scatter"),
 ];
 
 pub struct Kernels([sys::CUfunction; ALL.len()]);

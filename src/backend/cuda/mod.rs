@@ -5,7 +5,8 @@
 //!  device    a CUDA context with the kernels loaded      driver   the driver's functions, its errors in words
 //!    image   which image: built in, cached, compiled     nvrtc, cache
 //!  plan      a plan's constants in device memory, its calls
-//!    primitives  stages on their own, on token-shaped arrays
+//!    primitives  stages on their own, on token-shaped arrays; primitives_groups: on values a rollout
+//!    pieces  rollouts in pieces, put side by side before a run
 //!    ranks   a rank's run among several
 //!    way     which kernels a run takes   launch  kernels by name   workspace   the layout of device memory        args, fill   what a kernel is handed
 //!
@@ -21,8 +22,10 @@ mod launch;
 pub mod nccl;
 mod nccl_sys;
 mod nvrtc;
+mod pieces;
 mod plan;
 pub mod primitives;
+pub mod primitives_groups;
 mod ranks;
 mod way;
 mod workspace;

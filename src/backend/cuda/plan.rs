@@ -4,6 +4,7 @@ use super::device::Device;
 use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
+use super::pieces;
 use super::ranks::{self, Seat};
 use super::way::{self, Way};
 use super::workspace::{self, Layout, Stretch};
@@ -45,6 +46,16 @@ pub(super) fn threads(slots: usize) -> u32 {
         257..=4096 => 256,
         _ => 512,
     }
+}
+
+fn more(asked: bool, kernels: usize) -> usize {
+    if asked { kernels } else { 0 }
+}
+
+/// Kernels of `Call::beside`.
+pub(super) fn beside(plan: &Plan) -> usize {
+    let c = &plan.config;
+    more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4)
 }
 
 impl OnDevice {
@@ -117,7 +128,20 @@ impl OnDevice {
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
         let way = Way::of(plan, problem, outputs);
+        let pieces = pieces::gathering(plan, problem, &self.layout.places(call.base), &mut call.args);
         call.zeros(if way == Way::GaeAlone { self.layout.counts } else { self.layout.zeros })?;
+        if let Some(pieces) = &pieces {
+            pieces::gather(&self.device, pieces, call.stream)?;
+        }
+        self.on_whole(&mut call, way, problem)?;
+        match &pieces {
+            Some(pieces) => pieces::scatter(&self.device, pieces, call.stream),
+            None => Ok(()),
+        }
+    }
+
+    /// A run's kernels on whole rollouts.
+    fn on_whole(&self, call: &mut Call, way: Way, problem: &Problem) -> Result<()> {
         match way {
             Way::GaeAlone => return call.launch(Kernel::Gae, problem.rollouts, mode::COUNTING),
             Way::Joined => call.prepare(mode::COUNTING | mode::JOINED)?,
@@ -186,7 +210,7 @@ impl OnDevice {
             _ => {
                 call.prepare(mode::KNOWN)?;
                 let known = if phase == 2 { 0 } else { mode::KNOWN };
-                call.launch(call.shape, call.items(), mode::KEEP | mode::DRY | known)?;
+                call.keep(known)?;
                 match phase {
                     2 => Ok(()),
                     _ => call.launch(Kernel::WhitenSums, problem.rollouts, mode::KEEP | mode::DRY | mode::KNOWN),
@@ -211,8 +235,7 @@ impl OnDevice {
         let host = format!("workspace: {} bytes (touched as far as the data reaches)", plan.workspace.bytes);
         let here = format!("workspace: {} bytes of device memory", self.layout.bytes);
         let c = &plan.config;
-        let more = |asked: bool, kernels: usize| if asked { kernels } else { 0 };
-        let beside = more(c.step_sets == StepSets::StepGroup, 1) + more(c.token_baseline != TokenBaseline::None, 4) + more(c.whiten != Whiten::None, 2);
+        let beside = beside(plan) + more(plan.limits.pieces > 0, pieces::KERNELS) + more(c.whiten != Whiten::None, 2);
         let (least, most) = Way::kernels(plan);
         let (memsets, least, most) = match plan.ranks {
             Some(_) => (ranks::launches(plan).0, ranks::launches(plan).1, ranks::launches(plan).1),
@@ -276,8 +299,8 @@ impl Call<'_> {
         self.launch(Kernel::Prepare, self.rollouts, mode)
     }
 
-    /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
-    pub(super) fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
+    /// Sets of steps and baselines of tokens, before any rollout is shaped.
+    pub(super) fn beside(&mut self, mode: u32) -> Result<()> {
         let config = &self.plan.config;
         if config.step_sets == StepSets::StepGroup {
             self.launch(Kernel::StepSets, self.groups, mode)?;
@@ -289,6 +312,18 @@ impl Call<'_> {
             self.launch(Kernel::Shape, self.rollouts, mode::WEIGH)?;
             self.launch(Kernel::BaselinesAdd, self.rollouts, mode)?;
         }
+        Ok(())
+    }
+
+    /// A kernel on the rollouts for the whitening's statistics, which writes nothing.
+    pub(super) fn keep(&mut self, mode: u32) -> Result<()> {
+        self.launch(self.shape, self.items(), mode::KEEP | mode::DRY | mode)
+    }
+
+    /// From known statistics to the outputs. `whole`: the statistics of the whitening are still to be taken.
+    pub(super) fn shape(&mut self, mode: u32, whole: bool) -> Result<()> {
+        self.beside(mode)?;
+        let config = &self.plan.config;
         if config.whiten == Whiten::None || !whole {
             return self.launch(self.shape, self.items(), mode);
         }

@@ -1,5 +1,5 @@
-//! Primitives on token-shaped arrays in device memory (kernels/primitives.cuh): a launch that puts the constants into the workspace, one that looks at the extents, one a
-//! pass. Nothing is allocated, copied or waited for.
+//! Primitives on token-shaped arrays in device memory (kernels/primitives.cuh, primitives_chunks.cuh): a launch that puts the constants into the workspace, one that looks
+//! at the extents, one a pass. Nothing is allocated, copied or waited for.
 use super::args::{Args, Counts, Outputs, PlanConstants, PrimitiveStart, Rollout, StateLayout, Stream, Workspace};
 use super::device::Device;
 use super::fill;
@@ -7,7 +7,7 @@ use super::launch::Kernel;
 use crate::error::Result;
 use crate::model::array::Array;
 use crate::model::batch::Problem;
-use crate::model::config::{Choice, Config};
+use crate::model::config::{Choice, Chunk, Config, Kind, Pool};
 use crate::model::context::Memory;
 use crate::numerics::table::decay_powers;
 use std::ffi::c_void;
@@ -21,6 +21,10 @@ pub enum Tokens<'a> {
     Kl(&'a Config),
     /// Of the rewards.
     Whiten(&'a Config),
+    /// Of the rewards.
+    Divide { k: f64 },
+    /// Ends of the chunks of a signal or of scores.
+    Chunks(&'a Config),
 }
 
 /// Where the parts of the workspace begin.
@@ -31,6 +35,7 @@ struct Parts {
     words: usize,
     rollouts: usize,
     scope: usize,
+    /// Two lists of 8 bytes a token; of chunks four of 4 bytes.
     d: usize,
     v: usize,
     bytes: usize,
@@ -76,6 +81,21 @@ fn constants(which: &Tokens, slots: usize) -> PlanConstants {
             kl_clamp: c.kl_clamp,
             ..none
         },
+        Tokens::Divide { k } => PlanConstants { k, ..none },
+        Tokens::Chunks(c) => PlanConstants {
+            streams: std::array::from_fn(|row| fill::stream(&c.streams[row])),
+            num_process: 1,
+            lists: 1,
+            eta: c.eta,
+            boundary_rule: c.boundary_rule.number(),
+            merge_equal_steps: c.merge_equal_steps.into(),
+            bridge_scope_gaps: c.bridge_scope_gaps.into(),
+            // What else a run may ask of its steps is not asked.
+            kind: Kind::Prm.number(),
+            pool: Pool::Steps.number(),
+            chunk: Chunk::ByValue.number(),
+            ..none
+        },
         Tokens::Whiten(c) => PlanConstants {
             whiten_ddof: c.whiten_ddof,
             whiten_epsilon: c.whiten_epsilon,
@@ -95,23 +115,43 @@ fn number(which: &Tokens) -> u32 {
         Tokens::Opd { .. } => 3,
         Tokens::Kl(_) => 4,
         Tokens::Whiten(_) => 5,
+        Tokens::Divide { .. } => 6,
+        Tokens::Chunks(_) => 7,
     }
 }
 
-/// Puts a primitive on the stream.
+/// Puts a primitive on the stream. `outputs` in the order of its arguments.
 pub fn tokens(device: &Device, which: &Tokens, problem: &Problem, outputs: [Option<Array>; 2], memory: Memory, stream: *mut c_void) -> Result<()> {
     let slots = slots(problem);
     let (p, base) = (parts(problem.rollouts, slots), memory.data.addr() as u64);
     let at = |offset: usize| base + offset as u64;
     let start =
         PrimitiveStart { plan: constants(which, slots), constants: at(p.constants), counts: at(p.counts), keys: at(p.keys), words: at(p.words) };
-    let work = Workspace { state: base, counts: at(p.counts), rollouts: at(p.rollouts), scope: at(p.scope), d: at(p.d), v: at(p.v), ..Workspace::NOTHING };
+    let work = Workspace {
+        state: base,
+        counts: at(p.counts),
+        rollouts: at(p.rollouts),
+        scope: at(p.scope),
+        d: at(p.d),
+        v: at(p.v),
+        elements: at(p.d),
+        last: at(p.d + 4 * slots),
+        step_begin: at(p.v),
+        step_end: at(p.v + 4 * slots),
+        ..Workspace::NOTHING
+    };
+    let [first, second] = outputs.map(fill::optional);
+    let chunks = matches!(which, Tokens::Chunks(_));
+    let outputs = match chunks {
+        true => Outputs { num_chunks: first, chunk_ends: second, ..Outputs::NOTHING },
+        false => Outputs { advantages: first, returns: second, ..Outputs::NOTHING },
+    };
     let args = Args {
         plan: at(p.constants),
         mode: 0,
         primitive: number(which),
         batch: fill::batch(problem),
-        outputs: Outputs { advantages: fill::optional(outputs[0]), returns: fill::optional(outputs[1]), ..Outputs::NOTHING },
+        outputs,
         layout: StateLayout { whiten_extremes: p.keys as i64, whiten_sums: p.words as i64, ..StateLayout::NOTHING },
         work,
     };
@@ -119,7 +159,7 @@ pub fn tokens(device: &Device, which: &Tokens, problem: &Problem, outputs: [Opti
     let _current = device.enter()?;
     kernels.launch(Kernel::PrimitiveStart, 1, 256, &start, stream)?;
     kernels.launch(Kernel::PrimitiveExtents, problem.rollouts.div_ceil(256), 256, &args, stream)?;
-    kernels.launch(Kernel::PrimitiveTokens, blocks, threads, &args, stream)?;
+    kernels.launch(if chunks { Kernel::PrimitiveChunks } else { Kernel::PrimitiveTokens }, blocks, threads, &args, stream)?;
     if matches!(which, Tokens::Whiten(_)) {
         kernels.launch(Kernel::PrimitiveWhitenSums, blocks, threads, &args, stream)?;
         kernels.launch(Kernel::PrimitiveWhitenWrite, blocks, threads, &args, stream)?;

@@ -5,7 +5,7 @@ use super::device::Device;
 use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
-use super::plan::{LOWEST, OnDevice};
+use super::plan::{LOWEST, OnDevice, beside};
 use super::workspace::{self, Stretch};
 use crate::error::Result;
 use crate::model::batch::Problem;
@@ -111,7 +111,9 @@ fn keys(plan: &Plan) -> impl Iterator<Item = Stretch> {
 
 /// Memsets and kernels of a run.
 pub fn launches(plan: &Plan) -> (usize, usize) {
-    (2 + keys(plan).count() + usize::from(looks_twice(plan)), 4 + 2 * usize::from(whitens(plan)) + usize::from(looks_twice(plan)))
+    let (whitening, twice) = (usize::from(whitens(plan)), usize::from(looks_twice(plan)));
+    let claims = usize::from(plan.partials.claims.count > 0);
+    (2 + keys(plan).count() + twice, 4 + claims + 2 * whitening + twice + beside(plan) * (1 + whitening))
 }
 
 impl OnDevice {
@@ -155,8 +157,12 @@ impl OnDevice {
         exchange(0)?;
         call.launch(Kernel::Sums, problem.rollouts, known)?;
         exchange(1)?;
+        if plan.partials.claims.count > 0 {
+            call.launch(Kernel::Claims, 1, known)?;
+        }
         if whitens(plan) {
-            call.launch(Kernel::Shape, call.items(), mode::KEEP | mode::DRY | mode::RANKS)?;
+            call.beside(mode::RANKS)?;
+            call.keep(mode::RANKS)?;
             exchange(2)?;
             call.launch(Kernel::WhitenSums, problem.rollouts, mode::KEEP | mode::DRY | known)?;
             exchange(3)?;

@@ -60,7 +60,7 @@ fn may_be_gae_alone(plan: &Plan) -> bool {
     let c = &plan.config;
     let plain = c.credit == Credit::Gae && c.gae_over == GaeOver::Tokens && c.kind == Kind::None && c.chunk != Chunk::Given;
     let beside = c.lam_returns >= 0.0 || c.lam_length_alpha > 0.0 || c.whiten != Whiten::None || c.token_baseline != TokenBaseline::None;
-    plain && !beside && !plan.slots.joint && plan.slots.batch == 0
+    plain && !beside && plan.limits.pieces == 0 && !plan.slots.joint && plan.slots.batch == 0
 }
 
 fn is_gae_alone(plan: &Plan, p: &Problem, o: &Outputs) -> bool {

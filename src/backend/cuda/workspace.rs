@@ -1,6 +1,7 @@
 //! The workspace in device memory: one function counts and carves, as src/plan/workspace.rs does on the host. What a run must find set before it begins are
 //! zeros in one stretch: one memset.
 use super::args::{Counts, GroupMarks, KeyedStep, Rollout, StateLayout, Workspace};
+use super::pieces::{self, Places};
 use crate::model::config::{Chunk, Credit, Kind, StepSets, TokenBaseline, Whiten};
 use crate::plan::Plan;
 
@@ -25,8 +26,9 @@ pub struct Layout {
     pub counts: Stretch,
     /// Statistics of a run over ranks: a buffer of partials.
     pub ranks: Stretch,
-    /// Offsets in place of addresses.
+    /// Offsets in place of addresses; of pieces, where rollouts come in some.
     offsets: Workspace,
+    places: Places,
 }
 
 struct Carver(usize);
@@ -61,6 +63,8 @@ impl Layout {
         let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
         let columns = c.take::<i64>(if_(table, n));
         let live = c.take::<i64>(if_(table, n));
+        let in_pieces = limits.pieces > 0;
+        let pieces_table = c.take::<u32>(if_(in_pieces, r * limits.rollout_pieces));
         let zeros = Stretch { offset: 0, bytes: c.0 };
         let keyed_sets = config.step_sets == StepSets::StepGroup;
         let baselines = config.token_baseline != TokenBaseline::None;
@@ -82,7 +86,6 @@ impl Layout {
             stepped: c.take::<f64>(if_(keyed_sets, slots.lists * n)),
             chunk_steps: c.take::<u32>(if_(keyed_sets, n)),
             keyed: c.take::<KeyedStep>(if_(keyed_sets, limits.steps)),
-            keyed_starts: 0,
             whitened: c.take::<f32>(if_(whitens, n)),
             kl: c.take::<f32>(if_(config.kl_by_token(), n)),
             kl_sums: c.take::<f32>(if_(config.asks_kl() && !config.kl_by_token(), r)),
@@ -100,6 +103,14 @@ impl Layout {
             // Of each place: the largest |G W| and |W|, sums of both.
             places: c.take::<f64>(if_(baselines, 4 * n)),
         };
+        let room = pieces::bytes_of_inputs(config);
+        let places = Places {
+            table: pieces_table,
+            offsets: c.take::<i64>(if_(in_pieces, r + 1)),
+            absent: c.take::<u8>(if_(in_pieces, r)),
+            gathered: std::array::from_fn(|i| c.take::<u8>(if_(in_pieces, room[i] * n))),
+            results: std::array::from_fn(|_| c.take::<f64>(if_(in_pieces, n))),
+        };
         let shared = if_(plan.ranks.is_some(), p.bytes);
         let ranks = Stretch { offset: c.take::<u8>(shared) as usize, bytes: shared };
         let at = |offset: u64| offset as i64;
@@ -112,10 +123,23 @@ impl Layout {
             second: at(second),
             whiten_extremes: at(whiten_extremes),
             whiten_sums: at(whiten_sums),
+            claims: 0,
             positions: 0,
             keys_from_zero: 1,
         };
-        Layout { bytes: c.0, state, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets }
+        Layout { bytes: c.0, state, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places }
+    }
+
+    /// Addresses of what pieces need.
+    pub fn places(&self, base: u64) -> Places {
+        let p = self.places;
+        Places {
+            table: base + p.table,
+            offsets: base + p.offsets,
+            absent: base + p.absent,
+            gathered: p.gathered.map(|offset| base + offset),
+            results: p.results.map(|offset| base + offset),
+        }
     }
 
     /// Addresses within a workspace that begins at `base`.
@@ -123,11 +147,11 @@ impl Layout {
         let mut all = self.offsets;
         let Workspace {
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
+            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
         } = &mut all;
         for part in [
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            keyed_starts, whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
+            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
         ] {
             *part += base;
         }
@@ -147,6 +171,7 @@ pub fn partials(plan: &Plan) -> StateLayout {
         second: p.second.offset as i64,
         whiten_extremes: p.whiten_extremes.offset as i64,
         whiten_sums: p.whiten_sums.offset as i64,
+        claims: if p.claims.count > 0 { p.claims.offset as i64 } else { 0 },
         positions: p.positions as i64,
         keys_from_zero: 0,
     }

@@ -32,6 +32,15 @@ fn word(bits: &[u64], t: usize) -> usize {
     ((low | high) & 0xff) as usize
 }
 
+/// Are bits t .. t + 64 all set? (Most are: neighbours that are equal, and gaps, are few.)
+#[inline(always)]
+fn all_set(bits: &[u64], t: usize) -> bool {
+    let (w, s) = (t / 64, t % 64);
+    let low = bits.get(w).map_or(0, |x| x >> s);
+    let high = if s > 0 { bits.get(w + 1).map_or(0, |x| x << (64 - s)) } else { 0 };
+    low | high == !0
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn lanes(table: &[u8; 8]) -> __m256i {
@@ -48,6 +57,15 @@ pub unsafe fn compress(from: Line, n: usize, bits: &[u64], to: &mut [f32]) -> us
     let mut k = 0;
     let mut t = 0;
     while t + 8 <= n {
+        if t + 64 <= n && all_set(bits, t) {
+            assert!(k + 64 <= to.len());
+            for part in (0..64).step_by(8) {
+                // SAFETY: t + 64 <= n; room for 64.
+                unsafe { _mm256_storeu_ps(to.as_mut_ptr().add(k + part), from.eight(t + part)) };
+            }
+            (k, t) = (k + 64, t + 64);
+            continue;
+        }
         let chosen = word(bits, t);
         assert!(k + 8 <= to.len());
         // SAFETY: t + 8 <= n; room for eight.
@@ -86,6 +104,14 @@ pub unsafe fn expand(from: Line, bits: &[u64], holes: bool, to: Line, n: usize, 
     (0..head).for_each(|t| one(t, &mut k));
     let mut t = head;
     while t + 8 <= n {
+        if t + 64 <= n && all_set(bits, t) {
+            for part in (0..64).step_by(8) {
+                // SAFETY: t + 64 <= n; `from` has as many elements from k on.
+                unsafe { put(to, t + part, from.eight(k + part), stream) };
+            }
+            (k, t) = (k + 64, t + 64);
+            continue;
+        }
         let set = word(bits, t);
         // SAFETY: t + 8 <= n; `from` holds eight more than are read.
         unsafe {

@@ -23,12 +23,18 @@ pub fn in_f32(exponent: i32) -> bool {
     (-90..=128).contains(&exponent)
 }
 
+/// Positions of one step: of f32 those of a line of the caches.
+const STEP: usize = 16;
+
+/// Vectors of a step.
+const VECTORS: usize = STEP / 8;
+
 struct Pass {
     up: __m256,
     largest: __m256i,
     /// Pairs of sums, even and odd lanes, of q with 2^31 added.
-    both: __m256i,
-    odd: __m256i,
+    both: [__m256i; VECTORS],
+    odd: [__m256i; VECTORS],
     /// Sums of at most eight squares.
     squares: [__m256i; 2],
     limbs: [__m256i; 2],
@@ -37,13 +43,13 @@ struct Pass {
 impl Pass {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn add(&mut self, x: __m256) {
+    fn add(&mut self, x: __m256, v: usize) {
         self.largest = _mm256_max_epu32(self.largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)));
         // A product by a power of two is exact, or far below the half that would round to 1.
         let q = _mm256_cvtps_epi32(_mm256_mul_ps(x, self.up));
         let raised = _mm256_xor_si256(q, _mm256_set1_epi32(i32::MIN));
-        self.both = _mm256_add_epi64(self.both, raised);
-        self.odd = _mm256_add_epi64(self.odd, _mm256_srli_epi64::<32>(raised));
+        self.both[v] = _mm256_add_epi64(self.both[v], raised);
+        self.odd[v] = _mm256_add_epi64(self.odd[v], _mm256_srli_epi64::<32>(raised));
         let other = _mm256_srli_epi64::<32>(q);
         self.squares[0] = _mm256_add_epi64(self.squares[0], _mm256_mul_epi32(q, q));
         self.squares[1] = _mm256_add_epi64(self.squares[1], _mm256_mul_epi32(other, other));
@@ -73,7 +79,7 @@ pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live:
     let longest = rollouts.first().map_or(0, |r| r.count);
     let (mut full, mut alive) = (rollouts.len(), rollouts.len());
     let up = power_of_two(STEP_BITS - exponent) as f32;
-    let mut pass = Pass { up: _mm256_set1_ps(up), largest: zero, both: zero, odd: zero, squares: [zero; 2], limbs: [zero; 2] };
+    let mut pass = Pass { up: _mm256_set1_ps(up), largest: zero, both: [zero; VECTORS], odd: [zero; VECTORS], squares: [zero; 2], limbs: [zero; 2] };
     let mut total = zero;
     let mut t = 0;
     while t < longest {
@@ -81,60 +87,65 @@ pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live:
             alive -= 1;
         }
         full = full.min(alive);
-        while full > 0 && rollouts[full - 1].count < t + 8 {
+        while full > 0 && rollouts[full - 1].count < t + STEP {
             full -= 1;
         }
-        (pass.both, pass.odd) = (zero, zero);
-        for some in rollouts[..full].chunks(8) {
+        (pass.both, pass.odd) = ([zero; VECTORS], [zero; VECTORS]);
+        for some in rollouts[..full].chunks(8 / VECTORS) {
             for r in some {
-                // SAFETY: t + 8 <= its count.
-                pass.add(unsafe { r.line.eight(t) });
+                for v in 0..VECTORS {
+                    // SAFETY: t + STEP <= its count.
+                    pass.add(unsafe { r.line.eight(t + 8 * v) }, v);
+                }
             }
             pass.split();
         }
         for r in &rollouts[full..alive] {
-            let mut rest = [0.0f32; 8];
+            let mut rest = [0.0f32; STEP];
             for (lane, x) in rest.iter_mut().enumerate().take(r.count - t) {
                 // SAFETY: t + lane < its count.
                 *x = unsafe { r.line.one(t + lane) };
             }
-            // SAFETY: eight elements.
-            pass.add(unsafe { _mm256_loadu_ps(rest.as_ptr()) });
+            for v in 0..VECTORS {
+                // SAFETY: eight elements.
+                pass.add(unsafe { _mm256_loadu_ps(rest.as_ptr().add(8 * v)) }, v);
+            }
             pass.split();
         }
         // Back from the raised sums to those of q, in the positions' order.
         let raise = _mm256_set1_epi64x((alive as i64) << 31);
-        let even = _mm256_sub_epi64(_mm256_sub_epi64(pass.both, _mm256_slli_epi64::<32>(pass.odd)), raise);
-        let odd = _mm256_sub_epi64(pass.odd, raise);
-        let (a, b) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
-        let found = [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
-        total = _mm256_add_epi64(total, _mm256_add_epi64(found[0], found[1]));
-        let reach = (longest - t).min(8);
-        if reach == 8 && full == alive {
+        let mut found = [zero; 2 * VECTORS];
+        for v in 0..VECTORS {
+            let even = _mm256_sub_epi64(_mm256_sub_epi64(pass.both[v], _mm256_slli_epi64::<32>(pass.odd[v])), raise);
+            let odd = _mm256_sub_epi64(pass.odd[v], raise);
+            let (a, b) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
+            (found[2 * v], found[2 * v + 1]) = (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b));
+            total = _mm256_add_epi64(total, _mm256_add_epi64(a, b));
+        }
+        let reach = (longest - t).min(STEP);
+        if reach == STEP && full == alive {
             let counts = _mm256_set1_epi64x(alive as i64);
-            for half in 0..2 {
-                let at = t + 4 * half;
-                let (columns, live) = (&mut columns[at..at + 4], &mut live[at..at + 4]);
+            let (columns, live) = (&mut columns[t..t + STEP], &mut live[t..t + STEP]);
+            for (part, found) in found.iter().enumerate() {
                 // SAFETY: four elements each.
                 unsafe {
-                    let (c, n) = (columns.as_mut_ptr().cast::<__m256i>(), live.as_mut_ptr().cast::<__m256i>());
-                    _mm256_storeu_si256(c, _mm256_add_epi64(_mm256_loadu_si256(c), found[half]));
+                    let (c, n) = (columns.as_mut_ptr().add(4 * part).cast::<__m256i>(), live.as_mut_ptr().add(4 * part).cast::<__m256i>());
+                    _mm256_storeu_si256(c, _mm256_add_epi64(_mm256_loadu_si256(c), *found));
                     _mm256_storeu_si256(n, _mm256_add_epi64(_mm256_loadu_si256(n), counts));
                 }
             }
         } else {
-            let mut lanes = [0i64; 8];
-            // SAFETY: eight elements.
-            unsafe {
-                _mm256_storeu_si256(lanes.as_mut_ptr().cast(), found[0]);
-                _mm256_storeu_si256(lanes.as_mut_ptr().add(4).cast(), found[1]);
+            let mut lanes = [0i64; STEP];
+            for (part, found) in found.iter().enumerate() {
+                // SAFETY: four elements.
+                unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(4 * part).cast(), *found) };
             }
             for (lane, c) in lanes.iter().enumerate().take(reach) {
                 columns[t + lane] += c;
                 live[t + lane] += rollouts[..alive].iter().filter(|r| r.count > t + lane).count() as i64;
             }
         }
-        t += 8;
+        t += STEP;
     }
     let sum = |x: __m256i| {
         let mut lanes = [0i64; 4];

@@ -85,6 +85,7 @@ impl Worker<'_> {
                 }
             }
         }
+        self.asked(&ahead, values);
         if done.largest >= LIMIT {
             // The group is done again, by the general stages.
             debug_assert!(self.late);

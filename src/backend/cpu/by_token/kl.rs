@@ -147,6 +147,7 @@ impl<'a> Worker<'a> {
             }
             (sum, squares) = if outputs.report { chunk_totals(chunks, scope, &self.v[..k]) } else { (0.0, 0.0) };
         }
+        self.asked(&ahead, signal);
         went(if every { Way::Tokens } else { Way::Chunks });
         self.around(&outputs.advantages, at, scope.first, scope.end);
         self.report.sum_advantages += sum;

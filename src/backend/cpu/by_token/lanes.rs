@@ -152,23 +152,38 @@ pub fn most(largest: __m256i) -> u32 {
     lanes.iter().fold(0, |m, x| m.max(*x))
 }
 
-/// Eight lanes to memory. `stream`: past the caches, the address is one of a vector.
+/// Eight lanes to memory.
 ///
 /// # Safety
 /// Eight elements from `at` on are writable.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn put_as<const NARROW: bool>(at: *mut u8, x: __m256, stream: bool) {
+unsafe fn put_as<const NARROW: bool>(at: *mut u8, x: __m256) {
     // SAFETY: by the caller's word.
     unsafe {
         if NARROW {
             let half = _mm256_srli_epi32::<16>(_mm256_castps_si256(x));
-            let packed = _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
-            if stream { _mm_stream_si128(at.cast(), packed) } else { _mm_storeu_si128(at.cast(), packed) }
-        } else if stream {
-            _mm256_stream_ps(at.cast(), x);
+            _mm_storeu_si128(at.cast(), _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half)));
         } else {
             _mm256_storeu_ps(at.cast(), x);
+        }
+    }
+}
+
+/// Eight lanes to memory past the caches, at the address of a vector.
+///
+/// # Safety
+/// Eight elements from `at` on are writable.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn stream_as<const NARROW: bool>(at: *mut u8, x: __m256) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if NARROW {
+            let half = _mm256_srli_epi32::<16>(_mm256_castps_si256(x));
+            _mm_stream_si128(at.cast(), _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half)));
+        } else {
+            _mm256_stream_ps(at.cast(), x);
         }
     }
 }
@@ -182,7 +197,14 @@ unsafe fn put_as<const NARROW: bool>(at: *mut u8, x: __m256, stream: bool) {
 pub unsafe fn put(to: Line, i: usize, x: __m256, stream: bool) {
     let at = to.from(i).at;
     // SAFETY: by the caller's word.
-    unsafe { if to.narrow { put_as::<true>(at, x, stream) } else { put_as::<false>(at, x, stream) } }
+    unsafe {
+        match (to.narrow, stream) {
+            (false, false) => put_as::<false>(at, x),
+            (true, false) => put_as::<true>(at, x),
+            (false, true) => stream_as::<false>(at, x),
+            (true, true) => stream_as::<true>(at, x),
+        }
+    }
 }
 
 /// Lanes a .. b of eight to elements i + a .. i + b; i may lie before the line.
@@ -204,113 +226,130 @@ pub unsafe fn put_some(to: Line, i: isize, x: __m256, a: usize, b: usize) {
     }
 }
 
-/// Writes a line's tiles, the last first. Where they go past the caches they are turned in registers, so that whole vectors of the memory are written.
+/// Bytes of a line of the caches.
+const LINE: usize = 64;
+
+/// Writes a line's tiles, the last first. Where they go past the caches a tile waits in a ring of two until the next has been computed, and is then read back at
+/// the lines of the caches: parts of lines, written among those of another output, cost several times as much.
 pub struct Writer<const NARROW: bool> {
     to: Line,
     stream: bool,
-    /// Elements from a tile's first to the first that begins a vector of the memory.
+    /// Elements from a tile's first to the first that begins a line of the caches.
     shift: usize,
-    turn: __m256i,
-    late: __m256,
-    /// The first eight of the tile after, turned.
-    after: __m256,
-    top: bool,
+    /// Where in the ring the tile before was put, if there is one; whether it still waits.
+    slot: usize,
+    held: bool,
+    waits: bool,
+    ring: Ring,
 }
 
+/// Two tiles, rising, and after the second the first bytes of the first: what is read reaches over a tile's end.
+#[repr(align(64))]
+struct Ring([u8; 3 * 4 * TILE + LINE]);
+
 impl<const NARROW: bool> Writer<NARROW> {
+    const BYTES: usize = if NARROW { 2 } else { 4 };
+
     #[inline]
     #[target_feature(enable = "avx2")]
     pub fn new(to: Line, n: usize, stream: bool) -> Writer<NARROW> {
         debug_assert!(to.narrow == NARROW);
-        let vector = 8 * to.bytes();
         // Tiles begin a multiple of 32 elements before the end.
-        let beyond = (to.at as usize + n * to.bytes()) % vector;
-        let shift = if stream { (vector - beyond) % vector / to.bytes() } else { 0 };
-        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        let turned = _mm256_add_epi32(lanes, _mm256_set1_epi32(shift as i32));
-        Writer {
-            to,
-            stream,
-            shift,
-            turn: turned,
-            late: _mm256_castsi256_ps(_mm256_cmpgt_epi32(turned, _mm256_set1_epi32(7))),
-            after: _mm256_setzero_ps(),
-            top: true,
+        let beyond = (to.at as usize + n * Self::BYTES) % LINE;
+        let shift = if stream { (LINE - beyond) % LINE / Self::BYTES } else { 0 };
+        if stream {
+            // The first line is written in part, last of all: it had better be there by then.
+            _mm_prefetch::<_MM_HINT_T0>(to.at.cast());
         }
+        Writer { to, stream, shift, slot: 0, held: false, waits: false, ring: Ring([0; 3 * 4 * TILE + LINE]) }
     }
 
-    /// A tile that lies wholly in the line and is not its last.
+    /// A tile that is neither the line's last nor its lowest.
     ///
     /// # Safety
-    /// Elements `from` .. `from + 32` are writable, `from` is above 0 where vectors are turned, and the tile after has been written.
+    /// Elements `from` .. `from + 64` are writable, and the tile after has been handed over.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub unsafe fn whole(&mut self, from: usize, lanes: &[__m256; 4]) {
-        const BYTES: [usize; 2] = [4, 2];
-        let bytes = BYTES[NARROW as usize];
-        let mut at = self.to.at.wrapping_add((from + self.shift) * bytes);
-        if self.stream {
-            let turned = [
-                _mm256_permutevar8x32_ps(lanes[0], self.turn),
-                _mm256_permutevar8x32_ps(lanes[1], self.turn),
-                _mm256_permutevar8x32_ps(lanes[2], self.turn),
-                _mm256_permutevar8x32_ps(lanes[3], self.turn),
-            ];
-            let next = [turned[1], turned[2], turned[3], self.after];
-            for j in (0..4).rev() {
-                // SAFETY: within the line or, by its turned lanes, in the tile after; at a vector's address.
-                unsafe { put_as::<NARROW>(at.wrapping_add(8 * j * bytes), _mm256_blendv_ps(turned[j], next[j], self.late), true) };
+        // SAFETY: by the caller's word.
+        unsafe {
+            if !self.stream {
+                let at = self.to.at.wrapping_add(from * Self::BYTES);
+                for (j, x) in lanes.iter().enumerate() {
+                    put_as::<NARROW>(at.wrapping_add(8 * j * Self::BYTES), *x);
+                }
+                return;
             }
-            self.after = turned[0];
-        } else {
-            for x in lanes {
-                // SAFETY: within the line (nothing is turned: the shift is 0).
-                unsafe { put_as::<NARROW>(at, *x, false) };
-                at = at.wrapping_add(8 * bytes);
+            if self.waits {
+                self.emit(from + TILE);
+            }
+            self.keep(lanes);
+            self.waits = true;
+        }
+    }
+
+    /// The tile that waits, of elements `from` .. `from + 32`: its lines, the last of which may reach into the tile after.
+    ///
+    /// # Safety
+    /// Elements up to the end of that are writable.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn emit(&self, from: usize) {
+        let at = self.to.at.wrapping_add((from + self.shift) * Self::BYTES).cast::<__m256i>();
+        let kept = self.ring.0.as_ptr().wrapping_add(self.slot + self.shift * Self::BYTES).cast::<__m256i>();
+        for j in 0..Self::BYTES {
+            // SAFETY: a tile's bytes, from less than a line after its first on; at an address of the memory's lines.
+            unsafe { _mm256_stream_si256(at.wrapping_add(j), _mm256_loadu_si256(kept.add(j))) };
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn keep(&mut self, lanes: &[__m256; 4]) {
+        let tile = TILE * Self::BYTES;
+        self.slot ^= tile;
+        self.held = true;
+        let kept = self.ring.0.as_mut_ptr().wrapping_add(self.slot);
+        // SAFETY: slot is at most a tile's bytes, and the ring has room for two more and a line.
+        unsafe {
+            for (j, x) in lanes.iter().enumerate() {
+                put_as::<NARROW>(kept.add(8 * j * Self::BYTES), *x);
+            }
+            for (j, x) in lanes.iter().enumerate().take(LINE / 8 / Self::BYTES) {
+                put_as::<NARROW>(kept.add(2 * tile + 8 * j * Self::BYTES), *x);
             }
         }
     }
 
-    /// Any tile of elements `from` .. `from + 32`; the lowest may begin before the line.
+    /// The line's last tile or its lowest, of elements `from` .. `from + 32`; the lowest may begin before the line, and what waits is written with it.
     ///
     /// # Safety
-    /// Those elements from 0 on are writable; every tile but the lowest begins at 0 or after.
+    /// Those elements from 0 on are writable, and what waits.
     #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub unsafe fn tile(&mut self, from: isize, lanes: &[__m256; 4]) {
-        if !self.stream {
+        // SAFETY: by the caller's word.
+        unsafe {
+            if self.stream && from > 0 {
+                // The last of more than one. What stands in it before its first line is written with the tile before: no line is written in both ways.
+                self.keep(lanes);
+                let kept = self.ring.0.as_ptr().add(self.slot + self.shift * Self::BYTES);
+                let at = self.to.from(from as usize + self.shift).at;
+                return std::ptr::copy_nonoverlapping(kept, at, (TILE - self.shift) * Self::BYTES);
+            }
             for (j, x) in lanes.iter().enumerate() {
                 let at = from + 8 * j as isize;
-                // SAFETY: within the line.
-                unsafe { if at >= 0 { put(self.to, at as usize, *x, false) } else if at > -8 { put_some(self.to, at, *x, -at as usize, 8) } }
+                if at >= 0 { put(self.to, at as usize, *x, false) } else if at > -8 { put_some(self.to, at, *x, -at as usize, 8) }
             }
-            return;
-        }
-        let mut next = self.after;
-        let mut turned = next;
-        for j in (0..4).rev() {
-            turned = _mm256_permutevar8x32_ps(lanes[j], self.turn);
-            let x = _mm256_blendv_ps(turned, next, self.late);
-            next = turned;
-            let at = from + (self.shift + 8 * j) as isize;
-            // SAFETY: within the line, at a vector's address.
-            unsafe {
-                if j == 3 && self.top && self.shift > 0 {
-                    // The vector reaches beyond the end.
-                    let begin = from + 24;
-                    put_some(self.to, begin, lanes[3], self.shift.max((-begin).max(0) as usize), 8);
-                } else if at >= 0 {
-                    put(self.to, at as usize, x, true);
-                } else if at > -8 {
-                    put_some(self.to, at, x, -at as usize, 8);
-                }
+            let after = (from + TILE as isize) as usize;
+            if self.waits {
+                self.emit(after);
             }
-        }
-        self.after = turned;
-        self.top = false;
-        if from <= 0 {
-            // SAFETY: the elements before the first vector.
-            unsafe { put_some(self.to, from, lanes[0], -from as usize, self.shift) };
+            if self.held {
+                // Of the tile after, the elements before its first line.
+                let kept = self.ring.0.as_ptr().add(self.slot);
+                std::ptr::copy_nonoverlapping(kept, self.to.from(after).at, self.shift * Self::BYTES);
+            }
         }
     }
 }

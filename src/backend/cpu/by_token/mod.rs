@@ -61,6 +61,8 @@ pub struct ByToken {
     /// kl: a rollout's advantages may be.
     pub kl: bool,
     pub gae: bool,
+    /// gae: a rollout's only chunk is listed where the general stages come to read it.
+    pub unlisted: bool,
     /// gae: rewards and values are judged by the results, which lie over none of them.
     pub late: bool,
     /// Results go past the caches.
@@ -89,7 +91,7 @@ impl Worker<'_> {
 mod decide {
     use super::lanes::{Ahead, Line, zero};
     use super::*;
-    use crate::backend::cpu::members::members;
+    use crate::backend::cpu::members::{Members, members};
     use crate::model::array::Array;
     use crate::model::batch::Process;
     use crate::model::config::*;
@@ -155,7 +157,7 @@ mod decide {
                 && problem.token_rewards.is_none_or(|r| fits(&r));
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
-            ByToken { columns, kl, gae, late: gae && apart, stream: streams }
+            ByToken { columns, kl, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
         }
     }
 
@@ -197,13 +199,33 @@ mod decide {
             }
         }
 
-        /// The tokens of `arrays` that will be read when this rollout's are done: those of the rollout after it, or with `by_group` of its like in the group after.
-        pub(super) fn ahead(&self, i: usize, by_group: bool, arrays: [Option<&Array>; 2]) -> Ahead {
+        /// The tokens of `arrays` that will be read when this rollout's are done: those of the rollouts after it, or with `by_group` of the group after. What is
+        /// still to be asked for of rollouts side by side goes on from one to the next (`asked`); else the next one's, or its like's in the group after.
+        pub(super) fn ahead(&mut self, i: usize, by_group: bool, arrays: [Option<&Array>; 2]) -> Ahead {
             let (problem, mut ahead) = (self.job.problem, Ahead::NONE);
+            let own = members(&self.job, problem, self.group);
+            let after = self.upcoming.map(|g| members(&self.job, problem, g));
+            if let (true, Members::Range(_, end)) = (problem.packed(), own) {
+                let tokens = |a: usize, b: usize| if a < b { problem.extent(a).column..problem.extent(b - 1).column + problem.extent(b - 1).len } else { 0..0 };
+                let following = || if let Some(Members::Range(a, b)) = after { tokens(a, b) } else { 0..0 };
+                if self.ordinal == 0 {
+                    self.next_tokens = if by_group { following() } else { tokens(i + 1, end) };
+                }
+                if self.next_tokens.is_empty() && !by_group {
+                    self.next_tokens = following();
+                }
+                for (part, array) in ahead.parts.iter_mut().zip(arrays) {
+                    if let Some(array) = array {
+                        let line = Line::of(&array.line(0, 0, problem.slots, true));
+                        *part = (line.from(self.next_tokens.start).at, line.from(self.next_tokens.end).at);
+                    }
+                }
+                return ahead;
+            }
             let next = if by_group || self.ordinal + 1 >= self.members {
-                self.upcoming.and_then(|g| members(&self.job, problem, g).nth(if by_group { self.ordinal } else { 0 }))
+                after.and_then(|after| after.nth(if by_group { self.ordinal } else { 0 }))
             } else {
-                members(&self.job, problem, self.group).nth(self.ordinal + 1)
+                own.nth(self.ordinal + 1)
             };
             let Some(next) = next.filter(|n| *n != i) else { return ahead };
             let at = problem.extent(next);
@@ -223,6 +245,13 @@ mod decide {
                 }
             }
             ahead
+        }
+
+        /// Tokens of `array`, the first of `ahead`'s, that have been asked for.
+        pub(super) fn asked(&mut self, ahead: &Ahead, array: &Array) {
+            let line = Line::of(&array.line(0, 0, 0, self.job.problem.packed()));
+            let reached = ahead.parts[0].0.addr().saturating_sub(line.at.addr()) / line.bytes();
+            self.next_tokens.start = reached.clamp(self.next_tokens.start, self.next_tokens.end.max(self.next_tokens.start));
         }
     }
 }

@@ -164,6 +164,7 @@ unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<N
     let mut largest = _mm256_setzero_si256();
     let (mut some, mut table) = ([0u32; TILE], [0.0f64; TILE]);
     let mut end = n;
+    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
     loop {
         let lead = TILE.saturating_sub(end);
         let (values, divisors) = if lead == 0 {
@@ -177,23 +178,43 @@ unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<N
         };
         // SAFETY: 32 values, and as many divisors where there are any.
         let tile = unsafe { fused_tile::<UNIT>(values, divisors, &k, line, &mut carry) };
-        if line.sums {
-            totals.add(&tile, lead);
+        // SAFETY: room for n results; elements of the line, whose values have been read.
+        unsafe {
+            fused_beside(&tile, lead, line, end, &mut totals);
+            to.tile(end as isize - TILE as isize, &rounded::<NARROW>(&tile, &mut largest));
         }
-        if !line.exact.is_null() {
-            // SAFETY: room for n results.
-            unsafe { std::ptr::copy_nonoverlapping(lanes(&tile).as_ptr().add(lead), line.exact.add(end.saturating_sub(TILE)), TILE - lead) };
-        }
-        let results = rounded::<NARROW>(&tile, &mut largest);
-        // The last and the lowest tile are written with the line's ends in view.
-        let middle = end != n && end > TILE;
-        // SAFETY: elements of the line, whose values have been read.
-        unsafe { if middle { to.whole(end - TILE, &results) } else { to.tile(end as isize - TILE as isize, &results) } };
         if end <= TILE {
             return totals.done(lanes(&tile)[lead], most(largest));
         }
         ahead.go();
         end -= TILE;
+        while end > TILE {
+            // SAFETY: as above.
+            unsafe {
+                let tile = fused_tile::<UNIT>(xs.from(end - TILE), line.divisors.as_ptr().wrapping_add(end - TILE), &k, line, &mut carry);
+                fused_beside(&tile, 0, line, end, &mut totals);
+                to.whole(end - TILE, &rounded::<NARROW>(&tile, &mut largest));
+            }
+            ahead.go();
+            end -= TILE;
+        }
+    }
+}
+
+/// What is wanted of a tile beside its rounded results. Inlined as `fused_tile` is.
+///
+/// # Safety
+/// AVX2; room for the line's results where they are wanted unrounded.
+#[inline(always)]
+unsafe fn fused_beside(tile: &Tile, lead: usize, line: &Fused, end: usize, totals: &mut Totals) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if line.sums {
+            totals.add(tile, lead);
+        }
+        if !line.exact.is_null() {
+            std::ptr::copy_nonoverlapping(lanes(tile).as_ptr().add(lead), line.exact.add(end.saturating_sub(TILE)), TILE - lead);
+        }
     }
 }
 
@@ -294,6 +315,7 @@ unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
     let mut last = _mm256_setr_pd(0.0, 0.0, 0.0, line.reward);
     let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
     let mut end = n;
+    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
     loop {
         let lead = TILE.saturating_sub(end);
         // SAFETY: the first `end` rewards and values.
@@ -304,30 +326,49 @@ unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
                 (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
             }
         };
-        // SAFETY: 32 rewards and values.
-        let (mut tile, value) = unsafe { steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry) };
-        last = _mm256_setzero_pd();
-        if line.sums {
-            totals.add(&tile, lead);
-        }
-        let path = tile;
-        let results = rounded::<A>(&tile, &mut largest);
-        let (from, middle) = (end as isize - TILE as isize, end != n && end > TILE);
-        // The last and the lowest tile are written with the line's ends in view.
-        // SAFETY: elements of the line, whose rewards and values have been read.
-        unsafe { if middle { to.whole(end - TILE, &results) } else { to.tile(from, &results) } };
-        if let Some(returns) = &mut returns {
-            for v in 0..8 {
-                tile[v] = _mm256_add_pd(value[v], tile[v]);
+        let from = end as isize - TILE as isize;
+        // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
+        let tile = unsafe {
+            let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
+            if line.sums {
+                totals.add(&tile, lead);
             }
-            let results = rounded::<R>(&tile, &mut largest);
-            // SAFETY: elements of the line.
-            unsafe { if middle { returns.whole(end - TILE, &results) } else { returns.tile(from, &results) } };
-        }
+            to.tile(from, &rounded::<A>(&tile, &mut largest));
+            if let Some(returns) = &mut returns {
+                returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
+            }
+            tile
+        };
         if end <= TILE {
-            return totals.done(lanes(&path)[lead], most(largest));
+            return totals.done(lanes(&tile)[lead], most(largest));
         }
+        last = _mm256_setzero_pd();
         ahead.go();
         end -= TILE;
+        while end > TILE {
+            // SAFETY: as above.
+            unsafe {
+                let (tile, value) = steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
+                if line.sums {
+                    totals.add(&tile, 0);
+                }
+                to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
+                if let Some(returns) = &mut returns {
+                    returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
+                }
+            }
+            ahead.go();
+            end -= TILE;
+        }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn plus(a: &Tile, b: &Tile) -> Tile {
+    let mut sum = *a;
+    for (sum, b) in sum.iter_mut().zip(b) {
+        *sum = _mm256_add_pd(*sum, *b);
+    }
+    sum
 }

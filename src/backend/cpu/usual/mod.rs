@@ -67,6 +67,8 @@ pub struct Lane<'a> {
     rewards: [Option<&'a [f32]>; rollout_streams::COUNT],
     /// W of the batch.
     weight: f64,
+    /// Each token in scope is a chunk and all of a rollout's have one value, which is then credited once (`constant`).
+    tokens: bool,
 }
 
 /// What has been read of a group.
@@ -93,10 +95,26 @@ impl Stream {
         matches!(self.center, Center::None | Center::Group | Center::LeaveOneOut)
             && matches!(self.scale, Scale::None | Scale::Group | Scale::LeaveOneOut | Scale::AbsMax)
             && self.singleton != Singleton::Refuse
-            && self.place == Place::Every
             && self.count_by == CountBy::Rollout
             && !(process && self.leaves_out() && self.loo_unit == LooUnit::Rollout)
     }
+}
+
+/// A chunk a token and the outcome alone: is the advantage one value a rollout? It is where the return-to-go of what is placed on the last token is summed
+/// without a discount (what is added to it is 0), and where every token has the same value that is not summed.
+fn constant(job: &Job) -> bool {
+    let c = job.config();
+    if c.chunk != Chunk::Token || c.k != 0.0 {
+        return false;
+    }
+    let placed = |place: Place| rollout_streams::places(job.sets).all(|s| c.streams[OUTCOME + s].place == place);
+    let listed = job.outputs.is_some_and(|o| o.chunk_ends.is_some() || o.chunk_values.is_some());
+    let one = match c.credit {
+        Credit::ReturnToGo => c.gamma == 1.0 && placed(Place::Last),
+        Credit::Broadcast => placed(Place::Every),
+        _ => false,
+    };
+    one && !listed
 }
 
 impl<'a> Lane<'a> {
@@ -104,6 +122,7 @@ impl<'a> Lane<'a> {
     pub fn new(job: &Job<'a>) -> Option<Lane<'a>> {
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
         job.outputs?;
+        let tokens = constant(job);
         let plain = matches!(c.kind, Kind::Prm | Kind::None)
             && c.pool == Pool::Steps
             && matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum)
@@ -112,7 +131,7 @@ impl<'a> Lane<'a> {
             && !c.bridge_scope_gaps
             && c.chunk_value == ChunkValue::Last
             && matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast)
-            && !c.spreads()
+            && (tokens || !c.spreads())
             && !c.asks_kl()
             && c.step_sets == StepSets::Group
             && c.step_value == StepValue::Score
@@ -130,7 +149,7 @@ impl<'a> Lane<'a> {
             return None;
         }
         let source = match (&problem.process, &problem.steps) {
-            (Process::None, None) if matches!(c.chunk, Chunk::ByValue | Chunk::None) => Source::Whole,
+            (Process::None, None) if tokens || matches!(c.chunk, Chunk::ByValue | Chunk::None) => Source::Whole,
             (Process::Signal([Some(signal), ..]), None) if matches!(c.chunk, Chunk::ByValue | Chunk::Step) => {
                 let rows = signal.stride[if problem.packed() { 0 } else { 1 }];
                 if !matches!(signal.dtype, DType::F32 | DType::Bf16 | DType::F16) || rows != 1 {
@@ -150,7 +169,7 @@ impl<'a> Lane<'a> {
         };
         let rows = c.streams[..problem.num_process].iter().map(|s| (s, true));
         let sets = rollout_streams::places(job.sets).map(|s| (&c.streams[OUTCOME + s], false));
-        if !rows.chain(sets).all(|(s, process)| s.usual(process)) {
+        if !rows.chain(sets).all(|(s, process)| s.usual(process) && (tokens || s.place == Place::Every)) {
             return None;
         }
         let simple = |s: usize| c.fusion == Fusion::Advantage && c.streams[OUTCOME + s].clip_value == f64::INFINITY;
@@ -164,7 +183,7 @@ impl<'a> Lane<'a> {
             Extents::Packed { cu_seqlens } => Ints::new(cu_seqlens),
             Extents::Padded { lengths, .. } => lengths.as_ref().and_then(Ints::new),
         };
-        Some(Lane { problem, extents, source, rewards, weight })
+        Some(Lane { problem, extents, source, rewards, weight, tokens })
     }
 }
 
@@ -190,11 +209,19 @@ impl Lane<'_> {
     fn input(&self, i: usize) -> std::ops::Range<usize> {
         match &self.source {
             Source::Dense(signal) => {
-                let at = self.extent(i);
-                let row = at.of(signal);
-                row.slice::<f32>().map_or(0..0, |line| line.as_ptr().addr()..line.as_ptr().addr() + size_of_val(line))
+                let row = self.extent(i).of(signal);
+                let begin = row.address().addr();
+                begin..begin + row.len() * signal.dtype.bytes()
             }
             _ => 0..0,
+        }
+    }
+
+    /// Likewise of rollouts a .. b, where they lie side by side.
+    fn inputs(&self, members: Members) -> Option<std::ops::Range<usize>> {
+        match members {
+            Members::Range(a, b) if self.problem.packed() && a < b => Some(self.input(a).start..self.input(b - 1).end),
+            _ => None,
         }
     }
 }
@@ -208,11 +235,16 @@ impl Worker<'_> {
         }
         self.place = pieces::Place::WHOLE;
         let upcoming = self.upcoming.filter(|_| self.job.streams).map(|g| super::members::members(&self.job, self.job.problem, g));
-        let mut next = upcoming.iter().flat_map(|members| members.iter());
+        self.ahead = upcoming.and_then(|members| lane.inputs(members)).unwrap_or(0..0);
+        // Else one after the other, each when the one before has been asked for.
+        let one_by_one = self.ahead.is_empty();
+        let mut next = upcoming.iter().filter(|_| one_by_one).flat_map(|members| members.iter());
         let mut begin = 0;
         for i in members.iter() {
             let kept: Rollout = self.job.rollout(i);
-            self.ahead = next.next().map_or(0..0, |i| lane.input(i));
+            if self.ahead.is_empty() {
+                self.ahead = next.next().map_or(0..0, |i| lane.input(i));
+            }
             self.usual_shape(lane, i, &kept, begin);
             begin += kept.chunks as usize;
         }

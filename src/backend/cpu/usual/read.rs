@@ -64,7 +64,10 @@ impl Worker<'_> {
             (kept.first, kept.end, kept.count) = (scope.first as u32, scope.end as u32, scope.count as u32);
             let (chunks, listed) = (lists.chunks, lists.listed);
             let scored = match &lane.source {
-                Source::Whole => false,
+                Source::Whole => {
+                    kept.state |= state::ONE_VALUE;
+                    false
+                }
                 Source::Dense(signal) => {
                     dense(job, signal, &at, &scope, &mut *self.signal, &mut lists)?;
                     lists.chunks > chunks
@@ -94,7 +97,7 @@ impl Worker<'_> {
 }
 
 /// Runs of equal values; a gap of the scope ends one.
-fn dense(job: Job, signal: &Array, at: &Extent, scope: &Scope, room: &mut [f32], lists: &mut Lists) -> Option<()> {
+fn dense(job: &Job, signal: &Array, at: &Extent, scope: &Scope, room: &mut [f32], lists: &mut Lists) -> Option<()> {
     let row = at.of(signal);
     let line = match row.slice::<f32>() {
         Some(line) => line,
@@ -149,7 +152,7 @@ pub(super) fn changes(xs: &[f32], at: usize, from: u32, ends: &mut [u32], values
 }
 
 /// Steps that have a token in scope are elements; each of their runs of tokens is a chunk (`chunk = step`: all of them are one).
-fn by_steps(job: Job, steps: &Steps, i: usize, at: &Extent, scope: &Scope, lists: &mut Lists) -> Option<()> {
+fn by_steps(job: &Job, steps: &Steps, i: usize, at: &Extent, scope: &Scope, lists: &mut Lists) -> Option<()> {
     let (from, to) = (steps.offsets.at(i), steps.offsets.at(i + 1));
     let scores = steps.scores.get(from..to)?;
     lists.room(to - from).then_some(())?;
@@ -159,7 +162,7 @@ fn by_steps(job: Job, steps: &Steps, i: usize, at: &Extent, scope: &Scope, lists
     }
 }
 
-fn listed<T: Copy + Into<i64>>(job: Job, ends: &[T], scores: &[f32], at: &Extent, scope: &Scope, lists: &mut Lists) -> Option<()> {
+fn listed<T: Copy + Into<i64>>(job: &Job, ends: &[T], scores: &[f32], at: &Extent, scope: &Scope, lists: &mut Lists) -> Option<()> {
     let len = at.len as i64;
     let (mut before, mut fits) = (0i64, true);
     let (mut chunks, mut elements) = (lists.chunks, lists.listed);

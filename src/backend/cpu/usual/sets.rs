@@ -21,7 +21,7 @@ pub struct Sets {
 }
 
 impl Sets {
-    pub const NONE: Sets = Sets { standards: [Standard::NONE; 16], applies: [None; 16], flags: [0; MAX_STREAMS] };
+    pub const NONE: Sets = Sets { standards: Standard::NONES, applies: [None; 16], flags: [0; MAX_STREAMS] };
 }
 
 /// Hands the list of the group's elements to `each`: as a whole, or by rollout where not all count in the set.

@@ -113,14 +113,17 @@ impl Worker<'_> {
         let list = std::mem::take(&mut self.usual_ends);
         let ends: &[u32] = &list[begin..begin + k];
         self.write_returns(&at, &scope, Chunks::Last(ends), k, outputs);
-        self.side_outputs(i, &at, &scope, kept, Chunks::Last(ends), path, outputs);
+        let told = if lane.tokens { Rollout { chunks: kept.count, ..*kept } } else { *kept };
+        self.side_outputs(i, &at, &scope, &told, Chunks::Last(ends), path, outputs);
         if c.whiten != Whiten::None {
             // Kept for the statistics, and for the pass that writes.
             let mut over = 0;
             // SAFETY: the rollout's own lists.
             unsafe {
-                job.last(&at)[..k].copy_from_slice(ends);
-                job.whitened(&at).iter_mut().zip(&self.d[..k]).for_each(|(to, d)| *to = f32::from_f64(*d, &mut over));
+                if kept.state & state::ONE_VALUE == 0 {
+                    job.last(&at)[..k].copy_from_slice(ends);
+                    job.whitened(&at).iter_mut().zip(&self.d[..k]).for_each(|(to, d)| *to = f32::from_f64(*d, &mut over));
+                }
                 *job.path(i) = f32::from_f64(path / c.temperature, &mut over);
             }
             self.usual_ends = list;

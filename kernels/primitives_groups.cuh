@@ -1,0 +1,116 @@
+// Primitives on values a rollout: statistics and standardisation by group, and the flags of the groups. passrl_prepare and passrl_sums have taken maxima, findings and
+// sums of rollouts without a token; this kernel decides for each group and writes. Twin of primitives/groups.rs.
+#ifndef PASSRL_PRIMITIVES_GROUPS_CUH
+#define PASSRL_PRIMITIVES_GROUPS_CUH
+#include "outputs.cuh"
+
+// Of a batch whose offsets do not fit no set is known.
+INLINE void forget_sets(Decision& decision) {
+    for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+        decision.flags[row] |= GROUP_BAD;
+        decision.standards[row].sums = no_sums();
+    }
+    __syncthreads();
+}
+
+// `decide` once for both of its uses. The block.
+OUT_OF_LINE void decide_group(const Args& args, i64 g, Decision& decision) { decide(args, g, decision); }
+
+// What is known of the group's one set. One thread.
+OUT_OF_LINE void write_statistics(const Args& args, i64 g, const Decision& decision) {
+    const Outputs& o = args.outputs;
+    const Standard& s = decision.standards[0];
+    const bool known = !extremes_bad(s.extremes) && s.sums.n > 0 && decision.findings[0] != FOUND_TOO_LARGE;
+    f64 mean = 0.0, std = 0.0;
+    if (known) reported(s, &mean, &std);
+    u64 none = 0;
+    if (is_given(o.stats_count)) store_int(o.stats_count, g * o.stats_count.stride[0], known ? s.sums.n : 0);
+    if (is_given(o.stats_mean)) store(o.stats_mean, g * o.stats_mean.stride[0], mean, none);
+    if (is_given(o.stats_std)) store(o.stats_std, g * o.stats_std.stride[0], std, none);
+    if (is_given(o.stats_absmax)) store(o.stats_absmax, g * o.stats_absmax.stride[0], known ? (f64)absmax_value(s.extremes) : 0.0, none);
+}
+
+// Of a set that is too large nothing else is said. One thread.
+OUT_OF_LINE void leave_too_large(const PlanConstants& plan, Decision& decision) {
+    for (i32 slot = 0; slot < plan.slots; slot++) {
+        if (decision.findings[slot] != FOUND_TOO_LARGE) continue;
+        decision.flags[plan.slot_row[slot]] &= ~(i32)GROUP_ZERO_VARIANCE;
+        decision.degenerate &= ~(1u << slot);
+    }
+}
+
+// Counts of the group, and its first finding where no rollout's has been told. One thread.
+OUT_OF_LINE void tell_group(const Args& args, i64 g, const Decision& decision) {
+    const PlanConstants& plan = plan_of(args);
+    const GroupMarks& marks = marks_of(args, g);
+    if (marks.rollouts == 0) return;
+    Counts& counts = counts_of(args);
+    add_to(&counts.degenerate_groups, __popc(decision.degenerate));
+    add_to(&counts.bad_groups, decision.bad);
+    add_to(&counts.violating_groups, decision.format == 1);
+    for (i32 slot = 0; slot < plan.slots && !marks.found; slot++) {
+        if (!decision.findings[slot]) continue;
+        find_in_group(args, g, decision.findings[slot], plan.slot_row[slot]);
+        return;
+    }
+}
+
+// N(x; S) of a rollout whose group is good. One thread.
+OUT_OF_LINE f64 standardised_own(const Args& args, i64 i, const Rollout& kept, const Decision& decision) {
+    u32 lost = 0;
+    return standardised_stream(args, i, 0, kept, decision, &lost);
+}
+
+// A rollout's flags: its scope is not known, and with a process signal to come it may still have a value.
+INLINE i32 early_flags(const Args& args, const Rollout& kept, bool bad) {
+    u32 flags = kept.flags;
+    if (flags & ROLLOUT_ABSENT) return (i32)flags;
+    flags &= ~(u32)ROLLOUT_NO_SCOPE;
+    if (args.primitive == PRIMITIVE_FLAGS_EARLY) flags &= ~(u32)ROLLOUT_NO_STREAM;
+    return (i32)(bad ? flags | ROLLOUT_IN_BAD_GROUP : flags);
+}
+
+// Group g: what is known of its sets. The block.
+OUT_OF_LINE void write_group(const Args& args, i64 g, bool bad_batch, Decision& decision) {
+    decide_group(args, g, decision);
+    if (bad_batch) forget_sets(decision);
+    if (is_first_thread()) leave_too_large(plan_of(args), decision);
+    __syncthreads();
+    if (args.primitive != PRIMITIVE_STANDARDIZE) group_outputs(args, g, decision);
+    if (!is_first_thread()) return;
+    if (args.primitive == PRIMITIVE_STANDARDIZE) write_statistics(args, g, decision);
+    else tell_group(args, g, decision);
+}
+
+// Rollout i: its result, its flags. The block.
+OUT_OF_LINE void write_rollout(const Args& args, i64 i, bool bad_batch, Decision& decision) {
+    const Outputs& o = args.outputs;
+    const Rollout kept = rollout_of(args, i);
+    if (kept.group != NO_GROUP) decide_group(args, kept.group, decision);
+    if (!is_first_thread()) return;
+    const bool bad = bad_batch || kept.group == NO_GROUP || decision.bad;
+    if (is_given(o.advantages)) {
+        u64 none = 0;
+        // x of this rollout is read before its result is written over it; the sums were taken before.
+        const f64 r = bad || (kept.flags & ROLLOUT_ABSENT) ? 0.0 : standardised_own(args, i, kept, decision);
+        store(o.advantages, i * o.advantages.stride[0], r, none);
+    }
+    if (args.primitive == PRIMITIVE_STANDARDIZE) return;
+    if (!bad_batch && !(kept.flags & ROLLOUT_ABSENT)) add_to(&counts_of(args).rollouts, 1);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], early_flags(args, kept, bad));
+}
+
+// Block b: group b, then rollout b.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_groups(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(Decision, decision, [1]);
+    const bool bad_batch = counts_of(args).bad_offsets != 0;
+    const i64 b = blockIdx.x;
+    if (b < args.batch.groups) write_group(args, b, bad_batch, decision[0]);
+    __syncthreads();
+    if (b < args.batch.rollouts) write_rollout(args, b, bad_batch, decision[0]);
+    __syncthreads();
+    finish_report(args);
+}
+
+#endif
