@@ -1,7 +1,7 @@
 """What Python adds to a call into the library: `python bindings/python/benches/overhead.py`.
 
 The same bound buffers are run from a loop in C (compiled here with `cc`), from ctypes, by a bound `Plan` call, by `Plan.run` and by `passrl.shape`;
-answers are checked against a plain NumPy computation first. CPU time of the thread, in many short rounds of a way and of the C loop in turn. Of each counts the
+answers are checked against a plain NumPy computation first. CPU time of the thread, in many short rounds of every way and of the C loop in turn. Of each counts the
 quickest fiftieth of its rounds, since whatever else runs on a processor's core slows what is on it; what a way adds is the difference, and after "+-" stands by how
 much the odd rounds and the even ones disagree about it.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -79,16 +78,18 @@ def quickest(rounds: list[float]) -> float:
     return sorted(rounds)[len(rounds) // 50]
 
 
-def paired(way: Callable[[], object], in_c: Callable[[int], float]) -> tuple[float, float, float]:
-    """The C loop's time, what the way adds to it, and how far halves of the rounds disagree about that; nanoseconds a call."""
-    calls = max(int(SLICE / max(nanoseconds(way, 20), 1)), 5)
+def added(ways: dict[str, Callable[[], object]], in_c: Callable[[int], float]) -> tuple[float, dict[str, tuple[float, float]]]:
+    """The C loop's time, and what each way adds to it with how far halves of the rounds disagree about that; nanoseconds a call. All take turns, so that a busy
+    neighbour meets all of them."""
+    calls = {name: max(int(SLICE / max(nanoseconds(way, 20), 1)), 5) for name, way in ways.items()}
     plain: list[float] = []
-    found: list[float] = []
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        plain.append(in_c(calls))
-        found.append(nanoseconds(way, calls))
-    odd, even = (quickest(found[half::2]) - quickest(plain[half::2]) for half in (1, 0))
-    return quickest(plain), quickest(found) - quickest(plain), abs(odd - even)
+        plain.append(in_c(max(calls.values())))
+        for name, way in ways.items():
+            found[name].append(nanoseconds(way, calls[name]))
+    halves = {name: [quickest(rounds[half::2]) - quickest(plain[half::2]) for half in (1, 0)] for name, rounds in found.items()}
+    return quickest(plain), {name: (quickest(rounds) - quickest(plain), abs(halves[name][0] - halves[name][1])) for name, rounds in found.items()}
 
 
 def measure(rollouts: int, tokens: int, folder: str) -> None:
@@ -120,14 +121,13 @@ def measure(rollouts: int, tokens: int, folder: str) -> None:
         "ctypes alone": lambda: function(*arguments), "bound Plan call": bound, "Plan.run": lambda: plan.run(**given),
         "passrl.shape": lambda: passrl.shape(threads=1, **fields, **given),
     }
-    rows = [(name, *paired(way, in_c)) for name, way in ways.items()]
+    plain, rows = added(ways, in_c)
     check(bound().advantages, given["outcome"], tokens)
-    plain = min(row[1] for row in rows)
     print(f"{rollouts} rollouts of {tokens} tokens, 1 thread, µs of CPU a call (the quickest fiftieth of {ROUNDS} rounds):")
     print(f"  {'C loop':<16}{plain / 1e3:8.2f}")
-    for name, _, added, spread in rows:
+    for name, (more, spread) in rows.items():
         target = f"   (target: at most {TARGETS[name]:g})" if name in TARGETS else ""
-        print(f"  {name:<16}{(plain + added) / 1e3:8.2f}{added / 1e3:+8.2f} +- {spread / 1e3:.2f} over C{target}")
+        print(f"  {name:<16}{(plain + more) / 1e3:8.2f}{more / 1e3:+8.2f} +- {spread / 1e3:.2f} over C{target}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ pub fn in_f32(exponent: i32) -> bool {
 /// Positions of one step: of f32 those of a line of the caches.
 const STEP: usize = 16;
 
+/// How many positions before it is read a line is asked for.
+const SOON: usize = 96;
+
 /// Vectors of a step.
 const VECTORS: usize = STEP / 8;
 
@@ -93,6 +96,8 @@ pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live:
         (pass.both, pass.odd) = ([zero; VECTORS], [zero; VECTORS]);
         for some in rollouts[..full].chunks(8 / VECTORS) {
             for r in some {
+                // As many lines at a time as there are rollouts: more than the processor follows.
+                _mm_prefetch::<_MM_HINT_T0>(r.line.from(t + SOON).at.cast());
                 for v in 0..VECTORS {
                     // SAFETY: t + STEP <= its count.
                     pass.add(unsafe { r.line.eight(t + 8 * v) }, v);
@@ -165,6 +170,27 @@ mod tests {
     use super::*;
     use crate::numerics::exact::{Extremes, Grid, exponent};
     use crate::numerics::simd::Simd;
+
+    /// As many rollouts as go together, all values as large as their exponent allows: no sum on the way is beyond its integer.
+    #[test]
+    fn the_largest_sums_fit() {
+        if Simd::best() != Simd::Avx2 {
+            println!("SKIPPED: no AVX2 on this processor");
+            return;
+        }
+        for x in [1.0f32.next_down(), -1.0f32.next_down()] {
+            let mut values = vec![x; 50];
+            let line = Line::of_f32(&mut values);
+            let (mut columns, mut live, mut sums) = (vec![0i64; 50], vec![0i64; 50], Sums::default());
+            let all = [Tokens { line, count: 50 }; TOGETHER];
+            // SAFETY: AVX2 is there; the tokens are the vector's.
+            let most = unsafe { add(&all, 0, &mut columns, &mut live, &mut sums) };
+            let (grid, mut wanted) = (Grid::new(STEP_BITS, most as i32), Sums::default());
+            wanted.push(&grid, grid.quantize(x), (50 * TOGETHER) as i64);
+            assert_eq!((sums.n, sums.q, ((sums.hi as i128) << STEP_BITS) + sums.lo as i128), (wanted.n, wanted.q, ((wanted.hi as i128) << STEP_BITS) + wanted.lo as i128));
+            assert!(columns.iter().all(|c| *c == grid.quantize(x) * TOGETHER as i64) && live.iter().all(|n| *n == TOGETHER as i64));
+        }
+    }
 
     /// Against the sums and columns one rollout after the other: lengths around whole vectors, more rollouts than a pass takes, both types.
     #[test]
