@@ -35,28 +35,39 @@ fn whitening(shift: i32) -> passrl_config {
     passrl_config { whiten_shift: shift, fill_padding: shift, whiten_epsilon_mode: PASSRL_EPSILON_ADD_STD, ..config() }
 }
 
-/// In every call: SAFETY: a live context, views of live memory of its place.
+/// A primitive of this name, with so many inputs and outputs, called by this.
+macro_rules! of {
+    ($name:expr, $inputs:expr, $outputs:expr, |$($argument:tt),*| $call:expr) => {
+        Primitive {
+            name: $name,
+            inputs: $inputs,
+            outputs: $outputs,
+            // SAFETY: a live context, views of live memory of its place.
+            call: |$($argument),*| unsafe { $call },
+        }
+    };
+}
+
 fn primitives() -> Vec<Primitive> {
-    let of = |name, inputs, outputs, call| Primitive { name, inputs, outputs, call };
     vec![
-        of("returns", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_discounted_returns(c, b, 0.97, i[0], o[0], w, n, s) }),
-        of("gae", 2, 2, |c, b, i, o, _, w, n, s| unsafe { passrl_gae(c, b, 0.97, 0.9, i[0], i[1], null(), o[0], o[1], w, n, s) }),
-        of("gae, bootstrap, no returns", 2, 1, |c, b, i, o, boot, w, n, s| unsafe { passrl_gae(c, b, 0.9, 1.0, i[0], i[1], boot, o[0], null(), w, n, s) }),
-        of("opd", 2, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_opd_signal(c, b, 1.25, i[0], i[1], null(), o[0], w, n, s) }),
-        of("g_opd", 3, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_opd_signal(c, b, 1.25, i[0], i[1], i[2], o[0], w, n, s) }),
-        of("kl_in_reward", 3, 1, |c, b, i, o, _, w, n, s| unsafe {
+        of!("returns", 1, 1, |c, b, i, o, _, w, n, s| passrl_discounted_returns(c, b, 0.97, i[0], o[0], w, n, s)),
+        of!("gae", 2, 2, |c, b, i, o, _, w, n, s| passrl_gae(c, b, 0.97, 0.9, i[0], i[1], null(), o[0], o[1], w, n, s)),
+        of!("gae, bootstrap, no returns", 2, 1, |c, b, i, o, boot, w, n, s| passrl_gae(c, b, 0.9, 1.0, i[0], i[1], boot, o[0], null(), w, n, s)),
+        of!("opd", 2, 1, |c, b, i, o, _, w, n, s| passrl_opd_signal(c, b, 1.25, i[0], i[1], null(), o[0], w, n, s)),
+        of!("g_opd", 3, 1, |c, b, i, o, _, w, n, s| passrl_opd_signal(c, b, 1.25, i[0], i[1], i[2], o[0], w, n, s)),
+        of!("kl_in_reward", 3, 1, |c, b, i, o, _, w, n, s| {
             let k = passrl_config { kl_in_reward: PASSRL_KL_K3, kl_coef: 0.1, kl_log_ratio_clamp: 2.0, kl_clamp: 1.5, ..config() };
             passrl_kl_in_reward(c, b, &k, i[0], i[1], i[2], o[0], w, n, s)
         }),
-        of("kl alone", 2, 1, |c, b, i, o, _, w, n, s| unsafe {
+        of!("kl alone", 2, 1, |c, b, i, o, _, w, n, s| {
             let k = passrl_config { kl_in_reward: PASSRL_KL_ABS, kl_coef: 0.3, ..config() };
             passrl_kl_in_reward(c, b, &k, i[0], i[1], null(), o[0], w, n, s)
         }),
-        of("divide_length", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_divide_length(c, b, 0.7, i[0], o[0], w, n, s) }),
-        of("divide_length, k 1", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_divide_length(c, b, 1.0, i[0], o[0], w, n, s) }),
-        of("divide_length, k 0", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_divide_length(c, b, 0.0, i[0], o[0], w, n, s) }),
-        of("whiten", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_whiten(c, b, &whitening(1), i[0], o[0], w, n, s) }),
-        of("whiten, scale alone, no padding", 1, 1, |c, b, i, o, _, w, n, s| unsafe { passrl_whiten(c, b, &whitening(0), i[0], o[0], w, n, s) }),
+        of!("divide_length", 1, 1, |c, b, i, o, _, w, n, s| passrl_divide_length(c, b, 0.7, i[0], o[0], w, n, s)),
+        of!("divide_length, k 1", 1, 1, |c, b, i, o, _, w, n, s| passrl_divide_length(c, b, 1.0, i[0], o[0], w, n, s)),
+        of!("divide_length, k 0", 1, 1, |c, b, i, o, _, w, n, s| passrl_divide_length(c, b, 0.0, i[0], o[0], w, n, s)),
+        of!("whiten", 1, 1, |c, b, i, o, _, w, n, s| passrl_whiten(c, b, &whitening(1), i[0], o[0], w, n, s)),
+        of!("whiten, scale alone, no padding", 1, 1, |c, b, i, o, _, w, n, s| passrl_whiten(c, b, &whitening(0), i[0], o[0], w, n, s)),
     ]
 }
 

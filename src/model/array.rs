@@ -107,46 +107,11 @@ impl Array {
 
     /// Element i of a one-dimensional array whose type is T.
     #[inline(always)]
-    fn at<T: Copy>(&self, i: usize) -> T {
+    fn element<T: Copy>(&self, i: usize) -> T {
         assert!(i < self.shape[0]);
         debug_assert!(size_of::<T>() == self.dtype.bytes());
         // SAFETY: i is within the array, whose memory and alignment `check` has seen; T is its type.
         unsafe { self.data.cast::<T>().offset(i as isize * self.stride[0]).read() }
-    }
-
-    /// Element i of a one-dimensional integer array.
-    #[inline]
-    pub fn int(&self, i: usize) -> i64 {
-        match self.dtype {
-            DType::I64 => self.at::<i64>(i),
-            DType::I32 => self.at::<i32>(i) as i64,
-            DType::U8 | DType::Bool => self.at::<u8>(i) as i64,
-            _ => 0,
-        }
-    }
-
-    /// Element i of a one-dimensional float array, rounded to f32.
-    #[inline]
-    pub fn f32(&self, i: usize) -> f32 {
-        by_float!(self.dtype, T => self.at::<T>(i).to_f32(), else 0.0)
-    }
-
-    /// Likewise unrounded.
-    #[inline]
-    pub fn f64(&self, i: usize) -> f64 {
-        match self.dtype {
-            DType::F64 => self.at::<f64>(i),
-            _ => self.f32(i) as f64,
-        }
-    }
-
-    /// Is element i of a one-dimensional mask nonzero (NaN is)?
-    #[inline]
-    pub fn flag(&self, i: usize) -> bool {
-        match self.dtype {
-            DType::F32 | DType::Bf16 | DType::F16 | DType::F64 => self.f64(i) != 0.0,
-            _ => self.int(i) != 0,
-        }
     }
 
     /// First and last byte touched, as addresses (`None` where nothing is).
@@ -165,6 +130,50 @@ impl Array {
         Some(((base + low * bytes) as usize, (base + high * bytes + bytes - 1) as usize))
     }
 }
+
+/// What one element says, of the type that its `element` reads.
+macro_rules! elements {
+    ($($Of:ty)*) => {$(
+        impl $Of {
+            /// Element i of integers.
+            #[inline]
+            pub fn int(&self, i: usize) -> i64 {
+                match self.dtype {
+                    DType::I64 => self.element::<i64>(i),
+                    DType::I32 => self.element::<i32>(i) as i64,
+                    DType::U8 | DType::Bool => self.element::<u8>(i) as i64,
+                    _ => 0,
+                }
+            }
+
+            /// Element i of floats, rounded to f32.
+            #[inline]
+            pub fn f32(&self, i: usize) -> f32 {
+                by_float!(self.dtype, T => self.element::<T>(i).to_f32(), else 0.0)
+            }
+
+            /// Likewise unrounded.
+            #[inline]
+            pub fn f64(&self, i: usize) -> f64 {
+                match self.dtype {
+                    DType::F64 => self.element::<f64>(i),
+                    _ => self.f32(i) as f64,
+                }
+            }
+
+            /// Is element i of a mask nonzero (NaN is)?
+            #[inline]
+            pub fn flag(&self, i: usize) -> bool {
+                match self.dtype {
+                    DType::F32 | DType::Bf16 | DType::F16 | DType::F64 => self.f64(i) != 0.0,
+                    _ => self.int(i) != 0,
+                }
+            }
+        }
+    )*};
+}
+// Of an array those of one dimension.
+elements! { Array Row }
 
 impl Row {
     pub fn len(&self) -> usize {
@@ -221,37 +230,6 @@ impl Row {
         assert!(i < self.len && size_of::<T>() == self.dtype.bytes());
         // SAFETY: within the line; exclusive by the caller's word.
         unsafe { self.data.cast::<T>().offset(i as isize * self.stride).write(value) }
-    }
-
-    #[inline]
-    pub fn int(&self, i: usize) -> i64 {
-        match self.dtype {
-            DType::I64 => self.element::<i64>(i),
-            DType::I32 => self.element::<i32>(i) as i64,
-            DType::U8 | DType::Bool => self.element::<u8>(i) as i64,
-            _ => 0,
-        }
-    }
-
-    #[inline]
-    pub fn f32(&self, i: usize) -> f32 {
-        by_float!(self.dtype, T => self.element::<T>(i).to_f32(), else 0.0)
-    }
-
-    #[inline]
-    pub fn f64(&self, i: usize) -> f64 {
-        match self.dtype {
-            DType::F64 => self.element::<f64>(i),
-            _ => self.f32(i) as f64,
-        }
-    }
-
-    #[inline]
-    pub fn flag(&self, i: usize) -> bool {
-        match self.dtype {
-            DType::F32 | DType::Bf16 | DType::F16 | DType::F64 => self.f64(i) != 0.0,
-            _ => self.int(i) != 0,
-        }
     }
 
     /// Reads the line, rounded to f32.

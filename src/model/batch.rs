@@ -162,19 +162,17 @@ impl Problem {
     }
 
     pub fn extent(&self, i: usize) -> Extent {
-        match (&self.extents, &self.pieces) {
-            (Extents::Packed { cu_seqlens }, None) => {
+        match &self.extents {
+            Extents::Packed { cu_seqlens } => {
                 let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
-                let len = to - from;
-                Extent { row: i, column: from, len, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: 0, begin: 0, whole: len }
-            }
-            (Extents::Packed { cu_seqlens }, Some(p)) => {
-                let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
-                let (begin, whole) = (p.begin.int(i).max(0) as usize, p.lengths.int(self.row(i)).max(0) as usize);
+                let (begin, whole) = match &self.pieces {
+                    None => (0, to - from),
+                    Some(p) => (p.begin.int(i).max(0) as usize, p.lengths.int(self.row(i)).max(0) as usize),
+                };
                 let len = whole.saturating_sub(begin).min(to - from);
                 Extent { row: i, column: from, len, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: to - from - len, begin, whole }
             }
-            (Extents::Padded { lengths, pad_left }, _) => {
+            Extents::Padded { lengths, pad_left } => {
                 let len = lengths.as_ref().map_or(self.slots, |l| l.int(i) as usize);
                 let column = if *pad_left { self.slots - len } else { 0 };
                 Extent { row: i, column, len, flat: false, slot: i * self.slots + column, tail: 0, begin: 0, whole: len }

@@ -152,38 +152,23 @@ pub fn most(largest: __m256i) -> u32 {
     lanes.iter().fold(0, |m, x| m.max(*x))
 }
 
-/// Eight lanes to memory.
+/// Eight lanes to memory. `STREAM`: past the caches, the address is one of a vector.
 ///
 /// # Safety
 /// Eight elements from `at` on are writable.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn put_as<const NARROW: bool>(at: *mut u8, x: __m256) {
+unsafe fn put_as<const NARROW: bool, const STREAM: bool>(at: *mut u8, x: __m256) {
     // SAFETY: by the caller's word.
     unsafe {
         if NARROW {
             let half = _mm256_srli_epi32::<16>(_mm256_castps_si256(x));
-            _mm_storeu_si128(at.cast(), _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half)));
+            let packed = _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+            if STREAM { _mm_stream_si128(at.cast(), packed) } else { _mm_storeu_si128(at.cast(), packed) }
+        } else if STREAM {
+            _mm256_stream_ps(at.cast(), x);
         } else {
             _mm256_storeu_ps(at.cast(), x);
-        }
-    }
-}
-
-/// Eight lanes to memory past the caches, at the address of a vector.
-///
-/// # Safety
-/// Eight elements from `at` on are writable.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn stream_as<const NARROW: bool>(at: *mut u8, x: __m256) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        if NARROW {
-            let half = _mm256_srli_epi32::<16>(_mm256_castps_si256(x));
-            _mm_stream_si128(at.cast(), _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half)));
-        } else {
-            _mm256_stream_ps(at.cast(), x);
         }
     }
 }
@@ -199,10 +184,10 @@ pub unsafe fn put(to: Line, i: usize, x: __m256, stream: bool) {
     // SAFETY: by the caller's word.
     unsafe {
         match (to.narrow, stream) {
-            (false, false) => put_as::<false>(at, x),
-            (true, false) => put_as::<true>(at, x),
-            (false, true) => stream_as::<false>(at, x),
-            (true, true) => stream_as::<true>(at, x),
+            (false, false) => put_as::<false, false>(at, x),
+            (true, false) => put_as::<true, false>(at, x),
+            (false, true) => put_as::<false, true>(at, x),
+            (true, true) => put_as::<true, true>(at, x),
         }
     }
 }
@@ -276,7 +261,7 @@ impl<const NARROW: bool> Writer<NARROW> {
             if !self.stream {
                 let at = self.to.at.wrapping_add(from * Self::BYTES);
                 for (j, x) in lanes.iter().enumerate() {
-                    put_as::<NARROW>(at.wrapping_add(8 * j * Self::BYTES), *x);
+                    put_as::<NARROW, false>(at.wrapping_add(8 * j * Self::BYTES), *x);
                 }
                 return;
             }
@@ -313,10 +298,10 @@ impl<const NARROW: bool> Writer<NARROW> {
         // SAFETY: slot is at most a tile's bytes, and the ring has room for two more and a line.
         unsafe {
             for (j, x) in lanes.iter().enumerate() {
-                put_as::<NARROW>(kept.add(8 * j * Self::BYTES), *x);
+                put_as::<NARROW, false>(kept.add(8 * j * Self::BYTES), *x);
             }
             for (j, x) in lanes.iter().enumerate().take(LINE / 8 / Self::BYTES) {
-                put_as::<NARROW>(kept.add(2 * tile + 8 * j * Self::BYTES), *x);
+                put_as::<NARROW, false>(kept.add(2 * tile + 8 * j * Self::BYTES), *x);
             }
         }
     }
