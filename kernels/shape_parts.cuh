@@ -59,7 +59,7 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     const Extent e = w.e;
     const i64 high = part.high, n = high - part.low, k = w.kept.chunks, first = w.scope.first;
     const bool zeroed = w.kept.state & STATE_ZEROED, every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(o.chunk_values), gated = !zeroed && terms.gated;
-    const i32 streams = zeroed || gated ? 0 : fusion.streams, own_lane = lane();
+    const i32 streams = zeroed || gated ? 0 : fusion.streams, own_lane = lane(), terms_of_every = zeroed || gated ? 0 : terms.every_count;
     const Apply apply = streams > 0 ? fusion.applies[0] : zero_apply();
     const f64 weight = streams > 0 ? fusion.weights[0] : 0.0;
     f64* const d = w.d;
@@ -74,7 +74,9 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
             const f32 x = signal_value(args, plan, e, 0, every ? first + j : (i64)last[j]);
             process = weight * standardised(*fusion.standards[0], apply, x, &lost);
         }
-        return chunk_value(fusion, terms, j + 1 == k, process);
+        if (j + 1 == k) return chunk_value(fusion, terms, true, process);
+        for (i32 s = 0; s < terms_of_every; s++) process += terms.every[s];
+        return process;
     };
     for (i64 tile = warp(); 32 * tile < n; tile += warps()) {
         const i64 r = 32 * tile + own_lane, j = high - 1 - r;
