@@ -3,7 +3,7 @@ use super::Lane;
 use super::sets::Sets;
 use crate::backend::cpu::expand::Chunks;
 use crate::backend::cpu::standard::Apply;
-use crate::backend::cpu::worker::Worker;
+use crate::backend::cpu::worker::{Job, Worker};
 use crate::backend::cpu::{fuse, returns, rollout_streams};
 use crate::model::config::*;
 use crate::model::flags;
@@ -14,13 +14,13 @@ use crate::plan::workspace::{Rollout, state};
 
 dispatch! {
     /// D_j = G_j (K - j + 1)^-k in place; `divisors` as in `returns::divide`.
-    fn multiply(d: &mut [f64], divisors: &[f64]) {
+    pub fn multiply(d: &mut [f64], divisors: &[f64]) {
         d.iter_mut().zip(divisors).for_each(|(d, t)| *d *= t);
     }
 }
 
 /// How a rollout's values of a slot are standardised; `x`, its value of a per-rollout stream.
-fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -> Apply {
+pub(super) fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -> Apply {
     let standard = &sets.standards[slot];
     let own = || {
         let mut own = Sums::default();
@@ -28,6 +28,44 @@ fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -
         own
     };
     sets.applies[slot].unwrap_or_else(|| standard.resolve(counts, own, lost))
+}
+
+/// Per-rollout terms of a rollout, in the order of the streams.
+struct Terms {
+    terms: [f64; rollout_streams::COUNT],
+    count: usize,
+    /// The format is violated: what every chunk has instead of all of them.
+    gated: Option<f64>,
+}
+
+impl Terms {
+    fn all(&self) -> &[f64] {
+        &self.terms[..self.count]
+    }
+
+    /// `counts`: the rollout is in the sets.
+    #[inline]
+    fn new(job: &Job, sets: &Sets, lane: &Lane, i: usize, counts: bool, violates: bool, lost: &mut i64) -> Terms {
+        let (c, plan) = (job.config(), job.plan);
+        let gate = c.fusion == Fusion::Advantage && violates;
+        let mut all = Terms { terms: [0.0; rollout_streams::COUNT], count: 0, gated: None };
+        for s in rollout_streams::places(job.sets) {
+            let slot = plan.slots.of_rollout_stream(s);
+            let row = &c.streams[OUTCOME + s];
+            let x = match lane.rewards[s] {
+                Some(rewards) => rewards[i],
+                None => job.rollout_value(s, i).unwrap_or(0.0),
+            };
+            let apply = usual_apply(sets, slot, counts, x, lost);
+            let r = sets.standards[slot].one(apply, x, lost).clamp(-row.clip_standardized, row.clip_standardized);
+            all.terms[all.count] = job.stream_weight(s) * r;
+            all.count += 1;
+            if gate && s == 1 {
+                all.gated = Some(lane.weight * r);
+            }
+        }
+        all
+    }
 }
 
 impl Worker<'_> {
@@ -42,24 +80,8 @@ impl Worker<'_> {
         let counts = kept.state & state::OUT_OF_STATS == 0;
         let mut lost = 0;
         // Per-rollout terms, and the format gate.
-        let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
-        let (mut terms, mut n, mut gated) = ([0.0f64; rollout_streams::COUNT], 0, None);
-        for s in rollout_streams::places(job.sets) {
-            let slot = plan.slots.of_rollout_stream(s);
-            let row = &c.streams[OUTCOME + s];
-            let x = match lane.rewards[s] {
-                Some(rewards) => rewards[i],
-                None => job.rollout_value(s, i).unwrap_or(0.0),
-            };
-            let apply = usual_apply(sets, slot, counts, x, &mut lost);
-            let r = sets.standards[slot].one(apply, x, &mut lost).clamp(-row.clip_standardized, row.clip_standardized);
-            terms[n] = job.stream_weight(s) * r;
-            n += 1;
-            if gate && s == 1 {
-                gated = Some(lane.weight * r);
-            }
-        }
-        let terms = &terms[..n];
+        let terms = Terms::new(job, sets, lane, i, counts, kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0, &mut lost);
+        let (gated, terms) = (terms.gated, terms.all());
         // Fusion, in d: the values that are credited; in f, where it is asked for, what the chunks are told to have.
         let apart = c.divide_scope == DivideScope::Process && c.fusion == Fusion::Advantage;
         let d = &mut self.d[..k];
