@@ -39,6 +39,8 @@ pub struct Job<'a> {
     pub joint: Option<Joint>,
     /// What of the call goes the short ways.
     pub by_token: ByToken,
+    /// Rollouts are prepared alike (`together`).
+    pub alike: bool,
 }
 
 pub struct Worker<'a> {
@@ -71,6 +73,8 @@ pub struct Worker<'a> {
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
     pub found: bool,
+    /// Likewise: the sets of its per-rollout streams are known (`together`).
+    pub together: bool,
     /// The item that this thread is likely to take next.
     pub upcoming: Option<usize>,
     /// Addresses that will be read next: asked for while a row is written.
@@ -152,6 +156,7 @@ impl<'a> Job<'a> {
                 report: Report::default(),
                 missing: 0,
                 found: false,
+                together: false,
                 upcoming: None,
                 ahead: 0..0,
                 usual_sets: Sets::NONE,

@@ -39,15 +39,18 @@ pub enum Way {
     Gae,
     GaeHoles,
     Again,
+    /// Rollouts prepared alike, groups whose per-rollout streams were summed at once.
+    Alike,
+    Together,
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 6]> = const { std::cell::RefCell::new([0; 6]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 8]> = const { std::cell::RefCell::new([0; 8]) };
 }
 
 #[cfg(target_arch = "x86_64")]
-fn went(way: Way) {
+pub fn went(way: Way) {
     #[cfg(test)]
     TAKEN.with(|taken| taken.borrow_mut()[way as usize] += 1);
     let _ = way;

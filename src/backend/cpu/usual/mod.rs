@@ -11,6 +11,7 @@ mod shape;
 mod short;
 #[cfg(target_arch = "x86_64")]
 mod short_avx2;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +70,8 @@ pub struct Lane<'a> {
     source: Source<'a>,
     /// Values of a per-rollout stream, where they lie side by side in f32.
     rewards: [Option<&'a [f32]>; rollout_streams::COUNT],
+    /// Of a sum of rewards that has one term: its values, likewise, and its weight.
+    single: Option<(&'a [f32], f64)>,
     /// W of the batch.
     weight: f64,
     /// Each token in scope is a chunk and all of a rollout's have one value, which is then credited once (`constant`).
@@ -186,6 +189,13 @@ impl<'a> Lane<'a> {
             Some(stream) if stream.dtype == DType::F32 && simple(s) => slice(stream),
             _ => None,
         });
+        let unlimited = |s: usize| c.streams[OUTCOME + s].clip_value == f64::INFINITY;
+        let single = match (job.given.trailing_zeros() as usize, &problem.rollout_streams) {
+            (s @ 0..rollout_streams::COUNT, streams) if c.fusion == Fusion::RewardSum && job.given.count_ones() == 1 && unlimited(0) && unlimited(s) => {
+                streams[s].filter(|stream| stream.dtype == DType::F32).and_then(|stream| slice(&stream)).map(|rewards| (rewards, c.streams[OUTCOME + s].weight))
+            }
+            _ => None,
+        };
         let given = std::array::from_fn(|s| job.has_stream(s));
         let weight = super::terms::total_weight(c, problem.num_process, &given);
         let extents = match &problem.extents {
@@ -196,7 +206,7 @@ impl<'a> Lane<'a> {
         let short = short::fits(job, &source);
         #[cfg(not(target_arch = "x86_64"))]
         let short = false;
-        Some(Lane { problem, extents, source, rewards, weight, tokens, short })
+        Some(Lane { problem, extents, source, rewards, single, weight, tokens, short })
     }
 }
 

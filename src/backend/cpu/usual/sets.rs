@@ -95,16 +95,37 @@ impl Worker<'_> {
             set(0, &extremes, &sums);
         }
         let raw = |s: usize, i: usize| job.problem.rollout_streams[s].as_ref().map_or(0.0, |stream| stream.f32(i));
-        if c.fusion == Fusion::RewardSum {
+        let sums_rewards = c.fusion == Fusion::RewardSum;
+        let single = match (members, lane.single) {
+            (Members::Range(a, b), Some((rewards, weight))) if a <= b => Some((&rewards[a..b], weight)),
+            _ => None,
+        };
+        if sums_rewards && single.is_none() {
             // Seen before `missing` has its say: what is missing is counted on the general path.
             let finite = |i: usize| rollout_streams::places(job.given).all(|s| raw(s, i).is_finite() && job.own_value(s, i).is_some_and(f32::is_finite));
             members.iter().all(finite).then_some(())?;
+        }
+        // Sums of rewards are formed once, in a list that is free where there is no process signal.
+        let mut summed = None;
+        if sums_rewards && matches!(lane.source, Source::Whole) {
+            let to = self.usual_elements.get_mut(..members.len())?;
+            match single {
+                // Finite where the reward is.
+                Some((rewards, weight)) => to.iter_mut().zip(rewards).for_each(|(to, x)| *to = (weight * *x as f64) as f32),
+                None => {
+                    for (to, i) in to.iter_mut().zip(members.iter()) {
+                        *to = job.rollout_value(0, i)?;
+                    }
+                }
+            }
+            summed = Some(&*to);
         }
         let counts = |i: usize| group.all_count || job.rollout(i).state & state::OUT_OF_STATS == 0;
         for s in rollout_streams::places(job.sets) {
             let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());
             let slot = slots.of_rollout_stream(s);
             let side_by_side = match (members, lane.rewards[s]) {
+                _ if group.all_count && summed.is_some() => summed,
                 (Members::Range(a, b), Some(rewards)) if group.all_count && a <= b => Some(&rewards[a..b]),
                 _ => None,
             };

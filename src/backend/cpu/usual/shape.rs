@@ -1,14 +1,12 @@
 //! A rollout from its chunks to its outputs: the expressions of `terms`, `fuse` and `credit`, in their order.
 use super::Lane;
-use super::sets::Sets;
+use super::terms::{Terms, usual_apply};
 use crate::backend::cpu::expand::Chunks;
-use crate::backend::cpu::standard::Apply;
-use crate::backend::cpu::worker::{Job, Worker};
-use crate::backend::cpu::{fuse, returns, rollout_streams};
+use crate::backend::cpu::worker::Worker;
+use crate::backend::cpu::{fuse, returns};
 use crate::model::config::*;
 use crate::model::flags;
 use crate::numerics::convert::OutElem;
-use crate::numerics::exact::{self, Sums};
 use crate::numerics::simd::dispatch;
 use crate::plan::workspace::{Rollout, state};
 
@@ -16,55 +14,6 @@ dispatch! {
     /// D_j = G_j (K - j + 1)^-k in place; `divisors` as in `returns::divide`.
     pub fn multiply(d: &mut [f64], divisors: &[f64]) {
         d.iter_mut().zip(divisors).for_each(|(d, t)| *d *= t);
-    }
-}
-
-/// How a rollout's values of a slot are standardised; `x`, its value of a per-rollout stream.
-pub(super) fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -> Apply {
-    let standard = &sets.standards[slot];
-    let own = || {
-        let mut own = Sums::default();
-        exact::sums_wide(&standard.grid, &[x], None, &standard.extremes, &mut own);
-        own
-    };
-    sets.applies[slot].unwrap_or_else(|| standard.resolve(counts, own, lost))
-}
-
-/// Per-rollout terms of a rollout, in the order of the streams.
-struct Terms {
-    terms: [f64; rollout_streams::COUNT],
-    count: usize,
-    /// The format is violated: what every chunk has instead of all of them.
-    gated: Option<f64>,
-}
-
-impl Terms {
-    fn all(&self) -> &[f64] {
-        &self.terms[..self.count]
-    }
-
-    /// `counts`: the rollout is in the sets.
-    #[inline]
-    fn new(job: &Job, sets: &Sets, lane: &Lane, i: usize, counts: bool, violates: bool, lost: &mut i64) -> Terms {
-        let (c, plan) = (job.config(), job.plan);
-        let gate = c.fusion == Fusion::Advantage && violates;
-        let mut all = Terms { terms: [0.0; rollout_streams::COUNT], count: 0, gated: None };
-        for s in rollout_streams::places(job.sets) {
-            let slot = plan.slots.of_rollout_stream(s);
-            let row = &c.streams[OUTCOME + s];
-            let x = match lane.rewards[s] {
-                Some(rewards) => rewards[i],
-                None => job.rollout_value(s, i).unwrap_or(0.0),
-            };
-            let apply = usual_apply(sets, slot, counts, x, lost);
-            let r = sets.standards[slot].one(apply, x, lost).clamp(-row.clip_standardized, row.clip_standardized);
-            all.terms[all.count] = job.stream_weight(s) * r;
-            all.count += 1;
-            if gate && s == 1 {
-                all.gated = Some(lane.weight * r);
-            }
-        }
-        all
     }
 }
 

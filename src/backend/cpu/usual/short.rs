@@ -1,17 +1,17 @@
 //! Groups of short rollouts: what a rollout costs beside its tokens is most of them. The tokens of a packed group are one line, looked at once for where values
 //! change (a bit a token, with the ends of the rollouts among them) and written once, by the same bits; a padded rollout is a line of its own. Between the two
 //! stand the chunks of the whole group side by side. Whatever does not fit is left to the way of `read` and `shape`, before anything is written.
-use super::sets::Sets;
 use super::short_avx2::{self, Affine, HELD};
+use super::terms::Eight;
 use super::{Group, Ints, Lane, Source, Steps};
 use crate::backend::cpu::expand::Out;
 use crate::backend::cpu::lines::{self, WINDOW};
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::scope::{self, Scope};
-use crate::backend::cpu::standard::{Apply, plain};
+use crate::backend::cpu::standard::Apply;
 use crate::backend::cpu::tile::Powers;
 use crate::backend::cpu::worker::{Job, Worker};
-use crate::backend::cpu::{fuse, returns, rollout_streams};
+use crate::backend::cpu::{fuse, returns};
 use crate::model::array::{Array, DType, Row};
 use crate::model::config::*;
 use crate::numerics::convert::InElem;
@@ -38,7 +38,7 @@ pub fn fits(job: &Job, source: &Source) -> bool {
         && o.advantages.stride[usize::from(!problem.packed())] == 1
         && problem.in_stats.is_none()
         && problem.absent.is_none()
-        && c.fusion == Fusion::Advantage
+        && (c.fusion == Fusion::Advantage || matches!(source, Source::Whole))
         && c.divide_scope == DivideScope::All
         && c.temperature == 1.0
         && c.clip == f64::INFINITY
@@ -130,56 +130,6 @@ fn ends(lane: &Lane, part: &Part, s: usize, span: &Span, mut each: impl FnMut(us
         begin = end;
     }
     Some(())
-}
-
-/// Per-rollout terms of up to eight rollouts: `shape::Terms`, a stream at a time.
-struct Some8 {
-    terms: [[f64; rollout_streams::COUNT]; 8],
-    count: usize,
-    /// What a rollout has instead of them whose format is violated; a bit each: is it?
-    gated: [f64; 8],
-    violates: u32,
-}
-
-impl Some8 {
-    const NONE: Some8 = Some8 { terms: [[0.0; rollout_streams::COUNT]; 8], count: 0, gated: [0.0; 8], violates: 0 };
-
-    /// Of n rollouts from i on, all in the sets.
-    fn read(&mut self, job: &Job, sets: &Sets, lane: &Lane, i: usize, n: usize, lost: &mut i64) {
-        let (c, plan) = (job.config(), job.plan);
-        (self.count, self.violates) = (0, 0);
-        if let Some(ok) = &job.problem.format_ok {
-            (0..n).for_each(|j| self.violates |= u32::from(!ok.flag(i + j)) << j);
-        }
-        for s in rollout_streams::places(job.sets) {
-            let (slot, row, weight) = (plan.slots.of_rollout_stream(s), &c.streams[OUTCOME + s], job.stream_weight(s));
-            let mut xs = [0.0f32; 8];
-            match lane.rewards[s] {
-                Some(rewards) => xs[..n].copy_from_slice(&rewards[i..i + n]),
-                None => (0..n).for_each(|j| xs[j] = job.rollout_value(s, i + j).unwrap_or(0.0)),
-            }
-            let mut standard: [f64; 8] = match sets.applies[slot] {
-                Some(apply) => xs.map(|x| plain(apply, x as f64)),
-                None => std::array::from_fn(|j| {
-                    if j >= n {
-                        return 0.0;
-                    }
-                    let apply = super::shape::usual_apply(sets, slot, true, xs[j], lost);
-                    sets.standards[slot].one(apply, xs[j], lost)
-                }),
-            };
-            if row.clip_standardized != f64::INFINITY {
-                standard = standard.map(|r| r.clamp(-row.clip_standardized, row.clip_standardized));
-            }
-            for (terms, r) in self.terms.iter_mut().zip(standard) {
-                terms[self.count] = weight * r;
-            }
-            self.count += 1;
-            if s == 1 {
-                self.gated = standard.map(|r| lane.weight * r);
-            }
-        }
-    }
 }
 
 fn mark(words: &mut [u64], bit: usize) {
@@ -329,19 +279,21 @@ impl Worker<'_> {
         };
         // SAFETY: AVX2 is there (`fits`); likewise below.
         let powers = (c.credit == Credit::ReturnToGo).then(|| unsafe { Powers::new(plan.decay[1]) });
-        let (mut begin, mut gap, mut lost, mut some) = (0, 0, 0, Some8::NONE);
+        let (mut begin, mut gap, mut lost, mut eight) = (0, 0, 0, Eight::NONE);
         for i in part.a..part.b {
             let end = self.usual_ends[i - part.a] as usize;
-            let (k, lane8) = (end - begin, (i - part.a) % 8);
-            if lane8 == 0 {
-                some.read(job, sets, lane, i, (part.b - i).min(8), &mut lost);
+            let (k, place) = (end - begin, (i - part.a) % 8);
+            if place == 0 {
+                // What `usual_decide` has listed.
+                let sums = (c.fusion == Fusion::RewardSum).then(|| &self.usual_elements[i - part.a..]);
+                eight.read(job, sets, lane, i, (part.b - i).min(8), sums, &mut lost);
             }
             let (values, to) = (&self.usual_values[begin..], &mut self.usual_credits[begin + gap..]);
             if k > 0 {
                 let divisors = if c.k != 0.0 { &plan.divisors[plan.limits.rollout_tokens - k..] } else { &[] };
                 // A violating rollout has its format's term alone.
-                let violates = some.violates >> lane8 & 1 == 1;
-                let (affine, terms) = if violates { (Some(none), &some.gated[lane8..=lane8]) } else { (affine, &some.terms[lane8][..some.count]) };
+                let violates = eight.violates >> place & 1 == 1;
+                let (affine, terms) = if violates { (Some(none), &eight.gated[place..=place]) } else { (affine, &eight.terms[place][..eight.count]) };
                 match affine {
                     // SAFETY: as above.
                     Some(affine) if k <= HELD => unsafe { short_avx2::credit(values, k, &affine, terms, powers.as_ref(), divisors, to) },
@@ -349,7 +301,7 @@ impl Worker<'_> {
                         let d = &mut to[..k];
                         let apply = match affine {
                             Some(affine) if affine.weight == 0.0 => Apply::Zero,
-                            _ => super::shape::usual_apply(sets, 0, true, 0.0, &mut lost),
+                            _ => super::terms::usual_apply(sets, 0, true, 0.0, &mut lost),
                         };
                         fuse::add_stream(job.simd(), &sets.standards[0], apply, c.streams[0].weight, &values[..k], false, true, d, &mut lost);
                         fuse::add_terms(job.simd(), terms, d);
