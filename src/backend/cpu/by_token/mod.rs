@@ -194,6 +194,9 @@ mod decide {
                 (true, true) => (0, at.tail),
                 _ => (0, 0),
             };
+            if before + first == 0 && at.len - end + after == 0 {
+                return;
+            }
             let bytes = own.bytes();
             // SAFETY: slots of the rollout's row or extent, this thread's; AVX2 is there in a usual call.
             unsafe {
