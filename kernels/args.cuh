@@ -149,6 +149,8 @@ struct Counts {
     Queue queues[3];
     // `step_sets = step_group`: room of `Workspace::keyed` that groups have taken.
     u64 keyed;
+    // Partials: ~g of the first group that must be whole in a call and is not (0: none).
+    u64 split;
 };
 
 // Counts of a group, beside its statistics: begin as zeros.
@@ -167,8 +169,8 @@ struct GroupMarks {
     // a rollout that counts << 32 | ~that rollout; the second most; rollouts that count.
     u64 reach, most;
     u32 second, counted;
-    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED).
-    u32 arrived, reserved;
+    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED); rollouts that this call has claimed (ranks.cuh).
+    u32 arrived, claimed;
 };
 
 // Addresses in the caller's workspace. Token-indexed lists are [lists][max_tokens] or [max_tokens], by the rollout's slot.

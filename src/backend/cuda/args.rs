@@ -238,6 +238,7 @@ mirror! {
         done: u32,
         queues: [Queue; 3],
         keyed: u64,
+        split: u64,
     }
     /// Likewise.
     GroupMarks {
@@ -252,7 +253,7 @@ mirror! {
         second: u32,
         counted: u32,
         arrived: u32,
-        reserved: u32,
+        claimed: u32,
     }
     /// Addresses in the caller's workspace.
     Workspace {

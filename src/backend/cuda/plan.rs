@@ -224,7 +224,9 @@ impl OnDevice {
             }
             _ => {
                 call.prepare(mode::KNOWN)?;
+                call.whole_groups()?;
                 let known = if phase == 2 { 0 } else { mode::KNOWN };
+                call.beside(mode::KNOWN)?;
                 call.keep(known)?;
                 match phase {
                     2 => Ok(()),
@@ -240,6 +242,7 @@ impl OnDevice {
         call.args.outputs = fill::outputs(outputs);
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         call.prepare(mode::COUNTING | mode::KNOWN)?;
+        call.whole_groups()?;
         call.shape(mode::COUNTING | mode::KNOWN, false)
     }
 
@@ -359,6 +362,11 @@ impl Call<'_> {
 
     pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {
         self.launch(Kernel::Prepare, self.rollouts + self.places_of_prepare, mode)
+    }
+
+    /// Partials: are the groups that must be whole in one call whole in this one? The kernels that follow do nothing where one is not.
+    fn whole_groups(&mut self) -> Result<()> {
+        if self.plan.partials.claims.count == 0 { Ok(()) } else { self.launch(Kernel::Claims, 1, mode::KNOWN) }
     }
 
     /// Sets of steps and baselines of tokens, before any rollout is shaped.
