@@ -547,7 +547,7 @@ typedef struct passrl_context_options {
     int32_t simd;
     // Must be 0.
     int32_t reserved0;
-    // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
+    // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB, 2 MiB where tokens have their chunk's credit.
     int64_t small_call_bytes;
     // CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
     // written serves without. Read during `passrl_context_create` only.

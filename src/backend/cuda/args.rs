@@ -237,7 +237,7 @@ mirror! {
         first_group: u64,
         bad_offsets: u32,
         done: u32,
-        queues: [Queue; 2],
+        queues: [Queue; 3],
         keyed: u64,
         split: u64,
     }
@@ -288,8 +288,9 @@ mirror! {
         columns: u64,
         live: u64,
         edges: u64,
-        parts: [u64; 2],
-        part_states: [u64; 2],
+        edge_counts: u64,
+        parts: [u64; 3],
+        part_states: [u64; 3],
         places: u64,
         joint: u64,
     }
