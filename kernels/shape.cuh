@@ -391,7 +391,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
     const Grid grid = grid_of(STEP_BITS, load_extremes(args, whiten_keys(args), 0).absmax);
     Sums own = no_sums();
     if (plan.whiten == WHITEN_ROLLOUTS) {
-        if (is_first_thread()) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
+        if (is_first_thread() && is_head(args, i)) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
     } else {
         const Extent e = extent(args, i);
         const f32* const values = list_of<f32>(args.work.whitened, e);
