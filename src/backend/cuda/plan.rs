@@ -412,7 +412,11 @@ impl Call<'_> {
         self.beside(mode)?;
         let config = &self.plan.config;
         if config.whiten == Whiten::None || !whole {
-            return self.launch(self.shape, self.items() + self.places_of_shape, mode);
+            // Of kl each part keeps its chunks at hand (kernels/shape_parts.cuh).
+            let shared = if self.places_of_sums > 0 { 8 * workspace::part(self.threads) as u32 } else { 0 };
+            let blocks = self.items() + self.places_of_shape;
+            self.args.mode = mode;
+            return self.on.device.kernels().launch_with(self.shape, blocks, self.threads, shared, &self.args, self.stream);
         }
         self.launch(self.shape, self.items(), mode | mode::KEEP)?;
         self.launch(Kernel::WhitenSums, self.rollouts, mode | mode::KEEP)?;
