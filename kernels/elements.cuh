@@ -5,7 +5,6 @@
 #include "chunk.cuh"
 #include "group_stats.cuh"
 #include "parts.cuh"
-#include "pieces_rows.cuh"
 
 // What kind of steps a rollout has.
 enum Form {
@@ -236,7 +235,6 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         count += rank.total;
     }
     __syncthreads();
-    // Of a piece: a later one may have a mark, whose step the tokens after the last mark here are of.
     const OtherMarks others = other_marks(args, w.i);
     const i64 tail_from = count > 0 ? (i64)ends[count - 1] : 0;
     u32* bits = 0;

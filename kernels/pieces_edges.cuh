@@ -378,6 +378,7 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
     const bool fits = !(flags & ROLLOUT_BAD_STEPS);
     find_edges(args, room, true, fits, edge);
     const bool process = (w.kept.state & STATE_HAS_PROCESS) || edge.marks > 0;
+    __syncthreads();
     SHARED(u32, joined_flags, [1]);
     if (is_first_thread()) {
         Rollout kept = w.kept;

@@ -65,7 +65,7 @@ INLINE f32 marked_value(const i64* rows, i64 pieces, i64 from, i32 p) {
         if (row_at(rows, j)[ROW_MARKS] > 0) return f32_of((u32)((u64)row_at(rows, j)[ROW_MARKED + p] >> 32));
     return 0.0f;
 }
-// Has any piece of unit i's rollout a mark, and a later one? Not known before the edges are.
+// Has any piece of unit i's rollout a mark, and a later one, whose step the tokens after the last mark here are of? Not known before the edges are.
 struct OtherMarks {
     bool any, later;
 };

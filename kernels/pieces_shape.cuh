@@ -337,7 +337,8 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
         room.tells = args.mode & MODE_SCAN;
         room.chunks = room.after = 0;
         const i64* const counts = chunk_counts(args, unit);
-        for (i64 j = 0; j < unit.pieces; j++) {
+        // (While chunks are counted nobody asks how many there are.)
+        for (i64 j = 0; j < unit.pieces && !(args.mode & MODE_CHUNKS); j++) {
             const i64 count = bounded(counts[j], 1ll << 31);
             room.chunks += count;
             if (j > unit.index) room.after += count;

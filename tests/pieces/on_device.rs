@@ -119,9 +119,9 @@ pub fn call(
     device::judged(&report, stage.report())
 }
 
-type Init = unsafe extern "C" fn(*const c_void, *mut c_void, usize) -> i32;
-type Add = unsafe extern "C" fn(*const c_void, i32, *const passrl_batch, *mut c_void, usize, *mut c_void, usize, *mut c_void) -> i32;
-type Apply = unsafe extern "C" fn(*const c_void, *const passrl_batch, *const c_void, usize, *const passrl_outputs, *mut c_void, usize, *mut c_void) -> i32;
+pub type Init = unsafe extern "C" fn(*const c_void, *mut c_void, usize) -> i32;
+pub type Add = unsafe extern "C" fn(*const c_void, i32, *const passrl_batch, *mut c_void, usize, *mut c_void, usize, *mut c_void) -> i32;
+pub type Apply = unsafe extern "C" fn(*const c_void, *const passrl_batch, *const c_void, usize, *const passrl_outputs, *mut c_void, usize, *mut c_void) -> i32;
 
 /// Calls one after the other by way of partials, in another order each phase; and on the CPU beside it, whose buffer must be the device's, byte by byte, after every phase. The
 /// first refusal, if one is refused; `edit` is given the device's batch of each call of a phase and of the last (the number of phases).
