@@ -1,5 +1,5 @@
 //! One group: prepare its rollouts, know its statistics, decide, shape.
-use super::chunk::KlEdges;
+use super::chunk::{KlEdges, Live};
 use super::members::Members;
 use super::rollout_streams;
 use super::shape::{Group, Sink};
@@ -63,7 +63,9 @@ impl Worker<'_> {
         };
         // The table leaves the worker, which its edges are read beside.
         let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
-        self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+        let runs = self.runs;
+        let counts = if runs.count > 0 { Live::Runs(&runs.list[..runs.count]) } else { Live::Each(&live[..positions]) };
+        self.group_shape(g, members, &state, &columns[..positions], counts, sink);
         (self.columns, self.live) = (columns, live);
     }
 
@@ -144,7 +146,7 @@ impl Worker<'_> {
         let table: &[i64] = unsafe { layout.table(partials, g) };
         let (columns, live) = table.split_at(layout.positions);
         let positions = self.positions(members).min(layout.positions);
-        self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+        self.group_shape(g, members, &state, &columns[..positions], Live::Each(&live[..positions]), sink);
     }
 
     /// Positions that the rollouts reach (kl).
@@ -181,7 +183,7 @@ impl Worker<'_> {
         }
     }
 
-    fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: &[i64], sink: Sink) {
+    fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: Live, sink: Sink) {
         let job = self.job;
         let (config, plan) = (job.config(), job.plan);
         let mut standards = Standard::NONES;

@@ -90,6 +90,7 @@ impl Worker<'_> {
         let by_token = c.credits_tokens();
         // Values a chunk: a in f, results in d. Of gae over tokens the results are values a token.
         if zeroed {
+            self.kl_listed(&at, &scope);
             self.f[..k].fill(0.0);
             let n = if by_token { kept.count as usize } else { k };
             self.d[..n].fill(0.0);
@@ -107,6 +108,7 @@ impl Worker<'_> {
                 }
                 return;
             }
+            self.kl_listed(&at, &scope);
             if job.by_token.unlisted && k > 0 {
                 // SAFETY: as above.
                 unsafe { job.last(&at)[0] = scope.end as u32 - 1 };

@@ -5,6 +5,7 @@ use super::signal;
 use super::steps::StepList;
 use super::token_baseline::Places;
 use super::by_token::ByToken;
+use super::chunk::Runs;
 use super::usual::sets::Sets;
 use crate::model::batch::{Extent, Problem};
 use crate::model::config::Config;
@@ -97,6 +98,10 @@ pub struct Worker<'a> {
     pub next_tokens: std::ops::Range<usize>,
     /// Of the whitening's values that this thread has seen.
     pub whiten_sums: Sums,
+    /// kl: live counts of the group in work, where they are no table.
+    pub runs: Runs,
+    /// kl: chunks of the rollout in work were counted, and are listed where the general stages come to read them.
+    pub counted: bool,
     /// kl: exponent of the maximum of the group before.
     pub exponent: i32,
     /// gae: values and rewards of the group are judged by what comes of them, and were found not to be usual; else the largest of them (its bits).
@@ -168,6 +173,8 @@ impl<'a> Job<'a> {
                 ordinal: 0,
                 next_tokens: 0..0,
                 whiten_sums: Sums::default(),
+                runs: Runs::NONE,
+                counted: false,
                 exponent: 1,
                 late: false,
                 unclean: false,

@@ -7,6 +7,8 @@ mod bits;
 #[cfg(target_arch = "x86_64")]
 mod columns;
 #[cfg(target_arch = "x86_64")]
+mod fused;
+#[cfg(target_arch = "x86_64")]
 mod gae;
 #[cfg(target_arch = "x86_64")]
 mod kl;
@@ -14,6 +16,8 @@ mod kl;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod steered;
 
 use super::expand::Chunks;
 use super::scope::Scope;
@@ -64,6 +68,8 @@ pub struct ByToken {
     /// kl: a rollout's advantages may be.
     pub kl: bool,
     pub gae: bool,
+    /// kl: a rollout's chunks are listed where the general stages come to read them.
+    pub counted: bool,
     /// gae: a rollout's only chunk is listed where the general stages come to read it.
     pub unlisted: bool,
     /// gae: rewards and values are judged by the results, which lie over none of them.
@@ -160,7 +166,8 @@ mod decide {
                 && problem.token_rewards.is_none_or(|r| fits(&r));
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
-            ByToken { columns, kl, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
+            let counted = columns && outputs.chunk_ends.is_none() && !outputs.report;
+            ByToken { columns, kl, counted, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
         }
     }
 
