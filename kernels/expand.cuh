@@ -128,7 +128,10 @@ INLINE void gather(const Scope& scope, f64* lines) {
 // Zeros in slots from .. to of row `row` (packed: of the line) of a token-shaped output, by `threads` threads of which this is number `thread`.
 INLINE void zero_slots(const Array& to, i64 row, i64 from, i64 end, bool flat, i64 thread, i64 threads) {
     u64 none = 0;
-    for (i64 t = from + thread; t < end; t += threads) store(to, flat ? t * to.stride[0] : row * to.stride[0] + t * to.stride[1], 0.0, none);
+    const i64 base = flat ? 0 : row * to.stride[0], stride = flat ? to.stride[0] : to.stride[1];
+    // From a sector's begin on.
+    for (i64 t = from - sector_lead(to, base + from * stride, stride) + thread; t < end; t += threads)
+        if (t >= from) store(to, base + t * stride, 0.0, none);
 }
 
 // Padded layout: zeros left and right of the rollout, by its block.

@@ -5,7 +5,7 @@
 #include "baseline_weights.cuh"
 #include "batch_stats.cuh"
 #include "kl_reward.cuh"
-#include "sums.cuh"
+#include "members.cuh"
 
 // What the device's offsets say, where one block's look at its rollout does not see it: each block takes its share of the groups' offsets. A finding zeroes
 // the batch.

@@ -115,6 +115,40 @@ INLINE bool is_one_pass(const Args& args, const Shaping& w) {
     return plain && !beside && !((w.kept.state & STATE_EVERY_TOKEN) && has_holes(w.scope));
 }
 
+// Is the one scan of a rollout the usual one: its chunks' values lie in one list, are shifted and scaled, and gain the same terms, the last one alone perhaps others?
+INLINE bool is_plain(const Args& args, const ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const bool listed = plan.kind != KIND_KL && !is_given(args.batch.step_group) && plan.credit == CREDIT_RETURN_TO_GO;
+    return listed && !room.terms.gated && room.fusion.streams == 1 && room.fusion.applies[0].how == HOW_AFFINE;
+}
+// `shape_in_one_pass` (below) of such a rollout, after `prepare_fusion`: what a chunk needs is read before the loop, so that the longest rollout's block has little more to
+// read than a value and a divisor a chunk. The block meets at the end.
+OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    const Terms& terms = room.terms;
+    const i64 k = w.kept.chunks;
+    const f32* const values = list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : 0, w.e);
+    const f64 shift = room.fusion.applies[0].a, scale = room.fusion.applies[0].b, weight = room.fusion.weights[0];
+    const i32 every = terms.every_count;
+    const f64* const divisors = plan.k != 0.0 ? (const f64*)plan.divisors + (plan.max_rollout_tokens - k) : 0;
+    f64* const d = w.d;
+    auto value = [&](i64 j) {
+        f64 f = weight * (((f64)values[j] - shift) * scale);
+        if (j + 1 == k) f = chunk_value(room.fusion, terms, true, f);
+        else
+            for (i32 s = 0; s < every; s++) f += terms.every[s];
+        if (is_given(args.outputs.chunk_values)) w.f[j] = f;
+        return f;
+    };
+    scan_lines(k, plan.decay, room.tops, value, [&](i64 j, f64 g) {
+        const f64 a = divisors ? g * divisors[j] : g;
+        if (is_given(args.outputs.returns)) w.v[j] = g;
+        if (j == 0) room.path = a;
+        d[j] = a;
+    });
+}
+
 // Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
 // result goes to its token at once (`direct`): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
 // results are in d. The block meets at the end.
@@ -126,6 +160,10 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
     const i64 k = w.kept.chunks;
     Totals totals = no_totals();
     if (!terms.gated) totals.lost = prepare_fusion(args, w, room.decision, room.fusion);
+    if (!direct && is_plain(args, room)) {
+        scan_plain(args, room);
+        return totals;
+    }
     const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
     const bool every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(args.outputs.chunk_values), keeps_returns = is_given(args.outputs.returns);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
