@@ -346,12 +346,13 @@
 // batch is 0); or a group index is out of range (its rollout has advantage 0).
 #define PASSRL_FOUND_BAD_OFFSETS 32
 
-// CUDA, of a plan with a collective: the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
+// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
 // rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group).
 #define PASSRL_FOUND_COLLECTIVE 64
 
 // Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
-// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several.
+// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several
+// (or in several micro-batches).
 #define PASSRL_RANKS_REFUSED 1
 
 #define PASSRL_RANKS_OFFSETS 2
@@ -545,7 +546,7 @@ typedef struct passrl_context_options {
     int32_t simd;
     // Must be 0.
     int32_t reserved0;
-    // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
+    // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB, 2 MiB where tokens have their chunk's credit.
     int64_t small_call_bytes;
     // CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
     // written serves without. Read during `passrl_context_create` only.
@@ -986,7 +987,7 @@ passrl_status passrl_plan_phases(const struct passrl_plan *plan,
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
 // This family refuses a plan that has a collective. With `step_sets = step_group` or `token_baseline` a group's rollouts must be in one micro-batch, the same in every phase (`PASSRL_ERR_CONFLICT`
-// once all have added their sums; on CUDA there are no partials then).
+// once all have added their sums; on CUDA, where the host does not see it, of the report of passrl_plan_apply: `PASSRL_FOUND_COLLECTIVE` with `PASSRL_RANKS_GROUPS`, and nothing else is written).
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are

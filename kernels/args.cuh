@@ -145,10 +145,12 @@ struct Counts {
     u32 bad_offsets;
     // Blocks of the last kernel that are done: the last one writes the report.
     u32 done;
-    // Of passrl_gae and passrl_shape_one_pass, and of passrl_prepare (parts.cuh).
-    Queue queues[2];
+    // Of passrl_gae and passrl_shape_one_pass, of passrl_prepare, of passrl_sums (parts.cuh).
+    Queue queues[3];
     // `step_sets = step_group`: room of `Workspace::keyed` that groups have taken.
     u64 keyed;
+    // Partials: ~g of the first group that must be whole in a call and is not (0: none).
+    u64 split;
 };
 
 // Counts of a group, beside its statistics: begin as zeros.
@@ -167,8 +169,8 @@ struct GroupMarks {
     // a rollout that counts << 32 | ~that rollout; the second most; rollouts that count.
     u64 reach, most;
     u32 second, counted;
-    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED).
-    u32 arrived, reserved;
+    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED); rollouts that this call has claimed (ranks.cuh).
+    u32 arrived, claimed;
 };
 
 // Addresses in the caller's workspace. Token-indexed lists are [lists][max_tokens] or [max_tokens], by the rollout's slot.
@@ -197,7 +199,8 @@ struct Workspace {
     u64 f, d, v, lines; // f64 a token: chunk values, results, returns, further lines of a scan
     u64 columns, live;  // i64 a token: KL table of a run
     u64 edges;          // u64 bits: edges of its positions, laid out as `scope`
-    u64 parts[2], part_states[2]; // Part and its state (u32) of each part of a rollout beside its first: of the two queues
+    u64 edge_counts;    // u32: how many of a part's positions have an edge, of groups whose longest rollout is in parts
+    u64 parts[3], part_states[3]; // Part and its state (u32) of each part of a rollout beside its first: of the queues
     u64 places;       // token_baseline: |G W| and |W| at most (f64), sums of both (i64): [4][max_tokens]
 };
 

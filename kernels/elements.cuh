@@ -62,7 +62,8 @@ OUT_OF_LINE u32 read_scope(const Args& args, Room& room) {
     bool logps = batch.process == PROCESS_LOGPROBS, counting = args.mode & MODE_COUNTING;
     bool reads = has_token_values(room.form) || room.form == FORM_TOKENS || (room.form == FORM_SCORED && logps);
     bool masked = is_given(batch.mask), drops = reads && batch.num_process > 0 && plan.streams[0].missing == MISSING_EXCLUDE;
-    bool looks = reads && counting && logps;
+    // (Of kl in parts each part has counted its own: kl_parts.cuh.)
+    bool looks = reads && counting && logps && !(plan.kind == KIND_KL && room.task.more > 0);
     for (i32 p = 0; reads && p < batch.num_process; ++p) looks = looks || plan.streams[p].missing != MISSING_ERROR;
     bool in_bits = masked || room.between || drops;
     if (!in_bits && !looks) {

@@ -387,7 +387,7 @@ pub struct passrl_context_options {
     pub simd: i32,
     /// Must be 0.
     pub reserved0: i32,
-    /// CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
+    /// CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB, 2 MiB where tokens have their chunk's credit.
     pub small_call_bytes: i64,
     /// CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
     /// written serves without. Read during `passrl_context_create` only.

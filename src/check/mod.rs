@@ -60,7 +60,7 @@ pub fn context(options: &passrl_context_options, cache_dir: Option<&str>, nvrtc:
             return refuse!(PASSRL_ERR_VALUE, "options.{name} is {value}; it must be 0");
         }
     }
-    let small_call_bytes = if options.small_call_bytes < 0 { 1 << 20 } else { options.small_call_bytes as usize };
+    let small_call_bytes = usize::try_from(options.small_call_bytes).ok();
     Ok(ContextOptions { cuda, threads: options.threads as usize, simd, small_call_bytes })
 }
 

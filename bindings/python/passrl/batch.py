@@ -88,6 +88,9 @@ class Arguments:
         for name, value in (self.streams or {}).items():
             if not isinstance(name, str):
                 refuse(ERR_VALUE, f"passrl: streams has the name {name!r}, a {type(name).__name__}; a name is text")
+            # A row's name means that row, in the statistics as in the configuration.
+            if name in STREAM_NAMES and name != f"extra_{len(found)}":
+                refuse(ERR_VALUE, f"passrl: streams has the name {name!r}, which is another row's of the stream table; choose another")
             weighted = isinstance(value, tuple) and len(value) == 2 and np.ndim(value[1]) == 0
             found.append((name, value[0], float(value[1])) if weighted else (name, value, None))
         return found

@@ -158,6 +158,7 @@ class Plan:
                                       "pieces": pieces, "rollout_pieces": rollout_pieces, "batch_rollouts": batch_rollouts})
             self.device = placed(backend, device if backend == "cuda" else None)
             self._context = context(self.device, threads, _told)
+            self._threads = threads
             if comm is not None and self.device[0] != _ffi.CPU:
                 refuse(ERR_NOT_YET, "passrl: a Collective of this package reduces host memory, and the plan is on a CUDA device; make the plan on the CPU, or give a "
                                     "passrl_collective of device memory through the C ABI (docs/cuda.md)")
@@ -247,8 +248,19 @@ class Plan:
                 self._comm.cause()
             raise
 
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # Pickled, copied: a plan of its own, of the same configuration and limits, in a context of the process that reads it.
+        if self._comm is not None:
+            refuse(ERR_VALUE, "passrl: a plan with a comm is one rank's and cannot be pickled or copied; each rank makes its own with passrl.Plan(..., comm=...)")
+        kind, number = self.device
+        return _remade, (self.config, self.limits, "cuda" if kind == _ffi.CUDA else "cpu", number, self._threads)
+
     def __repr__(self) -> str:
         return _ffi.described("plan_describe", self._handle)
+
+
+def _remade(config: Config, limits: dict[str, Any], backend: str, device: int, threads: int) -> Plan:
+    return Plan(config, **limits, backend=backend, device=device, threads=threads)
 
 
 class Sinks:

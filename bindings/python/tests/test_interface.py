@@ -221,6 +221,30 @@ def test_partials_merge_and_refuse_another_plan() -> None:
     assert caught.value.status == -207
 
 
+def test_a_plan_is_pickled_and_copied_as_a_plan_of_its_own() -> None:
+    plan = passrl.Plan("pass", k=0.25, rollouts=2, groups=1, tokens=7, threads=1)
+    whole = plan.run(group_size=2, **BATCH).advantages
+    others = [pickle.loads(pickle.dumps(plan)), copy.copy(plan), copy.deepcopy({"plan": plan})["plan"]]
+    for other in others:
+        assert other.handle.value != plan.handle.value and repr(other) == repr(plan) and other.config == plan.config
+    del plan
+    for other in others:
+        np.testing.assert_array_equal(other.run(group_size=2, **BATCH).advantages, whole)
+    with_ranks = passrl.Plan("pass", rollouts=2, groups=1, tokens=7, comm=passrl.Collective(lambda *_: None, 0, 1))
+    for again in (pickle.dumps, copy.copy):
+        with pytest.raises(passrl.ArgumentError, match="each rank makes its own"):
+            again(with_ranks)
+
+
+def test_a_stream_has_no_other_rows_name() -> None:
+    one, two = np.float32([1, 0]), np.float32([0, 1])
+    for streams in ({"outcome": two}, {"process_0": two}, {"format": two}, {"extra_1": two}, {"judge": two, "extra_0": one}):
+        with pytest.raises(passrl.ArgumentError, match="another row's of the stream table"):
+            passrl.shape(group_size=2, streams=streams, **BATCH)
+    stats = passrl.shape(group_size=2, streams={"extra_0": two, "extra_1": one}, **BATCH).stats
+    assert stats["extra_1"].count[0] == 2 and {"extra_0", "extra_1", "outcome"} <= set(stats)
+
+
 def test_library_path_and_types() -> None:
     assert passrl.library_path.exists() and passrl.__version__.startswith("0.1.") and passrl.numerics_version >= 1
     pytest.importorskip("mypy", reason="SKIPPED: mypy is not installed, types were not checked")

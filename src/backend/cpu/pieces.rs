@@ -149,7 +149,7 @@ impl Job<'_> {
 
     /// Does the piece speak for its rollout where something is said once?
     pub fn is_head(&self, i: usize) -> bool {
-        self.piece(i).1 == 0
+        self.problem.pieces.is_none() || self.piece(i).1 == 0
     }
 
     /// Has an earlier piece of the rollout a token in scope?

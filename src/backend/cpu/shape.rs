@@ -2,6 +2,7 @@
 use super::chunk::KlEdges;
 use super::expand::Chunks;
 use super::fuse;
+use super::rollout_streams;
 use super::terms::Terms;
 use super::token_baseline::Tail;
 use super::scope::Scope;
@@ -48,6 +49,8 @@ pub struct Group<'a> {
     pub edges: Option<KlEdges<'a>>,
     /// `token_baseline`: the rollout whose last tokens have none.
     pub tail: Tail,
+    /// How the values of a per-rollout stream are standardised, where it is the same for all rollouts.
+    pub applies: [Option<Apply>; rollout_streams::COUNT],
 }
 
 /// What to do with a rollout's advantages.

@@ -21,6 +21,47 @@ impl Steps {
     }
 }
 
+/// The steps of a tile of a few positions, in at most four registers.
+pub struct Powers {
+    unit: bool,
+    steps: Steps,
+}
+
+impl Powers {
+    /// Of c.
+    #[target_feature(enable = "avx2")]
+    pub fn new(c: f64) -> Powers {
+        Powers { unit: c == 1.0, steps: Steps::new(c) }
+    }
+
+    /// `returns::scan` of fewer than `TILE` positions, after which zeros stand.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn sum<const N: usize>(&self, y: &mut [__m256d; N]) {
+        if self.unit { few::<true, N>(y, &self.steps) } else { few::<false, N>(y, &self.steps) }
+    }
+}
+
+/// `steps` of N registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn few<const UNIT: bool, const N: usize>(y: &mut [__m256d; N], c: &Steps) {
+    let zero = _mm256_setzero_pd();
+    let add = |y: __m256d, c: __m256d, s: __m256d| _mm256_add_pd(y, if UNIT { s } else { _mm256_mul_pd(c, s) });
+    let pair = |y: &[__m256d; N], v: usize| _mm256_permute2f128_pd::<0x21>(y[v], if v + 1 < N { y[v + 1] } else { zero });
+    for v in 0..N {
+        y[v] = add(y[v], c.0[0], _mm256_shuffle_pd::<0b0101>(y[v], pair(y, v)));
+    }
+    for v in 0..N {
+        y[v] = add(y[v], c.0[1], pair(y, v));
+    }
+    for (step, distance) in [(2, 1), (3, 2)] {
+        for v in 0..N.saturating_sub(distance) {
+            y[v] = add(y[v], c.0[step], y[v + distance]);
+        }
+    }
+}
+
 /// y_i <- y_i + c_d y_(i+d) for d = 1, 2, 4, 8, 16 inside the tile. `UNIT`: c = 1, whose products are the values themselves.
 #[inline]
 #[target_feature(enable = "avx2")]

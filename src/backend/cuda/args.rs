@@ -236,8 +236,9 @@ mirror! {
         first_group: u64,
         bad_offsets: u32,
         done: u32,
-        queues: [Queue; 2],
+        queues: [Queue; 3],
         keyed: u64,
+        split: u64,
     }
     /// Likewise.
     GroupMarks {
@@ -252,7 +253,7 @@ mirror! {
         second: u32,
         counted: u32,
         arrived: u32,
-        reserved: u32,
+        claimed: u32,
     }
     /// Addresses in the caller's workspace.
     Workspace {
@@ -286,8 +287,9 @@ mirror! {
         columns: u64,
         live: u64,
         edges: u64,
-        parts: [u64; 2],
-        part_states: [u64; 2],
+        edge_counts: u64,
+        parts: [u64; 3],
+        part_states: [u64; 3],
         places: u64,
     }
     Args {

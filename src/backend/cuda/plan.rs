@@ -18,6 +18,9 @@ use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::Arc;
 
+/// As kernels/kl_parts.cuh has it: how many places a block of further edges looks at.
+const PLACES_A_BLOCK: usize = 2;
+
 /// Empty keys; and, as bytes of a memset of words, what they are set to.
 pub(super) const LOWEST: u32 = i32::MIN as u32;
 
@@ -123,7 +126,8 @@ impl OnDevice {
         let shape = if way::is_one_pass(plan, problem) { Kernel::ShapeOnePass } else { Kernel::Shape };
         let threads = threads(longest);
         let (rollouts, groups) = (problem.rollouts, problem.groups);
-        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare: 0, places_of_shape: 0, stream: stream.cast() }
+        let (places_of_prepare, places_of_sums, places_of_shape) = (0, 0, 0);
+        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare, places_of_sums, places_of_shape, stream: stream.cast() }
     }
 
     pub fn run(&self, plan: &Plan, problem: &Problem, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
@@ -158,9 +162,13 @@ impl OnDevice {
             }
             Way::Kl { joined } => {
                 call.prepare(mode::COUNTING)?;
-                call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING | if joined { mode::JOINED } else { 0 })?;
-                if !joined {
-                    call.launch(Kernel::Edges, problem.groups, mode::COUNTING)?;
+                // Edges of the further parts of positions have blocks of their own (kernels/sums.cuh).
+                let (places, edges) = (call.places_of_sums, call.places_of_sums.div_ceil(PLACES_A_BLOCK));
+                if joined {
+                    call.launch(Kernel::Sums, problem.rollouts + places + edges, mode::COUNTING | mode::JOINED)?;
+                } else {
+                    call.launch(Kernel::Sums, problem.rollouts + places, mode::COUNTING)?;
+                    call.launch(Kernel::Edges, problem.groups + edges, mode::COUNTING)?;
                 }
                 return call.shape(mode::COUNTING | mode::EDGES, true);
             }
@@ -216,7 +224,9 @@ impl OnDevice {
             }
             _ => {
                 call.prepare(mode::KNOWN)?;
+                call.whole_groups()?;
                 let known = if phase == 2 { 0 } else { mode::KNOWN };
+                call.beside(mode::KNOWN)?;
                 call.keep(known)?;
                 match phase {
                     2 => Ok(()),
@@ -232,6 +242,7 @@ impl OnDevice {
         call.args.outputs = fill::outputs(outputs);
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         call.prepare(mode::COUNTING | mode::KNOWN)?;
+        call.whole_groups()?;
         call.shape(mode::COUNTING | mode::KNOWN, false)
     }
 
@@ -268,6 +279,7 @@ pub(super) struct Call<'a> {
     groups: usize,
     /// Blocks beside those (kernels/parts.cuh).
     places_of_prepare: usize,
+    places_of_sums: usize,
     places_of_shape: usize,
     pub(super) stream: sys::CUstream,
 }
@@ -326,10 +338,11 @@ impl Call<'_> {
     }
 
     /// Long rollouts have several blocks, where their parts can be told apart before anything is known of them: of a signal that is looked at token by token, of
-    /// results that lie by chunks.
+    /// results that lie by chunks; of kl of both.
     fn split(&mut self, problem: &Problem) {
         let (c, limits) = (&self.plan.config, &self.plan.limits);
-        if c.kind == Kind::Kl || self.shape != Kernel::ShapeOnePass || c.whiten != Whiten::None {
+        let kl = c.kind == Kind::Kl;
+        if self.shape != Kernel::ShapeOnePass || c.whiten != Whiten::None || (kl && !way::has_parts_of_kl(self.plan, problem)) {
             return;
         }
         let longest = if problem.packed() { limits.rollout_tokens } else { problem.slots };
@@ -343,11 +356,17 @@ impl Call<'_> {
         let dense = c.kind == Kind::Prm && matches!(problem.process, Process::Signal(_)) && problem.num_process == 1;
         self.threads = threads;
         self.places_of_shape = places;
-        self.places_of_prepare = if dense && whole && c.boundary_rule == BoundaryRule::Adjacent { places } else { 0 };
+        self.places_of_prepare = if kl || (dense && whole && c.boundary_rule == BoundaryRule::Adjacent) { places } else { 0 };
+        self.places_of_sums = if kl { places } else { 0 };
     }
 
     pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {
         self.launch(Kernel::Prepare, self.rollouts + self.places_of_prepare, mode)
+    }
+
+    /// Partials: are the groups that must be whole in one call whole in this one? The kernels that follow do nothing where one is not.
+    fn whole_groups(&mut self) -> Result<()> {
+        if self.plan.partials.claims.count == 0 { Ok(()) } else { self.launch(Kernel::Claims, 1, mode::KNOWN) }
     }
 
     /// Sets of steps and baselines of tokens, before any rollout is shaped.

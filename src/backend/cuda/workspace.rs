@@ -92,11 +92,11 @@ impl Layout {
         let counted = c.0;
         let counts = c.take::<Counts>(1);
         let marks = c.take::<GroupMarks>(g);
-        // Of two queues: what the kernels are that look at the signal in parts, and that write in parts (passrl_gae does all in one).
-        let queued = [prm, config.credit == Credit::Gae || config.kind != Kind::Kl].map(|splits| if_(splits, parts(plan)));
-        let part_states = [c.take::<u32>(queued[1]), c.take::<u32>(queued[0])];
-        let counts_end = c.0;
         let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
+        // Of each queue: of the kernels that write in parts (passrl_gae does all in one), that look at the signal in parts, that add sums in parts.
+        let queued = [config.credit == Credit::Gae || config.kind != Kind::Kl || table, prm || table, table].map(|splits| if_(splits, parts(plan)));
+        let part_states = queued.map(|count| c.take::<u32>(count));
+        let counts_end = c.0;
         let columns = c.take::<i64>(if_(table, n + 4 * r + 4));
         let live = c.take::<i64>(if_(table, n + 4 * r + 4));
         let in_pieces = limits.pieces > 0;
@@ -136,9 +136,10 @@ impl Layout {
             columns,
             live,
             edges: c.take::<u64>(if_(table, n / 64 + 2 * r + 2)),
+            edge_counts: c.take::<u32>(if_(table, n / part(32) + r + 1)),
             // Of each place: the largest |G W| and |W|, sums of both.
             places: c.take::<f64>(if_(baselines, 4 * n)),
-            parts: [c.take::<[u64; PART_WORDS]>(queued[1]), c.take::<[u64; PART_WORDS]>(queued[0])],
+            parts: queued.map(|count| c.take::<[u64; PART_WORDS]>(count)),
             part_states,
         };
         let room = pieces::bytes_of_inputs(config);
@@ -185,11 +186,11 @@ impl Layout {
         let mut all = self.offsets;
         let Workspace {
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places, parts, part_states,
+            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, edge_counts, places, parts, part_states,
         } = &mut all;
         for part in [
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
+            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, edge_counts, places,
         ] {
             *part += base;
         }

@@ -39,15 +39,18 @@ pub enum Way {
     Gae,
     GaeHoles,
     Again,
+    /// Rollouts prepared alike, groups whose per-rollout streams were summed at once.
+    Alike,
+    Together,
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 6]> = const { std::cell::RefCell::new([0; 6]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 8]> = const { std::cell::RefCell::new([0; 8]) };
 }
 
 #[cfg(target_arch = "x86_64")]
-fn went(way: Way) {
+pub fn went(way: Way) {
     #[cfg(test)]
     TAKEN.with(|taken| taken.borrow_mut()[way as usize] += 1);
     let _ = way;
@@ -191,6 +194,9 @@ mod decide {
                 (true, true) => (0, at.tail),
                 _ => (0, 0),
             };
+            if before + first == 0 && at.len - end + after == 0 {
+                return;
+            }
             let bytes = own.bytes();
             // SAFETY: slots of the rollout's row or extent, this thread's; AVX2 is there in a usual call.
             unsafe {
