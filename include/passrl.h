@@ -343,7 +343,8 @@
 #define PASSRL_FOUND_TOO_LARGE 16
 
 // CUDA, where the host cannot look first: cu_seqlens decrease or reach beyond the arrays, or lengths beyond T or the plan's limits (every advantage of the
-// batch is 0); or a group index is out of range (its rollout has advantage 0).
+// batch is 0); or a group index is out of range (its rollout has advantage 0); or pieces
+// of rollouts make no whole ones, or are others than in the first phase (every advantage of the call is 0, over ranks of every rank).
 #define PASSRL_FOUND_BAD_OFFSETS 32
 
 // CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
@@ -684,7 +685,8 @@ typedef struct passrl_batch {
     const struct passrl_view *step_group;
     // Rollouts in pieces (context parallelism), `[P]` i32 or i64 each, in any order; for plans with `limits.pieces`. Packed layout: `cu_seqlens` is `[P+1]` and token-shaped
     // views hold the pieces; `lengths [R]` says the whole rollouts' tokens, and slots of a piece beyond them are padding. Per-rollout views stay `[R]`, and steps are given
-    // whole: the same on every rank and in every call that has a piece of the rollout. On CUDA all pieces of a batch come in one call. Row of the rollout that a piece is of;
+    // whole: the same on every rank and in every call that has a piece of the rollout. On CUDA, where the host does not see them, pieces that make no whole rollouts give advantages 0
+    // and `PASSRL_FOUND_BAD_OFFSETS` (over ranks on every rank). Row of the rollout that a piece is of;
     const struct passrl_view *piece_rollout;
     // index of its first token in the rollout; see also `piece_index` and `rollout_index`.
     const struct passrl_view *piece_begin;

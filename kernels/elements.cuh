@@ -5,6 +5,7 @@
 #include "chunk.cuh"
 #include "group_stats.cuh"
 #include "parts.cuh"
+#include "pieces_rows.cuh"
 
 // What kind of steps a rollout has.
 enum Form {
@@ -235,6 +236,9 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         count += rank.total;
     }
     __syncthreads();
+    // Of a piece: a later one may have a mark, whose step the tokens after the last mark here are of.
+    const OtherMarks others = other_marks(args, w.i);
+    const i64 tail_from = count > 0 ? (i64)ends[count - 1] : 0;
     u32* bits = 0;
     u32 missing = 0;
     i64 kept = 0;
@@ -243,7 +247,7 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         bool listed = n < count, dropped = false;
         i64 t = listed ? (i64)ends[n] - 1 : 0;
         // Where steps have left, what stands before has moved down by as many places: the entry before this one is still what it was.
-        i64 begin = listed && n > 0 ? (i64)ends[n - 1] : 0, end = n + 1 == count ? w.e.len : t + 1;
+        i64 begin = listed && n > 0 ? (i64)ends[n - 1] : 0, end = n + 1 == count && !others.later ? w.e.len : t + 1;
         if (listed && !sums && signal_missing(args, w.e, 0, t) && plan.streams[0].missing == MISSING_EXCLUDE) {
             ++missing;
             listed = false;
@@ -267,7 +271,14 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         __syncthreads();
     }
     if (bits) take_scope(room, block_scope_of(bits, w.e.len));
-    if (is_first_thread()) room.list.count = kept;
+    if (is_first_thread()) {
+        if (others.any && (others.later || count == 0) && count_in(w.scope, tail_from, w.e.len) > 0) {
+            for (i32 p = 0; p < batch.num_process; ++p) list_of<f32>(args, args.work.elements, p, w.e)[kept] = next_marked(args, w.i, p);
+            room.list.begin[kept] = (u32)tail_from;
+            ends[kept++] = (u32)w.e.len;
+        }
+        room.list.count = kept;
+    }
     __syncthreads();
     if (args.mode & MODE_COUNTING) add_counts_to(&counts_of(args).missing_values, missing);
     return missing > 0 ? ROLLOUT_MISSING : 0;

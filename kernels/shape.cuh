@@ -255,10 +255,10 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
 }
 
 // The advantages in d to slots low .. high of their output; whitened where the batch's statistics are known.
-OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, i64 low, i64 high) {
+OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines, i64 low, i64 high) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    return write_slots(args, w.e, low, high, w.scope, result_lines(plan, w.kept, w.last), known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
+    return write_slots(args, w.e, low, high, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
 }
 
 // A part of a rollout whose results another block has put into d. The block.
@@ -268,7 +268,7 @@ OUT_OF_LINE Totals write_part(const Args& args, ShapeRoom& room, const Task& tas
     if (is_first_thread()) room.work = make_shaping(args, task.item, room.work.e, room.work.kept);
     __syncthreads();
     const i64 low = task.number * part_size();
-    return write_results(args, room, low, smaller(low + part_size(), room.work.e.len));
+    return write_results(args, room, result_lines(plan_of(args), room.work.kept, room.work.last), low, smaller(low + part_size(), room.work.e.len));
 }
 
 // Lets other blocks write the rollout's further parts, as its results are in d. The block.
@@ -312,7 +312,7 @@ template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, Shap
     if (writes && !keeps && !written) {
         lost += totals.lost;
         if (split) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
-        totals = write_results(args, room, 0, split ? part_size() : w.e.len);
+        totals = write_results(args, room, lines(), 0, split ? part_size() : w.e.len);
         if (plan.fill_padding) pad(args, args.outputs.advantages, w.e);
     }
     totals.lost += lost;
@@ -445,7 +445,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
     const Grid grid = grid_of(STEP_BITS, load_extremes(args, whiten_keys(args), 0).absmax);
     Sums own = no_sums();
     if (plan.whiten == WHITEN_ROLLOUTS) {
-        if (is_first_thread()) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
+        if (is_first_thread() && is_head(args, i)) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
     } else {
         const Extent e = extent(args, i);
         const f32* const values = list_of<f32>(args.work.whitened, e);

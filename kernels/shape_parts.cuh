@@ -49,7 +49,14 @@ template <class Room> INLINE void open_part(const Args& args, Room& room, const 
     if (part.low < part.high && !(kept.state & STATE_EVERY_TOKEN)) list_chunks_of_part(args, kept.group, tokens, kept.chunks, part.low, part.high, room.work.last);
 }
 
-// Standardised and fused values of the part's chunks, summed within their tiles, in d; the tiles' sums in `part.tops`. The block meets at the end.
+// Where the part's chunks are between the tiles' sums and the results: in shared memory where every token is one (8 bytes for each, which the host has asked for),
+// else where the results of all parts lie.
+INLINE f64* part_values(const Shaping& w, const PartRoom& part) {
+    DYNAMIC_SHARED(f64, at_hand);
+    return w.kept.state & STATE_EVERY_TOKEN ? at_hand : w.d + part.low;
+}
+
+// Standardised and fused values of the part's chunks, summed within their tiles, in `part_values`; the tiles' sums in `part.tops`. The block meets at the end.
 template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, PartRoom& part, bool scans) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
@@ -62,7 +69,7 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     const i32 streams = zeroed || gated ? 0 : fusion.streams, own_lane = lane(), terms_of_every = zeroed || gated ? 0 : terms.every_count;
     const Apply apply = streams > 0 ? fusion.applies[0] : zero_apply();
     const f64 weight = streams > 0 ? fusion.weights[0] : 0.0;
-    f64* const d = w.d;
+    f64* const values = part_values(w, part);
     const u32* const last = w.last;
     u32 lost = 0;
     u64 none = 0;
@@ -89,7 +96,7 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
                 y = y + room.tops.steps[s] * (own_lane >= 1 << s ? before : 0.0);
             }
         }
-        if (r < n) d[j] = y;
+        if (r < n) values[n - 1 - r] = y;
         if (own_lane == 31) part.tops[tile] = y;
     }
     __syncthreads();
@@ -133,14 +140,14 @@ template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& ro
     const bool every = w.kept.state & STATE_EVERY_TOKEN, divides = plan.k != 0.0, keeps_returns = is_given(o.returns), keeps_ends = is_given(o.chunk_ends);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
     const f64 clip = plan.clip, temperature = plan.temperature;
-    f64 *const d = w.d, *const v = w.v;
+    f64 *const values = part_values(w, part), *const v = w.v;
     const i32 own_lane = lane();
     Totals totals = no_totals();
     u64 none = 0;
     for (i64 tile = warp(); 32 * tile < n; tile += warps()) {
         const i64 r = 32 * tile + own_lane, j = high - 1 - r;
         if (r >= n) continue;
-        f64 g = d[j];
+        f64 g = values[n - 1 - r];
         if (scans) g = g + room.tops.powers[own_lane + 1] * part.entering[tile];
         const f64 a = divides ? g * divisors[j] : g;
         if (j == 0) room.path = a;
@@ -150,7 +157,7 @@ template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& ro
             write_advantage(args, at(e, args.outputs.advantages, first + j), 0, clip, temperature == 1.0 ? a : a / temperature, totals);
         } else {
             if (keeps_returns) v[j] = g;
-            d[j] = a;
+            values[n - 1 - r] = a;
         }
     }
     return totals;

@@ -182,11 +182,12 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     }
     if (is_first_thread()) {
         take_task(args, QUEUE_SUMS, rollouts, places, task);
-        if (task.place < 0 || task.there) task.more = parts_beside_first(extent(args, task.item).len);
+        if (task.there) shared_work[0].e = extent(args, task.item);
+        if (task.place >= 0 && task.there) task.more = parts_beside_first(shared_work[0].e.len);
     }
     __syncthreads();
     if (task.place < 0) {
-        queue_parts(args, QUEUE_SUMS, places, task.more, task);
+        queue_parts(args, QUEUE_SUMS, places, parts_beside_first(shared_work[0].e.len), task);
         __syncthreads();
     } else if (!task.there) {
         const i64 number = task.place - (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts;

@@ -206,7 +206,8 @@ pub const PASSRL_FOUND_BAD_STEPS: i64 = 4;
 pub const PASSRL_FOUND_SINGLETON: i64 = 8;
 pub const PASSRL_FOUND_TOO_LARGE: i64 = 16;
 /// CUDA, where the host cannot look first: cu_seqlens decrease or reach beyond the arrays, or lengths beyond T or the plan's limits (every advantage of the
-/// batch is 0); or a group index is out of range (its rollout has advantage 0).
+/// batch is 0); or a group index is out of range (its rollout has advantage 0); or pieces
+/// of rollouts make no whole ones, or are others than in the first phase (every advantage of the call is 0, over ranks of every rank).
 pub const PASSRL_FOUND_BAD_OFFSETS: i64 = 32;
 /// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
 /// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group).

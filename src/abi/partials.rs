@@ -21,9 +21,6 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     if plan.comm.is_some() {
         return refuse!(PASSRL_ERR_CONFLICT, "plan has a collective, which reduces its statistics within passrl_plan_run; for partials make a plan without one");
     }
-    if plan.device.is_some() {
-        check::pieces_in_one_call(&plan.inner.limits)?;
-    }
     Ok(plan)
 }
 
@@ -32,7 +29,8 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
 /// # Safety
 /// The buffer is this call's.
 unsafe fn in_whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory) -> Result<()> {
-    let (Some(layout), true) = (&plan.inner.partials.pieces, phase > 0) else { return Ok(()) };
+    // (What lies on a device the kernels see.)
+    let (Some(layout), true) = (&plan.inner.partials.pieces, phase > 0 && plan.device.is_none()) else { return Ok(()) };
     // SAFETY: by the caller's word.
     let rows = unsafe { layout.table(buffer) };
     check::pieces::table(rows, &plan.inner.limits)?;

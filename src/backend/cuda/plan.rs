@@ -1,11 +1,12 @@
 //! A plan on a device: its table in device memory, its constants among the arguments of every launch; its calls as memsets and kernels on the caller's stream.
-use super::args::{Args, Outputs, PlanConstants, StateLayout, mode};
+use super::args::{Args, Outputs, PlanConstants, StateLayout, UnitsStart, mode};
 use super::device::Device;
 use super::driver::done;
 use super::fill;
-use super::launch::Kernel;
+use super::launch::{Kernel, Kernels};
 use super::pieces;
 use super::ranks::{self, Seat};
+use super::units;
 use super::way::{self, Way};
 use super::workspace::{self, Layout, Stretch};
 use crate::error::Result;
@@ -101,6 +102,10 @@ impl OnDevice {
         &self.device
     }
 
+    pub(super) fn units(&self, base: u64) -> units::Places {
+        self.layout.units(base)
+    }
+
     pub(super) fn seat(&self) -> Option<&Seat> {
         self.seat.as_ref()
     }
@@ -127,7 +132,7 @@ impl OnDevice {
         let threads = threads(longest);
         let (rollouts, groups) = (problem.rollouts, problem.groups);
         let (places_of_prepare, places_of_sums, places_of_shape) = (0, 0, 0);
-        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare, places_of_sums, places_of_shape, stream: stream.cast() }
+        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare, places_of_sums, places_of_shape, units: None, stream: stream.cast() }
     }
 
     pub fn run(&self, plan: &Plan, problem: &Problem, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
@@ -215,6 +220,9 @@ impl OnDevice {
     pub fn partials_add(&self, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory, stream: *mut c_void) -> Result<()> {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
+        if plan.partials.pieces.is_some() {
+            return self.add_pieces(plan, phase, problem, partials.data.addr() as u64, &mut call, 0);
+        }
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         match phase {
             0 => call.prepare(0),
@@ -240,6 +248,9 @@ impl OnDevice {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
+        if plan.partials.pieces.is_some() {
+            return self.shape_pieces(plan, problem, partials.data.addr() as u64, &mut call, 0);
+        }
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         call.prepare(mode::COUNTING | mode::KNOWN)?;
         call.whole_groups()?;
@@ -281,6 +292,8 @@ pub(super) struct Call<'a> {
     places_of_prepare: usize,
     places_of_sums: usize,
     places_of_shape: usize,
+    /// Rollouts in pieces over calls: what its units are made of.
+    pub(super) units: Option<UnitsStart>,
     pub(super) stream: sys::CUstream,
 }
 
@@ -310,6 +323,10 @@ impl Call<'_> {
         self.args.work.state = partials;
         self.args.layout = layout;
         self.zeros(self.on.layout.counts)
+    }
+
+    pub(super) fn kernels(&self) -> &Kernels {
+        self.on.device.kernels()
     }
 
     pub(super) fn launch(&mut self, kernel: Kernel, blocks: usize, mode: u32) -> Result<()> {
@@ -395,7 +412,11 @@ impl Call<'_> {
         self.beside(mode)?;
         let config = &self.plan.config;
         if config.whiten == Whiten::None || !whole {
-            return self.launch(self.shape, self.items() + self.places_of_shape, mode);
+            // Of kl each part keeps its chunks at hand (kernels/shape_parts.cuh).
+            let shared = if self.places_of_sums > 0 { 8 * workspace::part(self.threads) as u32 } else { 0 };
+            let blocks = self.items() + self.places_of_shape;
+            self.args.mode = mode;
+            return self.on.device.kernels().launch_with(self.shape, blocks, self.threads, shared, &self.args, self.stream);
         }
         self.launch(self.shape, self.items(), mode | mode::KEEP)?;
         self.launch(Kernel::WhitenSums, self.rollouts, mode | mode::KEEP)?;
