@@ -36,7 +36,7 @@ INLINE u32 count_bad_given(const Stream& stream, bool by_baselines, f64 mean, f6
     return bad;
 }
 
-// One set of the group: its standard, its finding, its flags. One thread.
+// One set of the group, whose sums `decide` has put there: its standard, its finding, its flags. One thread.
 OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const PlanConstants& plan = plan_of(args);
     const GroupMarks& marks = marks_of(args, g);
@@ -53,7 +53,7 @@ OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const f64 mean = given_statistic(args.batch.stats_mean, g, row), std = given_statistic(args.batch.stats_std, g, row);
     const i32 second = plan.slots_runner_up ? load_key(args, group_seconds(args, g) + slot) : KEY_EMPTY;
     const Extremes extremes = load_extremes(args, group_keys(args, g), slot);
-    const Standard s = make_standard(stream, bits, extremes, load_sums(group_words(args, g), slot), second, whole, mean, std);
+    const Standard s = make_standard(stream, bits, extremes, to.standards[slot].sums, second, whole, mean, std);
     to.standards[slot] = s;
     i32 finding = 0, flags = 0;
     if (extremes_bad(extremes)) {
@@ -92,6 +92,9 @@ INLINE void decide(const Args& args, i64 g, Decision& to) {
     const PlanConstants& plan = plan_of(args);
     __syncthreads();
     for (i32 s = (i32)threadIdx.x; s < MAX_STREAMS; s += (i32)blockDim.x) to.flags[s] = to.findings[s] = 0;
+    // Words of all sets stand side by side.
+    const i64* const words = group_words(args, g);
+    for (i32 n = (i32)threadIdx.x; n < 6 * plan.slots; n += (i32)blockDim.x) ((i64*)&to.standards[n / 6].sums)[n % 6] = words[n];
     if (is_first_thread()) {
         to.bad = to.crowded = 0;
         to.degenerate = to.bad_given = 0;

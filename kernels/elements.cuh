@@ -345,6 +345,7 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
     __threadfence();
     u32* const last = list_of<u32>(args.work.last, e);
     f32* const elements = list_of<f32>(args.work.elements, e);
+    Extremes found = no_extremes();
     i64 to = 0;
     // Lanes hold how many 32 parts have; a warp copies every n-th part.
     for (i64 base = 0; base <= task.more; base += 32) {
@@ -360,13 +361,20 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
         for (i32 p = warp(); p < 32; p += warps()) {
             const i64 n = __shfl_sync(WARP, count, p), at = to + __shfl_sync(WARP, with, p) - n, from = (base + p) * size;
             for (i64 j = lane(); j < n; j += 32) {
+                const f32 x = values[from + j];
                 last[at + j] = tokens[from + j];
-                elements[at + j] = values[from + j];
+                elements[at + j] = x;
+                extremes_push(found, x);
             }
         }
         to += __shfl_sync(WARP, with, 31);
     }
-    if (is_first_thread()) room.list.count = to;
+    found = block_extremes(found);
+    if (is_first_thread()) {
+        room.list.count = to;
+        room.extremes = found;
+        room.has_extremes = plan_of(args).pool == POOL_STEPS;
+    }
     __syncthreads();
     return true;
 }

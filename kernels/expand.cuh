@@ -72,36 +72,44 @@ template <class Load, class Body> INLINE void each_slot(i64 low, i64 high, i64 l
     const i64 start = low - lead, tiles = (high - start + 31) / 32, each = (tiles + warps() - 1) / warps();
     const i64 from = each * warp(), to = smaller(from + each, tiles);
     if (from >= to) return;
-    i64 chunk = chunk_at(lines.last, 0, lines.count, start + 32 * from);
+    // From here on tokens are counted from the warp's first: a rollout has less than 2^31, and numbers of 32 bits take half the registers.
+    const i64 origin = start + 32 * from;
+    const u32 n = (u32)(32 * (to - from));
+    auto counted = [&](i64 t) { return (u32)larger((i64)0, smaller(t - origin, (i64)n)); };
+    const u32 low_at = counted(low), high_at = counted(high), first = counted(scope.first), beyond = counted(scope.end);
+    const bool holes = has_holes(scope);
+    const i32 count = (i32)lines.count;
+    i32 chunk = (i32)chunk_at(lines.last, 0, count, origin);
     // No later chunk has a token here: each has an end in the tiles, but the last.
-    const i64 stop = chunk_at(lines.last, chunk, smaller(lines.count, chunk + 32 * (to - from)), start + 32 * to);
-    i64 window = chunk, held_end;
+    const i32 stop = (i32)chunk_at(lines.last, chunk, smaller((i64)count, (i64)chunk + n), origin + n);
+    i32 window = chunk;
+    u32 held_end;
     f64 held;
     auto hold = [&] {
-        const i64 j = window + lane();
-        const bool there = j < lines.count && j <= stop;
-        held_end = there ? (i64)lines.last[j] : 1ll << 62;
+        const i32 j = window + lane();
+        const bool there = j < count && j <= stop;
+        held_end = there ? lines.last[j] - (u32)origin : 0xffffffffu;
         held = there ? load(j) : 0.0;
     };
     hold();
-    for (i64 tile = from; tile < to; tile++) {
-        const i64 begin = start + 32 * tile, t = begin + lane();
+    for (u32 begin = 0; begin < n; begin += 32) {
+        const u32 t = begin + (u32)lane();
         u32 ends = 0;
-        i64 own;
+        i32 own;
         f64 value = 0.0;
         for (;;) {
-            const bool inside = held_end >= begin && held_end < begin + 32;
-            ends |= warp_or(inside ? 1u << (held_end - begin) : 0u);
+            // (Of an end before this tile the difference is a large number.)
+            ends |= warp_or(held_end - begin < 32 ? 1u << (held_end - begin) : 0u);
             // Exact below the window's end; of chunks beyond it the next window says.
             own = chunk + __popc(ends & ((1u << lane()) - 1));
-            const f64 found = __shfl_sync(WARP, held, (i32)(own - window) & 31);
+            const f64 found = __shfl_sync(WARP, held, (own - window) & 31);
             if (own >= window && own < window + 32) value = found;
             if (__shfl_sync(WARP, held_end, 31) >= begin + 32) break;
             window += 32;
             hold();
         }
-        const bool in = own < lines.count && contains(scope, t);
-        if (t >= low && t < high) body(t, in, in ? value : 0.0);
+        const bool in = own < count && t >= first && t < beyond && (!holes || contains(scope, origin + t));
+        if (t >= low_at && t < high_at) body(origin + t, in, in ? value : 0.0);
         chunk += __popc(ends);
     }
 }
@@ -128,7 +136,10 @@ INLINE void gather(const Scope& scope, f64* lines) {
 // Zeros in slots from .. to of row `row` (packed: of the line) of a token-shaped output, by `threads` threads of which this is number `thread`.
 INLINE void zero_slots(const Array& to, i64 row, i64 from, i64 end, bool flat, i64 thread, i64 threads) {
     u64 none = 0;
-    for (i64 t = from + thread; t < end; t += threads) store(to, flat ? t * to.stride[0] : row * to.stride[0] + t * to.stride[1], 0.0, none);
+    const i64 base = flat ? 0 : row * to.stride[0], stride = flat ? to.stride[0] : to.stride[1];
+    // From a sector's begin on.
+    for (i64 t = from - sector_lead(to, base + from * stride, stride) + thread; t < end; t += threads)
+        if (t >= from) store(to, base + t * stride, 0.0, none);
 }
 
 // Padded layout: zeros left and right of the rollout, by its block.

@@ -156,10 +156,12 @@ OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
         Value v = own_value(args, plan, s, w.i);
         if (v.there && !is_finite(v.x)) bad_value(slot_of_stream(plan, s), absolute_key(v.x));
     }
+    const bool summed = sums_rewards(plan);
     Value baseline = baseline_of(args, w.i);
     // No `missing` rule speaks of baselines: a NaN is told as what it is.
     if (baseline.there && !is_finite(baseline.x)) bad_value(slot_of_stream(plan, 0), KEY_INFINITE);
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
+        if (!has_stream(args, summed, s)) continue;
         Value v = rollout_value(args, plan, s, w.i);
         if (!v.there) continue;
         i32 slot = slot_of_stream(plan, s);

@@ -48,9 +48,8 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
 // Divided by the temperature, where there is one: divisions in f64 are dear.
 INLINE f64 tempered(const PlanConstants& plan, f64 d) { return plan.temperature == 1.0 ? d : d / plan.temperature; }
 
-// An advantage of token t, tempered: whitening (0: none), clip (the plan's, which loops read once), and its slot.
-INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* whitening, f64 clip, i64 t, f64 a, Totals& totals) {
-    const Array& to = args.outputs.advantages;
+// An advantage, tempered, to element `slot` of its array: whitening (0: none), clip (the plan's, which loops read once).
+INLINE void write_advantage(const Args& args, i64 slot, const Whitening* whitening, f64 clip, f64 a, Totals& totals) {
     if (whitening) a = whitened(*whitening, a);
     if (!is_infinite(clip)) {
         totals.clipped += absolute(a) > clip ? 1 : 0;
@@ -60,7 +59,7 @@ INLINE void write_advantage(const Args& args, const Extent& e, const Whitening* 
         totals.sum += a;
         totals.squares += a * a;
     }
-    store(to, at(e, to, t), a, totals.overflowed);
+    store(args.outputs.advantages, slot, a, totals.overflowed);
 }
 
 // Slots low .. high of the rollout (of chunks; else every slot): value(j) of the tokens in scope, tempered; 0 elsewhere. What lies under the output has been used.
@@ -69,10 +68,11 @@ template <class Value>
 INLINE Totals write_slots(const Args& args, const Extent& e, i64 low, i64 high, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
     const Array& to = args.outputs.advantages;
     const f64 clip = plan_of(args).clip;
+    const i64 base = at(e, to, 0), stride = token_stride(e, to);
     Totals totals = no_totals();
-    each_slot(low, high, sector_lead(to, at(e, to, low), token_stride(e, to)), scope, lines, value, [&](i64 t, bool in, f64 a) {
-        if (in) write_advantage(args, e, whitening, clip, t, a, totals);
-        else store(to, at(e, to, t), 0.0, totals.overflowed);
+    each_slot(low, high, sector_lead(to, base + low * stride, stride), scope, lines, value, [&](i64 t, bool in, f64 a) {
+        if (in) write_advantage(args, base + t * stride, whitening, clip, a, totals);
+        else store(to, base + t * stride, 0.0, totals.overflowed);
     });
     return totals;
 }

@@ -6,7 +6,7 @@
 #include "batch_stats.cuh"
 #include "kl_parts.cuh"
 #include "kl_reward.cuh"
-#include "sums.cuh"
+#include "members.cuh"
 
 // What the device's offsets say, where one block's look at its rollout does not see it: each block takes its share of the groups' offsets. A finding zeroes
 // the batch.
@@ -57,6 +57,7 @@ INLINE void fill_room(const Args& args, i64 i, const Extent& e, u32 group, Room&
     const Batch& batch = args.batch;
     u32 state = is_given(batch.in_stats) && !item_flag(batch.in_stats, i) ? STATE_OUT_OF_STATS : 0;
     u32 flags = is_given(batch.format_ok) && !item_flag(batch.format_ok, i) ? ROLLOUT_FORMAT_VIOLATING : 0;
+    room.has_extremes = false;
     room.work.i = i;
     room.work.e = e;
     room.work.scope = span_scope(0, 0);
@@ -90,7 +91,6 @@ OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
     Work& w = room.work;
     bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND);
     if (is_first_thread()) {
-        room.has_extremes = false;
         room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
         // Steps that do not fit say nothing of the scope.
         room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);

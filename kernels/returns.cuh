@@ -31,21 +31,22 @@ INLINE void decay_powers(f64 c, f64 *powers) {
 // A warp takes a tile of 32 positions, lane p the p-th from the tile's end: neighbouring lanes read neighbouring elements. Log steps by shuffles, then the
 // carries of the tiles in their order: every warp walks the chain of the round's tops, a lane holding each, so none waits for another warp's carry.
 // store(j) may overwrite what load(j) reads, and nothing that another position's load reads. The block meets before the first load and after the last store.
-// `carry`: G after the last line.
-template <class Load, class Store>
-INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
+// `carry`: G after the last line. UNIT: c is 1, and what is multiplied by it is as it is.
+template <bool UNIT, class Load, class Store>
+INLINE void scan_lines_by(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
     const i32 own_lane = lane(), own_warp = warp(), count = warps();
-    open_scan(powers, shared);
+    if (!UNIT) open_scan(powers, shared);
     i32 round = 0;
     __syncthreads();
-    const f64 power = shared.powers[32];
+    const f64 power = UNIT ? 1.0 : shared.powers[32];
     for (i64 done = 0; done < n; done += 32 * (i64)count, round ^= 1) {
         const i64 j = n - 1 - (done + 32 * (i64)own_warp + own_lane);
         f64 y = j >= 0 ? load(j) : 0.0;
 #pragma unroll
         for (i32 d = 0; d < 5; d++) {
             const f64 before = __shfl_up_sync(WARP, y, 1 << d);
-            y = y + shared.steps[d] * (own_lane >= 1 << d ? before : 0.0);
+            const f64 taken = own_lane >= 1 << d ? before : 0.0;
+            y = y + (UNIT ? taken : shared.steps[d] * taken);
         }
         if (own_lane == 31) shared.tops[round][own_warp] = y;
         __syncthreads();
@@ -53,11 +54,16 @@ INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, St
         f64 entering = carry;
         for (i32 w = 0; w < count; w++) {
             if (w == own_warp) entering = carry;
-            carry = __shfl_sync(WARP, top, w) + power * carry;
+            const f64 own_top = __shfl_sync(WARP, top, w);
+            carry = own_top + (UNIT ? carry : power * carry);
         }
-        if (j >= 0) store(j, y + shared.powers[own_lane + 1] * entering);
+        if (j >= 0) store(j, y + (UNIT ? entering : shared.powers[own_lane + 1] * entering));
     }
     __syncthreads();
+}
+template <class Load, class Store>
+INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
+    scan_lines_by<false>(n, powers, shared, load, store, carry);
 }
 
 #endif

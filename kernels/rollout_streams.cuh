@@ -23,13 +23,14 @@ INLINE f64 limited(f64 x, f64 clip) {
 
 INLINE bool sums_rewards(const PlanConstants& plan) { return plan.fusion == FUSION_REWARD_SUM; }
 
-// Has per-rollout stream s a set of its own?
-INLINE bool has_stream(const Args& args, const PlanConstants& plan, i32 s) {
-    if (!sums_rewards(plan)) return is_given(args.batch.rollout_streams[s]);
+// Has per-rollout stream s a set of its own? `summed`: `sums_rewards`, which loops over the streams ask once.
+INLINE bool has_stream(const Args& args, bool summed, i32 s) {
+    if (!summed) return is_given(args.batch.rollout_streams[s]);
     bool any = false;
     for (i32 other = 0; other < ROLLOUT_STREAMS; ++other) any |= is_given(args.batch.rollout_streams[other]);
     return s == 0 && any;
 }
+INLINE bool has_stream(const Args& args, const PlanConstants& plan, i32 s) { return has_stream(args, sums_rewards(plan), s); }
 
 // Value of stream s alone, after `missing` and its limit. NaN and infinity come as they are.
 INLINE WideValue limited_value(const Args& args, const PlanConstants& plan, i32 s, i64 i) {

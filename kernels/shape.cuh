@@ -61,7 +61,7 @@ INLINE void read_rollout(const Args& args, i64 i, ShapeRoom& room) {
 
 // Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none. `chunks`: where few
 // of them lie, or 0.
-INLINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks) {
+OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks) {
     const PlanConstants& plan = plan_of(args);
     const Extent e = room.work.e;
     Rollout kept = room.work.kept;
@@ -92,7 +92,7 @@ INLINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunk
 }
 
 // Decides for the group of a rollout, where it has one.
-INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision) {
+OUT_OF_LINE void decide_for(const Args& args, const Rollout& kept, Decision& decision) {
     if (kept.group != NO_GROUP) {
         decide(args, kept.group, decision);
         return;
@@ -119,6 +119,47 @@ INLINE bool is_one_pass(const Args& args, const Shaping& w) {
     return plain && !beside && !((w.kept.state & STATE_EVERY_TOKEN) && has_holes(w.scope));
 }
 
+// Is the one scan of a rollout the usual one: its chunks' values lie in one list, are shifted and scaled, and gain the same terms, the last one alone perhaps others?
+INLINE bool is_plain(const Args& args, const ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const bool listed = plan.kind != KIND_KL && !is_given(args.batch.step_group) && plan.credit == CREDIT_RETURN_TO_GO;
+    return listed && !room.terms.gated && room.fusion.streams == 1 && room.fusion.applies[0].how == HOW_AFFINE;
+}
+// `shape_in_one_pass` (below) of such a rollout, after `prepare_fusion`: what a chunk needs is read before the loop, so that the longest rollout's block has little more to
+// read than a value and a divisor a chunk. The block meets at the end.
+OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    const Terms& terms = room.terms;
+    const i64 k = w.kept.chunks;
+    const f32* const values = list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : 0, w.e);
+    const f64 shift = room.fusion.applies[0].a, scale = room.fusion.applies[0].b, weight = room.fusion.weights[0];
+    const i32 every = terms.every_count;
+    const f64 first_term = every > 0 ? terms.every[0] : 0.0, second_term = every > 1 ? terms.every[1] : 0.0;
+    const f64* const divisors = plan.k != 0.0 ? (const f64*)plan.divisors + (plan.max_rollout_tokens - k) : 0;
+    f64* const d = w.d;
+    auto value = [&](i64 j) {
+        f64 f = weight * (((f64)values[j] - shift) * scale);
+        if (j + 1 == k) {
+            f = chunk_value(room.fusion, terms, true, f);
+        } else {
+            if (every > 0) f += first_term;
+            if (every > 1) f += second_term;
+            for (i32 s = 2; s < every; s++) f += terms.every[s];
+        }
+        if (is_given(args.outputs.chunk_values)) w.f[j] = f;
+        return f;
+    };
+    auto result = [&](i64 j, f64 g) {
+        const f64 a = divisors ? g * divisors[j] : g;
+        if (is_given(args.outputs.returns)) w.v[j] = g;
+        if (j == 0) room.path = a;
+        d[j] = a;
+    };
+    if (plan.decay[1] == 1.0) scan_lines_by<true>(k, plan.decay, room.tops, value, result);
+    else scan_lines_by<false>(k, plan.decay, room.tops, value, result);
+}
+
 // Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
 // result goes to its token at once (`direct`): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
 // results are in d. The block meets at the end.
@@ -130,6 +171,10 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
     const i64 k = w.kept.chunks;
     Totals totals = no_totals();
     if (!terms.gated) totals.lost = prepare_fusion(args, w, room.decision, room.fusion);
+    if (!direct && is_plain(args, room)) {
+        scan_plain(args, room);
+        return totals;
+    }
     const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
     const bool every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(args.outputs.chunk_values), keeps_returns = is_given(args.outputs.returns);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
@@ -150,7 +195,7 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
         const f64 d = divides ? g * divisors[j] : g;
         if (keeps_returns) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (direct) write_advantage(args, w.e, whitening, clip, w.scope.first + j, temperature == 1.0 ? d : d / temperature, totals);
+        if (direct) write_advantage(args, at(w.e, args.outputs.advantages, w.scope.first + j), whitening, clip, temperature == 1.0 ? d : d / temperature, totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -220,13 +265,10 @@ OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines&
 OUT_OF_LINE Totals write_part(const Args& args, ShapeRoom& room, const Task& task) {
     if (is_first_thread()) await_part(args, QUEUE_SHAPE, task.place, 1);
     read_rollout(args, task.item, room);
-    const Extent e = room.work.e;
-    const Rollout kept = room.work.kept;
-    __syncthreads();
-    if (is_first_thread()) room.work = make_shaping(args, task.item, e, kept);
+    if (is_first_thread()) room.work = make_shaping(args, task.item, room.work.e, room.work.kept);
     __syncthreads();
     const i64 low = task.number * part_size();
-    return write_results(args, room, result_lines(plan_of(args), kept, room.work.last), low, smaller(low + part_size(), e.len));
+    return write_results(args, room, result_lines(plan_of(args), room.work.kept, room.work.last), low, smaller(low + part_size(), room.work.e.len));
 }
 
 // Lets other blocks write the rollout's further parts, as its results are in d. The block.
@@ -246,17 +288,18 @@ template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, Shap
     const bool split = !STAGES && task->more > 0;
     open_rollout(args, i, room, split ? 0 : chunks);
     const Shaping& w = room.work;
-    const Lines lines = result_lines(plan, w.kept, w.last);
+    // (Read anew where it is asked for, so that it takes no registers between.)
+    auto lines = [&] { return result_lines(plan, w.kept, w.last); };
     Totals totals = no_totals();
     bool written = false;
     u32 lost = 0;
     if (w.kept.state & STATE_ZEROED) {
-        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
         lost = rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
         if (!STAGES || is_one_pass(args, w)) {
-            written = writes && !keeps && lines.every_token;
+            written = writes && !keeps && lines().every_token;
             totals = shape_in_one_pass(args, room, written);
             if (written) write_ends(args, w);
         } else {
@@ -264,12 +307,12 @@ template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, Shap
         }
     }
     if (is_first_thread()) rollout_of(args, i) = w.kept;
-    if (keeps) keep_advantages(args, w, lines, room.path);
+    if (keeps) keep_advantages(args, w, lines(), room.path);
     if (writes) side_outputs(args, w, room.path);
     if (writes && !keeps && !written) {
         lost += totals.lost;
         if (split) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
-        totals = write_results(args, room, lines, 0, split ? part_size() : w.e.len);
+        totals = write_results(args, room, lines(), 0, split ? part_size() : w.e.len);
         if (plan.fill_padding) pad(args, args.outputs.advantages, w.e);
     }
     totals.lost += lost;
@@ -312,7 +355,27 @@ INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
     weigh_returns(args, w);
 }
 
-// Block b: group b's counts and outputs, then rollout b. Of `task` (STAGES: 0) further blocks have parts of long rollouts.
+// The group whose counts and outputs are those of block b, or -1: of groups of one size the one whose first rollout is the block's, so that one decision serves both.
+INLINE i64 group_of_block(const Batch& batch, i64 b) {
+    if (batch.grouping != GROUP_CONSTANT) return b < batch.groups ? b : -1;
+    return b < batch.rollouts && b % batch.group_size == 0 ? b / batch.group_size : -1;
+}
+
+// Its decision, counts and outputs. The block.
+OUT_OF_LINE void shape_group(const Args& args, i64 group, Decision& decision) {
+    decide(args, group, decision);
+    if (counts_of(args).bad_offsets != 0) {
+        for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+            decision.flags[row] |= GROUP_BAD;
+            decision.standards[row].sums = no_sums();
+        }
+        __syncthreads();
+    }
+    if (!(args.mode & MODE_DRY)) group_outputs(args, group, decision);
+    if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, group, decision);
+}
+
+// Block b: a group's counts and outputs, then rollout b. Of `task` (STAGES: 0) further blocks have parts of long rollouts.
 template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room, Chunks* chunks, Task* task) {
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
     if (const i32 fault = ranks_fault(args)) {
@@ -327,18 +390,8 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
         b = task[0].place < 0 ? task[0].item : 1ll << 62;
     }
     Totals totals = no_totals();
-    if (b < args.batch.groups && (writes || (args.mode & MODE_COUNTING))) {
-        decide(args, b, room[0].decision);
-        if (bad_batch) {
-            for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-                room[0].decision.flags[row] |= GROUP_BAD;
-                room[0].decision.standards[row].sums = no_sums();
-            }
-            __syncthreads();
-        }
-        if (writes) group_outputs(args, b, room[0].decision);
-        if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, b, room[0].decision);
-    }
+    const i64 group = writes || (args.mode & MODE_COUNTING) ? group_of_block(args.batch, b) : -1;
+    if (group >= 0) shape_group(args, group, room[0].decision);
     if (bad_batch) {
         shape_nothing(args);
     } else if (writes || (args.mode & MODE_KEEP)) {
@@ -354,7 +407,8 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
         const bool kl = !STAGES && plan_of(args).kind == KIND_KL && (further ? task[0].there : places > 0 && task[0].more > 0);
         if (further && task[0].there && !kl) totals = write_part(args, room[0], task[0]);
         if (further && kl) read_rollout(args, task[0].item, room[0]);
-        if (b < args.batch.rollouts || kl) decide_for(args, room[0].work.kept, room[0].decision);
+        const bool decides = (b < args.batch.rollouts || kl) && (group < 0 || room[0].work.kept.group != (u32)group);
+        if (decides) decide_for(args, room[0].work.kept, room[0].decision);
         if (kl) totals = shape_part(args, room[0], task[0], chunks->part);
         else if (b < args.batch.rollouts) totals = shape_rollout<STAGES>(args, b, room[0], chunks, task);
         if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);

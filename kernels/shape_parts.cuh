@@ -154,7 +154,7 @@ template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& ro
         if (keeps_ends) store_int(o.chunk_ends, chunk_slot(e, o.chunk_ends, j), every ? first + j + 1 : (i64)w.last[j] + 1);
         if (every) {
             if (keeps_returns) store(o.returns, at(e, o.returns, first + j), g, none);
-            write_advantage(args, e, 0, clip, first + j, temperature == 1.0 ? a : a / temperature, totals);
+            write_advantage(args, at(e, args.outputs.advantages, first + j), 0, clip, temperature == 1.0 ? a : a / temperature, totals);
         } else {
             if (keeps_returns) v[j] = g;
             values[n - 1 - r] = a;

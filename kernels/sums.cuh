@@ -143,17 +143,6 @@ INLINE bool is_last_of_group(const Args& args, const Members& members) {
     return true;
 }
 
-// MODE_JOINED: the block that is the last of its group to be done with its maxima adds the sums of all of them. The block.
-INLINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
-    SHARED(Members, members, [1]);
-    if (is_first_thread()) members[0] = members_of(args, i);
-    if (!is_last_of_group(args, members[0])) return;
-    for (i64 other = members[0].first; other < members[0].end; ++other) {
-        sum_rollout(args, other, w);
-        __syncthreads();
-    }
-}
-
 // MODE_JOINED: the block that is the last of its group to be done with its sums keeps the group's edges, or the first of them. The block.
 INLINE void keep_edges_if_last(const Args& args, i64 i, i64 places, Decision& decision) {
     SHARED(Members, members, [1]);

@@ -28,10 +28,11 @@ INLINE f64 sum_of_terms(const Terms& terms) {
 // W: the sum of the weights of the streams given, in the stream table's order.
 INLINE f64 total_weight(const Args& args) {
     const PlanConstants& plan = plan_of(args);
+    const bool summed = sums_rewards(plan);
     f64 sum = 0.0;
     for (i32 p = 0; p < args.batch.num_process; p++) sum += plan.streams[p].weight;
     for (i32 s = 0; s < ROLLOUT_STREAMS; s++)
-        if (has_stream(args, plan, s)) sum += plan.streams[OUTCOME + s].weight;
+        if (has_stream(args, summed, s)) sum += plan.streams[OUTCOME + s].weight;
     return sum;
 }
 
@@ -72,8 +73,10 @@ OUT_OF_LINE u32 rollout_terms(const Args& args, i64 i, const Extent& e, const Ro
         const bool at_end = (i64)kept.end == e.len, gate = plan.fusion == FUSION_ADVANTAGE && (kept.flags & ROLLOUT_FORMAT_VIOLATING);
         bool outside = false;
         f64 violation = 0.0;
-        for (i32 s = 0; s < ROLLOUT_STREAMS && !plan.joint; s++) {
-            if (!has_stream(args, plan, s)) continue;
+        const i32 streams = plan.joint ? 0 : ROLLOUT_STREAMS;
+        const bool summed = sums_rewards(plan);
+        for (i32 s = 0; s < streams; s++) {
+            if (!has_stream(args, summed, s)) continue;
             const i32 place = plan.streams[OUTCOME + s].place;
             const f64 term = stream_weight(plan, s) * values[s];
             if (place == PLACE_EVERY) to.every[to.every_count++] = term;

@@ -168,7 +168,7 @@ fn every_layout_type_and_form_has_the_bits_of_the_cpu() {
         (" bf16, left", How { padded: true, pad_left: true, spare: 2, output: Floats::Bf16, mask: PASSRL_BF16, ..how }),
         (" f16, offsets", How { output: Floats::F16, groups_as: GroupsAs::Offsets, wide_offsets: true, mask: PASSRL_BOOL, ..how }),
         (" strided, lean", How { stride: 3, lean: true, mask: PASSRL_F32, ..how }),
-        (" other floats, strided rows", How { padded: true, other_floats: true, stride: 4, mask: PASSRL_I32, dirt: 0xff, ..how }),
+        (" other floats, strided rows", How { padded: true, other_floats: true, groups_as: GroupsAs::Constant, stride: 4, mask: PASSRL_I32, dirt: 0xff, ..how }),
     ];
     if skipped() {
         return;
@@ -209,7 +209,7 @@ fn long_rollouts(lengths: &[usize], name: &str) -> Batch {
 
 #[test]
 fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
-    use harness::Floats;
+    use harness::{Floats, GroupsAs};
     if skipped() {
         return;
     }
@@ -224,9 +224,10 @@ fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
     most[4] = 9001;
     let hows = [
         ("packed, most parts", how, most),
-        ("packed", how, many.clone()),
-        ("in place", How { in_place: true, ..how }, many),
-        ("padded, bf16", How { padded: true, spare: 3, output: Floats::Bf16, ..how }, vec![3, 16_385, 17_000]),
+        // (Where groups stand together, one block adds the sums of a group: long rollouts by all of its warps, short ones by one each.)
+        ("packed", How { groups_as: GroupsAs::Constant, ..how }, many.clone()),
+        ("in place", How { in_place: true, groups_as: GroupsAs::Offsets, ..how }, many),
+        ("padded, bf16", How { padded: true, spare: 3, output: Floats::Bf16, groups_as: GroupsAs::Constant, ..how }, vec![3, 16_385, 17_000]),
     ];
     for name in ["dense", "steps", "outcome"] {
         let kind = if name == "outcome" { oracle::Kind::None } else { oracle::Kind::Prm };

@@ -163,10 +163,11 @@ fn bytes(s: &cudasim::Stats) -> u64 {
 /// Rows of the counters, of all cases.
 fn measured(whole: bool) -> Vec<Row> {
     let mut rows = Vec::new();
-    // PASSRL_BUDGETS_OF: the cases alone whose names hold it, as beside CUDASIM_PROFILE.
+    // PASSRL_BUDGETS_OF: the cases alone whose names hold it, as beside CUDASIM_PROFILE ("f32, one rollout of many tokens": the long batch).
     let asked = std::env::var("PASSRL_BUDGETS_OF").unwrap_or_default();
     let mut add = |case: &Case, balance: bool| {
-        if case.name().contains(&asked) {
+        let long = if balance { ", one rollout of many tokens" } else { "" };
+        if (case.name() + long).contains(&asked) {
             let more = measure(case, balance);
             print!("{}", table(&more));
             rows.extend(more);

@@ -56,6 +56,8 @@ pub enum GroupsAs {
     Index,
     /// Where the rollouts come sorted by group; else an index all the same.
     Offsets,
+    /// Where they come sorted and all groups are of one size; else as `Offsets`.
+    Constant,
 }
 
 impl Default for How {
@@ -278,7 +280,10 @@ pub fn place<'b>(cfg: &Config, batch: &'b Batch, how: &How) -> Placed<'b> {
         b.cu_seqlens = arena.ints(&ints(&layout.offsets.iter().map(|o| *o as i64).collect::<Vec<_>>()));
     }
     let groups: Vec<i64> = rollouts.iter().map(|r| r.group as i64).collect();
-    if how.groups_as == GroupsAs::Offsets && groups.is_sorted() {
+    let each = groups.len() / batch.num_groups.max(1);
+    if how.groups_as == GroupsAs::Constant && each > 0 && groups.len() == each * batch.num_groups && (0..groups.len()).all(|i| groups[i] == (i / each) as i64) {
+        (b.num_groups, b.group_size) = (0, each as i64);
+    } else if how.groups_as != GroupsAs::Index && groups.is_sorted() {
         let offsets: Vec<i64> = (0..=batch.num_groups).map(|g| groups.partition_point(|x| *x < g as i64) as i64).collect();
         b.group_offsets = arena.ints(&ints(&offsets));
     } else {

@@ -39,16 +39,31 @@ void each_unit(const Request& r, int from, int to, uptr unit, Visit visit) {
     }
 }
 
-// CUDASIM_PROFILE: traffic in global memory by kernel and instruction, printed at the end of the process by line of the source, the most bytes first.
+// CUDASIM_PROFILE: traffic in global memory by kernel and instruction, printed at the end of the process by line of the source, the most bytes first;
+// before it, of each kernel the requests of the warp that has the most.
 struct Line {
     u64 requests = 0, bytes = 0, sectors = 0, ideal = 0;
     Kind kind = Kind::read;
 };
+// Requests of one warp, those in shared memory too, by instruction.
+struct WarpWay {
+    u64 requests = 0;
+    std::map<const void*, u64> by_instruction;
+};
 struct Profile {
     const bool asked = getenv("CUDASIM_PROFILE") != nullptr;
     std::map<std::pair<std::string, const void*>, Line> lines;
+    std::map<std::string, WarpWay> longest;  // of each kernel
     ~Profile() {
         if (!asked) return;
+        for (auto& [kernel, way] : longest) {
+            std::map<std::string, u64> by_place;
+            for (auto& [pc, requests] : way.by_instruction) by_place[position(pc)] += requests;
+            std::vector<std::pair<std::string, u64>> sorted(by_place.begin(), by_place.end());
+            std::sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second > b.second; });
+            fprintf(stderr, "the longest warp of %s: %llu requests\n", kernel.c_str(), way.requests);
+            for (auto& [place, requests] : sorted) fprintf(stderr, "%9llu requests %s\n", requests, place.c_str());
+        }
         std::map<std::string, Line> by_place;
         static const char* const VERBS[] = {"read", "write", "atomic"};
         for (auto& [at, line] : lines) {
@@ -122,6 +137,16 @@ void count_traffic() {
             lane.log.clear();
         }
         u64 of_warp = 0;
+        if (profile.asked) {
+            u64 requests = 0;
+            for (auto& [pc, at] : instructions) requests += at.used;
+            WarpWay& longest = profile.longest[kernel_name];
+            if (requests > longest.requests) {
+                longest.requests = requests;
+                longest.by_instruction.clear();
+                for (auto& [pc, at] : instructions) longest.by_instruction[pc] += at.used;
+            }
+        }
         for (auto& [pc, at] : instructions) {
             for (size_t k = 0; k < at.used; k++) {
                 if (at.executions[k].space == Space::shared)
