@@ -220,7 +220,7 @@ pub fn sums_narrow(simd: Simd, grid: &Grid, xs: &[f32], columns: &mut [i64], sum
     match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::sums_avx2::sums_narrow(grid, xs, columns, sums) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::sums_avx2::sums_narrow(grid, xs, columns, sums) },
         _ => {
             for (t, x) in xs.iter().enumerate() {
                 let q = grid.quantize(*x);

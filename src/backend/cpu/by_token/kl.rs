@@ -2,7 +2,7 @@
 //! list of its chunks' values.
 use super::columns::{self, TOGETHER, Tokens};
 use super::lanes::Line;
-use super::{Way, bits, scan, went};
+use super::{Way, bits, scan, went, wide};
 use crate::backend::cpu::expand::Chunks;
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::scope::Scope;
@@ -13,6 +13,7 @@ use crate::backend::cpu::worker::Worker;
 use crate::model::array::Array;
 use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
+use crate::numerics::simd::Simd;
 use crate::numerics::exact::{Extremes, Grid, INFINITE, STEP_BITS, Sums, exponent, key};
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};
@@ -125,7 +126,12 @@ impl<'a> Worker<'a> {
         let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
         let mut ahead = self.ahead(i, true, [Some(signal), None]);
         let stream = job.by_token.stream;
-        let tokens = if to.narrow { scan::tokens::<true> } else { scan::tokens::<false> };
+        // A usual call has AVX2.
+        let tokens = match (plan.simd, to.narrow) {
+            (Simd::Avx512, _) => wide::tokens,
+            (_, false) => scan::tokens::<false>,
+            (_, true) => scan::tokens::<true>,
+        };
         let (sum, squares, path);
         if every {
             // SAFETY: AVX2 is there in a usual call; n tokens from the first in scope on, in place or apart (`check` has seen which).
