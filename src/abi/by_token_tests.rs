@@ -355,7 +355,9 @@ fn short_ways_are_the_general_stages_to_the_bit() {
         println!("SKIPPED: no AVX2 on this processor");
         return;
     }
-    for case in 0..1500 {
+    // An emulated processor does fewer of them.
+    let cases = std::env::var("PASSRL_BATCHES").map_or(1500, |n| n.parse().expect("PASSRL_CASES is a number"));
+    for case in 0..cases {
         let batch = Batch::random(&mut Random(case));
         // Results past the caches, and not.
         ALWAYS_STREAMS.store(case % 3 != 0, Ordering::Relaxed);
@@ -373,7 +375,7 @@ fn short_ways_are_the_general_stages_to_the_bit() {
         }
     }
     for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::Again] {
-        assert!(taken(way) > 20, "{way:?} was gone {} times", taken(way));
+        assert!(taken(way) > cases as usize / 75, "{way:?} was gone {} times", taken(way));
     }
 }
 
