@@ -343,15 +343,17 @@
 #define PASSRL_FOUND_TOO_LARGE 16
 
 // CUDA, where the host cannot look first: cu_seqlens decrease or reach beyond the arrays, or lengths beyond T or the plan's limits (every advantage of the
-// batch is 0); or a group index is out of range (its rollout has advantage 0).
+// batch is 0); or a group index is out of range (its rollout has advantage 0); or pieces
+// of rollouts make no whole ones, or are others than in the first phase (every advantage of the call is 0, over ranks of every rank).
 #define PASSRL_FOUND_BAD_OFFSETS 32
 
-// CUDA, of a plan with a collective: the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
+// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
 // rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group).
 #define PASSRL_FOUND_COLLECTIVE 64
 
 // Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
-// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several.
+// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several
+// (or in several micro-batches).
 #define PASSRL_RANKS_REFUSED 1
 
 #define PASSRL_RANKS_OFFSETS 2
@@ -545,7 +547,7 @@ typedef struct passrl_context_options {
     int32_t simd;
     // Must be 0.
     int32_t reserved0;
-    // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
+    // CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB, 2 MiB where tokens have their chunk's credit.
     int64_t small_call_bytes;
     // CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
     // written serves without. Read during `passrl_context_create` only.
@@ -683,7 +685,8 @@ typedef struct passrl_batch {
     const struct passrl_view *step_group;
     // Rollouts in pieces (context parallelism), `[P]` i32 or i64 each, in any order; for plans with `limits.pieces`. Packed layout: `cu_seqlens` is `[P+1]` and token-shaped
     // views hold the pieces; `lengths [R]` says the whole rollouts' tokens, and slots of a piece beyond them are padding. Per-rollout views stay `[R]`, and steps are given
-    // whole: the same on every rank and in every call that has a piece of the rollout. On CUDA all pieces of a batch come in one call. Row of the rollout that a piece is of;
+    // whole: the same on every rank and in every call that has a piece of the rollout. On CUDA, where the host does not see them, pieces that make no whole rollouts give advantages 0
+    // and `PASSRL_FOUND_BAD_OFFSETS` (over ranks on every rank). Row of the rollout that a piece is of;
     const struct passrl_view *piece_rollout;
     // index of its first token in the rollout; see also `piece_index` and `rollout_index`.
     const struct passrl_view *piece_begin;
@@ -986,7 +989,7 @@ passrl_status passrl_plan_phases(const struct passrl_plan *plan,
 PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, size_t *bytes);
 
 // This family refuses a plan that has a collective. With `step_sets = step_group` or `token_baseline` a group's rollouts must be in one micro-batch, the same in every phase (`PASSRL_ERR_CONFLICT`
-// once all have added their sums; on CUDA there are no partials then).
+// once all have added their sums; on CUDA, where the host does not see it, of the report of passrl_plan_apply: `PASSRL_FOUND_COLLECTIVE` with `PASSRL_RANKS_GROUPS`, and nothing else is written).
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are

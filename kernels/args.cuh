@@ -114,6 +114,8 @@ struct Rollout {
 };
 enum State {
     STATE_OUT_OF_STATS = 1, STATE_EVERY_TOKEN = 2, STATE_ONE_LIST = 4, STATE_HAS_PROCESS = 8, STATE_ZEROED = 16, STATE_INFINITE = 32, STATE_NAN = 64,
+    // Of a piece: its last chunk, its last step goes on in a later one.
+    STATE_OPEN = 128, STATE_OPEN_STEP = 256,
 };
 
 // Where the sections of the statistics lie, in bytes from `Workspace::state`: the layout of a partials buffer (src/plan/partials.rs), so that one set of
@@ -145,10 +147,12 @@ struct Counts {
     u32 bad_offsets;
     // Blocks of the last kernel that are done: the last one writes the report.
     u32 done;
-    // Of passrl_gae and passrl_shape_one_pass, and of passrl_prepare (parts.cuh).
-    Queue queues[2];
+    // Of passrl_gae and passrl_shape_one_pass, of passrl_prepare, of passrl_sums (parts.cuh).
+    Queue queues[3];
     // `step_sets = step_group`: room of `Workspace::keyed` that groups have taken.
     u64 keyed;
+    // Partials: ~g of the first group that must be whole in a call and is not (0: none).
+    u64 split;
 };
 
 // Counts of a group, beside its statistics: begin as zeros.
@@ -167,8 +171,8 @@ struct GroupMarks {
     // a rollout that counts << 32 | ~that rollout; the second most; rollouts that count.
     u64 reach, most;
     u32 second, counted;
-    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED).
-    u32 arrived, reserved;
+    // Blocks of passrl_prepare that are done with a rollout of the group (MODE_JOINED); rollouts that this call has claimed (ranks.cuh).
+    u32 arrived, claimed;
 };
 
 // Addresses in the caller's workspace. Token-indexed lists are [lists][max_tokens] or [max_tokens], by the rollout's slot.
@@ -197,8 +201,10 @@ struct Workspace {
     u64 f, d, v, lines; // f64 a token: chunk values, results, returns, further lines of a scan
     u64 columns, live;  // i64 a token: KL table of a run
     u64 edges;          // u64 bits: edges of its positions, laid out as `scope`
-    u64 parts[2], part_states[2]; // Part and its state (u32) of each part of a rollout beside its first: of the two queues
+    u64 edge_counts;    // u32: how many of a part's positions have an edge, of groups whose longest rollout is in parts
+    u64 parts[3], part_states[3]; // Part and its state (u32) of each part of a rollout beside its first: of the queues
     u64 places;       // token_baseline: |G W| and |W| at most (f64), sums of both (i64): [4][max_tokens]
+    u64 joint;        // rollouts in pieces over calls: Joint, then the call's units (UNITS_AT bytes on); 0: rollouts come whole
 };
 
 enum Mode {
@@ -218,6 +224,8 @@ enum Mode {
     MODE_JOINED = 64,
     // The edges of KL positions are kept as bits.
     MODE_EDGES = 128,
+    // Pieces over calls: chunks are counted; tiles of the scan are brought together. Nothing else is made.
+    MODE_CHUNKS = 256, MODE_SCAN = 512,
 };
 
 struct Args {
@@ -259,6 +267,50 @@ struct Pieces {
     Array outputs[2];
     u64 results[2];
     i32 count, fill_padding;
+};
+
+// Rollouts in pieces over calls or ranks (pieces_units.cuh): every piece of a call is a unit, with what is the rollout's gathered to it, and the kernels see units where
+// they see rollouts. What pieces exchange are sections of a partials buffer (src/plan/pieces.rs).
+enum JointStage { JOINT_EDGES = 0, JOINT_OWN = 1, JOINT_MAXIMA = 2, JOINT_SUMS = 3, JOINT_CHUNKS = 4, JOINT_SCAN = 5, JOINT_WHITEN = 6, JOINT_APPLY = 7 };
+struct Joint {
+    // Sections, in bytes from `Workspace::state`; rollouts of the batch, rows and tiles of one.
+    i64 edges, own, chunks, scan, rollouts, each, tiles;
+    // Numbers of the clipped steps among their rollout's (u32).
+    u64 step_numbers;
+    i32 scans, own_words, own_lists, chunk_words, stage, reserved;
+};
+enum { UNITS_AT = 256 };
+// A piece of the call.
+struct Unit {
+    // Its first token's index in the rollout, its tokens, the slots beyond, the rollout's tokens and steps, its clipped steps.
+    i64 begin, len, tail, whole, steps, clipped;
+    // Number of the rollout in the batch; hash of what is the rollout's.
+    i64 number;
+    u64 hash;
+    // Once the edges of all pieces are there: index in the rollout of its first token in scope (-1: none), tokens in scope of all and of later pieces, position of this
+    // one's first token in scope, first of its tokens that takes part in a scan over all (its length: none does), and those of later pieces.
+    i64 first, total, tokens_after, position, line, lines_after;
+    // Row of the per-rollout arrays, number among the rollout's pieces, how many these are, flags of all, the next one with a token in scope (-1: none).
+    u32 row, index, pieces, flags;
+    i32 next;
+    // Key of the largest KL of all.
+    i32 most_kl;
+    // The piece speaks for its rollout where something is said once, and of those in this call; steps that do not fit; ...
+    u8 head, speaks, bad, process, at_end, scope_before, reserved[2];
+};
+enum { ROW_INPUTS = 18 };
+struct UnitsStart {
+    i64 pieces, rollouts, groups, group_size, slots, max_tokens, max_rollout_tokens, steps, scores_room;
+    i32 grouping, num_process, scores_flat, hashes_scores;
+    // cu_seqlens [P + 1]; of each piece the rollout's row, its first token's index, its number; of each row its tokens, its number in the batch; groups.
+    Array extents, rollout, begin, index, lengths, numbers, group_view;
+    // Outcome, format and further streams; baselines, bootstrap, lambda; format_ok, in_stats, absent; where they are gathered.
+    Array inputs[ROW_INPUTS];
+    u64 gathered[ROW_INPUTS];
+    Array step_offsets, step_ends, step_begins, scores;
+    u64 groups_to, ends_to, begins_to, scores_to, speakers;
+    u64 state, counts, joint_to;
+    Joint joint;
 };
 
 // What passrl_announce is handed (ranks.cuh): where the words go, the plan's count of calls (u32), the run's Counts (0: none).

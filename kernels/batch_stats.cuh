@@ -54,12 +54,13 @@ OUT_OF_LINE void add_batch_list(const Args& args, const Work& w, i32 slot) {
     const i64 all = block_sum((i64)nonzero);
     add_to_batch(args, slot, own, all);
 }
-// Adds a rollout's share of the batch's sets. The block.
-OUT_OF_LINE void add_batch_sums(const Args& args, const Work& w) {
+// Adds a rollout's share of the batch's sets: its process lists, its own values. The block.
+OUT_OF_LINE void add_batch_sums(const Args& args, const Work& w, bool lists = true, bool values = true) {
     const PlanConstants& plan = plan_of(args);
-    for (i32 slot = 0; slot < plan.sets; ++slot) {
+    for (i32 slot = 0; slot < plan.sets && lists; ++slot) {
         if (batch_list(args, plan, w.kept, slot)) add_batch_list(args, w, slot);
     }
+    if (!values) return;
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {
         i32 slot = slot_of_stream(plan, s);
         if (slot >= plan.slots || !asks_batch(plan, slot)) continue;

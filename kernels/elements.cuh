@@ -62,7 +62,8 @@ OUT_OF_LINE u32 read_scope(const Args& args, Room& room) {
     bool logps = batch.process == PROCESS_LOGPROBS, counting = args.mode & MODE_COUNTING;
     bool reads = has_token_values(room.form) || room.form == FORM_TOKENS || (room.form == FORM_SCORED && logps);
     bool masked = is_given(batch.mask), drops = reads && batch.num_process > 0 && plan.streams[0].missing == MISSING_EXCLUDE;
-    bool looks = reads && counting && logps;
+    // (Of kl in parts each part has counted its own: kl_parts.cuh.)
+    bool looks = reads && counting && logps && !(plan.kind == KIND_KL && room.task.more > 0);
     for (i32 p = 0; reads && p < batch.num_process; ++p) looks = looks || plan.streams[p].missing != MISSING_ERROR;
     bool in_bits = masked || room.between || drops;
     if (!in_bits && !looks) {
@@ -234,6 +235,8 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         count += rank.total;
     }
     __syncthreads();
+    const OtherMarks others = other_marks(args, w.i);
+    const i64 tail_from = count > 0 ? (i64)ends[count - 1] : 0;
     u32* bits = 0;
     u32 missing = 0;
     i64 kept = 0;
@@ -242,7 +245,7 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         bool listed = n < count, dropped = false;
         i64 t = listed ? (i64)ends[n] - 1 : 0;
         // Where steps have left, what stands before has moved down by as many places: the entry before this one is still what it was.
-        i64 begin = listed && n > 0 ? (i64)ends[n - 1] : 0, end = n + 1 == count ? w.e.len : t + 1;
+        i64 begin = listed && n > 0 ? (i64)ends[n - 1] : 0, end = n + 1 == count && !others.later ? w.e.len : t + 1;
         if (listed && !sums && signal_missing(args, w.e, 0, t) && plan.streams[0].missing == MISSING_EXCLUDE) {
             ++missing;
             listed = false;
@@ -266,7 +269,14 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
         __syncthreads();
     }
     if (bits) take_scope(room, block_scope_of(bits, w.e.len));
-    if (is_first_thread()) room.list.count = kept;
+    if (is_first_thread()) {
+        if (others.any && (others.later || count == 0) && count_in(w.scope, tail_from, w.e.len) > 0) {
+            for (i32 p = 0; p < batch.num_process; ++p) list_of<f32>(args, args.work.elements, p, w.e)[kept] = next_marked(args, w.i, p);
+            room.list.begin[kept] = (u32)tail_from;
+            ends[kept++] = (u32)w.e.len;
+        }
+        room.list.count = kept;
+    }
     __syncthreads();
     if (args.mode & MODE_COUNTING) add_counts_to(&counts_of(args).missing_values, missing);
     return missing > 0 ? ROLLOUT_MISSING : 0;

@@ -3,6 +3,7 @@
 #ifndef PASSRL_FINDINGS_CUH
 #define PASSRL_FINDINGS_CUH
 #include "elements.cuh"
+#include "pieces_rows.cuh"
 
 // A rollout's finding of a row of the stream table. One thread.
 INLINE void find(const Args& args, const Work& w, u32 finding, i32 stream) {
@@ -11,7 +12,7 @@ INLINE void find(const Args& args, const Work& w, u32 finding, i32 stream) {
     GroupMarks& marks = marks_of(args, w.kept.group);
     atomicOr((u64*)&counts.findings, (u64)finding);
     atomicMax(&counts.first_group, ~(u64)w.kept.group);
-    atomicMax(&marks.first, ~((u64)(w.i + 1) << 16 | (u64)stream << 8 | (u64)finding));
+    atomicMax(&marks.first, ~((u64)(row_of(args, w.i) + 1) << 16 | (u64)stream << 8 | (u64)finding));
     atomicOr(&marks.found, 1u);
 }
 // Marks the group bad in a slot and tells the finding. The block.
@@ -50,22 +51,25 @@ OUT_OF_LINE void count_process(const Args& args, const Work& w, i32 list) {
         }
     } else {
         const f32* elements = list_of<f32>(args, args.work.elements, list, w.e);
-        for (u32 j = threadIdx.x; j < w.kept.elements; j += blockDim.x) count(elements[j]);
+        // A step that goes on in a later piece is counted there.
+        const u32 n = w.kept.elements - (w.kept.state & STATE_OPEN_STEP ? 1 : 0);
+        for (u32 j = threadIdx.x; j < n; j += blockDim.x) count(elements[j]);
     }
     add_counts_to(&counts_of(args).nonfinite_values, bad);
 }
 
 // Does a token out of scope bring its own process value to the scan? It does where each token is a chunk and has a value of its own.
-INLINE bool process_in_gaps(const Args& args, const PlanConstants& plan, const Rollout& kept) {
+INLINE bool reads_gaps(const Args& args, const PlanConstants& plan) {
     const Batch& batch = args.batch;
     bool by_token = (batch.process == PROCESS_SIGNAL && !is_given(batch.step_marks)) || (batch.process == PROCESS_LOGPROBS && plan.kind == KIND_KL);
     // GAE takes the caller's rewards in place of the chunks' values; with sets of steps F is the step's, and a token out of scope has none.
     bool replaced = (plan.credit == CREDIT_GAE && is_given(batch.token_rewards)) || is_given(batch.step_group);
-    return plan.spreads && plan.scan_mask == SCAN_MASK_NONE && plan.chunk == CHUNK_TOKEN && by_token && !replaced && (kept.state & STATE_HAS_PROCESS);
+    return plan.spreads && plan.scan_mask == SCAN_MASK_NONE && plan.chunk == CHUNK_TOKEN && by_token && !replaced;
 }
+INLINE bool process_in_gaps(const Args& args, const PlanConstants& plan, const Rollout& kept) { return (kept.state & STATE_HAS_PROCESS) && reads_gaps(args, plan); }
 
-// Process values out of scope that the scan will read: a bad one is a finding of its stream. Returns flags. The block.
-OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w) {
+// Process values out of scope that the scan will read, from token `first` on: a bad one is a finding of its stream. Returns flags. The block.
+OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w, i64 first) {
     const PlanConstants& plan = plan_of(args);
     u32 flags = 0;
     for (i32 p = 0; p < args.batch.num_process; ++p) {
@@ -73,7 +77,7 @@ OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w) {
         ShapedReward shape = plan.shaped ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
         i32 worst = 0;
         u32 bad = 0;
-        for (i64 t = w.scope.first + threadIdx.x; t < w.e.len; t += blockDim.x) {
+        for (i64 t = first + threadIdx.x; t < w.e.len; t += blockDim.x) {
             if (contains(w.scope, t)) continue;
             f32 x = signal_value(args, plan, w.e, p, t);
             if (!error && is_nan(x)) continue;
@@ -92,8 +96,9 @@ OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w) {
     return flags;
 }
 
-// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding. Returns flags. The block.
-OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w) {
+// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding. `first`: where a scan over all tokens begins;
+// `speaks`: what is the rollout's is looked at. Returns flags. The block.
+OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w, i64 first, bool speaks) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     bool values = is_given(batch.values), rewards = is_given(batch.token_rewards), ratios = is_given(batch.logp_behavior);
@@ -102,7 +107,7 @@ OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w) {
         // Under `scan_mask = none` tokens out of scope take part.
         bool all = plan.spreads && plan.scan_mask == SCAN_MASK_NONE;
         i64 end = all ? w.e.len : w.scope.end;
-        for (i64 t = w.scope.first + threadIdx.x; t < end; t += blockDim.x) {
+        for (i64 t = (all ? first : w.scope.first) + threadIdx.x; t < end; t += blockDim.x) {
             if (!all && !contains(w.scope, t)) continue;
             if (values) bad += is_finite(load_f32(batch.values, at(w.e, batch.values, t))) ? 0 : 1;
             if (rewards) bad += is_finite(load_f32(batch.token_rewards, at(w.e, batch.token_rewards, t))) ? 0 : 1;
@@ -113,7 +118,7 @@ OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w) {
             }
         }
     }
-    if (is_first_thread()) {
+    if (is_first_thread() && speaks) {
         if (is_given(batch.rollout_lam)) {
             f32 lam = item_f32(batch.rollout_lam, w.i);
             bad += 0.0f <= lam && lam <= 1.0f ? 0 : 1;
@@ -131,9 +136,12 @@ OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w) {
 // same, the first one counts.
 OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
     const PlanConstants& plan = plan_of(args);
-    bool counts = is_first_thread() && (args.mode & MODE_COUNTING);
+    // (Of a rollout in pieces one speaks; each has the flags.)
+    const bool speaks = is_head(args, w.i);
+    bool counts = is_first_thread() && speaks && (args.mode & MODE_COUNTING);
     auto bad_value = [&](i32 slot, i32 key) {
         flags |= ROLLOUT_NONFINITE;
+        if (!speaks) return;
         if (counts) add_to(&counts_of(args).nonfinite_values, 1);
         poison(args, plan, w, slot, key);
     };
@@ -143,7 +151,7 @@ OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
         if (is_nan(item_f32(stream, w.i)) && plan.streams[OUTCOME + s].missing != MISSING_ERROR) {
             flags |= ROLLOUT_MISSING;
             if (counts) add_to(&counts_of(args).missing_values, 1);
-            if (is_first_thread()) atomicOr(&marks_of(args, w.kept.group).missing, 1u << slot_of_stream(plan, s));
+            if (is_first_thread() && speaks) atomicOr(&marks_of(args, w.kept.group).missing, 1u << slot_of_stream(plan, s));
         }
         Value v = own_value(args, plan, s, w.i);
         if (v.there && !is_finite(v.x)) bad_value(slot_of_stream(plan, s), absolute_key(v.x));
@@ -160,7 +168,7 @@ OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
             if (!(flags & ROLLOUT_NONFINITE)) bad_value(slot, absolute_key(v.x));
             continue;
         }
-        if (!counts_in_stats(w.kept) || !weighs(plan.streams[OUTCOME + s], w.kept)) continue;
+        if (!speaks || !counts_in_stats(w.kept) || !weighs(plan.streams[OUTCOME + s], w.kept)) continue;
         Extremes one = no_extremes();
         extremes_push(one, v.x);
         take_extremes(args, plan, w, slot, one);
@@ -197,8 +205,8 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, cons
         }
     }
     if (!(flags & ROLLOUT_NO_SCOPE)) {
-        if (process_in_gaps(args, plan, w.kept)) flags |= gap_findings(args, w);
-        flags |= credit_findings(args, w);
+        if (process_in_gaps(args, plan, w.kept)) flags |= gap_findings(args, w, w.scope.first);
+        flags |= credit_findings(args, w, w.scope.first, true);
     }
     // Scalars: the first warp's threads read them for all.
     SHARED(u32, flags_of_rollout, [1]);

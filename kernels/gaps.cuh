@@ -8,7 +8,7 @@
 // Returns what this thread has seen lost.
 OUT_OF_LINE u32 gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms) {
     const PlanConstants& plan = plan_of(args);
-    if (w.scope.count == 0) return 0;
+    if (w.scope.count == 0 && !args.work.joint) return 0;
     u32 lost = 0;
     const i64 first = w.scope.first;
     const bool process = process_in_gaps(args, plan, w.kept) && !terms.gated, own = plan.scan_mask == SCAN_MASK_NONE;

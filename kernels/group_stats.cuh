@@ -2,6 +2,7 @@
 // on the group's grids. Which rollouts are looked at, and where findings go, is in prepare.cuh and sums.cuh.
 #ifndef PASSRL_GROUP_STATS_CUH
 #define PASSRL_GROUP_STATS_CUH
+#include "pieces_rows.cuh"
 #include "rollout_streams.cuh"
 #include "steps.cuh"
 
@@ -49,9 +50,28 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
     }
 }
 
+// Key of the largest value of a list that a rollout's pieces have, and the grid on which they are summed: no piece knows how many steps the rollout has.
+INLINE i32 joint_most(const Args& args, const Unit& unit, i32 list) {
+    const i64* const rows = rows_of(args, unit);
+    i32 most = 0;
+    for (i64 j = 0; j < unit.pieces; ++j) most = larger(most, (i32)row_at(rows, j)[ROW_MOST + 1 + list]);
+    return most;
+}
+INLINE Grid joint_grid(const Args& args, const Unit& unit, i32 most) { return grid_of(sum_bits(plan_of(args).kind == KIND_KL ? unit.total : 0), most); }
+// `pool = rollouts` of a rollout in pieces: the mean that their sums come to.
+INLINE Value joint_mean(const Args& args, const Work& w, i32 list) {
+    const Unit& unit = unit_of(args, w.i);
+    const i32 most = joint_stage(args) > JOINT_OWN ? joint_most(args, unit, list) : 0;
+    if (joint_stage(args) <= JOINT_OWN) return Value{0.0f, false};
+    if (most >= KEY_INFINITE) return Value{bad_sum(most), true};
+    const i64* const sum = own_list(args, unit, list);
+    return sum[1] > 0 ? Value{(f32)(((f64)sum[0] / (f64)sum[1]) * joint_grid(args, unit, most).down), true} : Value{0.0f, false};
+}
+
 // `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. The block.
 OUT_OF_LINE Value block_rollout_mean(const Args& args, const Work& w, i32 list) {
     const PlanConstants& plan = plan_of(args);
+    if (args.work.joint) return joint_mean(args, w, list);
     i32 absmax = 0;
     each_value(args, plan, w, list, [&](f32 x, u32) { absmax = larger(absmax, absolute_key(x)); });
     absmax = block_max(absmax, 0);

@@ -61,14 +61,16 @@ INLINE u32* edge_words(const Args& args, i64 g) {
     return (u32*)((u64*)args.work.edges + extent(args, longest).slot / 64 + 2 * longest);
 }
 
-// Decides the edges between neighbouring positions of group g, each once: a warp a word. The block.
-OUT_OF_LINE void keep_edges(const Args& args, i64 g, const Decision& decision) {
+// Decides the edges between neighbouring positions low .. high of group g, each once: a warp a word. Returns how many the warp's first thread has found. The block.
+OUT_OF_LINE u32 keep_edges(const Args& args, i64 g, const Decision& decision, i64 low, i64 high) {
     const KlEdges edges = make_edges(args, g, decision);
-    if (edges.table.positions == 0) return;
+    high = smaller(high, edges.table.positions);
+    u32 count = 0;
+    if (low >= high) return count;
     u32* const words = edge_words(args, g);
-    for (i64 tile = 32 * (i64)warp(); tile < edges.table.positions; tile += blockDim.x) {
+    for (i64 tile = low + 32 * (i64)warp(); tile < high; tile += blockDim.x) {
         const i64 p = tile + lane();
-        const bool there = p < edges.table.positions && !edges.none;
+        const bool there = p < high && !edges.none;
         const i64 c = there ? edges.table.columns[p] : 0, n = there ? edges.table.live[p] : 0;
         i64 c_before = __shfl_up_sync(WARP, c, 1), n_before = __shfl_up_sync(WARP, n, 1);
         if (lane() == 0) {
@@ -77,7 +79,9 @@ OUT_OF_LINE void keep_edges(const Args& args, i64 g, const Decision& decision) {
         }
         const u32 word = __ballot_sync(WARP, there && is_kl_edge(edges, c_before, n_before, c, n));
         if (lane() == 0) words[tile / 32] = word;
+        count += lane() == 0 ? (u32)__popc(word) : 0;
     }
+    return count;
 }
 
 // Adjacent rule, a scope without holes, edges that are kept (MODE_EDGES): bits alone are read, and nothing is listed where every token is a chunk. The block.

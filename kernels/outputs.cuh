@@ -7,6 +7,20 @@
 // Entry j of a chunk list: in the slots of the rollout's tokens (padded: from the row's first, whatever the side of the padding).
 INLINE i64 chunk_slot(const Extent& e, const Array& to, i64 j) { return e.flat ? (e.column + j) * to.stride[0] : e.row * to.stride[0] + j * to.stride[1]; }
 
+// Path score, chunk count and flags of a rollout, and what it has for the report. One thread.
+OUT_OF_LINE void rollout_outputs(const Args& args, const Shaping& w, f64 path) {
+    const Outputs& o = args.outputs;
+    const i64 k = w.kept.chunks;
+    u64 none = 0;
+    if (is_given(o.path_scores)) store(o.path_scores, w.i * o.path_scores.stride[0], path, none);
+    if (is_given(o.num_chunks)) store_int(o.num_chunks, w.i * o.num_chunks.stride[0], k);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, w.i * o.rollout_flags.stride[0], (i64)w.kept.flags);
+    Counts& counts = counts_of(args);
+    add_to(&counts.rollouts, w.kept.flags & ROLLOUT_ABSENT ? 0 : 1);
+    add_to(&counts.tokens, (i64)w.kept.count);
+    add_to(&counts.chunks, k);
+}
+
 // Returns (in v), path score, chunk count, ends and values (in f) of the block's rollout.
 OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     const PlanConstants& plan = plan_of(args);
@@ -28,14 +42,7 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
     if (is_given(o.chunk_values)) {
         for (i64 j = threadIdx.x; j < k; j += blockDim.x) store(o.chunk_values, chunk_slot(w.e, o.chunk_values, j), w.f[j], none);
     }
-    if (!is_first_thread()) return;
-    if (is_given(o.path_scores)) store(o.path_scores, w.i * o.path_scores.stride[0], path, none);
-    if (is_given(o.num_chunks)) store_int(o.num_chunks, w.i * o.num_chunks.stride[0], k);
-    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, w.i * o.rollout_flags.stride[0], (i64)w.kept.flags);
-    Counts& counts = counts_of(args);
-    add_to(&counts.rollouts, w.kept.flags & ROLLOUT_ABSENT ? 0 : 1);
-    add_to(&counts.tokens, (i64)w.kept.count);
-    add_to(&counts.chunks, k);
+    if (is_first_thread()) rollout_outputs(args, w, path);
 }
 
 // Divided by the temperature, where there is one: divisions in f64 are dear.

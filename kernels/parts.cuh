@@ -18,7 +18,7 @@ struct RunTotals {
     u64 overflowed;
     u32 clipped, tokens;
 };
-// A part beside a rollout's first, in the queue; and what the one before it tells it (passrl_gae), or how many chunks it has listed (passrl_prepare).
+// A part beside a rollout's first, in the queue; and what the one before it tells it (passrl_gae, passrl_shape_one_pass), or what it has found (passrl_prepare).
 struct Part {
     u64 rollout;
     u32 number, count;
@@ -46,6 +46,16 @@ struct Task {
     bool there;
 };
 
+// Of all parts of a rollout, is this block's the last to be done? Each comes once; the state of the rollout's first place counts them. The block.
+INLINE bool is_last_part(const Args& args, i32 queue, const Task& task) {
+    __threadfence();
+    __syncthreads();
+    const bool last = is_first_thread() && (i64)atomicAdd(part_state(args, queue, task.first), 1u) == task.more;
+    if (!__syncthreads_or(last)) return false;
+    __threadfence();
+    return true;
+}
+
 // Blocks beside those of `items`: where the host has room for parts.
 INLINE i64 places_beside(const Args& args, i32 queue, i64 items) { return args.work.parts[queue] ? (i64)gridDim.x - items : 0; }
 
@@ -61,7 +71,8 @@ INLINE void take_task(const Args& args, i32 queue, i64 items, i64 places, Task& 
     }
     __threadfence();
     task.place = task.item - items;
-    task.there = task.place < (i64)*(volatile u64*)&q.parts;
+    // (Of offsets that do not fit there may be more parts than places.)
+    task.there = task.place < smaller((i64)*(volatile u64*)&q.parts, places);
     if (!task.there) return;
     task.item = (i64)part_of(args, queue, task.place).rollout;
     task.number = part_of(args, queue, task.place).number;

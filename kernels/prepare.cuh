@@ -4,6 +4,7 @@
 #define PASSRL_PREPARE_CUH
 #include "baseline_weights.cuh"
 #include "batch_stats.cuh"
+#include "kl_parts.cuh"
 #include "kl_reward.cuh"
 #include "sums.cuh"
 
@@ -171,10 +172,11 @@ INLINE bool open_task(const Args& args, Room& room) {
 // A rollout from its data to what is kept of it, its maxima and its findings. The block; false: other blocks have parts of it, and one of them ends it.
 INLINE bool keep_rollout(const Args& args, Room& room) {
     if (!open_task(args, room)) return room.task.place < 0;
-    if (room.task.more > 0 && !list_part(args, room)) return false;
+    const bool kl = plan_of(args).kind == KIND_KL, in_parts = room.task.more > 0;
+    if (in_parts && !(kl ? look_at_part(args, room) : list_part(args, room))) return false;
     u32 flags = prepare_rollout(args, room);
     const Work& w = room.work;
-    flags = look_at_rollout(args, w, flags, plan_of(args).kind != KIND_KL && room.has_extremes ? &room.extremes : 0);
+    flags = look_at_rollout(args, w, flags, (kl ? in_parts : room.has_extremes) ? &room.extremes : 0);
     if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
     else if (counts_in_batch(plan_of(args), w.kept, flags)) add_batch_extremes(args, w);
     if (!is_first_thread()) return true;

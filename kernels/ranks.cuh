@@ -12,9 +12,10 @@ enum RanksFault { RANKS_AGREE = 0, RANKS_REFUSED = 1, RANKS_OFFSETS = 2, RANKS_P
 // A number and its complement: their maxima tell whether all ranks said the same.
 INLINE bool ranks_differ(const i32* words, i32 at) { return words[at] != ~words[at + 1]; }
 
-// Why this run is none, once the first message is there. Every rank comes to the same. Of a call that is of one rank alone: RANKS_AGREE.
+// Why this run is none, once the first message is there. Every rank comes to the same. Of a call that is of one rank alone: RANKS_AGREE, unless a group that must be
+// whole in it is not.
 INLINE i32 ranks_fault(const Args& args) {
-    if (!(args.mode & MODE_RANKS)) return RANKS_AGREE;
+    if (!(args.mode & MODE_RANKS)) return args.layout.claims != 0 && counts_of(args).split ? RANKS_GROUPS : RANKS_AGREE;
     const i32* words = (const i32*)args.work.state;
     if (words[HEADER_REFUSED] != 0) {
         const i32 note = words[HEADER_NOTE];
@@ -33,7 +34,8 @@ INLINE void report_fault(const Args& args, i32 fault) {
     to.struct_size = sizeof(ReportOut);
     to.findings = FOUND_COLLECTIVE | (counts_of(args).bad_offsets ? FOUND_BAD_OFFSETS : 0);
     to.first_finding = FOUND_COLLECTIVE;
-    const i64 named = (i64)((const i32*)args.work.state)[HEADER_REFUSED] - 1;
+    const u64 split = counts_of(args).split;
+    const i64 named = split ? (i64)~split : (i64)((const i32*)args.work.state)[HEADER_REFUSED] - 1;
     to.first_rollout = fault <= RANKS_OFFSETS ? named : -1;
     to.first_group = fault == RANKS_GROUPS ? named : -1;
     to.first_stream = fault;
@@ -56,17 +58,28 @@ extern "C" __global__ void passrl_announce(const __grid_constant__ Announcement 
     }
 }
 
-// Where a group must be whole on one rank: counts rollout i of this one. The buffer holds nothing of other ranks yet. One thread.
+// Where a group must be whole in one call (on one rank): counts rollout i of this one, and with the first of a group the call. One thread.
 INLINE void claim(const Args& args, i64 i) {
     const u32 g = rollout_of(args, i).group;
     if (g == NO_GROUP) return;
-    u64* const words = (u64*)(args.work.state + args.layout.claims) + g;
-    if (atomicAdd(words, (u64)1) == 0) atomicAdd(words, (u64)1 << 32);
+    const bool first = atomicAdd(&marks_of(args, g).claimed, 1u) == 0;
+    atomicAdd((u64*)(args.work.state + args.layout.claims) + g, (u64)1 + (first ? (u64)1 << 32 : (u64)0));
 }
 
-// All ranks have claimed their groups: the first group that is on several is told where a refused rank is. One block.
+// All micro-batches have claimed their groups: is each that has rollouts in this call whole in it? A thread a group.
+INLINE void look_for_split_group(const Args& args, i64 g) {
+    const u32 here = marks_of(args, g).rollouts;
+    const i64 claimed = ((const i64*)(args.work.state + args.layout.claims))[g];
+    if (here > 0 && claimed != (1ll << 32) + (i64)here) atomicMax(&counts_of(args).split, ~(u64)g);
+}
+
+// All ranks have claimed their groups: the first group that is on several is told where a refused rank is. One block. Of partials (no MODE_RANKS): see above.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_claims(const __grid_constant__ Args args) {
     open_plan(args);
+    if (!(args.mode & MODE_RANKS)) {
+        for (i64 g = threadIdx.x; g < args.batch.groups; g += blockDim.x) look_for_split_group(args, g);
+        return;
+    }
     if (ranks_fault(args)) return;
     const i64* const claims = (const i64*)(args.work.state + args.layout.claims);
     const i64 groups = plan_of(args).max_groups;

@@ -31,11 +31,11 @@ INLINE void decay_powers(f64 c, f64 *powers) {
 // A warp takes a tile of 32 positions, lane p the p-th from the tile's end: neighbouring lanes read neighbouring elements. Log steps by shuffles, then the
 // carries of the tiles in their order: every warp walks the chain of the round's tops, a lane holding each, so none waits for another warp's carry.
 // store(j) may overwrite what load(j) reads, and nothing that another position's load reads. The block meets before the first load and after the last store.
+// `carry`: G after the last line.
 template <class Load, class Store>
-INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store) {
+INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
     const i32 own_lane = lane(), own_warp = warp(), count = warps();
     open_scan(powers, shared);
-    f64 carry = 0.0;
     i32 round = 0;
     __syncthreads();
     const f64 power = shared.powers[32];

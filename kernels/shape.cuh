@@ -7,6 +7,7 @@
 #include "outputs.cuh"
 #include "parts.cuh"
 #include "ranks.cuh"
+#include "shape_parts.cuh"
 #include "step_sets.cuh"
 #include "token_baseline.cuh"
 #include "vtrace.cuh"
@@ -25,10 +26,13 @@ struct ShapeRoom {
 
 // Chunks whose results and last tokens stay in shared memory from the scan to the output, in the kernel whose way is one scan.
 constexpr i64 CHUNKS_AT_HAND = 512;
-constexpr i32 QUEUE_SHAPE = 0;
-struct Chunks {
-    f64 d[CHUNKS_AT_HAND];
-    u32 last[CHUNKS_AT_HAND];
+union Chunks {
+    struct {
+        f64 d[CHUNKS_AT_HAND];
+        u32 last[CHUNKS_AT_HAND];
+    };
+    // Of a rollout in parts there is none.
+    PartRoom part;
 };
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
@@ -341,16 +345,18 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
         const bool further = !STAGES && task[0].place >= 0;
         if (b < args.batch.rollouts) read_rollout(args, b, room[0]);
         if (places > 0 && !further) {
-            // (In bits, or a token a chunk, a rollout is its block's alone: the host has no places then.)
+            // (In bits a rollout is its block's alone: the host has no places then.)
             const i64 len = b < args.batch.rollouts ? room[0].work.e.len : 0;
             queue_parts(args, QUEUE_SHAPE, places, parts_beside_first(len), task[0]);
             __syncthreads();
         }
-        if (further && task[0].there) totals = write_part(args, room[0], task[0]);
-        if (b < args.batch.rollouts) {
-            decide_for(args, room[0].work.kept, room[0].decision);
-            totals = shape_rollout<STAGES>(args, b, room[0], chunks, task);
-        }
+        // Of kl each part has its own chunks, elsewhere its tokens alone.
+        const bool kl = !STAGES && plan_of(args).kind == KIND_KL && (further ? task[0].there : places > 0 && task[0].more > 0);
+        if (further && task[0].there && !kl) totals = write_part(args, room[0], task[0]);
+        if (further && kl) read_rollout(args, task[0].item, room[0]);
+        if (b < args.batch.rollouts || kl) decide_for(args, room[0].work.kept, room[0].decision);
+        if (kl) totals = shape_part(args, room[0], task[0], chunks->part);
+        else if (b < args.batch.rollouts) totals = shape_rollout<STAGES>(args, b, room[0], chunks, task);
         if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
         else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
     }
@@ -385,7 +391,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
     const Grid grid = grid_of(STEP_BITS, load_extremes(args, whiten_keys(args), 0).absmax);
     Sums own = no_sums();
     if (plan.whiten == WHITEN_ROLLOUTS) {
-        if (is_first_thread()) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
+        if (is_first_thread() && is_head(args, i)) sums_push(own, grid, quantize(grid, ((const f32*)args.work.paths)[i]), 1);
     } else {
         const Extent e = extent(args, i);
         const f32* const values = list_of<f32>(args.work.whitened, e);

@@ -12,6 +12,10 @@ struct StepRange {
 };
 INLINE StepRange step_numbers(const Args& args, i64 i) {
     const Batch& batch = args.batch;
+    if (args.work.joint) {
+        const i64 at = item_int(batch.extents, i) - item_int(batch.extents, 0) + i;
+        return StepRange{at, at + unit_of(args, i).clipped, true};
+    }
     i64 from = item_int(batch.step_offsets, i), to = item_int(batch.step_offsets, i + 1);
     bool good = 0 <= from && from <= to && to <= batch.steps;
     return good ? StepRange{from, to, true} : StepRange{0, 0, false};

@@ -1,10 +1,10 @@
 // The sums (src/backend/cpu/group_stats.rs, `sums`): the maxima are complete, so that every set has its grid; one block a rollout adds the rollout's elements,
 // and for kl by value the column sums of the group's table. A kernel of its own; of groups whose rollouts stand together and are few, the last of their
-// blocks in passrl_prepare does it, and there is no such launch.
+// blocks in passrl_prepare does it, and there is no such launch. Of kl long rollouts are summed in parts (kl_parts.cuh).
 #ifndef PASSRL_SUMS_CUH
 #define PASSRL_SUMS_CUH
 #include "batch_stats.cuh"
-#include "kl.cuh"
+#include "kl_parts.cuh"
 #include "ranks.cuh"
 
 // KL by value: adds q of each token in scope to its position's column and counts the rollout as live there; returns the rollout's sums of slot 0, whose set has
@@ -20,7 +20,8 @@ OUT_OF_LINE Sums add_to_table(const Args& args, const Work& w, Extremes of) {
     u32 n = 0, at_max = 0, at_min = 0;
     for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
         if (!contains(w.scope, t)) continue;
-        const i64 position = t - w.scope.first;
+        // (A part's scope begins later.)
+        const i64 position = t - (i64)w.kept.first;
         const f32 x = signal_value(args, plan, w.e, 0, t);
         const i64 q = quantize(grid, x);
         const u64 a = (u64)(q < 0 ? -q : q), low = a * a, high = __umul64hi(a, a);
@@ -98,16 +99,21 @@ OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
     if (w.kept.group == NO_GROUP || !counts_in_stats(w.kept)) return false;
     w.e = extent(args, i);
     w.scope = kept_scope(args, i, w.e, w.kept);
-    if (counts_members(plan_of(args))) add_to(group_words(args, w.kept.group) + 6 * plan_of(args).slots, 1);
     return true;
 }
 
-// Everything that rollout i has for sums. The block.
-INLINE void sum_rollout(const Args& args, i64 i, Work& w) {
+// Everything that rollout i has for sums, or (`task`: there are parts) what this part of it has: the values beside its tokens are the first part's. The block.
+INLINE void sum_rollout(const Args& args, i64 i, Work& w, const Task* task = 0) {
     const PlanConstants& plan = plan_of(args);
     if (ranks_fault(args)) return;
     if (!__syncthreads_or(is_first_thread() && open_work(args, i, w))) return;
+    if (task) {
+        if (is_first_thread()) w.scope = part_scope(task->number, w.scope.first, w.scope.end);
+        __syncthreads();
+    }
     if (w.kept.state & STATE_HAS_PROCESS) add_process_sums(args, w);
+    if (task && task->number > 0) return;
+    if (counts_members(plan) && is_first_thread()) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
     rollout_sums(args, w);
     if (counts_in_batch(plan, w.kept, w.kept.flags)) add_batch_sums(args, w);
 }
@@ -148,31 +154,75 @@ INLINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
     }
 }
 
-// MODE_JOINED: the block that is the last of its group to be done with its sums keeps the group's edges. The block.
-INLINE void keep_edges_if_last(const Args& args, i64 i) {
+// MODE_JOINED: the block that is the last of its group to be done with its sums keeps the group's edges, or the first of them. The block.
+INLINE void keep_edges_if_last(const Args& args, i64 i, i64 places, Decision& decision) {
     SHARED(Members, members, [1]);
-    SHARED(Decision, decision, [1]);
     if (is_first_thread()) members[0] = members_of(args, i);
     if (counts_of(args).bad_offsets || !is_last_of_group(args, members[0])) return;
-    decide(args, members[0].group, decision[0]);
-    keep_edges(args, members[0].group, decision[0]);
+    decide(args, members[0].group, decision);
+    keep_first_edges(args, members[0].group, places, decision);
 }
 
+// MODE_JOINED: waits until all rollouts of group g have been summed; their blocks have begun before. The block.
+INLINE void await_sums(const Args& args, i64 i, u32 g) {
+    if (is_first_thread()) {
+        const Members members = members_of(args, i);
+        while ((i64)*(volatile u32*)&marks_of(args, g).arrived < members.end - members.first) {
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+// The first blocks have a rollout each, the next ones further parts of long rollouts, and (MODE_JOINED) the last ones the edges of further parts of positions.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args args) {
     open_plan(args);
     SHARED(Work, shared_work, [1]);
+    SHARED(Decision, decision, [1]);
+    SHARED(Task, shared_task, [1]);
+    Task& task = shared_task[0];
+    const bool joined = (args.mode & MODE_JOINED) && has_table(plan_of(args));
+    const i64 rollouts = args.batch.rollouts, beside = (i64)gridDim.x - rollouts;
+    // Of n places there are n + edge_blocks(n) blocks.
+    const i64 places = joined ? beside * PLACES_A_BLOCK / (PLACES_A_BLOCK + 1) : beside;
     if (args.layout.claims != 0 && is_first_thread()) claim(args, blockIdx.x);
-    sum_rollout(args, blockIdx.x, shared_work[0]);
-    if ((args.mode & MODE_JOINED) && has_table(plan_of(args))) keep_edges_if_last(args, blockIdx.x);
+    if (places == 0) {
+        sum_rollout(args, blockIdx.x, shared_work[0]);
+        if (joined) keep_edges_if_last(args, blockIdx.x, 0, decision[0]);
+        return;
+    }
+    if (is_first_thread()) {
+        take_task(args, QUEUE_SUMS, rollouts, places, task);
+        if (task.there) shared_work[0].e = extent(args, task.item);
+        if (task.place >= 0 && task.there) task.more = parts_beside_first(shared_work[0].e.len);
+    }
+    __syncthreads();
+    if (task.place < 0) {
+        queue_parts(args, QUEUE_SUMS, places, parts_beside_first(shared_work[0].e.len), task);
+        __syncthreads();
+    } else if (!task.there) {
+        const i64 number = task.place - (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts;
+        if (joined && !counts_of(args).bad_offsets) keep_further_edges(args, number, decision[0], [&](i64 i, u32 g) { await_sums(args, i, g); });
+        return;
+    }
+    // Offsets that do not fit may ask for more places than there are: the batch is zeroed.
+    if (counts_of(args).bad_offsets) return;
+    sum_rollout(args, task.item, shared_work[0], task.more > 0 ? &task : 0);
+    if (joined && (task.more == 0 || is_last_part(args, QUEUE_SUMS, task))) keep_edges_if_last(args, task.item, places, decision[0]);
 }
 
-// KL by value, when the sums are complete: the edges of each group's positions. A block a group.
+// KL by value, when the sums are complete: the edges of each group's positions. A block a group, and those of further parts.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_edges(const __grid_constant__ Args args) {
     open_plan(args);
     SHARED(Decision, decision, [1]);
     if (counts_of(args).bad_offsets) return;
-    decide(args, blockIdx.x, decision[0]);
-    keep_edges(args, blockIdx.x, decision[0]);
+    const i64 groups = args.batch.groups, beside = (i64)gridDim.x - groups;
+    if (blockIdx.x < groups) {
+        decide(args, blockIdx.x, decision[0]);
+        keep_first_edges(args, blockIdx.x, beside, decision[0]);
+        return;
+    }
+    keep_further_edges(args, blockIdx.x - groups, decision[0], [](i64, u32) {});
 }
 
 #endif

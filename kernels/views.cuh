@@ -100,11 +100,21 @@ struct Extent {
     bool bad;
 };
 
+// Of a call whose rollouts come in pieces over several (pieces_units.cuh); elsewhere what stands for a rollout that comes whole.
+INLINE const Joint& joint_of(const Args& args) { return *(const Joint*)args.work.joint; }
+INLINE Unit& unit_of(const Args& args, i64 i) { return ((Unit*)(args.work.joint + UNITS_AT))[i]; }
+INLINE bool is_head(const Args& args, i64 i) { return args.work.joint == 0 || unit_of(args, i).head; }
+INLINE i64 row_of(const Args& args, i64 i) { return args.work.joint == 0 ? i : (i64)unit_of(args, i).row; }
+
 INLINE Extent extent(const Args& args, i64 i) {
     const Batch& batch = args.batch;
     const PlanConstants& plan = plan_of(args);
     if (batch.layout == PACKED) {
         i64 base = item_int(batch.extents, 0), begin = item_int(batch.extents, i), end = item_int(batch.extents, i + 1);
+        if (args.work.joint) {
+            const Unit& unit = unit_of(args, i);
+            return unit.bad ? Extent{i, 0, 0, 0, true, true} : Extent{i, begin, unit.len, begin - base, true, false};
+        }
         bool good = base >= 0 && begin >= base && end >= begin && end <= batch.slots && end - begin <= plan.max_rollout_tokens &&
                     end - base <= plan.max_tokens;
         return good ? Extent{i, begin, end - begin, begin - base, true, false} : Extent{i, 0, 0, 0, true, true};
@@ -206,6 +216,8 @@ INLINE KlTable kl_table(const Args& args, i64 g) {
     i64 positions = (i64)(longest >> 32);
     if (args.layout.positions > 0) {
         i64* table = (i64*)(args.work.state + args.layout.table) + 2 * args.layout.positions * g;
+        // (Of pieces the longest rollout is not known; nothing is live beyond it.)
+        if (args.work.joint) positions = args.layout.positions;
         return KlTable{table, table + args.layout.positions, smaller(positions, args.layout.positions)};
     }
     if (positions == 0) return KlTable{(i64*)args.work.columns, (i64*)args.work.live, 0};

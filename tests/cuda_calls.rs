@@ -37,6 +37,18 @@ fn slices(case: &Case, count: usize) -> Vec<(Vec<usize>, Batch)> {
 
 /// The buffer after every phase over all slices, as bytes; every slice shaped.
 fn by_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> (Vec<u8>, Got) {
+    try_partials(case, parts, how).unwrap_or_else(|told| panic!("{}", told.said))
+}
+
+/// A slice that is refused.
+struct Told {
+    status: i32,
+    said: String,
+    untouched: bool,
+}
+
+/// The same, or the first refusal.
+fn try_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> Result<(Vec<u8>, Got), Told> {
     let plan = plan_of(case, how);
     let bytes = plan.size("passrl_partials_size");
     let (host, block) = (vec![0x5au64; bytes.div_ceil(8)], how.cuda.then(|| Block::dirty(bytes, 0x5a)));
@@ -63,6 +75,7 @@ fn by_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> (Vec<u8
     for (rows, part) in parts {
         let mut placed = harness::place(&case.cfg, part, how);
         let mut outputs = Outputs::new(&placed, how);
+        let before = bytes_of_outputs(&mut outputs);
         // SAFETY: as `put`.
         let shape = |batch: *const passrl_batch, to: *const passrl_outputs, workspace, room, stream| unsafe {
             apply(plan.plan, batch, buffer, bytes, to, workspace, room, stream)
@@ -73,14 +86,21 @@ fn by_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> (Vec<u8
             let workspace = plan.workspace(how);
             (shape(&placed.batch, &outputs.raw(), workspace.at, workspace.bytes, null_mut()), library().last_error())
         };
-        assert!(status >= 0, "{said}");
+        if status < 0 {
+            return Err(Told { status, said, untouched: bytes_of_outputs(&mut outputs) == before });
+        }
         let got = outputs.collect(&placed, status, said);
         harness::gather(&mut all, rows, &got);
         (all.stats, all.group_flags) = (got.stats, got.group_flags);
     }
     // SAFETY: the words as bytes.
     let bytes_of = |words: &[u64]| unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), bytes) }.to_vec();
-    (block.map_or_else(|| bytes_of(&host), |block| block.read()), all)
+    Ok((block.map_or_else(|| bytes_of(&host), |block| block.read()), all))
+}
+
+fn bytes_of_outputs(outputs: &mut Outputs) -> Vec<u8> {
+    // SAFETY: the arena's own bytes.
+    outputs.arena_mut().memory.iter().flat_map(|m| unsafe { std::slice::from_raw_parts(m.at, m.bytes()) }.to_vec()).collect()
 }
 
 #[test]
@@ -109,6 +129,56 @@ fn partials_on_the_device_are_those_of_the_cpu() {
         }
     }
     assert!(wrong.is_empty() && cudasim::report().is_empty(), "of {} cases:\n{}\n{}", table.len(), wrong.join("\n"), cudasim::report());
+}
+
+/// Sets of steps in one state and baselines a token, a group's rollouts in one micro-batch: the CPU's buffer and bits. A group in two is told by every slice that has some of
+/// it, which writes nothing.
+#[test]
+fn whole_groups_in_each_micro_batch_serve_what_needs_them() {
+    let Some(_lock) = simulated() else { return };
+    let small = |c: &Case| (1..3_000).contains(&c.batch.rollouts.iter().map(|r| r.len).sum::<usize>());
+    let random = (0..90).map(cases::random_estimators).map(|mut case| {
+        // Whitening takes the sets and baselines once more a phase.
+        case.cfg.whiten = if case.batch.rollouts.len() % 2 == 0 { Whiten::Tokens } else { case.cfg.whiten };
+        case
+    });
+    let whole_groups = |c: &Case| c.cfg.step_sets != StepSets::Group || c.cfg.token_baseline != TokenBaseline::None;
+    let table = serve(cases::all().into_iter().chain(random).filter(|c| whole_groups(c) && small(c) && !c.cfg.strict).collect());
+    let every = if std::env::var("PASSRL_RANKS").is_ok_and(|v| v == "all") { 1 } else { 3 };
+    let (mut wrong, mut ran, mut told) = (Vec::new(), 0, 0);
+    for (n, case) in table.iter().enumerate().filter(|(n, _)| n % every == 0) {
+        let how = How { padded: n % 2 == 0, ..How::default() };
+        let Ok(whole) = harness::try_run(&case.cfg, &case.batch, &how) else { continue };
+        let dealt = |slice: &dyn Fn(usize) -> usize| -> Option<Vec<(Vec<usize>, Batch)>> {
+            let of = |s: usize| (0..case.batch.rollouts.len()).filter(|i| slice(*i) == s).collect::<Vec<_>>();
+            let part = |rows: Vec<usize>| { let part = case.batch.with(rows.iter().map(|i| case.batch.rollouts[*i].clone()).collect()); (rows, part) };
+            let parts: Vec<_> = (0..3).map(of).filter(|rows| !rows.is_empty()).map(part).collect();
+            parts.iter().all(|(_, p)| harness::forms(&p.rollouts) == harness::forms(&case.batch.rollouts)).then_some(parts)
+        };
+        if let Some(parts) = dealt(&|i| (case.batch.rollouts[i].group * 5 + n) % 3) {
+            ran += 1;
+            let (cpu, cuda) = (by_partials(case, &parts, &how), by_partials(case, &parts, &How { cuda: true, ..how }));
+            if cpu.0 != cuda.0 {
+                wrong.push(format!("{}: the buffers differ", case.name));
+            }
+            if whole.bits() != cuda.1.bits() || cpu.1.group_flags != cuda.1.group_flags || cpu.1.rollout_flags != cuda.1.rollout_flags {
+                wrong.push(format!("{}: the slices differ from one call", case.name));
+            }
+        }
+        // The first slice has the first rollout of a group alone.
+        let Some(group) = (0..case.batch.num_groups).find(|g| case.batch.rollouts.iter().filter(|r| r.group == *g).count() > 1) else { continue };
+        let first = case.batch.rollouts.iter().position(|r| r.group == group);
+        let Some(parts) = dealt(&|i| usize::from(Some(i) != first)) else { continue };
+        told += 1;
+        match try_partials(case, &parts, &How { cuda: true, ..how }) {
+            Err(Told { status: PASSRL_ERR_CONFLICT, said, untouched: true }) if said.contains(&format!("group {group} (batch.group_index)")) => (),
+            Err(Told { status, said, untouched }) => wrong.push(format!("{}: {status} {said}, untouched {untouched}", case.name)),
+            Ok(_) => wrong.push(format!("{}: group {group} in two slices is not told", case.name)),
+        }
+    }
+    println!("{ran} batches of whole groups, {told} of a split one");
+    assert!(wrong.is_empty() && cudasim::report().is_empty(), "{}\n{}", wrong.join("\n"), cudasim::report());
+    assert!(ran > 20 && told > 15, "{ran} {told}");
 }
 
 #[test]

@@ -119,6 +119,10 @@ impl Batch {
             .collect();
         let narrow = random.chance(0.5);
         let lines = |random: &mut Random| lens.iter().map(|len| line(random, *len)).collect::<Vec<_>>();
+        let mut groups: Vec<i32> = (0..r).map(|_| random.below(1 + r / 3) as i32).collect();
+        if random.chance(0.6) {
+            groups.sort_unstable();
+        }
         Batch {
             gae,
             whitens: random.chance(0.3),
@@ -133,7 +137,7 @@ impl Batch {
             ends: random.chance(0.6),
             fill: random.chance(0.8),
             threads: 1 + random.below(2) as i32,
-            groups: (0..r).map(|_| random.below(1 + r / 3) as i32).collect(),
+            groups,
             row,
             signal: lines(random),
             values: lines(random),
@@ -251,7 +255,13 @@ impl Batch {
         } else {
             batch.cu_seqlens = view(starts.as_ptr().cast(), &[r + 1], PASSRL_I32);
         }
-        batch.group_index = view(self.groups.as_ptr().cast(), &[r], PASSRL_I32);
+        // Groups whose rollouts stand together are given by where they begin.
+        let offsets: Vec<i32> = (0..=groups as i32).map(|g| self.groups.iter().filter(|own| **own < g).count() as i32).collect();
+        if self.groups.is_sorted() {
+            batch.group_offsets = view(offsets.as_ptr().cast(), &[groups as usize + 1], PASSRL_I32);
+        } else {
+            batch.group_index = view(self.groups.as_ptr().cast(), &[r], PASSRL_I32);
+        }
         let mut mask = vec![0u64; (self.slots() * self.mask).div_ceil(8)];
         if self.mask > 0 {
             let marks = mask.as_mut_ptr().cast::<u8>();
@@ -265,7 +275,9 @@ impl Batch {
             batch.mask = view(mask.as_ptr().cast(), shape, dtype);
         }
         batch.outcome = view(self.outcome.as_ptr().cast(), &[r], PASSRL_F32);
-        batch.in_stats = view(self.counts.as_ptr().cast(), &[r], PASSRL_U8);
+        if self.counts.contains(&0) {
+            batch.in_stats = view(self.counts.as_ptr().cast(), &[r], PASSRL_U8);
+        }
         let format: Vec<f32> = self.ok.iter().map(|ok| f32::from(*ok)).collect();
         let (mut signal, mut values) = (self.encoded(&self.signal), self.encoded(&self.values));
         let mut rewards = self.rewards.as_ref().map(|lines| self.encoded(lines));
@@ -374,7 +386,7 @@ fn short_ways_are_the_general_stages_to_the_bit() {
             }
         }
     }
-    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::Again] {
+    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::Again, Way::Alike, Way::Together] {
         assert!(taken(way) > cases as usize / 75, "{way:?} was gone {} times", taken(way));
     }
 }
@@ -400,7 +412,9 @@ fn usual_batches_go_the_short_ways() {
             for mask in [0, 1, 4, 8] {
                 let kl = Batch { narrow, padded, mask, ..usual.clone() };
                 let before = [taken(Way::Columns), taken(Way::Tokens) + taken(Way::Chunks)];
+                let once = [taken(Way::Together), taken(Way::Alike)];
                 assert_eq!(kl.run(PASSRL_SIMD_BEST).status, 0);
+                assert_eq!([taken(Way::Together), taken(Way::Alike)], [once[0] + 3, once[1] + if mask == 0 { r } else { 0 }], "{kl:?}");
                 assert_eq!([taken(Way::Columns), taken(Way::Tokens) + taken(Way::Chunks)], [before[0] + 3, before[1] + r], "{kl:?}");
                 for (terminal, in_place, whitens) in [(false, 0, false), (true, 0, false), (false, 1, false), (false, 0, true)] {
                     let gae = Batch { gae: true, returns: true, in_place, whitens, gamma: 0.99, ..kl.clone() };
@@ -409,9 +423,10 @@ fn usual_batches_go_the_short_ways() {
                     assert_eq!(gae.run(PASSRL_SIMD_BEST).status, 0);
                     assert_eq!((taken(Way::Gae), taken(Way::Again)), (before + r, again), "{gae:?}");
                 }
-                let before = taken(Way::Tokens) + taken(Way::Gae);
+                let all = || taken(Way::Tokens) + taken(Way::Gae) + taken(Way::Alike) + taken(Way::Together);
+                let before = all();
                 kl.run(PASSRL_SIMD_BASELINE);
-                assert_eq!(taken(Way::Tokens) + taken(Way::Gae), before);
+                assert_eq!(all(), before);
             }
         }
     }

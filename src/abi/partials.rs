@@ -21,10 +21,6 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     if plan.comm.is_some() {
         return refuse!(PASSRL_ERR_CONFLICT, "plan has a collective, which reduces its statistics within passrl_plan_run; for partials make a plan without one");
     }
-    if plan.device.is_some() {
-        check::estimators::in_pieces(&plan.inner.config)?;
-        check::pieces_in_one_call(&plan.inner.limits)?;
-    }
     Ok(plan)
 }
 
@@ -33,7 +29,8 @@ unsafe fn in_pieces<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
 /// # Safety
 /// The buffer is this call's.
 unsafe fn in_whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory) -> Result<()> {
-    let (Some(layout), true) = (&plan.inner.partials.pieces, phase > 0) else { return Ok(()) };
+    // (What lies on a device the kernels see.)
+    let (Some(layout), true) = (&plan.inner.partials.pieces, phase > 0 && plan.device.is_none()) else { return Ok(()) };
     // SAFETY: by the caller's word.
     let rows = unsafe { layout.table(buffer) };
     check::pieces::table(rows, &plan.inner.limits)?;
@@ -43,7 +40,8 @@ unsafe fn in_whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: 
 /// Are the groups of this call whole in it, where they must be? Every call has added its sums.
 fn whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory, memory: Memory) -> Result<()> {
     let p = &plan.inner.partials;
-    if p.claims.count == 0 || (0..p.phases.min(phase)).all(|before| p.stage(before) != Stage::Sums) {
+    // (What lies on a device the kernels see.)
+    if p.claims.count == 0 || plan.device.is_some() || (0..p.phases.min(phase)).all(|before| p.stage(before) != Stage::Sums) {
         return Ok(());
     }
     match backend::split_group(&plan.context, &plan.inner, problem, buffer, memory) {
@@ -85,7 +83,7 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
 }
 
 /// This family refuses a plan that has a collective. With `step_sets = step_group` or `token_baseline` a group's rollouts must be in one micro-batch, the same in every phase (`PASSRL_ERR_CONFLICT`
-/// once all have added their sums; on CUDA there are no partials then).
+/// once all have added their sums; on CUDA, where the host does not see it, of the report of passrl_plan_apply: `PASSRL_FOUND_COLLECTIVE` with `PASSRL_RANKS_GROUPS`, and nothing else is written).
 ///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 /// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are

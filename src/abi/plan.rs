@@ -67,7 +67,7 @@ unsafe fn make(
     let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
-    check::served(context.place(), &config, &limits, rank.is_some())?;
+    check::served(context.place(), &config)?;
     let mut plan = Plan::create(config, limits, context.threads(), context.simd(), context.tables())?;
     match rank {
         Some((rank, size)) => plan.spread(rank, size),

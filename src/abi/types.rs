@@ -269,7 +269,8 @@ pub struct passrl_batch {
     pub step_group: *const passrl_view,
     /// Rollouts in pieces (context parallelism), `[P]` i32 or i64 each, in any order; for plans with `limits.pieces`. Packed layout: `cu_seqlens` is `[P+1]` and token-shaped
     /// views hold the pieces; `lengths [R]` says the whole rollouts' tokens, and slots of a piece beyond them are padding. Per-rollout views stay `[R]`, and steps are given
-    /// whole: the same on every rank and in every call that has a piece of the rollout. On CUDA all pieces of a batch come in one call. Row of the rollout that a piece is of;
+    /// whole: the same on every rank and in every call that has a piece of the rollout. On CUDA, where the host does not see them, pieces that make no whole rollouts give advantages 0
+    /// and `PASSRL_FOUND_BAD_OFFSETS` (over ranks on every rank). Row of the rollout that a piece is of;
     pub piece_rollout: *const passrl_view,
     /// index of its first token in the rollout; see also `piece_index` and `rollout_index`.
     pub piece_begin: *const passrl_view,
@@ -387,7 +388,7 @@ pub struct passrl_context_options {
     pub simd: i32,
     /// Must be 0.
     pub reserved0: i32,
-    /// CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB.
+    /// CPU: calls that move fewer bytes than this stay on the calling thread. -1 (default): 1 MiB, 2 MiB where tokens have their chunk's credit.
     pub small_call_bytes: i64,
     /// CUDA: folder of what NVRTC has compiled; NULL: `.cache/passrl` in the user's home folder, "": no cache. Created where it is missing; one that cannot be
     /// written serves without. Read during `passrl_context_create` only.

@@ -4,6 +4,7 @@ pub mod cuda;
 
 use crate::error::Result;
 use crate::model::batch::Problem;
+use crate::model::config::{Credit, Kind};
 use crate::model::context::{ContextOptions, Memory, Where};
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
@@ -97,29 +98,36 @@ impl Context {
             crate::NUMERICS_VERSION,
             self.threads(),
             self.simd().name(),
-            self.options.small_call_bytes
+            self.options.small_call_bytes.unwrap_or(SMALL_CALL)
         )
     }
 
-    /// Threads for a call that moves `bytes`.
-    fn threads_for(&self, bytes: usize) -> usize {
-        if bytes < self.options.small_call_bytes { 1 } else { self.pool.usable() }
+    /// Threads for a call.
+    fn threads_for(&self, plan: &Plan, problem: &Problem) -> usize {
+        let c = &plan.config;
+        // A token that has its chunk's credit takes a small part of what one takes that is scanned itself.
+        let by_chunk = c.kind != Kind::Kl && matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast);
+        let small = self.options.small_call_bytes.unwrap_or(if by_chunk { 2 * SMALL_CALL } else { SMALL_CALL });
+        if problem.bytes() < small { 1 } else { self.pool.usable() }
     }
 }
 
+/// Bytes that a call moves for which threads pay, where the caller has not said.
+const SMALL_CALL: usize = 1 << 20;
+
 /// One call on one batch.
 pub fn run(context: &Context, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory) -> Report {
-    cpu::run(&context.pool, context.threads_for(problem.bytes()), plan, problem, outputs, memory)
+    cpu::run(&context.pool, context.threads_for(plan, problem), plan, problem, outputs, memory)
 }
 
 /// What `run` would find in the data; nothing is written.
 pub fn look(context: &Context, plan: &Plan, problem: &Problem, memory: Memory) -> Report {
-    cpu::look(&context.pool, context.threads_for(problem.bytes()), plan, problem, memory)
+    cpu::look(&context.pool, context.threads_for(plan, problem), plan, problem, memory)
 }
 
 /// A micro-batch's share of a phase, added to the partials.
 pub fn partials_add(context: &Context, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory) {
-    cpu::partials_add(&context.pool, context.threads_for(problem.bytes()), plan, phase, problem, partials, memory)
+    cpu::partials_add(&context.pool, context.threads_for(plan, problem), plan, phase, problem, partials, memory)
 }
 
 /// The first group of a call that is not whole in it, where it must be.
@@ -129,10 +137,10 @@ pub fn split_group(context: &Context, plan: &Plan, problem: &Problem, partials: 
 
 /// A slice of the batch, shaped from complete partials.
 pub fn apply(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
-    cpu::apply(&context.pool, context.threads_for(problem.bytes()), plan, problem, partials, outputs, memory)
+    cpu::apply(&context.pool, context.threads_for(plan, problem), plan, problem, partials, outputs, memory)
 }
 
 /// A rank's share of a batch: `reduce` exchanges the statistics of a phase. Nothing is written before the last exchange.
 pub fn run_ranks(context: &Context, plan: &Plan, problem: &Problem, outputs: &Outputs, memory: Memory, exchange: &cpu::ranks::Exchange) -> Result<Report> {
-    cpu::ranks::run(&context.pool, context.threads_for(problem.bytes()), plan, problem, outputs, memory, exchange)
+    cpu::ranks::run(&context.pool, context.threads_for(plan, problem), plan, problem, outputs, memory, exchange)
 }

@@ -256,7 +256,7 @@ pub(super) unsafe fn baseline_inputs(b: &passrl_batch, config: &Config, tokens: 
     }
 }
 
-/// Where a group's rollouts are not in one call (pieces of rollouts), or cannot be seen to be (a device's partials): sums of a group do not say which steps are of equal state, and nothing of a token.
+/// Where a group's rollouts are not in one call (pieces of rollouts): sums of a group do not say which steps are of equal state, and nothing of a token.
 pub fn in_pieces(c: &Config) -> Result<()> {
     if c.token_baseline != TokenBaseline::None {
         return refuse!(

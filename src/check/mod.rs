@@ -16,7 +16,7 @@ use crate::abi::constants::*;
 use crate::abi::status::*;
 use crate::abi::types::passrl_context_options;
 use crate::error::Result;
-use crate::model::config::{Config, Limits};
+use crate::model::config::Config;
 use crate::model::context::{Cache, ContextOptions, CudaOptions, Kernels, Memory, Where, Simd};
 use crate::refuse;
 use std::ffi::c_void;
@@ -62,7 +62,7 @@ pub fn context(options: &passrl_context_options, cache_dir: Option<&str>, nvrtc:
             return refuse!(PASSRL_ERR_VALUE, "options.{name} is {value}; it must be 0");
         }
     }
-    let small_call_bytes = if options.small_call_bytes < 0 { 1 << 20 } else { options.small_call_bytes as usize };
+    let small_call_bytes = usize::try_from(options.small_call_bytes).ok();
     Ok(ContextOptions { cuda, threads: options.threads as usize, simd, small_call_bytes })
 }
 
@@ -109,14 +109,7 @@ pub fn apart(a: &Memory, name: &str, b: &Memory, other: &str) -> Result<()> {
 }
 
 /// What a configuration may not ask of a place.
-pub fn served(place: Where, config: &Config, limits: &Limits, ranks: bool) -> Result<()> {
-    if place != Where::Host && limits.pieces > 0 && ranks {
-        return refuse!(
-            PASSRL_ERR_NOT_YET,
-            "limits.pieces is {} with a collective on a CUDA context; there all pieces come in one call: set limits.pieces = 0 and give whole rollouts, pass no collective, or use a CPU context",
-            limits.pieces
-        );
-    }
+pub fn served(place: Where, config: &Config) -> Result<()> {
     if place != Where::Host && config.strict {
         return refuse!(
             PASSRL_ERR_CONFLICT,
@@ -124,18 +117,6 @@ pub fn served(place: Where, config: &Config, limits: &Limits, ranks: bool) -> Re
         );
     }
     Ok(())
-}
-
-/// Partials of rollouts in pieces, whose exchanges a device does not know.
-pub fn pieces_in_one_call(limits: &Limits) -> Result<()> {
-    if limits.pieces == 0 {
-        return Ok(());
-    }
-    refuse!(
-        PASSRL_ERR_NOT_YET,
-        "limits.pieces is {} on a CUDA context, where all pieces come in one passrl_plan_run: use that, give whole rollouts, or use a CPU context",
-        limits.pieces
-    )
 }
 
 /// A partials buffer: as memory, and made by a plan of this configuration, these limits and this library's numerics (which is not seen where it lies on a device).

@@ -142,7 +142,7 @@ pub fn found(why: i64, rank: i64, group: i64) -> passrl_status {
     match why {
         PASSRL_RANKS_GROUPS => {
             set(format_args!(
-                "group {group} (batch.group_index) has rollouts on several ranks; with config.step_sets = step_group or a token_baseline it must be whole on one: give all rollouts of a group to one rank; nothing was written on any rank"
+                "group {group} (batch.group_index) has rollouts on several ranks, or in several micro-batches; with config.step_sets = step_group or a token_baseline it must be whole in one: give all rollouts of a group to one rank, in one call; nothing was written on any rank"
             ));
             return PASSRL_ERR_CONFLICT;
         }

@@ -161,7 +161,18 @@ impl Problem {
         }
     }
 
+    #[inline]
     pub fn extent(&self, i: usize) -> Extent {
+        match (&self.extents, &self.pieces) {
+            (Extents::Packed { cu_seqlens }, None) => {
+                let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
+                Extent { row: i, column: from, len: to - from, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: 0, begin: 0, whole: to - from }
+            }
+            _ => self.any_extent(i),
+        }
+    }
+
+    fn any_extent(&self, i: usize) -> Extent {
         match &self.extents {
             Extents::Packed { cu_seqlens } => {
                 let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);

@@ -9,7 +9,8 @@ pub struct ContextOptions {
     /// 0: as the calling thread may use.
     pub threads: usize,
     pub simd: Simd,
-    pub small_call_bytes: usize,
+    /// `None`: by what a token costs.
+    pub small_call_bytes: Option<usize>,
 }
 
 #[derive(Clone, Debug)]

@@ -19,6 +19,8 @@ pub struct Report {
     pub lost_deviations: i64,
     /// Groups that took the CPU backend's short way; told to nobody.
     pub usual_groups: i64,
+    /// Likewise of them those of short rollouts.
+    pub short_groups: i64,
     pub sum_advantages: f64,
     pub sum_squares: f64,
 }
@@ -68,6 +70,7 @@ impl Report {
         self.bad_steps += other.bad_steps;
         self.lost_deviations += other.lost_deviations;
         self.usual_groups += other.usual_groups;
+        self.short_groups += other.short_groups;
         self.sum_advantages += other.sum_advantages;
         self.sum_squares += other.sum_squares;
     }

@@ -248,6 +248,26 @@ pub fn sums_wide(grid: &Grid, xs: &[f32], weights: Option<&[u32]>, extremes: &Ex
     }
 }
 
+/// `extremes` of a few elements.
+pub fn few_extremes(simd: Simd, xs: &[f32]) -> Extremes {
+    match simd {
+        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::sums_avx2::few_extremes(xs) },
+        _ => extremes(simd, xs),
+    }
+}
+
+/// `sums_wide` of elements that count once each; the limbs may divide the same sum of squares otherwise.
+pub fn sums_wide_of(simd: Simd, grid: &Grid, xs: &[f32], extremes: &Extremes, sums: &mut Sums) {
+    match simd {
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 | Simd::Avx512 if grid.bits <= ROLLOUT_BITS && xs.len() < 1 << 17 => unsafe { super::sums_avx2::sums_wide(grid, xs, extremes, sums) },
+        _ => sums_wide(grid, xs, None, extremes, sums),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +322,38 @@ mod tests {
             let plain = Sums { at_max: 0, at_min: 0, ..wide };
             assert_eq!((parts, with_columns), (plain, plain));
             assert_eq!(columns.iter().sum::<i64>(), wide.q);
+        }
+    }
+
+    #[test]
+    fn few_elements_in_vectors_have_the_sums_of_one_by_one() {
+        let mut seed = 11u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize
+        };
+        for case in 0..4000 {
+            let n = 1 + next() % if case % 9 == 0 { 300 } else { 20 };
+            let kinds = [1.0f32, -1.0, 0.0, -0.0, 0.5, 3e38, -3e38, 1e-44, 7.25, 1e-3];
+            let mut xs: Vec<f32> = (0..n).map(|_| if case % 2 == 0 { kinds[next() % kinds.len()] } else { (next() % 100_000) as f32 * 0.37 - 9000.0 }).collect();
+            if case % 50 == 0 {
+                xs[next() % n] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][next() % 3];
+            }
+            let mut one = Extremes::EMPTY;
+            xs.iter().for_each(|x| one.push(*x));
+            let few = few_extremes(Simd::best(), &xs);
+            assert_eq!(few.absmax, one.absmax, "{xs:?}");
+            if few.is_bad() {
+                continue;
+            }
+            assert_eq!(few, one, "{xs:?}");
+            for bits in [STEP_BITS, ROLLOUT_BITS] {
+                let grid = Grid::new(bits, one.absmax);
+                let (mut a, mut b) = (Sums::default(), Sums::default());
+                sums_wide(&grid, &xs, None, &one, &mut a);
+                sums_wide_of(Simd::best(), &grid, &xs, &one, &mut b);
+                assert_eq!((a.n, a.q, a.at_max, a.at_min, a.numerator(&grid)), (b.n, b.q, b.at_max, b.at_min, b.numerator(&grid)), "{bits} {xs:?}");
+            }
         }
     }
 

@@ -29,6 +29,19 @@ pub struct Exchange {
     pub scan: Section,
 }
 
+/// Sizes of the sections, of one rollout: the table's rows and the tiles of a scan at most, the scans, words of its own sums and process lists in them, words of a piece in
+/// `chunks`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub rollouts: usize,
+    pub each: usize,
+    pub tiles: usize,
+    pub scans: usize,
+    pub own_words: usize,
+    pub own_lists: usize,
+    pub chunk_words: usize,
+}
+
 const NONE: Section = Section { offset: 0, count: 0, dtype: I64, op: SUM };
 
 impl Exchange {
@@ -49,6 +62,11 @@ impl Exchange {
         exchange.own = take(rollouts * own_words);
         exchange.scan = take(rollouts * exchange.scan_words());
         Some(exchange)
+    }
+
+    pub fn sizes(&self) -> Sizes {
+        let Exchange { rollouts, each, tiles, scans, own_words, own_lists, chunk_words, .. } = *self;
+        Sizes { rollouts, each, tiles, scans, own_words, own_lists, chunk_words }
     }
 
     /// Words of a rollout in `scan`: the tops of its tiles, of each scan; of each piece a tile that it shares and the value of its first chunk.

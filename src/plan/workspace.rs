@@ -71,6 +71,9 @@ pub mod state {
 /// Entries of the lists of the usual case beyond those that are used: what a block of comparisons or a window of a permutation reaches further.
 pub const SPARE: usize = 80;
 
+/// Tokens of a group of short rollouts.
+const SHORT: usize = 1 << 14;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Workspace {
     pub bytes: usize,
@@ -128,6 +131,9 @@ pub struct Scratch {
     pub usual_ends: Part,
     pub usual_values: Part,
     pub usual_elements: Part,
+    /// Of short rollouts: the chunks before each word of the group's bits, and what the chunks are credited.
+    pub usual_before: Part,
+    pub usual_credits: Part,
     /// Of a row of output: the values by run of tokens, and a bit a token.
     pub row_table: Part,
     pub row_marks: Part,
@@ -188,6 +194,8 @@ impl Workspace {
         let kl = config.kind == Kind::Kl;
         // Chunks of a group that are listed at once: as many as a rollout has tokens, or a few thousand.
         let listed = if_(!kl, t.max(4096).min(n + limits.steps) + SPARE);
+        // Words of a bit a token of a group of short rollouts: a few thousand tokens, and as many rollouts' lines as a group is likely to have.
+        let words = t.max(SHORT).min(n) / 64 + (2 * r).min(128) + 2;
         let scratch = Scratch {
             f: s.take::<f64>(t + 32),
             d: s.take::<f64>(t + 32),
@@ -204,8 +212,10 @@ impl Workspace {
             usual_ends: s.take::<u32>(listed),
             usual_values: s.take::<f32>(listed),
             usual_elements: s.take::<f32>(listed),
-            row_table: s.take::<u32>(3 * t + SPARE),
-            row_marks: s.take::<u8>(t / 8 + SPARE),
+            usual_before: s.take::<u32>(if_(!kl, words)),
+            usual_credits: s.take::<f64>(listed),
+            row_table: s.take::<u32>((3 * t + SPARE).max(listed)),
+            row_marks: s.take::<u8>((t / 8 + SPARE).max(if_(!kl, 8 * words))),
             gain_most: s.take::<f64>(if_(baselines, t)),
             weight_most: s.take::<f64>(if_(baselines, t)),
             gain_sums: s.take::<i64>(if_(baselines, t)),

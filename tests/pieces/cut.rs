@@ -1,7 +1,7 @@
 //! A batch cut into pieces, put before the library call by call.
 #![allow(dead_code)]
 use crate::cases::Rng;
-use crate::harness::{self, Got, How, Ints, Placed, Plan, library};
+use crate::harness::{self, Floats, Got, How, Ints, Placed, Plan, library};
 use crate::oracle::{Batch, Config, LogProbs, Rollout};
 use passrl::abi::constants::*;
 use passrl::abi::types::*;
@@ -107,6 +107,8 @@ pub struct Stage<'b> {
     groups: Vec<i32>,
     report: Box<passrl_report>,
     views: Vec<Box<passrl_view>>,
+    /// Advantages in a type of fewer bits, as bytes.
+    narrow: Vec<u8>,
 }
 
 const DIRT: f64 = -77.25;
@@ -143,6 +145,7 @@ impl<'b> Stage<'b> {
             groups: vec![-1; cells],
             report: Box::new(library().initial()),
             views: Vec::new(),
+            narrow: Vec::new(),
         };
         let mut view = |data: *mut c_void, dtype: i32, count: usize, wide: bool| -> *const passrl_view {
             let columns = if wide { PASSRL_MAX_STREAMS as i64 } else { 1 };
@@ -163,6 +166,36 @@ impl<'b> Stage<'b> {
         o.group_flags = view(stage.groups.as_mut_ptr().cast(), PASSRL_I32, cells, true);
         o.report = &mut *stage.report;
         stage
+    }
+
+    /// Advantages are of this type instead; `widen` after the call.
+    pub fn narrow(&mut self, to: Floats) {
+        if to == Floats::F64 {
+            return;
+        }
+        // SAFETY: a view of this stage.
+        let mut view = unsafe { *self.outputs.advantages };
+        self.narrow = vec![0x5a; self.tokens[0].len() * to.bytes() + 8];
+        let odd = self.narrow.as_ptr().align_offset(8);
+        (view.data, view.dtype) = (self.narrow[odd..].as_mut_ptr().cast(), to.dtype());
+        self.views.push(Box::new(view));
+        self.outputs.advantages = &**self.views.last().expect("just pushed");
+    }
+
+    pub fn widen(&mut self) {
+        // SAFETY: the view that `narrow` has made.
+        let view = unsafe { *self.outputs.advantages };
+        for (t, to) in self.tokens[0].iter_mut().enumerate() {
+            // SAFETY: as many elements of that type.
+            unsafe {
+                match view.dtype {
+                    PASSRL_F32 => *to = view.data.cast::<f32>().add(t).read() as f64,
+                    PASSRL_BF16 => *to = view.data.cast::<half::bf16>().add(t).read().to_f64(),
+                    PASSRL_F16 => *to = view.data.cast::<half::f16>().add(t).read().to_f64(),
+                    _ => return,
+                }
+            }
+        }
     }
 
     /// Is every output what it was before the call?

@@ -218,10 +218,47 @@ impl<'s, 'l> StepCursor<'s, 'l> {
     }
 }
 
+/// Positions up to `end`, from the run before on, that as many rollouts reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    pub end: usize,
+    pub live: i64,
+}
+
+/// Rollouts whose lengths may be kept as runs.
+pub const RUNS: usize = 32;
+
+/// Of the group in work: the runs of its rollouts; none: its counts are a table.
+#[derive(Clone, Copy)]
+pub struct Runs {
+    pub list: [Run; RUNS],
+    pub count: usize,
+}
+
+impl Runs {
+    pub const NONE: Runs = Runs { list: [Run { end: 0, live: 0 }; RUNS], count: 0 };
+}
+
+/// How many rollouts are live at each position: a count each; or runs of one count, rising, and none beyond them.
+#[derive(Clone, Copy)]
+pub enum Live<'t> {
+    Each(&'t [i64]),
+    Runs(&'t [Run]),
+}
+
+impl Live<'_> {
+    fn at(&self, t: usize) -> i64 {
+        match self {
+            Live::Each(counts) => counts[t],
+            Live::Runs(runs) => runs.iter().find(|run| t < run.end).map_or(0, |run| run.live),
+        }
+    }
+}
+
 /// Edges of kl chunks, decided on integers: sums C and live counts n of the group's positions, and the scale that makes them comparable with eta.
 pub struct KlEdges<'t> {
     pub columns: &'t [i64],
-    pub live: &'t [i64],
+    pub live: Live<'t>,
     /// 2^(e - 30) and inv (numerics contract 5.4).
     pub down: f64,
     pub inv: f64,
@@ -235,7 +272,7 @@ pub struct KlEdges<'t> {
 impl KlEdges<'_> {
     /// Is there an edge between positions a and b?
     pub fn between(&self, a: usize, b: usize) -> bool {
-        let (na, nb) = (self.live[a], self.live[b]);
+        let (na, nb) = (self.live.at(a), self.live.at(b));
         if self.none || na == 0 || nb == 0 {
             return false;
         }
@@ -260,7 +297,13 @@ impl KlEdges<'_> {
         }
         // |C n'| < 2^30 n^2: up to 1,024 rollouts all of it is exact in f64, difference included.
         if self.group.is_none() && most <= 1024 {
-            return live_edges(simd, &self.columns[..positions], &self.live[..positions], self.down, self.inv, self.eta, bits);
+            match (self.live, simd) {
+                (Live::Each(live), _) => return live_edges(simd, &self.columns[..positions], &live[..positions], self.down, self.inv, self.eta, bits),
+                // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+                #[cfg(target_arch = "x86_64")]
+                (Live::Runs(runs), Simd::Avx2 | Simd::Avx512) => return unsafe { super::tile::run_edges(&self.columns[..positions], runs, self.down, self.inv, self.eta, bits) },
+                _ => (),
+            }
         }
         for t in 0..positions - 1 {
             bits[t / 64] |= u64::from(self.between(t, t + 1)) << (t % 64);
@@ -323,12 +366,55 @@ mod tests {
         for most in [1i64, 2, 16, 1024] {
             let live: Vec<i64> = (0..500).map(|_| next(most + 1)).collect();
             let columns: Vec<i64> = live.iter().map(|n| if next(3) == 0 { n * (1 << 28) } else { n * (next(1 << 31) - (1 << 30)) }).collect();
-            let edges = KlEdges { columns: &columns, live: &live, down: 2f64.powi(-30), inv: 1.7, eta: 1e-8, group: None, none: false };
+            let edges = KlEdges { columns: &columns, live: Live::Each(&live), down: 2f64.powi(-30), inv: 1.7, eta: 1e-8, group: None, none: false };
             let mut bits = [0u64; 8];
             edges.adjacent(Simd::best(), 500, most, &mut bits);
             for t in 0..499 {
                 assert_eq!(bits[t / 64] >> (t % 64) & 1 == 1, edges.between(t, t + 1), "most {most}, position {t}");
             }
+        }
+    }
+
+    #[test]
+    fn edges_by_runs_are_those_position_by_position() {
+        let mut seed = 11u64;
+        let mut next = |bound: i64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 20) as i64 % bound
+        };
+        for case in 0..400 {
+            // Runs of 1 to 150 positions, the counts falling; what lies beyond the last has no rollout.
+            let mut runs = Vec::new();
+            let mut live = Vec::new();
+            for n in (1..=1 + case % 32).rev() {
+                live.resize(live.len() + 1 + next(if case % 2 == 0 { 150 } else { 9 }) as usize, n);
+                runs.push(Run { end: live.len(), live: n });
+            }
+            live.resize(live.len() + next(70) as usize, 0);
+            let positions = live.len();
+            let mut last = 0;
+            // Neighbours now and then equal, or as near as eta lets pass or not: n n eta / (2^-30 inv) is 6.3 n n.
+            let columns: Vec<i64> = live
+                .iter()
+                .map(|n| {
+                    last = match next(4) {
+                        0 => last,
+                        1 => last + next(20 * n + 1) - 10 * n,
+                        2 => last + (6 * n).clamp(0, 1 << 30) + next(3),
+                        _ => n * (next(1 << 31) - (1 << 30)),
+                    };
+                    last = last.clamp(-n << 30, n << 30);
+                    last
+                })
+                .collect();
+            let of = |live| KlEdges { columns: &columns, live, down: 2f64.powi(-30), inv: 1.7, eta: 1e-8, group: None, none: false };
+            let (mut got, mut wanted) = (vec![!0u64; positions.div_ceil(64)], vec![0u64; positions.div_ceil(64)]);
+            of(Live::Runs(&runs)).adjacent(Simd::best(), positions, 32, &mut got);
+            (0..positions - 1).for_each(|t| wanted[t / 64] |= u64::from(of(Live::Each(&live)).between(t, t + 1)) << (t % 64));
+            assert_eq!(got, wanted, "case {case}");
+            got.fill(!0);
+            of(Live::Runs(&runs)).adjacent(Simd::Baseline, positions, 32, &mut got);
+            assert_eq!(got, wanted, "case {case}, baseline");
         }
     }
 }

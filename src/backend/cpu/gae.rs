@@ -1,5 +1,6 @@
 //! GAE over tokens or over chunks. Lines are what the scan runs over: tokens in scope, with `scan_mask` other than carry every token from the first in
 //! scope on, or chunks.
+use std::borrow::Cow;
 use super::credit::gather;
 use super::expand::Chunks;
 use super::returns;
@@ -32,6 +33,15 @@ fn rounded<'s>(row: &'s Row, to: &'s mut [f32]) -> &'s [f32] {
             row.read_f32(to);
             to
         }
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// Powers of the scan's coefficient.
+    pub fn scan_powers(&self, i: usize, kept: &Rollout) -> Cow<'a, [f64; 33]> {
+        let (c, plan) = (self.job.config(), self.job.plan);
+        let own = c.credit == Credit::Gae && (self.job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0);
+        if own { Cow::Owned(decay_powers(c.gamma * self.lambda(i, kept))) } else { Cow::Borrowed(&plan.decay) }
     }
 }
 
@@ -89,13 +99,6 @@ impl Worker<'_> {
             None if c.lam_length_alpha > 0.0 => (1.0 - 1.0 / (c.lam_length_alpha * kept.total as f64)).max(0.0),
             None => c.lam,
         }
-    }
-
-    /// Powers of the scan's coefficient.
-    pub fn scan_powers(&self, i: usize, kept: &Rollout) -> [f64; 33] {
-        let c = self.job.config();
-        let own = c.credit == Credit::Gae && (self.job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0);
-        if own { decay_powers(c.gamma * self.lambda(i, kept)) } else { self.job.plan.decay }
     }
 
     /// From rewards in d and values in v, n lines: advantages in d, returns in v. Of a piece whose last chunk goes on in a later one there are `all` > n.

@@ -1,6 +1,7 @@
 //! One group: prepare its rollouts, know its statistics, decide, shape.
-use super::chunk::KlEdges;
+use super::chunk::{KlEdges, Live};
 use super::members::Members;
+use super::rollout_streams;
 use super::shape::{Group, Sink};
 use super::standard::{Beside, Set, Standard, Whole};
 use super::terms;
@@ -11,7 +12,7 @@ use crate::model::flags;
 use crate::model::config::*;
 use crate::model::context::Memory;
 use crate::model::report;
-use crate::numerics::exact::{self, ROLLOUT_BITS};
+use crate::numerics::exact::{self, ROLLOUT_BITS, Sums};
 use crate::plan::partials::{GroupState, Stage};
 
 /// Elements that exact sums allow on a grid.
@@ -27,9 +28,13 @@ fn given(statistics: &Option<Array>, g: usize, row: usize) -> f64 {
 impl Worker<'_> {
     fn prepare_all(&mut self, g: usize, members: Members) {
         self.missing = 0;
-        self.found = false;
+        (self.found, self.together) = (false, false);
         (self.group, self.members, self.credit_most) = (g, members.len(), 0);
-        members.iter().for_each(|i| self.prepare(i, g));
+        for i in members.iter() {
+            if !self.job.alike || !self.prepare_alike(i, g) {
+                self.prepare(i, g);
+            }
+        }
     }
 
     /// A group that is wholly in this call.
@@ -47,13 +52,20 @@ impl Worker<'_> {
     fn group_once(&mut self, g: usize, members: Members, sink: Sink) {
         self.prepare_all(g, members);
         let mut state = GroupState::EMPTY;
+        self.together = self.streams_together(members, &mut state);
         let known = self.token_columns(members, &mut state);
-        self.extremes(members, g, known.is_some(), &mut state);
-        let of = state;
-        let positions = self.sums(members, &of, known, &mut state);
+        let positions = if self.settled(members, known, &mut state) {
+            known.unwrap_or(0)
+        } else {
+            self.extremes(members, g, known.is_some(), &mut state);
+            let of = state;
+            self.sums(members, &of, known, &mut state)
+        };
         // The table leaves the worker, which its edges are read beside.
         let (columns, live) = (std::mem::take(&mut self.columns), std::mem::take(&mut self.live));
-        self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+        let runs = self.runs;
+        let counts = if runs.count > 0 { Live::Runs(&runs.list[..runs.count]) } else { Live::Each(&live[..positions]) };
+        self.group_shape(g, members, &state, &columns[..positions], counts, sink);
         (self.columns, self.live) = (columns, live);
     }
 
@@ -134,7 +146,7 @@ impl Worker<'_> {
         let table: &[i64] = unsafe { layout.table(partials, g) };
         let (columns, live) = table.split_at(layout.positions);
         let positions = self.positions(members).min(layout.positions);
-        self.group_shape(g, members, &state, &columns[..positions], &live[..positions], sink);
+        self.group_shape(g, members, &state, &columns[..positions], Live::Each(&live[..positions]), sink);
     }
 
     /// Positions that the rollouts reach (kl).
@@ -171,9 +183,9 @@ impl Worker<'_> {
         }
     }
 
-    fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: &[i64], sink: Sink) {
+    fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: Live, sink: Sink) {
         let job = self.job;
-        let config = job.config();
+        let (config, plan) = (job.config(), job.plan);
         let mut standards = Standard::NONES;
         let (bad, flags) = self.decide(g, members, state, &mut standards);
         let given = std::array::from_fn(|s| job.has_stream(s));
@@ -196,7 +208,13 @@ impl Worker<'_> {
             self.step_sets(g, members);
         }
         let weight = terms::total_weight(config, job.problem.num_process, &given);
-        let mut group = Group { state, standards: &standards, bad, weight, edges, tail: Tail::NONE };
+        let mut group = Group { state, standards: &standards, bad, weight, edges, tail: Tail::NONE, applies: [None; rollout_streams::COUNT] };
+        for s in rollout_streams::places(job.sets) {
+            let (slot, row) = (plan.slots.of_rollout_stream(s), &config.streams[OUTCOME + s]);
+            if !row.leaves_out() && !matches!(row.center, Center::Given | Center::RunnerUp) {
+                group.applies[s] = Some(standards[slot].resolve(true, Sums::default, &mut 0));
+            }
+        }
         if job.problem.baseline_inputs.is_some() && !bad {
             group.tail = self.baselines(members, &group);
         }

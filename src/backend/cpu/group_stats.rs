@@ -68,7 +68,9 @@ impl Worker<'_> {
                     self.poison(0, found.absmax, i, group, to);
                 }
             }
-            if job.is_head(i) && !job.sums_pending() {
+            if self.together {
+                // Finite, and in their sets.
+            } else if job.is_head(i) && !job.sums_pending() {
                 self.rollout_extremes(i, group, counts, &mut kept, to);
             } else if job.joint.is_some() && !job.sums_pending() {
                 kept.flags |= job.flags_of_values(i);
@@ -380,7 +382,7 @@ impl Worker<'_> {
                     }
                 }
             }
-            for s in rollout_streams::places(if job.is_head(i) { job.sets } else { 0 }) {
+            for s in rollout_streams::places(if !self.together && job.is_head(i) { job.sets } else { 0 }) {
                 let Some(x) = job.rollout_value(s, i) else { continue };
                 let slot = slots.of_rollout_stream(s);
                 let row = &c.streams[OUTCOME + s];

@@ -14,6 +14,7 @@ impl Worker<'_> {
     /// Lists the chunks of rollout i (its last tokens), or says that every token is one.
     pub fn kl_chunks(&mut self, i: usize, at: &Extent, scope: &Scope, edges: Option<&KlEdges>, kept: &mut Rollout) {
         kept.state &= !(state::EVERY_TOKEN | state::OPEN);
+        self.counted = false;
         self.kl_lists(i, at, scope, edges, kept);
         if kept.chunks > 0 && self.kl_goes_on(i, at, scope, edges) {
             kept.state |= state::OPEN;
@@ -41,6 +42,14 @@ impl Worker<'_> {
         }
     }
 
+    /// Lists the chunks of the rollout in work, if they have been counted alone.
+    pub fn kl_listed(&mut self, at: &Extent, scope: &Scope) {
+        if std::mem::take(&mut self.counted) {
+            // SAFETY: the rollout's own list.
+            adjacent_list(&self.edges[..], scope, unsafe { self.job.last(at) });
+        }
+    }
+
     fn kl_lists(&mut self, i: usize, at: &Extent, scope: &Scope, edges: Option<&KlEdges>, kept: &mut Rollout) {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
@@ -57,7 +66,12 @@ impl Worker<'_> {
             Chunk::ByValue => {
                 let Some(edges) = edges else { return chunk_all(scope, kept, &mut chunks) };
                 if c.boundary_rule == BoundaryRule::Adjacent && !scope.has_holes() && job.joint.is_none() {
-                    kept.chunks = adjacent(&self.edges[..], scope, chunks.last) as u32;
+                    let (inner, count) = adjacent_count(&self.edges[..], scope);
+                    kept.chunks = count as u32 + 1;
+                    self.counted = job.by_token.counted && count < inner;
+                    if count < inner && !self.counted {
+                        adjacent_list(&self.edges[..], scope, chunks.last);
+                    }
                     if kept.chunks == kept.count {
                         kept.state |= state::EVERY_TOKEN;
                     }
@@ -123,22 +137,21 @@ fn chunk_all(scope: &Scope, kept: &mut Rollout, chunks: &mut ChunkList) {
     kept.chunks = chunks.count as u32;
 }
 
-/// From the group's edge bits: the last tokens of the chunks of a scope without holes. Where every token ends one, nothing is listed.
-fn adjacent(edges: &[u64], scope: &Scope, last: &mut [u32]) -> usize {
-    let positions = scope.count;
-    let inner = positions - 1;
-    let word = |w: usize| {
-        let rest = inner - w * 64;
-        edges[w] & if rest >= 64 { !0 } else { (1u64 << rest) - 1 }
-    };
-    let words = inner.div_ceil(64);
-    let count: usize = (0..words).map(|w| word(w).count_ones() as usize).sum();
-    if count == inner {
-        return positions;
-    }
+/// Positions of a scope without holes that another follows, and how many of them end a chunk by the group's edge bits.
+fn adjacent_count(edges: &[u64], scope: &Scope) -> (usize, usize) {
+    let inner = scope.count - 1;
+    let (whole, rest) = (inner / 64, inner % 64);
+    let last = if rest > 0 { edges[whole] & ((1u64 << rest) - 1) } else { 0 };
+    (inner, edges[..whole].iter().map(|word| word.count_ones() as usize).sum::<usize>() + last.count_ones() as usize)
+}
+
+/// The last tokens of these chunks.
+fn adjacent_list(edges: &[u64], scope: &Scope, last: &mut [u32]) {
+    let inner = scope.count - 1;
     let mut k = 0;
-    for w in 0..words {
-        let mut bits = word(w);
+    for w in 0..inner.div_ceil(64) {
+        let rest = inner - w * 64;
+        let mut bits = edges[w] & if rest >= 64 { !0 } else { (1u64 << rest) - 1 };
         if bits == !0 {
             // Most words: no two neighbours of 65 are equal.
             let first = (scope.first + w * 64) as u32;
@@ -153,5 +166,4 @@ fn adjacent(edges: &[u64], scope: &Scope, last: &mut [u32]) -> usize {
         }
     }
     last[k] = (scope.end - 1) as u32;
-    k + 1
 }

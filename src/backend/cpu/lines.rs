@@ -12,10 +12,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// Bytes of a line of the cache.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// Entries of the table that a permutation may read beyond the last.
-const WINDOW: usize = 16;
+pub const WINDOW: usize = 16;
 
 /// Byte j of entry m: how many of the bits below j are set in m.
 static BELOW: [u64; 256] = {
@@ -25,6 +25,23 @@ static BELOW: [u64; 256] = {
         let mut j = 0;
         while j < 8 {
             table[m] |= ((m as u64 & ((1 << j) - 1)).count_ones() as u64) << (8 * j);
+            j += 1;
+        }
+        m += 1;
+    }
+    table
+};
+
+/// The same for cells of two bytes, as the bytes of a shuffle: entry j is bytes 2 b and 2 b + 1, b the bits below j.
+static PAIRS: [[u8; 16]; 256] = {
+    let mut table = [[0u8; 16]; 256];
+    let mut m = 0;
+    while m < 256 {
+        let mut j = 0;
+        while j < 8 {
+            let below = (BELOW[m] >> (8 * j)) as u8;
+            table[m][2 * j] = 2 * below;
+            table[m][2 * j + 1] = 2 * below + 1;
             j += 1;
         }
         m += 1;
@@ -138,6 +155,30 @@ impl Line<'_> {
     }
 }
 
+/// The first cells in scope of a row, all of which are: what `Line` writes, of marks that stand already. `cells` are those of the row, the first `n` have a
+/// value, the others are 0. Bit `cell + phase(cells)` of `marks` is set where a chunk ends; its values stand in `table`.
+///
+/// # Safety
+/// AVX2 and the bit counts; marks reach to the end of the line of the last of the n cells, the table `WINDOW` entries beyond the marks set.
+pub unsafe fn marked<T: Out>(cells: &mut [T], n: usize, marks: *const u8, table: *const T, streams: bool, ahead: &mut Range<usize>) {
+    let (bytes, phase) = (size_of::<T>(), phase::<T>(cells.as_ptr().cast()));
+    debug_assert!(n > 0 && n <= cells.len());
+    let last = (n - 1 + phase) / (LINE / bytes) * LINE;
+    let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: 0, last, streams, ahead: ahead.clone() };
+    // SAFETY: by the caller's word.
+    unsafe {
+        ahead.start = match bytes {
+            4 => lines::<4>(&to, marks, table.cast()),
+            _ => lines::<2>(&to, marks, table.cast()),
+        }
+    }
+}
+
+/// Where in its line of the cache a row of cells of type T begins, in cells.
+pub fn phase<T>(row: *const u8) -> usize {
+    row.addr() / size_of::<T>() % (LINE / size_of::<T>())
+}
+
 /// Cells of a row, in bytes; lines from the one that the row begins in.
 struct Cells {
     at: *mut u8,
@@ -199,17 +240,16 @@ unsafe fn line<const BYTES: usize>(marks: *const u8, table: *const u8, chunk: &m
             [eight(*marks), eight(*marks.add(1))]
         } else {
             let mut eight = |m: u8| {
-                let below = _mm_cvtsi64_si128(BELOW[m as usize] as i64);
-                // Bytes 2 j and 2 j + 1 of entry j.
-                let twice = _mm_unpacklo_epi8(below, below);
-                let at = _mm_add_epi8(_mm_add_epi8(twice, twice), _mm_set1_epi16(0x0100));
-                let window = _mm_loadu_si128(table.add(2 * *chunk).cast());
+                let window = table.add(2 * *chunk);
                 *chunk += m.count_ones() as usize;
-                _mm_shuffle_epi8(window, at)
+                (PAIRS.as_ptr().add(m as usize).cast::<__m128i>(), window.cast::<__m128i>())
             };
             let mut sixteen = |at: usize| {
-                let low = eight(*marks.add(at));
-                _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), eight(*marks.add(at + 1)))
+                let (low, high) = (eight(*marks.add(at)), eight(*marks.add(at + 1)));
+                let cells = |low: *const __m128i, high: *const __m128i| {
+                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(_mm_loadu_si128(low)), _mm_loadu_si128(high))
+                };
+                _mm256_shuffle_epi8(cells(low.1, high.1), cells(low.0, high.0))
             };
             [sixteen(0), sixteen(2)]
         }
@@ -244,6 +284,44 @@ unsafe fn store_part<const BYTES: usize>(at: *mut u8, cells: [__m256i; 2], low: 
     }
 }
 
+/// A whole aligned line.
+///
+/// # Safety
+/// It is writable.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store<const STREAMS: bool>(to: *mut u8, cells: [__m256i; 2]) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if STREAMS {
+            _mm256_stream_si256(to.cast(), cells[0]);
+            _mm256_stream_si256(to.add(32).cast(), cells[1]);
+        } else {
+            _mm256_store_si256(to.cast(), cells[0]);
+            _mm256_store_si256(to.add(32).cast(), cells[1]);
+        }
+    }
+}
+
+/// `bytes` of whole lines, with nothing else to be asked for.
+///
+/// # Safety
+/// They are writable and aligned; marks and table as in `lines`.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn whole_lines<const BYTES: usize, const STREAMS: bool>(to: *mut u8, bytes: usize, marks: *const u8, table: *const u8, chunk: &mut usize) {
+    let (mut to, mut marks, mut done) = (to, marks, *chunk);
+    // SAFETY: by the caller's word.
+    unsafe {
+        let end = to.wrapping_add(bytes);
+        while to < end {
+            store::<STREAMS>(to, line::<BYTES>(marks, table, &mut done));
+            (to, marks) = (to.add(LINE), marks.add(LINE / BYTES / 8));
+        }
+    }
+    *chunk = done;
+}
+
 /// # Safety
 /// The cells are writable; marks of the lines first ..= last, a table of as many entries as marks and a window more.
 #[target_feature(enable = "avx2,popcnt")]
@@ -264,25 +342,27 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
         }
         let end = if whole(to.last) { to.last + LINE } else { to.last };
         let mut target = to.at.wrapping_add(at.wrapping_sub(to.phase));
-        let mut ahead = to.ahead.start;
-        while at < end {
-            // As many values as a line has cells, of 4 bytes.
-            for _ in 0..4 / BYTES {
-                if ahead < to.ahead.end {
-                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
-                    ahead += LINE;
+        let ahead = if to.ahead.is_empty() {
+            let bytes = end.saturating_sub(at);
+            if to.streams { whole_lines::<BYTES, true>(target, bytes, marks, table, &mut chunk) } else { whole_lines::<BYTES, false>(target, bytes, marks, table, &mut chunk) }
+            (at, marks) = (at + bytes, marks.add(bytes / LINE * step));
+            to.ahead.start
+        } else {
+            let mut ahead = to.ahead.start;
+            while at < end {
+                // As many values as a line has cells, of 4 bytes.
+                for _ in 0..4 / BYTES {
+                    if ahead < to.ahead.end {
+                        _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
+                        ahead += LINE;
+                    }
                 }
+                let cells = line::<BYTES>(marks, table, &mut chunk);
+                if to.streams { store::<true>(target, cells) } else { store::<false>(target, cells) }
+                (at, marks, target) = (at + LINE, marks.add(step), target.add(LINE));
             }
-            let [low, high] = line::<BYTES>(marks, table, &mut chunk);
-            if to.streams {
-                _mm256_stream_si256(target.cast(), low);
-                _mm256_stream_si256(target.add(32).cast(), high);
-            } else {
-                _mm256_store_si256(target.cast(), low);
-                _mm256_store_si256(target.add(32).cast(), high);
-            }
-            (at, marks, target) = (at + LINE, marks.add(step), target.add(LINE));
-        }
+            ahead
+        };
         if at == to.last {
             let cells = line::<BYTES>(marks, table, &mut chunk);
             store_part::<BYTES>(to.at.add(at - to.phase), cells, 0, to.phase + to.bytes - at);

@@ -34,6 +34,7 @@ mod step_sets;
 mod steps;
 mod terms;
 mod tile;
+mod together;
 mod token_baseline;
 mod usual;
 mod vtrace;
@@ -134,7 +135,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Bytes of output a thread above which stores pass the caches by.
 const STREAMED: usize = 1 << 20;
 
+#[cfg(test)]
+thread_local! {
+    /// Tests set it: results of calls of this thread pass the caches by however few they are.
+    static STREAMS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 fn streamed(problem: &Problem, outputs: &Outputs, threads: usize) -> bool {
+    #[cfg(test)]
+    if STREAMS.get() {
+        return true;
+    }
     let slots = if problem.packed() { problem.slots } else { problem.slots * problem.rollouts };
     slots * outputs.advantages.dtype.bytes() / threads.max(1) > STREAMED
 }
@@ -144,7 +155,8 @@ fn crew<'a>(pool: &'a Pool, threads: usize, plan: &'a Plan, problem: &'a Problem
     let threads = threads.min(plan.threads);
     let streams = outputs.is_some_and(|o| streamed(problem, o, threads));
     let by_token = outputs.map_or(ByToken::default(), |outputs| ByToken::new(plan, problem, outputs, streams));
-    let job = Job { plan, problem, outputs, memory, counting, given, sets, streams, batch: None, joint: None, by_token };
+    let mut job = Job { plan, problem, outputs, memory, counting, given, sets, streams, batch: None, joint: None, by_token, alike: false };
+    job.alike = together::alike(&job);
     sort(&job);
     step_starts(&job);
     Crew { pool, threads, job }
@@ -250,6 +262,7 @@ pub fn partials_add(pool: &Pool, threads: usize, plan: &Plan, phase: usize, prob
     let stage = plan.partials.stage(phase);
     let mut crew = crew(pool, threads, plan, problem, None, memory, false);
     crew.job.joint = joint(plan, partials, Some(stage));
+    crew.job.alike &= crew.job.joint.is_none();
     // SAFETY: the buffer is this call's, and no thread has begun.
     let mut batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
     if let (Some(batch), true) = (&mut batch, matches!(stage, Stage::Maxima | Stage::Sums)) {
@@ -302,6 +315,7 @@ pub fn split_group(pool: &Pool, plan: &Plan, problem: &Problem, partials: Memory
 pub fn apply(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
     let mut crew = crew(pool, threads, plan, problem, Some(outputs), memory, true);
     crew.job.joint = joint(plan, partials, None);
+    crew.job.alike &= crew.job.joint.is_none();
     // SAFETY: read only.
     let batch = (plan.slots.batch != 0).then(|| unsafe { plan.partials.batch(partials) });
     crew.job.batch = batch.as_ref();

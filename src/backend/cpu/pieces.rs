@@ -149,7 +149,7 @@ impl Job<'_> {
 
     /// Does the piece speak for its rollout where something is said once?
     pub fn is_head(&self, i: usize) -> bool {
-        self.piece(i).1 == 0
+        self.problem.pieces.is_none() || self.piece(i).1 == 0
     }
 
     /// Has an earlier piece of the rollout a token in scope?
@@ -251,7 +251,8 @@ impl Worker<'_> {
             row[words::FIRST] = (at.begin + scope.first) as i64;
             row[words::LAST] = (at.begin + scope.end - 1) as i64;
             row[words::DETECTED] = words::pair(edge.detected[0], edge.detected[1]);
-            let steps = self.job.span_steps(i, at, scope);
+            // (Steps that do not fit have no numbers.)
+            let steps = if kept.flags & flags::ROLLOUT_BAD_STEPS == 0 { self.job.span_steps(i, at, scope) } else { [0; 2] };
             (row[words::FIRST_STEP], row[words::LAST_STEP]) = (steps[0] as i64, steps[1] as i64);
         }
         if let Some(values) = &problem.values {

@@ -2,6 +2,7 @@
 use super::chunk::KlEdges;
 use super::expand::Chunks;
 use super::fuse;
+use super::rollout_streams;
 use super::terms::Terms;
 use super::token_baseline::Tail;
 use super::scope::Scope;
@@ -48,6 +49,8 @@ pub struct Group<'a> {
     pub edges: Option<KlEdges<'a>>,
     /// `token_baseline`: the rollout whose last tokens have none.
     pub tail: Tail,
+    /// How the values of a per-rollout stream are standardised, where it is the same for all rollouts.
+    pub applies: [Option<Apply>; rollout_streams::COUNT],
 }
 
 /// What to do with a rollout's advantages.
@@ -87,6 +90,7 @@ impl Worker<'_> {
         let by_token = c.credits_tokens();
         // Values a chunk: a in f, results in d. Of gae over tokens the results are values a token.
         if zeroed {
+            self.kl_listed(&at, &scope);
             self.f[..k].fill(0.0);
             let n = if by_token { kept.count as usize } else { k };
             self.d[..n].fill(0.0);
@@ -104,6 +108,7 @@ impl Worker<'_> {
                 }
                 return;
             }
+            self.kl_listed(&at, &scope);
             if job.by_token.unlisted && k > 0 {
                 // SAFETY: as above.
                 unsafe { job.last(&at)[0] = scope.end as u32 - 1 };

@@ -325,6 +325,17 @@ impl Standard {
     }
 }
 
+/// `Standard::new` and then `resolve`, of a stream that takes its group's mean and deviation, where these are proper: the usual case, without the rest.
+pub fn usual(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums) -> Option<Apply> {
+    let proper = stream.center == Center::Group && stream.scale == Scale::Group && sums.n > 1 && !extremes.is_bad() && !extremes.all_equal();
+    if !proper {
+        return None;
+    }
+    let grid = Grid::new(bits, extremes.absmax);
+    let inv = inverse(sums.variance_units(&grid, stream.ddof), grid.down, stream.epsilon, stream.epsilon_mode);
+    Some(Apply::Affine { mean: sums.mean(&grid), inv })
+}
+
 /// N without leaving anything out.
 #[inline(always)]
 pub fn plain(apply: Apply, x: f64) -> f64 {

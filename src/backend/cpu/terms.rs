@@ -3,6 +3,7 @@ use super::group_stats::weighs;
 use super::rollout_streams;
 use super::scope::Scope;
 use super::shape::Group;
+use super::standard::plain;
 use super::worker::Worker;
 use crate::model::batch::Extent;
 use crate::model::config::*;
@@ -22,7 +23,7 @@ pub struct Gated {
 pub struct Terms {
     /// Of every chunk.
     every: ([f64; rollout_streams::COUNT], usize),
-    /// Of the last chunk: those of every chunk, and those placed there.
+    /// Of the last chunk, where it differs from the others: those of every chunk, and those placed there.
     last: ([f64; rollout_streams::COUNT], usize),
     /// Of the extent's last token where it is out of scope (`place = end`).
     pub beyond: Option<f64>,
@@ -38,21 +39,25 @@ impl Terms {
             list.0[list.1] = term;
             list.1 += 1;
         };
+        if place != Place::Every && !self.placed {
+            // Until now they were the same.
+            (self.last, self.placed) = (self.every, true);
+        }
         if place == Place::Every {
             add(&mut self.every);
         }
-        if place != Place::End || at_end {
+        if self.placed && (place != Place::End || at_end) {
             add(&mut self.last);
-        } else {
+        } else if place == Place::End && !at_end {
             self.beyond = Some(self.beyond.map_or(term, |b| b + term));
         }
-        self.placed |= place != Place::Every;
     }
     pub fn every(&self) -> &[f64] {
         &self.every.0[..self.every.1]
     }
     pub fn at_last(&self) -> &[f64] {
-        &self.last.0[..self.last.1]
+        let last = if self.placed { &self.last } else { &self.every };
+        &last.0[..last.1]
     }
     /// ((t0 + t1) + t2) + ... of the terms of every chunk.
     pub fn sum(&self) -> f64 {
@@ -75,18 +80,19 @@ impl Worker<'_> {
         let mut violation = None;
         for s in rollout_streams::places(job.sets) {
             let (slot, row) = (slots.of_rollout_stream(s), &c.streams[OUTCOME + s]);
-            let counts = counts && weighs(row, kept);
-            let own;
-            let standard = match (row.center, job.baseline(i)) {
-                (Center::Given, Some(b)) if s == 0 => {
-                    own = group.standards[slot].around(b as f64);
-                    &own
-                }
-                _ => &group.standards[slot],
-            };
-            let r = match job.rollout_value(s, i) {
-                None => 0.0,
-                Some(x) => {
+            let r = match (job.rollout_value(s, i), group.applies[s]) {
+                (None, _) => 0.0,
+                (Some(x), Some(apply)) => plain(apply, x as f64).clamp(-row.clip_standardized, row.clip_standardized),
+                (Some(x), None) => {
+                    let counts = counts && weighs(row, kept);
+                    let own;
+                    let standard = match (row.center, job.baseline(i)) {
+                        (Center::Given, Some(b)) if s == 0 => {
+                            own = group.standards[slot].around(b as f64);
+                            &own
+                        }
+                        _ => &group.standards[slot],
+                    };
                     let mut lost = 0;
                     let apply = standard.resolve(counts, || Self::own_share(x, slot, group), &mut lost);
                     let r = standard.one(apply, x, &mut lost);

@@ -9,7 +9,7 @@ const TILE: usize = 32;
 pub type Tile = [__m256d; 8];
 
 /// c, c^2, c^4, c^8, c^16.
-pub struct Steps([__m256d; 5]);
+pub struct Steps(pub [__m256d; 5]);
 
 impl Steps {
     #[target_feature(enable = "avx2")]
@@ -18,6 +18,47 @@ impl Steps {
         let c4 = c2 * c2;
         let c8 = c4 * c4;
         Steps([_mm256_set1_pd(c), _mm256_set1_pd(c2), _mm256_set1_pd(c4), _mm256_set1_pd(c8), _mm256_set1_pd(c8 * c8)])
+    }
+}
+
+/// The steps of a tile of a few positions, in at most four registers.
+pub struct Powers {
+    unit: bool,
+    steps: Steps,
+}
+
+impl Powers {
+    /// Of c.
+    #[target_feature(enable = "avx2")]
+    pub fn new(c: f64) -> Powers {
+        Powers { unit: c == 1.0, steps: Steps::new(c) }
+    }
+
+    /// `returns::scan` of fewer than `TILE` positions, after which zeros stand.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn sum<const N: usize>(&self, y: &mut [__m256d; N]) {
+        if self.unit { few::<true, N>(y, &self.steps) } else { few::<false, N>(y, &self.steps) }
+    }
+}
+
+/// `steps` of N registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn few<const UNIT: bool, const N: usize>(y: &mut [__m256d; N], c: &Steps) {
+    let zero = _mm256_setzero_pd();
+    let add = |y: __m256d, c: __m256d, s: __m256d| _mm256_add_pd(y, if UNIT { s } else { _mm256_mul_pd(c, s) });
+    let pair = |y: &[__m256d; N], v: usize| _mm256_permute2f128_pd::<0x21>(y[v], if v + 1 < N { y[v + 1] } else { zero });
+    for v in 0..N {
+        y[v] = add(y[v], c.0[0], _mm256_shuffle_pd::<0b0101>(y[v], pair(y, v)));
+    }
+    for v in 0..N {
+        y[v] = add(y[v], c.0[1], pair(y, v));
+    }
+    for (step, distance) in [(2, 1), (3, 2)] {
+        for v in 0..N.saturating_sub(distance) {
+            y[v] = add(y[v], c.0[step], y[v + distance]);
+        }
     }
 }
 
@@ -162,6 +203,55 @@ pub fn live_edges(columns: &[i64], live: &[i64], scale: f64, inv: f64, eta: f64,
         let (ca, cb, na, nb) = (columns[t] as f64, columns[t + 1] as f64, live[t] as f64, live[t + 1] as f64);
         let there = (cb * na - ca * nb).abs() * _mm256_cvtsd_f64(scale) * _mm256_cvtsd_f64(inv) > _mm256_cvtsd_f64(eta) * nb * na;
         bits[t / 64] |= u64::from(there && na * nb > 0.0) << (t % 64);
+    }
+}
+
+/// The same where the live counts come in runs: inside one the condition is of the difference of two sums alone, |n C - n C'| = n |C - C'|, and 2^(e - 30) n is
+/// exact. `bits` are clear.
+#[target_feature(enable = "avx2")]
+pub fn run_edges(columns: &[i64], runs: &[super::chunk::Run], scale: f64, inv: f64, eta: f64, bits: &mut [u64]) {
+    const MAGIC: f64 = 6_755_399_441_055_744.0;
+    let magic = _mm256_set1_pd(MAGIC);
+    let magnitude = _mm256_castsi256_pd(_mm256_set1_epi64x(i64::MAX));
+    let mut first = 0;
+    for (r, run) in runs.iter().enumerate() {
+        let n = run.live as f64;
+        // Positions t with t + 1 in the run.
+        let (end, right) = (run.end.min(columns.len()) - 1, eta * n * n);
+        let (part, inverse, least) = (_mm256_set1_pd(n * scale), _mm256_set1_pd(inv), _mm256_set1_pd(right));
+        let single = |t: usize| ((columns[t + 1] - columns[t]) as f64 * n).abs() * scale * inv > right;
+        let four = |t: usize| {
+            // SAFETY: t + 4 <= end, so that t + 1 + 4 <= columns.len().
+            let (a, b) = unsafe { (_mm256_loadu_si256(columns.as_ptr().add(t).cast()), _mm256_loadu_si256(columns.as_ptr().add(t + 1).cast())) };
+            let difference = _mm256_add_epi64(_mm256_sub_epi64(b, a), _mm256_castpd_si256(magic));
+            let left = _mm256_and_pd(_mm256_sub_pd(_mm256_castsi256_pd(difference), magic), magnitude);
+            _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(_mm256_mul_pd(_mm256_mul_pd(left, part), inverse), least)) as u64
+        };
+        let mut t = first;
+        while t < end {
+            // To the end of a word, or of the run.
+            let (word, stop) = (t / 64, end.min(t / 64 * 64 + 64));
+            let mut found = 0u64;
+            while t < stop && (t % 4 != 0 || t + 4 > stop) {
+                found |= u64::from(single(t)) << (t % 64);
+                t += 1;
+            }
+            while t + 4 <= stop {
+                found |= four(t) << (t % 64);
+                t += 4;
+            }
+            while t < stop {
+                found |= u64::from(single(t)) << (t % 64);
+                t += 1;
+            }
+            bits[word] |= found;
+        }
+        // From the run's last position to the next one's first.
+        if let Some(next) = runs.get(r + 1) {
+            let (a, b, m) = (columns[end] as f64, columns[end + 1] as f64, next.live as f64);
+            bits[end / 64] |= u64::from((b * n - a * m).abs() * scale * inv > eta * m * n) << (end % 64);
+        }
+        first = run.end;
     }
 }
 

@@ -5,6 +5,7 @@ use super::signal;
 use super::steps::StepList;
 use super::token_baseline::Places;
 use super::by_token::ByToken;
+use super::chunk::Runs;
 use super::usual::sets::Sets;
 use crate::model::batch::{Extent, Problem};
 use crate::model::config::Config;
@@ -39,6 +40,8 @@ pub struct Job<'a> {
     pub joint: Option<Joint>,
     /// What of the call goes the short ways.
     pub by_token: ByToken,
+    /// Rollouts are prepared alike (`together`).
+    pub alike: bool,
 }
 
 pub struct Worker<'a> {
@@ -59,6 +62,10 @@ pub struct Worker<'a> {
     pub usual_values: &'a mut [f32],
     pub usual_elements: &'a mut [f32],
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub usual_before: &'a mut [u32],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub usual_credits: &'a mut [f64],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub row_table: &'a mut [u32],
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub row_marks: &'a mut [u8],
@@ -67,6 +74,8 @@ pub struct Worker<'a> {
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
     pub found: bool,
+    /// Likewise: the sets of its per-rollout streams are known (`together`).
+    pub together: bool,
     /// The item that this thread is likely to take next.
     pub upcoming: Option<usize>,
     /// Addresses that will be read next: asked for while a row is written.
@@ -74,6 +83,9 @@ pub struct Worker<'a> {
     pub ahead: std::ops::Range<usize>,
     /// Of the group in work, where its case is usual.
     pub usual_sets: Sets,
+    /// A mask with holes was met: groups go no longer the way of short rollouts, who have none.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub gappy: bool,
     /// Of the rollout in work: where it stands among the pieces of its rollout; it brings its tiles of the scan together.
     pub place: Place,
     pub tells: bool,
@@ -86,6 +98,10 @@ pub struct Worker<'a> {
     pub next_tokens: std::ops::Range<usize>,
     /// Of the whitening's values that this thread has seen.
     pub whiten_sums: Sums,
+    /// kl: live counts of the group in work, where they are no table.
+    pub runs: Runs,
+    /// kl: chunks of the rollout in work were counted, and are listed where the general stages come to read them.
+    pub counted: bool,
     /// kl: exponent of the maximum of the group before.
     pub exponent: i32,
     /// gae: values and rewards of the group are judged by what comes of them, and were found not to be usual; else the largest of them (its bits).
@@ -132,6 +148,8 @@ impl<'a> Job<'a> {
                 usual_ends: memory.part(base + s.usual_ends.offset, s.usual_ends.count),
                 usual_values: memory.part(base + s.usual_values.offset, s.usual_values.count),
                 usual_elements: memory.part(base + s.usual_elements.offset, s.usual_elements.count),
+                usual_before: memory.part(base + s.usual_before.offset, s.usual_before.count),
+                usual_credits: memory.part(base + s.usual_credits.offset, s.usual_credits.count),
                 row_table: memory.part(base + s.row_table.offset, s.row_table.count),
                 row_marks: memory.part(base + s.row_marks.offset, s.row_marks.count),
                 places: Places {
@@ -143,9 +161,11 @@ impl<'a> Job<'a> {
                 report: Report::default(),
                 missing: 0,
                 found: false,
+                together: false,
                 upcoming: None,
                 ahead: 0..0,
                 usual_sets: Sets::NONE,
+                gappy: false,
                 place: Place::WHOLE,
                 tells: false,
                 group: 0,
@@ -153,6 +173,8 @@ impl<'a> Job<'a> {
                 ordinal: 0,
                 next_tokens: 0..0,
                 whiten_sums: Sums::default(),
+                runs: Runs::NONE,
+                counted: false,
                 exponent: 1,
                 late: false,
                 unclean: false,

@@ -29,6 +29,7 @@ pub const MAX_STREAMS: usize = 16;
 pub const MAX_PROCESS: usize = 4;
 pub const ROLLOUT_STREAMS: usize = 12;
 pub const MOST_GATHERED: usize = 13;
+pub const ROW_INPUTS: usize = 18;
 
 mirror! {
     /// A view; `data` 0: not given.
@@ -236,8 +237,9 @@ mirror! {
         first_group: u64,
         bad_offsets: u32,
         done: u32,
-        queues: [Queue; 2],
+        queues: [Queue; 3],
         keyed: u64,
+        split: u64,
     }
     /// Likewise.
     GroupMarks {
@@ -252,7 +254,7 @@ mirror! {
         second: u32,
         counted: u32,
         arrived: u32,
-        reserved: u32,
+        claimed: u32,
     }
     /// Addresses in the caller's workspace.
     Workspace {
@@ -286,9 +288,11 @@ mirror! {
         columns: u64,
         live: u64,
         edges: u64,
-        parts: [u64; 2],
-        part_states: [u64; 2],
+        edge_counts: u64,
+        parts: [u64; 3],
+        part_states: [u64; 3],
         places: u64,
+        joint: u64,
     }
     Args {
         plan: u64,
@@ -333,6 +337,91 @@ mirror! {
         count: i32,
         fill_padding: i32,
     }
+    /// Rollouts in pieces over calls.
+    Joint {
+        edges: i64,
+        own: i64,
+        chunks: i64,
+        scan: i64,
+        rollouts: i64,
+        each: i64,
+        tiles: i64,
+        step_numbers: u64,
+        scans: i32,
+        own_words: i32,
+        own_lists: i32,
+        chunk_words: i32,
+        stage: i32,
+        reserved: i32,
+    }
+    /// Made by the kernels alone; here for its size.
+    Unit {
+        begin: i64,
+        len: i64,
+        tail: i64,
+        whole: i64,
+        steps: i64,
+        clipped: i64,
+        number: i64,
+        hash: u64,
+        first: i64,
+        total: i64,
+        tokens_after: i64,
+        position: i64,
+        line: i64,
+        lines_after: i64,
+        row: u32,
+        index: u32,
+        pieces: u32,
+        flags: u32,
+        next: i32,
+        most_kl: i32,
+        head: u8,
+        speaks: u8,
+        bad: u8,
+        process: u8,
+        at_end: u8,
+        scope_before: u8,
+        reserved: [u8; 2],
+    }
+    /// What `passrl_pieces_units` is handed.
+    UnitsStart {
+        pieces: i64,
+        rollouts: i64,
+        groups: i64,
+        group_size: i64,
+        slots: i64,
+        max_tokens: i64,
+        max_rollout_tokens: i64,
+        steps: i64,
+        scores_room: i64,
+        grouping: i32,
+        num_process: i32,
+        scores_flat: i32,
+        hashes_scores: i32,
+        extents: Array,
+        rollout: Array,
+        begin: Array,
+        index: Array,
+        lengths: Array,
+        numbers: Array,
+        group_view: Array,
+        inputs: [Array; ROW_INPUTS],
+        gathered: [u64; ROW_INPUTS],
+        step_offsets: Array,
+        step_ends: Array,
+        step_begins: Array,
+        scores: Array,
+        groups_to: u64,
+        ends_to: u64,
+        begins_to: u64,
+        scores_to: u64,
+        speakers: u64,
+        state: u64,
+        counts: u64,
+        joint_to: u64,
+        joint: Joint,
+    }
     /// What `passrl_announce` is handed.
     Announcement {
         words: u64,
@@ -354,6 +443,8 @@ pub mod mode {
     pub const RANKS: u32 = 32;
     pub const JOINED: u32 = 64;
     pub const EDGES: u32 = 128;
+    pub const CHUNKS: u32 = 256;
+    pub const SCAN: u32 = 512;
 }
 
 // A kernel takes at most 4,096 bytes of arguments on every device.

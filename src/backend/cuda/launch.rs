@@ -34,9 +34,14 @@ pub enum Kernel {
     PiecesOffsets,
     PiecesGather,
     PiecesScatter,
+    PiecesUnits,
+    PiecesTable,
+    PiecesPrepare,
+    PiecesSums,
+    PiecesShape,
 }
 
-const ALL: [(Kernel, &CStr); 26] = [
+const ALL: [(Kernel, &CStr); 31] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::Edges, c"passrl_edges"),
@@ -63,6 +68,11 @@ const ALL: [(Kernel, &CStr); 26] = [
     (Kernel::PiecesOffsets, c"passrl_pieces_offsets"),
     (Kernel::PiecesGather, c"passrl_pieces_gather"),
     (Kernel::PiecesScatter, c"passrl_pieces_scatter"),
+    (Kernel::PiecesUnits, c"passrl_pieces_units"),
+    (Kernel::PiecesTable, c"passrl_pieces_table"),
+    (Kernel::PiecesPrepare, c"passrl_pieces_prepare"),
+    (Kernel::PiecesSums, c"passrl_pieces_sums"),
+    (Kernel::PiecesShape, c"passrl_pieces_shape"),
 ];
 
 pub struct Kernels([sys::CUfunction; ALL.len()]);

@@ -7,6 +7,7 @@
 //!  plan      a plan's constants in device memory, its calls
 //!    primitives  stages on their own, on token-shaped arrays; primitives_groups: on values a rollout
 //!    pieces  rollouts in pieces, put side by side before a run
+//!    units   rollouts in pieces over calls or ranks
 //!    ranks   a rank's run among several
 //!    way     which kernels a run takes   launch  kernels by name   workspace   the layout of device memory        args, fill   what a kernel is handed
 //!
@@ -27,6 +28,7 @@ mod plan;
 pub mod primitives;
 pub mod primitives_groups;
 mod ranks;
+mod units;
 mod way;
 mod workspace;
 

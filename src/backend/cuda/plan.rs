@@ -1,11 +1,12 @@
 //! A plan on a device: its table in device memory, its constants among the arguments of every launch; its calls as memsets and kernels on the caller's stream.
-use super::args::{Args, Outputs, PlanConstants, StateLayout, mode};
+use super::args::{Args, Outputs, PlanConstants, StateLayout, UnitsStart, mode};
 use super::device::Device;
 use super::driver::done;
 use super::fill;
-use super::launch::Kernel;
+use super::launch::{Kernel, Kernels};
 use super::pieces;
 use super::ranks::{self, Seat};
+use super::units;
 use super::way::{self, Way};
 use super::workspace::{self, Layout, Stretch};
 use crate::error::Result;
@@ -17,6 +18,9 @@ use crate::plan::Plan;
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::Arc;
+
+/// As kernels/kl_parts.cuh has it: how many places a block of further edges looks at.
+const PLACES_A_BLOCK: usize = 2;
 
 /// Empty keys; and, as bytes of a memset of words, what they are set to.
 pub(super) const LOWEST: u32 = i32::MIN as u32;
@@ -98,6 +102,10 @@ impl OnDevice {
         &self.device
     }
 
+    pub(super) fn units(&self, base: u64) -> units::Places {
+        self.layout.units(base)
+    }
+
     pub(super) fn seat(&self) -> Option<&Seat> {
         self.seat.as_ref()
     }
@@ -123,7 +131,8 @@ impl OnDevice {
         let shape = if way::is_one_pass(plan, problem) { Kernel::ShapeOnePass } else { Kernel::Shape };
         let threads = threads(longest);
         let (rollouts, groups) = (problem.rollouts, problem.groups);
-        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare: 0, places_of_shape: 0, stream: stream.cast() }
+        let (places_of_prepare, places_of_sums, places_of_shape) = (0, 0, 0);
+        Call { on: self, plan, args, base, threads, shape, rollouts, groups, places_of_prepare, places_of_sums, places_of_shape, units: None, stream: stream.cast() }
     }
 
     pub fn run(&self, plan: &Plan, problem: &Problem, outputs: &outputs::Outputs, memory: Memory, stream: *mut c_void) -> Result<()> {
@@ -158,9 +167,13 @@ impl OnDevice {
             }
             Way::Kl { joined } => {
                 call.prepare(mode::COUNTING)?;
-                call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING | if joined { mode::JOINED } else { 0 })?;
-                if !joined {
-                    call.launch(Kernel::Edges, problem.groups, mode::COUNTING)?;
+                // Edges of the further parts of positions have blocks of their own (kernels/sums.cuh).
+                let (places, edges) = (call.places_of_sums, call.places_of_sums.div_ceil(PLACES_A_BLOCK));
+                if joined {
+                    call.launch(Kernel::Sums, problem.rollouts + places + edges, mode::COUNTING | mode::JOINED)?;
+                } else {
+                    call.launch(Kernel::Sums, problem.rollouts + places, mode::COUNTING)?;
+                    call.launch(Kernel::Edges, problem.groups + edges, mode::COUNTING)?;
                 }
                 return call.shape(mode::COUNTING | mode::EDGES, true);
             }
@@ -207,6 +220,9 @@ impl OnDevice {
     pub fn partials_add(&self, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory, stream: *mut c_void) -> Result<()> {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
+        if plan.partials.pieces.is_some() {
+            return self.add_pieces(plan, phase, problem, partials.data.addr() as u64, &mut call, 0);
+        }
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         match phase {
             0 => call.prepare(0),
@@ -216,7 +232,9 @@ impl OnDevice {
             }
             _ => {
                 call.prepare(mode::KNOWN)?;
+                call.whole_groups()?;
                 let known = if phase == 2 { 0 } else { mode::KNOWN };
+                call.beside(mode::KNOWN)?;
                 call.keep(known)?;
                 match phase {
                     2 => Ok(()),
@@ -230,8 +248,12 @@ impl OnDevice {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
+        if plan.partials.pieces.is_some() {
+            return self.shape_pieces(plan, problem, partials.data.addr() as u64, &mut call, 0);
+        }
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
         call.prepare(mode::COUNTING | mode::KNOWN)?;
+        call.whole_groups()?;
         call.shape(mode::COUNTING | mode::KNOWN, false)
     }
 
@@ -268,7 +290,10 @@ pub(super) struct Call<'a> {
     groups: usize,
     /// Blocks beside those (kernels/parts.cuh).
     places_of_prepare: usize,
+    places_of_sums: usize,
     places_of_shape: usize,
+    /// Rollouts in pieces over calls: what its units are made of.
+    pub(super) units: Option<UnitsStart>,
     pub(super) stream: sys::CUstream,
 }
 
@@ -300,6 +325,10 @@ impl Call<'_> {
         self.zeros(self.on.layout.counts)
     }
 
+    pub(super) fn kernels(&self) -> &Kernels {
+        self.on.device.kernels()
+    }
+
     pub(super) fn launch(&mut self, kernel: Kernel, blocks: usize, mode: u32) -> Result<()> {
         self.args.mode = mode;
         self.on.device.kernels().launch(kernel, blocks, self.threads, &self.args, self.stream)
@@ -326,10 +355,11 @@ impl Call<'_> {
     }
 
     /// Long rollouts have several blocks, where their parts can be told apart before anything is known of them: of a signal that is looked at token by token, of
-    /// results that lie by chunks.
+    /// results that lie by chunks; of kl of both.
     fn split(&mut self, problem: &Problem) {
         let (c, limits) = (&self.plan.config, &self.plan.limits);
-        if c.kind == Kind::Kl || self.shape != Kernel::ShapeOnePass || c.whiten != Whiten::None {
+        let kl = c.kind == Kind::Kl;
+        if self.shape != Kernel::ShapeOnePass || c.whiten != Whiten::None || (kl && !way::has_parts_of_kl(self.plan, problem)) {
             return;
         }
         let longest = if problem.packed() { limits.rollout_tokens } else { problem.slots };
@@ -343,11 +373,17 @@ impl Call<'_> {
         let dense = c.kind == Kind::Prm && matches!(problem.process, Process::Signal(_)) && problem.num_process == 1;
         self.threads = threads;
         self.places_of_shape = places;
-        self.places_of_prepare = if dense && whole && c.boundary_rule == BoundaryRule::Adjacent { places } else { 0 };
+        self.places_of_prepare = if kl || (dense && whole && c.boundary_rule == BoundaryRule::Adjacent) { places } else { 0 };
+        self.places_of_sums = if kl { places } else { 0 };
     }
 
     pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {
         self.launch(Kernel::Prepare, self.rollouts + self.places_of_prepare, mode)
+    }
+
+    /// Partials: are the groups that must be whole in one call whole in this one? The kernels that follow do nothing where one is not.
+    fn whole_groups(&mut self) -> Result<()> {
+        if self.plan.partials.claims.count == 0 { Ok(()) } else { self.launch(Kernel::Claims, 1, mode::KNOWN) }
     }
 
     /// Sets of steps and baselines of tokens, before any rollout is shaped.
@@ -376,7 +412,11 @@ impl Call<'_> {
         self.beside(mode)?;
         let config = &self.plan.config;
         if config.whiten == Whiten::None || !whole {
-            return self.launch(self.shape, self.items() + self.places_of_shape, mode);
+            // Of kl each part keeps its chunks at hand (kernels/shape_parts.cuh).
+            let shared = if self.places_of_sums > 0 { 8 * workspace::part(self.threads) as u32 } else { 0 };
+            let blocks = self.items() + self.places_of_shape;
+            self.args.mode = mode;
+            return self.on.device.kernels().launch_with(self.shape, blocks, self.threads, shared, &self.args, self.stream);
         }
         self.launch(self.shape, self.items(), mode | mode::KEEP)?;
         self.launch(Kernel::WhitenSums, self.rollouts, mode | mode::KEEP)?;

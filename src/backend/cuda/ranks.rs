@@ -5,7 +5,8 @@ use super::device::Device;
 use super::driver::done;
 use super::fill;
 use super::launch::Kernel;
-use super::plan::{LOWEST, OnDevice, beside};
+use super::plan::{Call, LOWEST, OnDevice, beside};
+use super::units;
 use super::workspace::{self, Stretch};
 use crate::error::Result;
 use crate::model::batch::Problem;
@@ -111,6 +112,9 @@ fn keys(plan: &Plan) -> impl Iterator<Item = Stretch> {
 
 /// Memsets and kernels of a run.
 pub fn launches(plan: &Plan) -> (usize, usize) {
+    if plan.partials.pieces.is_some() {
+        return (2 + keys(plan).count() + plan.partials.phases, 1 + units::kernels(plan));
+    }
     let (whitening, twice) = (usize::from(whitens(plan)), usize::from(looks_twice(plan)));
     let claims = usize::from(plan.partials.claims.count > 0);
     (2 + keys(plan).count() + twice, 4 + claims + 2 * whitening + twice + beside(plan) * (1 + whitening))
@@ -146,6 +150,9 @@ impl OnDevice {
             call.lowest(Stretch { offset: shared.offset + part.offset, ..part })?;
         }
         let statistics = call.base + shared.offset as u64;
+        if plan.partials.pieces.is_some() {
+            return self.run_pieces(plan, seat, problem, statistics, header, &mut call, reduce);
+        }
         call.on_partials(statistics, workspace::partials(plan))?;
         let exchange = |phase: usize| {
             let all = ranks.messages().iter().filter(|m| m.phase == phase);
@@ -172,6 +179,30 @@ impl OnDevice {
             call.prepare(mode::COUNTING | mode::KNOWN)?;
         }
         call.shape(mode::COUNTING | known, false)
+    }
+
+    /// The same of rollouts in pieces: a share of each phase, and its messages.
+    #[allow(clippy::too_many_arguments)]
+    fn run_pieces(
+        &self,
+        plan: &Plan,
+        seat: &Seat,
+        problem: &Problem,
+        statistics: u64,
+        header: [i32; WORDS],
+        call: &mut Call,
+        reduce: &dyn Fn(&Message, *mut c_void) -> Result<()>,
+    ) -> Result<()> {
+        for phase in 0..plan.partials.phases {
+            self.add_pieces(plan, phase, problem, statistics, call, if phase == 0 { 0 } else { mode::RANKS })?;
+            if phase == 0 {
+                self.announce(plan, seat, statistics, call.args.work.counts, header, call.stream)?;
+            }
+            for m in plan.ranks.iter().flat_map(|ranks| ranks.messages()).filter(|m| m.phase == phase) {
+                reduce(m, pointer(statistics + m.section.offset as u64))?;
+            }
+        }
+        self.shape_pieces(plan, problem, statistics, call, mode::RANKS)
     }
 
     /// A call whose arguments are refused: the others are told by the first message, and since none of them looks before its last, all messages are sent, with nothing

@@ -1,6 +1,6 @@
 //! Which kernels a run takes: by limits, settings and shapes alone, never by what device memory says.
 use crate::model::batch::{Groups, Problem, Process};
-use crate::model::config::{Chunk, ChunkValue, Credit, DivideScope, GaeOver, Kind, Missing, TokenBaseline, Whiten};
+use crate::model::config::{BoundaryRule, Chunk, ChunkValue, Credit, DivideScope, GaeOver, Kind, Missing, TokenBaseline, Whiten};
 use crate::model::outputs::Outputs;
 use crate::plan::Plan;
 
@@ -82,4 +82,13 @@ pub fn is_one_pass(plan: &Plan, p: &Problem) -> bool {
     // Where each token may be a chunk (KL), holes in the scope take another way.
     let holes = p.mask.is_some() || p.steps.is_some_and(|s| s.begins.is_some()) || c.streams[0].missing == Missing::Exclude;
     plain && !beside && !(c.kind == Kind::Kl && holes)
+}
+
+/// Of kind kl and one scan: do parts of a rollout follow from its length alone (kernels/kl_parts.cuh)? One signal, edges between neighbours kept as bits, nothing
+/// of a rollout's tokens but their maxima and sums.
+pub fn has_parts_of_kl(plan: &Plan, p: &Problem) -> bool {
+    let c = &plan.config;
+    let signal = p.num_process == 1 && matches!(p.process, Process::Signal(_) | Process::LogProbs { .. }) && c.streams[0].missing == Missing::Error;
+    let beside = p.reference.is_some() || p.values.is_some() || p.behavior.is_some() || p.steps.is_some() || p.step_marks.is_some();
+    by_table(plan) && c.boundary_rule == BoundaryRule::Adjacent && signal && !beside && !plan.slots.joint && plan.slots.batch == 0
 }

@@ -2,6 +2,7 @@
 //! zeros in one stretch: one memset.
 use super::args::{Counts, GroupMarks, KeyedStep, Rollout, StateLayout, Workspace};
 use super::pieces::{self, Places};
+use super::units;
 use crate::model::config::{Chunk, Credit, Kind, StepSets, TokenBaseline, Whiten};
 use crate::plan::Plan;
 
@@ -29,6 +30,7 @@ pub struct Layout {
     /// Offsets in place of addresses; of pieces, where rollouts come in some.
     offsets: Workspace,
     places: Places,
+    units: units::Places,
 }
 
 /// As kernels/parts.cuh has them: words of `Part`; tokens a thread of a part.
@@ -77,7 +79,7 @@ impl Carver {
 impl Layout {
     pub fn new(plan: &Plan) -> Layout {
         let (config, limits, slots, p) = (&plan.config, &plan.limits, &plan.slots, &plan.partials);
-        let (r, g, n) = (limits.rollouts, limits.groups, limits.tokens);
+        let (r, g, n) = (limits.units(), limits.groups, limits.tokens);
         let if_ = |wanted: bool, count: usize| if wanted { count } else { 0 };
         let (prm, whitens) = (config.kind == Kind::Prm, config.whiten != Whiten::None);
         let mut c = Carver(0);
@@ -92,15 +94,16 @@ impl Layout {
         let counted = c.0;
         let counts = c.take::<Counts>(1);
         let marks = c.take::<GroupMarks>(g);
-        // Of two queues: what the kernels are that look at the signal in parts, and that write in parts (passrl_gae does all in one).
-        let queued = [prm, config.credit == Credit::Gae || config.kind != Kind::Kl].map(|splits| if_(splits, parts(plan)));
-        let part_states = [c.take::<u32>(queued[1]), c.take::<u32>(queued[0])];
-        let counts_end = c.0;
         let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
+        // Of each queue: of the kernels that write in parts (passrl_gae does all in one), that look at the signal in parts, that add sums in parts.
+        let queued = [config.credit == Credit::Gae || config.kind != Kind::Kl || table, prm || table, table].map(|splits| if_(splits, parts(plan)));
+        let part_states = queued.map(|count| c.take::<u32>(count));
+        let in_pieces = limits.pieces > 0;
+        let speakers = c.take::<u32>(if_(in_pieces, limits.rollouts));
+        let counts_end = c.0;
         let columns = c.take::<i64>(if_(table, n + 4 * r + 4));
         let live = c.take::<i64>(if_(table, n + 4 * r + 4));
-        let in_pieces = limits.pieces > 0;
-        let pieces_table = c.take::<u32>(if_(in_pieces, r * limits.rollout_pieces));
+        let pieces_table = c.take::<u32>(if_(in_pieces, limits.rollouts * limits.rollout_pieces));
         let zeros = Stretch { offset: 0, bytes: c.0 };
         let keyed_sets = config.step_sets == StepSets::StepGroup;
         let baselines = config.token_baseline != TokenBaseline::None;
@@ -136,18 +139,33 @@ impl Layout {
             columns,
             live,
             edges: c.take::<u64>(if_(table, n / 64 + 2 * r + 2)),
+            edge_counts: c.take::<u32>(if_(table, n / part(32) + r + 1)),
             // Of each place: the largest |G W| and |W|, sums of both.
             places: c.take::<f64>(if_(baselines, 4 * n)),
-            parts: [c.take::<[u64; PART_WORDS]>(queued[1]), c.take::<[u64; PART_WORDS]>(queued[0])],
+            parts: queued.map(|count| c.take::<[u64; PART_WORDS]>(count)),
             part_states,
+            joint: 0,
         };
         let room = pieces::bytes_of_inputs(config);
         let places = Places {
             table: pieces_table,
-            offsets: c.take::<i64>(if_(in_pieces, r + 1)),
-            absent: c.take::<u8>(if_(in_pieces, r)),
+            offsets: c.take::<i64>(if_(in_pieces, limits.rollouts + 1)),
+            absent: c.take::<u8>(if_(in_pieces, limits.rollouts)),
             gathered: std::array::from_fn(|i| c.take::<u8>(if_(in_pieces, room[i] * n))),
             results: std::array::from_fn(|_| c.take::<f64>(if_(in_pieces, n))),
+        };
+        // (A clipped step has a token of its piece; each piece may have one more, which is empty.)
+        let steps = if_(in_pieces, n + r);
+        let units = units::Places {
+            joint: c.take::<u8>(units::bytes(if_(in_pieces, r))),
+            speakers,
+            gathered: std::array::from_fn(|_| c.take::<u64>(if_(in_pieces, r))),
+            groups: c.take::<i64>(if_(in_pieces, r)),
+            ends: c.take::<u32>(steps),
+            begins: c.take::<u32>(steps),
+            numbers: c.take::<u32>(steps),
+            scores: c.take::<f32>(if_(prm, config.num_process * steps)),
+            room: steps,
         };
         let shared = if_(plan.ranks.is_some(), p.bytes);
         let ranks = Stretch { offset: c.take::<u8>(shared) as usize, bytes: shared };
@@ -165,7 +183,12 @@ impl Layout {
             positions: 0,
             keys_from_zero: 1,
         };
-        Layout { bytes: c.0, state, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places }
+        Layout { bytes: c.0, state, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places, units }
+    }
+
+    /// Likewise of pieces over calls.
+    pub fn units(&self, base: u64) -> units::Places {
+        self.units.at(base)
     }
 
     /// Addresses of what pieces need.
@@ -185,11 +208,11 @@ impl Layout {
         let mut all = self.offsets;
         let Workspace {
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places, parts, part_states,
+            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, edge_counts, places, parts, part_states, joint: _,
         } = &mut all;
         for part in [
             state, counts, marks, rollouts, scope, elements, weights, last, values, token_values, step_begin, step_end, step_keys, stepped, chunk_steps, keyed,
-            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, places,
+            whitened, kl, kl_sums, paths, baseline_weights, baseline_gains, signal, f, d, v, lines, columns, live, edges, edge_counts, places,
         ] {
             *part += base;
         }

@@ -1,11 +1,12 @@
 //! Statistics of a group's tokens and of its positions in one pass (numerics contract 5.3, 5.4): rollouts side by side, the longest first, eight positions
 //! at a time, sums in registers. Integers add in any order.
 use super::lanes::Line;
+use crate::backend::cpu::chunk::{RUNS, Run, Runs};
 use crate::numerics::exact::{STEP_BITS, Sums, power_of_two};
 use std::arch::x86_64::*;
 
 /// Rollouts of one pass.
-pub const TOGETHER: usize = 32;
+pub const TOGETHER: usize = RUNS;
 
 /// A rollout's tokens in scope.
 #[derive(Clone, Copy)]
@@ -44,46 +45,132 @@ struct Pass {
 }
 
 impl Pass {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn add(&mut self, x: __m256, v: usize) {
-        self.largest = _mm256_max_epu32(self.largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)));
-        // A product by a power of two is exact, or far below the half that would round to 1.
-        let q = _mm256_cvtps_epi32(_mm256_mul_ps(x, self.up));
-        let raised = _mm256_xor_si256(q, _mm256_set1_epi32(i32::MIN));
-        self.both[v] = _mm256_add_epi64(self.both[v], raised);
-        self.odd[v] = _mm256_add_epi64(self.odd[v], _mm256_srli_epi64::<32>(raised));
-        let other = _mm256_srli_epi64::<32>(q);
-        self.squares[0] = _mm256_add_epi64(self.squares[0], _mm256_mul_epi32(q, q));
-        self.squares[1] = _mm256_add_epi64(self.squares[1], _mm256_mul_epi32(other, other));
+    /// Always inlined, into functions that have AVX2; likewise below.
+    ///
+    /// # Safety
+    /// AVX2.
+    #[inline(always)]
+    unsafe fn add(&mut self, x: __m256, v: usize) {
+        // SAFETY: by the caller's word.
+        unsafe {
+            self.largest = _mm256_max_epu32(self.largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)));
+            // A product by a power of two is exact, or far below the half that would round to 1.
+            let q = _mm256_cvtps_epi32(_mm256_mul_ps(x, self.up));
+            let raised = _mm256_xor_si256(q, _mm256_set1_epi32(i32::MIN));
+            self.both[v] = _mm256_add_epi64(self.both[v], raised);
+            self.odd[v] = _mm256_add_epi64(self.odd[v], _mm256_srli_epi64::<32>(raised));
+            let other = _mm256_srli_epi64::<32>(q);
+            self.squares[0] = _mm256_add_epi64(self.squares[0], _mm256_mul_epi32(q, q));
+            self.squares[1] = _mm256_add_epi64(self.squares[1], _mm256_mul_epi32(other, other));
+        }
     }
 
     /// Squares into limbs: |q| <= 2^30, so eight of them fit in 64 bits.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn split(&mut self) {
-        let low = _mm256_set1_epi64x((1 << STEP_BITS) - 1);
-        for s in &mut self.squares {
-            self.limbs[0] = _mm256_add_epi64(self.limbs[0], _mm256_srli_epi64::<STEP_BITS>(*s));
-            self.limbs[1] = _mm256_add_epi64(self.limbs[1], _mm256_and_si256(*s, low));
-            *s = _mm256_setzero_si256();
+    ///
+    /// # Safety
+    /// AVX2.
+    #[inline(always)]
+    unsafe fn split(&mut self) {
+        // SAFETY: by the caller's word.
+        unsafe {
+            let low = _mm256_set1_epi64x((1 << STEP_BITS) - 1);
+            for s in &mut self.squares {
+                self.limbs[0] = _mm256_add_epi64(self.limbs[0], _mm256_srli_epi64::<STEP_BITS>(*s));
+                self.limbs[1] = _mm256_add_epi64(self.limbs[1], _mm256_and_si256(*s, low));
+                *s = _mm256_setzero_si256();
+            }
         }
     }
 }
 
-/// Adds rollouts (at most `TOGETHER`, the longest first) to the columns, the live counts and the sums, on the grid of `exponent`; returns the bits of
-/// max|x|. Where that has another exponent all of it is void.
+/// The runs of rollouts, the longest first; how many there are.
+pub fn runs(rollouts: &[Tokens], to: &mut [Run; TOGETHER]) -> usize {
+    let mut found = 0;
+    for (i, r) in rollouts.iter().enumerate().rev() {
+        let begin = if found == 0 { 0 } else { to[found - 1].end };
+        if r.count > begin {
+            to[found] = Run { end: r.count, live: i as i64 + 1 };
+            found += 1;
+        }
+    }
+    found
+}
+
+/// Counts of rollouts, the longest first, added to `live`.
+pub fn count(rollouts: &[Tokens], live: &mut [i64]) {
+    let mut list = Runs::NONE.list;
+    let found = runs(rollouts, &mut list);
+    let mut begin = 0;
+    for run in &list[..found] {
+        live[begin..run.end].iter_mut().for_each(|n| *n += run.live);
+        begin = run.end;
+    }
+}
+
+/// Adds rollouts (at most `TOGETHER`, the longest first) to the columns and the sums, on the grid of `exponent`; returns the bits of max|x|. Where that has
+/// another exponent all of it is void. `fresh`: the columns that they reach are written, not added to.
 ///
 /// # Safety
-/// AVX2; the tokens are readable.
+/// AVX2; the tokens are readable, and of one type.
 #[target_feature(enable = "avx2")]
-pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live: &mut [i64], sums: &mut Sums) -> u32 {
+pub unsafe fn add(rollouts: &[Tokens], exponent: i32, fresh: bool, columns: &mut [i64], sums: &mut Sums) -> u32 {
+    // SAFETY: passed on.
+    unsafe {
+        match rollouts.first() {
+            None => 0,
+            Some(first) if first.line.narrow => add_as::<true>(rollouts, exponent, fresh, columns, sums),
+            _ => add_as::<false>(rollouts, exponent, fresh, columns, sums),
+        }
+    }
+}
+
+/// Eight elements of f32 or of bf16 (`NARROW`). Inlined as `Pass::add` is.
+///
+/// # Safety
+/// AVX2; elements i .. i + 8 are readable.
+#[inline(always)]
+unsafe fn eight<const NARROW: bool>(at: *const u8, i: usize) -> __m256 {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if NARROW {
+            let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast::<u16>().add(i).cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x))
+        } else {
+            _mm256_loadu_ps(at.cast::<f32>().add(i))
+        }
+    }
+}
+
+/// The first `count` (at most `STEP`) elements, zeros after them. Inlined as `Pass::add` is.
+///
+/// # Safety
+/// AVX2; elements i .. i + count are readable.
+#[inline(always)]
+unsafe fn some<const NARROW: bool>(line: Line, i: usize, count: usize) -> [__m256; VECTORS] {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if !NARROW {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            return std::array::from_fn(|v| {
+                let there = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32 - 8 * v as i32), lanes);
+                _mm256_maskload_ps(line.at.cast::<f32>().wrapping_add(i + 8 * v), there)
+            });
+        }
+        let mut rest = [0.0f32; STEP];
+        rest.iter_mut().enumerate().take(count).for_each(|(lane, x)| *x = line.one(i + lane));
+        std::array::from_fn(|v| _mm256_loadu_ps(rest.as_ptr().add(8 * v)))
+    }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn add_as<const NARROW: bool>(rollouts: &[Tokens], exponent: i32, fresh: bool, columns: &mut [i64], sums: &mut Sums) -> u32 {
     let zero = _mm256_setzero_si256();
     let longest = rollouts.first().map_or(0, |r| r.count);
     let (mut full, mut alive) = (rollouts.len(), rollouts.len());
     let up = power_of_two(STEP_BITS - exponent) as f32;
     let mut pass = Pass { up: _mm256_set1_ps(up), largest: zero, both: [zero; VECTORS], odd: [zero; VECTORS], squares: [zero; 2], limbs: [zero; 2] };
     let mut total = zero;
+    let columns = &mut columns[..longest];
     let mut t = 0;
     while t < longest {
         while rollouts[alive - 1].count <= t {
@@ -94,28 +181,26 @@ pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live:
             full -= 1;
         }
         (pass.both, pass.odd) = ([zero; VECTORS], [zero; VECTORS]);
-        for some in rollouts[..full].chunks(8 / VECTORS) {
-            for r in some {
+        for four in rollouts[..full].chunks(8 / VECTORS) {
+            for r in four {
                 // As many lines at a time as there are rollouts: more than the processor follows.
-                _mm_prefetch::<_MM_HINT_T0>(r.line.from(t + SOON).at.cast());
+                _mm_prefetch::<_MM_HINT_T0>(r.line.at.wrapping_add((t + SOON) * if NARROW { 2 } else { 4 }).cast());
                 for v in 0..VECTORS {
                     // SAFETY: t + STEP <= its count.
-                    pass.add(unsafe { r.line.eight(t + 8 * v) }, v);
+                    unsafe { pass.add(eight::<NARROW>(r.line.at, t + 8 * v), v) };
                 }
             }
-            pass.split();
+            // SAFETY: AVX2.
+            unsafe { pass.split() };
         }
         for r in &rollouts[full..alive] {
-            let mut rest = [0.0f32; STEP];
-            for (lane, x) in rest.iter_mut().enumerate().take(r.count - t) {
-                // SAFETY: t + lane < its count.
-                *x = unsafe { r.line.one(t + lane) };
+            // SAFETY: the elements from t on, below its count.
+            unsafe {
+                for (v, x) in some::<NARROW>(r.line, t, r.count - t).iter().enumerate() {
+                    pass.add(*x, v);
+                }
+                pass.split();
             }
-            for v in 0..VECTORS {
-                // SAFETY: eight elements.
-                pass.add(unsafe { _mm256_loadu_ps(rest.as_ptr().add(8 * v)) }, v);
-            }
-            pass.split();
         }
         // Back from the raised sums to those of q, in the positions' order.
         let raise = _mm256_set1_epi64x((alive as i64) << 31);
@@ -127,16 +212,12 @@ pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live:
             (found[2 * v], found[2 * v + 1]) = (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b));
             total = _mm256_add_epi64(total, _mm256_add_epi64(a, b));
         }
-        let reach = (longest - t).min(STEP);
-        if reach == STEP && full == alive {
-            let counts = _mm256_set1_epi64x(alive as i64);
-            let (columns, live) = (&mut columns[t..t + STEP], &mut live[t..t + STEP]);
+        if t + STEP <= longest {
             for (part, found) in found.iter().enumerate() {
-                // SAFETY: four elements each.
+                // SAFETY: four elements, below t + STEP.
                 unsafe {
-                    let (c, n) = (columns.as_mut_ptr().add(4 * part).cast::<__m256i>(), live.as_mut_ptr().add(4 * part).cast::<__m256i>());
-                    _mm256_storeu_si256(c, _mm256_add_epi64(_mm256_loadu_si256(c), *found));
-                    _mm256_storeu_si256(n, _mm256_add_epi64(_mm256_loadu_si256(n), counts));
+                    let c = columns.as_mut_ptr().add(t + 4 * part).cast::<__m256i>();
+                    _mm256_storeu_si256(c, if fresh { *found } else { _mm256_add_epi64(_mm256_loadu_si256(c), *found) });
                 }
             }
         } else {
@@ -145,10 +226,7 @@ pub unsafe fn add(rollouts: &[Tokens], exponent: i32, columns: &mut [i64], live:
                 // SAFETY: four elements.
                 unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(4 * part).cast(), *found) };
             }
-            for (lane, c) in lanes.iter().enumerate().take(reach) {
-                columns[t + lane] += c;
-                live[t + lane] += rollouts[..alive].iter().filter(|r| r.count > t + lane).count() as i64;
-            }
+            columns[t..].iter_mut().zip(lanes).for_each(|(c, lane)| *c = if fresh { lane } else { *c + lane });
         }
         t += STEP;
     }
@@ -184,7 +262,8 @@ mod tests {
             let (mut columns, mut live, mut sums) = (vec![0i64; 50], vec![0i64; 50], Sums::default());
             let all = [Tokens { line, count: 50 }; TOGETHER];
             // SAFETY: AVX2 is there; the tokens are the vector's.
-            let most = unsafe { add(&all, 0, &mut columns, &mut live, &mut sums) };
+            let most = unsafe { add(&all, 0, false, &mut columns, &mut sums) };
+            count(&all, &mut live);
             let (grid, mut wanted) = (Grid::new(STEP_BITS, most as i32), Sums::default());
             wanted.push(&grid, grid.quantize(x), (50 * TOGETHER) as i64);
             assert_eq!((sums.n, sums.q, ((sums.hi as i128) << STEP_BITS) + sums.lo as i128), (wanted.n, wanted.q, ((wanted.hi as i128) << STEP_BITS) + wanted.lo as i128));
@@ -236,10 +315,14 @@ mod tests {
                 .collect();
             let mut got = (vec![0i64; longest], vec![0i64; longest], Sums::default());
             let mut most = 0;
-            for some in all.chunks_mut(TOGETHER) {
+            for (pass, some) in all.chunks_mut(TOGETHER).enumerate() {
                 some.sort_by_key(|r| std::cmp::Reverse(r.count));
+                // The first pass writes what it reaches.
+                let fresh = pass == 0 && case % 3 > 0;
+                got.0.iter_mut().take(if fresh { some[0].count } else { 0 }).for_each(|c| *c = -7);
                 // SAFETY: AVX2 is there; the tokens are the vectors'.
-                most = most.max(unsafe { add(some, exponent(extremes.absmax.max(1)), &mut got.0, &mut got.1, &mut got.2) });
+                most = most.max(unsafe { add(some, exponent(extremes.absmax.max(1)), fresh, &mut got.0, &mut got.2) });
+                count(some, &mut got.1);
             }
             assert_eq!(most as i32, extremes.absmax, "case {case}");
             assert_eq!((&got.0, &got.1), (&wanted.0, &wanted.1), "case {case}");

@@ -1,6 +1,6 @@
 //! GAE over the tokens in scope, from rewards and values to advantages and returns in one pass.
 use super::lanes::Line;
-use super::{Way, bits, scan, went, wide};
+use super::{Way, bits, steered, went, wide};
 use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::shape::Sink;
 use crate::backend::cpu::terms::Terms;
@@ -45,8 +45,8 @@ impl Worker<'_> {
         }
         let stream = job.by_token.stream;
         let powers = self.scan_powers(i, kept);
-        let gae = if job.simd() == Simd::Avx512 { wide::gae } else { scan::gae };
-        let steered = scan::Steered { gamma: c.gamma, next, reward, powers: &powers, sums: outputs.report && !keep };
+        let gae = if job.simd() == Simd::Avx512 { wide::gae } else { steered::gae };
+        let line = steered::Steered { gamma: c.gamma, next, reward, powers: &powers, sums: outputs.report && !keep };
         let mut ahead = self.ahead(i, false, [Some(values), rewards]);
         // SAFETY: the rollout's own list.
         let kept_list = keep.then(|| unsafe { job.whitened(at) });
@@ -58,7 +58,7 @@ impl Worker<'_> {
             unsafe {
                 let to = kept_list.map_or_else(|| (from(&outputs.advantages), stream), |list| (Line::of_f32(list), false));
                 let returns = outputs.returns.as_ref().map(|r| (from(r), stream));
-                done = gae((rewards.map(from), from(values)), to, returns, n, &steered, &mut ahead);
+                done = gae((rewards.map(from), from(values)), to, returns, n, &line, &mut ahead);
             }
         } else {
             // SAFETY: the rollout's own words.
@@ -76,7 +76,7 @@ impl Worker<'_> {
                 let advantages = scratch(self.d, target(&outputs.advantages).narrow);
                 let to = kept_list.map_or(advantages, |list| Line::of_f32(list));
                 let sums = outputs.returns.map(|r| scratch(self.v, target(&r).narrow));
-                done = gae((rewards, Line::of_f32(value_list)), (to, false), sums.map(|line| (line, false)), n, &steered, &mut ahead);
+                done = gae((rewards, Line::of_f32(value_list)), (to, false), sums.map(|line| (line, false)), n, &line, &mut ahead);
                 if !self.late || done.largest < LIMIT {
                     if !keep {
                         bits::expand(advantages, words, true, target(&outputs.advantages), at.len, stream);

@@ -2,7 +2,8 @@
 //! list of its chunks' values.
 use super::columns::{self, TOGETHER, Tokens};
 use super::lanes::Line;
-use super::{Way, bits, scan, went, wide};
+use super::fused::{self, Fused};
+use super::{Way, bits, went, wide};
 use crate::backend::cpu::expand::Chunks;
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::scope::Scope;
@@ -18,6 +19,11 @@ use crate::numerics::exact::{Extremes, Grid, INFINITE, STEP_BITS, Sums, exponent
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};
 
+/// Has the rollout tokens out of scope between those in scope?
+fn holes(kept: &Rollout) -> bool {
+    kept.count != kept.end - kept.first
+}
+
 impl<'a> Worker<'a> {
     fn kl_signal(&self) -> Option<&'a Array> {
         match &self.job.problem.process {
@@ -29,16 +35,25 @@ impl<'a> Worker<'a> {
     /// Maxima, sums, columns and live counts of the prepared members, into `to` and the worker's tables; returns the positions. `None`: they are left to the
     /// general stages (holes, values that are not finite, no spread), and nothing counts.
     pub fn token_columns(&mut self, members: Members, to: &mut GroupState) -> Option<usize> {
-        let job = self.job;
+        let (job, c) = (self.job, self.job.config());
+        self.runs.count = 0;
         if !job.by_token.columns {
             return None;
         }
         let signal = self.kl_signal()?;
         let positions = self.positions(members);
+        // One pass writes the sums and its rollouts' lengths say the counts, where nothing else is asked of them.
+        let alone = members.len() <= TOGETHER;
+        let by_runs = alone && c.boundary_rule == BoundaryRule::Adjacent && c.average_over == AverageOver::Live && !members.iter().any(|i| holes(&job.rollout(i)));
         // The exponent of the group before is a guess at this one's, which the maximum confirms or corrects.
         for _ in 0..2 {
-            self.columns[..positions].fill(0);
-            self.live[..positions + 1].fill(0);
+            let mut written = 0;
+            if !alone {
+                self.columns[..positions].fill(0);
+            }
+            if !by_runs {
+                self.live[..positions].fill(0);
+            }
             let (mut largest, mut sums) = (0u32, Sums::default());
             let mut some = [Tokens::NONE; TOGETHER];
             let mut count = 0;
@@ -47,7 +62,7 @@ impl<'a> Worker<'a> {
                 left -= 1;
                 let kept = job.rollout(i);
                 if kept.state & (state::OUT_OF_STATS | state::HAS_PROCESS) == state::HAS_PROCESS {
-                    if kept.count != kept.end - kept.first {
+                    if holes(&kept) {
                         return None;
                     }
                     let line = Self::line(signal, &job.problem.extent(i)).from(kept.first as usize);
@@ -58,9 +73,19 @@ impl<'a> Worker<'a> {
                     let together = &mut some[..count];
                     together.sort_unstable_by_key(|r| std::cmp::Reverse(r.count));
                     // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
-                    largest = largest.max(unsafe { columns::add(together, self.exponent, self.columns, self.live, &mut sums) });
+                    largest = largest.max(unsafe { columns::add(together, self.exponent, alone, self.columns, &mut sums) });
+                    written = together[0].count;
+                    if by_runs {
+                        self.runs.count = columns::runs(together, &mut self.runs.list);
+                    } else {
+                        columns::count(together, self.live);
+                    }
                     count = 0;
                 }
+            }
+            if alone {
+                // Positions that only rollouts outside the set reach.
+                self.columns[written..positions].fill(0);
             }
             if largest == 0 || largest >= INFINITE as u32 {
                 return None;
@@ -122,20 +147,15 @@ impl<'a> Worker<'a> {
             return None;
         }
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - k..] };
-        let fused = scan::Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
+        let line = Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
         let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
         let mut ahead = self.ahead(i, true, [Some(signal), None]);
         let stream = job.by_token.stream;
-        // A usual call has AVX2.
-        let tokens = match (plan.simd, to.narrow) {
-            (Simd::Avx512, _) => wide::tokens,
-            (_, false) => scan::tokens::<false>,
-            (_, true) => scan::tokens::<true>,
-        };
+        let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
         let (sum, squares, path);
         if every {
             // SAFETY: AVX2 is there in a usual call; n tokens from the first in scope on, in place or apart (`check` has seen which).
-            let done = unsafe { tokens(from, to, n, stream, &fused, &mut ahead) };
+            let done = unsafe { tokens(from, to, n, stream, &line, &mut ahead) };
             (sum, squares, path) = (done.sum, done.squares, done.path);
         } else {
             let ends: &[u64] = &self.edges[..];
@@ -147,7 +167,7 @@ impl<'a> Worker<'a> {
                 debug_assert_eq!(found + 1, k);
                 list[found] = from.one(n - 1);
                 let results = Line { at: self.d.as_mut_ptr().cast(), narrow: to.narrow };
-                let done = tokens(Line::of_f32(list), results, k, false, &scan::Fused { sums: false, exact, ..fused }, &mut ahead);
+                let done = tokens(Line::of_f32(list), results, k, false, &Fused { sums: false, exact, ..line }, &mut ahead);
                 bits::expand(results, ends, false, to, n, stream);
                 path = done.path;
             }

@@ -3,6 +3,7 @@ use crate::model::array::{Array, DType, Row};
 use crate::numerics::convert::OutElem;
 use half::bf16;
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 pub const TILE: usize = 32;
 
@@ -99,6 +100,23 @@ impl Line {
         // SAFETY: `count` elements from the line's beginning to the end of room for 32 of either type.
         unsafe { std::ptr::copy_nonoverlapping(self.at, to.add((TILE - count) * bytes), count * bytes) };
         Line { at: to, narrow: self.narrow }
+    }
+}
+
+/// Elements i .. i + 4 of f32 or of bf16 (`NARROW`). Always inlined, into functions that have AVX2: the conversion reads memory itself.
+///
+/// # Safety
+/// AVX2; they are readable.
+#[inline(always)]
+pub unsafe fn four<const NARROW: bool>(at: *const u8, i: usize) -> __m256d {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if NARROW {
+            let x = _mm_slli_epi32::<16>(_mm_cvtepu16_epi32(_mm_loadl_epi64(at.cast::<u16>().add(i).cast())));
+            _mm256_cvtps_pd(_mm_castsi128_ps(x))
+        } else {
+            _mm256_cvtps_pd(_mm_loadu_ps(at.cast::<f32>().add(i)))
+        }
     }
 }
 
@@ -221,23 +239,30 @@ pub unsafe fn put_some(to: Line, i: isize, x: __m256, a: usize, b: usize) {
 /// Bytes of a line of the caches.
 const LINE: usize = 64;
 
-/// Writes a line's tiles, the last first. Where they go past the caches a tile waits in a ring of two until the next has been computed, and is then read back at
-/// the lines of the caches: parts of lines, written among those of another output, cost several times as much.
+/// Tiles that wait before they go past the caches: what is read back of them at other places than it was written has reached the cache by then, past all
+/// stores that the processor queues. (Behind a store past the caches the queue is long: what had to wait for it would not be computed meanwhile.)
+const WAIT: usize = 4;
+
+/// Tiles of the ring: those that wait, the newest, the one after the oldest.
+const RING: usize = 8;
+
+/// Writes a line's tiles, the last first. Where they go past the caches they wait in a ring, and are then read back at the lines of the caches: parts of lines,
+/// written among those of another output, cost several times as much.
 pub struct Writer<const NARROW: bool> {
     to: Line,
     stream: bool,
     /// Elements from a tile's first to the first that begins a line of the caches.
     shift: usize,
-    /// Where in the ring the tile before was put, if there is one; whether it still waits.
+    /// Of the newest tile, which of the ring's it is, if there is one; how many wait.
     slot: usize,
     held: bool,
-    waits: bool,
+    waiting: usize,
     ring: Ring,
 }
 
-/// Two tiles, rising, and after the second the first bytes of the first: what is read reaches over a tile's end.
+/// Tiles, falling from the ring's end, and after the last the first bytes of the first: what is read reaches over a tile's end.
 #[repr(align(64))]
-struct Ring([u8; 3 * 4 * TILE + LINE]);
+struct Ring([MaybeUninit<u8>; RING * 4 * TILE + LINE]);
 
 impl<const NARROW: bool> Writer<NARROW> {
     const BYTES: usize = if NARROW { 2 } else { 4 };
@@ -253,13 +278,19 @@ impl<const NARROW: bool> Writer<NARROW> {
             // The first line is written in part, last of all: it had better be there by then.
             _mm_prefetch::<_MM_HINT_T0>(to.at.cast());
         }
-        Writer { to, stream, shift, slot: 0, held: false, waits: false, ring: Ring([0; 3 * 4 * TILE + LINE]) }
+        Writer { to, stream, shift, slot: 0, held: false, waiting: 0, ring: Ring([MaybeUninit::uninit(); RING * 4 * TILE + LINE]) }
+    }
+
+    /// Where in the ring the tile stands that came `before` tiles before the newest.
+    #[inline(always)]
+    fn kept(&self, before: usize) -> *const u8 {
+        self.ring.0.as_ptr().wrapping_add((self.slot + before) % RING * TILE * Self::BYTES).cast()
     }
 
     /// A tile that is neither the line's last nor its lowest.
     ///
     /// # Safety
-    /// Elements `from` .. `from + 64` are writable, and the tile after has been handed over.
+    /// Elements `from` .. `from + 32` and those of the tiles that wait are writable, and the tile after has been handed over.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub unsafe fn whole(&mut self, from: usize, lanes: &[__m256; 4]) {
@@ -272,43 +303,45 @@ impl<const NARROW: bool> Writer<NARROW> {
                 }
                 return;
             }
-            if self.waits {
-                self.emit(from + TILE);
+            if self.waiting == WAIT {
+                self.emit(from + TILE * WAIT, WAIT - 1);
+                self.waiting -= 1;
             }
             self.keep(lanes);
-            self.waits = true;
+            self.waiting += 1;
         }
     }
 
-    /// The tile that waits, of elements `from` .. `from + 32`: its lines, the last of which may reach into the tile after.
+    /// The tile that came `before` tiles before the newest, of elements `from` .. `from + 32`: its lines, the last of which may reach into the tile after.
     ///
     /// # Safety
     /// Elements up to the end of that are writable.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn emit(&self, from: usize) {
+    unsafe fn emit(&self, from: usize, before: usize) {
         let at = self.to.at.wrapping_add((from + self.shift) * Self::BYTES).cast::<__m256i>();
-        let kept = self.ring.0.as_ptr().wrapping_add(self.slot + self.shift * Self::BYTES).cast::<__m256i>();
+        let kept = self.kept(before).wrapping_add(self.shift * Self::BYTES).cast::<__m256i>();
         for j in 0..Self::BYTES {
             // SAFETY: a tile's bytes, from less than a line after its first on; at an address of the memory's lines.
-            unsafe { _mm256_stream_si256(at.wrapping_add(j), _mm256_loadu_si256(kept.add(j))) };
+            unsafe { _mm256_stream_si256(at.wrapping_add(j), _mm256_loadu_si256(kept.wrapping_add(j))) };
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
     fn keep(&mut self, lanes: &[__m256; 4]) {
-        let tile = TILE * Self::BYTES;
-        self.slot ^= tile;
+        self.slot = (self.slot + RING - 1) % RING;
         self.held = true;
-        let kept = self.ring.0.as_mut_ptr().wrapping_add(self.slot);
-        // SAFETY: slot is at most a tile's bytes, and the ring has room for two more and a line.
+        let kept = self.kept(0).cast_mut();
+        // SAFETY: a tile of the ring; beyond its last there is room for a line.
         unsafe {
             for (j, x) in lanes.iter().enumerate() {
                 put_as::<NARROW, false>(kept.add(8 * j * Self::BYTES), *x);
             }
-            for (j, x) in lanes.iter().enumerate().take(LINE / 8 / Self::BYTES) {
-                put_as::<NARROW, false>(kept.add(2 * tile + 8 * j * Self::BYTES), *x);
+            if self.slot == 0 {
+                for (j, x) in lanes.iter().enumerate().take(LINE / 8 / Self::BYTES) {
+                    put_as::<NARROW, false>(kept.add((RING * TILE + 8 * j) * Self::BYTES), *x);
+                }
             }
         }
     }
@@ -325,22 +358,20 @@ impl<const NARROW: bool> Writer<NARROW> {
             if self.stream && from > 0 {
                 // The last of more than one. What stands in it before its first line is written with the tile before: no line is written in both ways.
                 self.keep(lanes);
-                let kept = self.ring.0.as_ptr().add(self.slot + self.shift * Self::BYTES);
                 let at = self.to.from(from as usize + self.shift).at;
-                return std::ptr::copy_nonoverlapping(kept, at, (TILE - self.shift) * Self::BYTES);
+                return std::ptr::copy_nonoverlapping(self.kept(0).add(self.shift * Self::BYTES), at, (TILE - self.shift) * Self::BYTES);
             }
             for (j, x) in lanes.iter().enumerate() {
                 let at = from + 8 * j as isize;
                 if at >= 0 { put(self.to, at as usize, *x, false) } else if at > -8 { put_some(self.to, at, *x, -at as usize, 8) }
             }
             let after = (from + TILE as isize) as usize;
-            if self.waits {
-                self.emit(after);
+            for before in (0..self.waiting).rev() {
+                self.emit(after + TILE * before, before);
             }
             if self.held {
                 // Of the tile after, the elements before its first line.
-                let kept = self.ring.0.as_ptr().add(self.slot);
-                std::ptr::copy_nonoverlapping(kept, self.to.from(after).at, self.shift * Self::BYTES);
+                std::ptr::copy_nonoverlapping(self.kept(0), self.to.from(after).at, self.shift * Self::BYTES);
             }
         }
     }

@@ -7,6 +7,8 @@ mod bits;
 #[cfg(target_arch = "x86_64")]
 mod columns;
 #[cfg(target_arch = "x86_64")]
+mod fused;
+#[cfg(target_arch = "x86_64")]
 mod gae;
 #[cfg(target_arch = "x86_64")]
 mod kl;
@@ -14,6 +16,8 @@ mod kl;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod steered;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
@@ -41,15 +45,18 @@ pub enum Way {
     Gae,
     GaeHoles,
     Again,
+    /// Rollouts prepared alike, groups whose per-rollout streams were summed at once.
+    Alike,
+    Together,
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 6]> = const { std::cell::RefCell::new([0; 6]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 8]> = const { std::cell::RefCell::new([0; 8]) };
 }
 
 #[cfg(target_arch = "x86_64")]
-fn went(way: Way) {
+pub fn went(way: Way) {
     #[cfg(test)]
     TAKEN.with(|taken| taken.borrow_mut()[way as usize] += 1);
     let _ = way;
@@ -63,6 +70,8 @@ pub struct ByToken {
     /// kl: a rollout's advantages may be.
     pub kl: bool,
     pub gae: bool,
+    /// kl: a rollout's chunks are listed where the general stages come to read them.
+    pub counted: bool,
     /// gae: a rollout's only chunk is listed where the general stages come to read it.
     pub unlisted: bool,
     /// gae: rewards and values are judged by the results, which lie over none of them.
@@ -159,7 +168,8 @@ mod decide {
                 && problem.token_rewards.is_none_or(|r| fits(&r));
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
-            ByToken { columns, kl, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
+            let counted = columns && outputs.chunk_ends.is_none() && !outputs.report;
+            ByToken { columns, kl, counted, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
         }
     }
 
@@ -193,6 +203,9 @@ mod decide {
                 (true, true) => (0, at.tail),
                 _ => (0, 0),
             };
+            if before + first == 0 && at.len - end + after == 0 {
+                return;
+            }
             let bytes = own.bytes();
             // SAFETY: slots of the rollout's row or extent, this thread's; AVX2 is there in a usual call.
             unsafe {

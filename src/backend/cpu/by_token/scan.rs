@@ -1,8 +1,12 @@
-//! Scans in one pass from the inputs' memory to the outputs': values a token standardised and fused, or rewards and values (GAE); return-to-go in tiles;
-//! divide, round, store. The expressions and their association are those of `returns::plain`, `fuse` and `gae`, so the bits are.
-use super::super::tile::{Steps, carried, first, rising, steps};
-use super::lanes::{Ahead, Line, TILE, Tile, Writer, most, round};
+//! Return-to-go in tiles, from values that stand ready in rows of f64. The association is that of `returns::plain`, so the bits are.
+//!
+//! A tile's own sums are one long chain, longer than what the processor looks ahead. So the values of the tiles to come are made while a tile is scanned, a few
+//! instructions of the one after a few of the other, and a row is read, at once and one position further on, so long after it was written that no store of it
+//! waits in the processor's queue any more (64 stores where this was tried): the first of the scan's steps needs no shuffles.
+use super::super::tile::{Steps, first, rising};
+use super::lanes::{TILE, Tile, round};
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// What came of a line: its first result, sums for the report, bits of the largest magnitude in f32 (beyond f32 and not finite values among them).
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,7 +18,7 @@ pub struct Done {
 }
 
 /// Sums of results, where a report wants them.
-struct Totals {
+pub(super) struct Totals {
     sum: [__m256d; 2],
     squares: [__m256d; 2],
     rest: (f64, f64),
@@ -23,7 +27,7 @@ struct Totals {
 impl Totals {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn new() -> Totals {
+    pub(super) fn new() -> Totals {
         let zero = _mm256_setzero_pd();
         Totals { sum: [zero; 2], squares: [zero; 2], rest: (0.0, 0.0) }
     }
@@ -31,7 +35,7 @@ impl Totals {
     /// Adds a tile, whose first `lead` positions are before the line.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn add(&mut self, tile: &Tile, lead: usize) {
+    pub(super) fn add(&mut self, tile: &Tile, lead: usize) {
         if lead == 0 {
             for (v, d) in tile.iter().enumerate() {
                 self.sum[v % 2] = _mm256_add_pd(self.sum[v % 2], *d);
@@ -47,7 +51,7 @@ impl Totals {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn done(&self, path: f64, largest: u32) -> Done {
+    pub(super) fn done(&self, path: f64, largest: u32) -> Done {
         let total = |x: [__m256d; 2]| {
             let mut lanes = [0.0f64; 4];
             // SAFETY: four elements.
@@ -60,7 +64,7 @@ impl Totals {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn lanes(tile: &Tile) -> [f64; TILE] {
+pub(super) fn lanes(tile: &Tile) -> [f64; TILE] {
     let mut lanes = [0.0f64; TILE];
     for (v, y) in tile.iter().enumerate() {
         // SAFETY: four elements.
@@ -71,7 +75,7 @@ fn lanes(tile: &Tile) -> [f64; TILE] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn rounded<const NARROW: bool>(tile: &Tile, largest: &mut __m256i) -> [__m256; 4] {
+pub(super) fn rounded<const NARROW: bool>(tile: &Tile, largest: &mut __m256i) -> [__m256; 4] {
     [
         round::<NARROW>(tile[0], tile[1], largest),
         round::<NARROW>(tile[2], tile[3], largest),
@@ -80,295 +84,87 @@ fn rounded<const NARROW: bool>(tile: &Tile, largest: &mut __m256i) -> [__m256; 4
     ]
 }
 
-/// What `tokens` needs beside the values.
-pub struct Fused<'a> {
-    pub mean: f64,
-    pub inv: f64,
-    pub weight: f64,
-    pub terms: &'a [f64],
-    pub powers: &'a [f64; 33],
-    /// n^-k of this K, first chunk first; empty: k = 0.
-    pub divisors: &'a [f64],
-    /// Are the sums wanted?
-    pub sums: bool,
-    /// Room for n results unrounded, or null: they are not wanted.
-    pub exact: *mut f64,
+/// Doubles of a row: a tile, and the position after it.
+const ROW: usize = TILE + 4;
+
+/// Rows of a ring.
+const ROWS: usize = 8;
+
+/// A ring of rows: of tile j (0 is a line's last) row j modulo their number.
+#[repr(align(64))]
+pub(super) struct Rows([MaybeUninit<f64>; ROWS * ROW]);
+
+impl Rows {
+    /// With 0 after each row's tile; all else is written before it is read.
+    #[inline(always)]
+    pub(super) fn new() -> Rows {
+        let mut rows = Rows([MaybeUninit::uninit(); ROWS * ROW]);
+        (0..ROWS).for_each(|row| rows.0[row * ROW + TILE] = MaybeUninit::new(0.0));
+        rows
+    }
+
+    /// Of tile j; whole vectors of four positions from it on, and at `TILE` what stands after the tile.
+    #[inline(always)]
+    pub(super) fn row(&mut self, j: usize) -> *mut f64 {
+        self.0.as_mut_ptr().wrapping_add(j % ROWS * ROW).cast()
+    }
 }
 
-/// The numbers of `Fused` in registers' shape.
-struct Consts {
-    c: Steps,
+/// What the scan of a line is by.
+pub(super) struct Scan {
+    steps: Steps,
     rising: [f64; TILE],
-    mean: __m256d,
-    inv: __m256d,
+    carry: __m256d,
 }
 
-/// D of a tile: 32 values of `xs`, their divisors at `divisors`. Always inlined, into functions that have AVX2: a tile handed over in memory costs as much as its scan.
-///
-/// # Safety
-/// AVX2; 32 readable values and, where there are divisors at all, as many of those.
-#[inline(always)]
-unsafe fn fused_tile<const UNIT: bool>(xs: Line, divisors: *const f64, k: &Consts, line: &Fused, carry: &mut __m256d) -> Tile {
-    // SAFETY: by the caller's word.
-    unsafe {
-        let mut tile = xs.tile(0);
-        for y in &mut tile {
-            *y = _mm256_mul_pd(_mm256_sub_pd(*y, k.mean), k.inv);
-        }
-        if line.weight != 1.0 {
-            let weight = _mm256_set1_pd(line.weight);
-            for y in &mut tile {
-                *y = _mm256_mul_pd(weight, *y);
-            }
-        }
-        for term in line.terms {
-            let term = _mm256_set1_pd(*term);
-            for y in &mut tile {
-                *y = _mm256_add_pd(*y, term);
-            }
-        }
-        steps::<UNIT>(&mut tile, &k.c);
-        carried::<UNIT>(&mut tile, &k.rising, *carry);
-        *carry = first(&tile);
-        if !line.divisors.is_empty() {
-            for (v, y) in tile.iter_mut().enumerate() {
-                *y = _mm256_mul_pd(*y, _mm256_loadu_pd(divisors.add(4 * v)));
-            }
-        }
-        tile
+impl Scan {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new(powers: &[f64; 33]) -> Scan {
+        Scan { steps: Steps::new(powers[1]), rising: rising(powers), carry: _mm256_setzero_pd() }
     }
-}
 
-/// n values (at least one), a chunk each, from `xs` to `to`, which may be one memory.
-///
-/// # Safety
-/// AVX2; n readable values and n writable ones, the same memory or apart.
-#[target_feature(enable = "avx2")]
-pub unsafe fn tokens<const NARROW: bool>(xs: Line, to: Line, n: usize, stream: bool, line: &Fused, ahead: &mut Ahead) -> Done {
-    // SAFETY: passed on.
-    unsafe {
-        if line.powers[1] == 1.0 {
-            fused::<true, NARROW>(xs, Writer::new(to, n, stream), n, line, ahead)
-        } else {
-            fused::<false, NARROW>(xs, Writer::new(to, n, stream), n, line, ahead)
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<NARROW>, n: usize, line: &Fused, ahead: &mut Ahead) -> Done {
-    let k = Consts { c: Steps::new(line.powers[1]), rising: rising(line.powers), mean: _mm256_set1_pd(line.mean), inv: _mm256_set1_pd(line.inv) };
-    let mut totals = Totals::new();
-    let mut carry = _mm256_setzero_pd();
-    let mut largest = _mm256_setzero_si256();
-    let (mut some, mut table) = ([0u32; TILE], [0.0f64; TILE]);
-    let mut end = n;
-    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
-    loop {
-        let lead = TILE.saturating_sub(end);
-        let (values, divisors) = if lead == 0 {
-            (xs.from(end - TILE), line.divisors.as_ptr().wrapping_add(end - TILE))
-        } else {
-            if !line.divisors.is_empty() {
-                table[lead..].copy_from_slice(&line.divisors[..end]);
-            }
-            // SAFETY: the first `end` values.
-            (unsafe { xs.at_the_end_of(&mut some, end) }, table.as_ptr())
-        };
-        // SAFETY: 32 values, and as many divisors where there are any.
-        let tile = unsafe { fused_tile::<UNIT>(values, divisors, &k, line, &mut carry) };
-        // SAFETY: room for n results; elements of the line, whose values have been read.
+    /// The next tile, whose values stand in `row`, with 0 after them. `between`: what is done meanwhile, in eight parts. Always inlined, into functions that have
+    /// AVX2: a tile handed over in memory costs as much as its scan.
+    ///
+    /// # Safety
+    /// AVX2; a row of `Rows`.
+    #[inline(always)]
+    pub(super) unsafe fn tile<const UNIT: bool>(&mut self, row: *const f64, mut between: impl FnMut(usize)) -> Tile {
+        // SAFETY: by the caller's word; v < 8, so that 4 v + 1 + 4 <= TILE + 1.
         unsafe {
-            fused_beside(&tile, lead, line, end, &mut totals);
-            to.tile(end as isize - TILE as isize, &rounded::<NARROW>(&tile, &mut largest));
-        }
-        if end <= TILE {
-            return totals.done(lanes(&tile)[lead], most(largest));
-        }
-        ahead.go();
-        end -= TILE;
-        while end > TILE {
-            // SAFETY: as above.
-            unsafe {
-                let tile = fused_tile::<UNIT>(xs.from(end - TILE), line.divisors.as_ptr().wrapping_add(end - TILE), &k, line, &mut carry);
-                fused_beside(&tile, 0, line, end, &mut totals);
-                to.whole(end - TILE, &rounded::<NARROW>(&tile, &mut largest));
+            let zero = _mm256_setzero_pd();
+            let c = self.steps.0;
+            let add = |y: __m256d, c: __m256d, s: __m256d| _mm256_add_pd(y, if UNIT { s } else { _mm256_mul_pd(c, s) });
+            let mut y = [zero; 8];
+            for v in 0..8 {
+                y[v] = add(_mm256_loadu_pd(row.add(4 * v)), c[0], _mm256_loadu_pd(row.add(4 * v + 1)));
             }
-            ahead.go();
-            end -= TILE;
-        }
-    }
-}
-
-/// What is wanted of a tile beside its rounded results. Inlined as `fused_tile` is.
-///
-/// # Safety
-/// AVX2; room for the line's results where they are wanted unrounded.
-#[inline(always)]
-unsafe fn fused_beside(tile: &Tile, lead: usize, line: &Fused, end: usize, totals: &mut Totals) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        if line.sums {
-            totals.add(tile, lead);
-        }
-        if !line.exact.is_null() {
-            std::ptr::copy_nonoverlapping(lanes(tile).as_ptr().add(lead), line.exact.add(end.saturating_sub(TILE)), TILE - lead);
-        }
-    }
-}
-
-/// What GAE needs beside rewards and values.
-pub struct Steered<'a> {
-    pub gamma: f64,
-    /// The value after the last token.
-    pub next: f64,
-    /// The last token's reward, where there are none a token.
-    pub reward: f64,
-    pub powers: &'a [f64; 33],
-    pub sums: bool,
-}
-
-/// The deltas of a tile, scanned: advantages, and the values they are of. Inlined as `fused_tile` is.
-///
-/// # Safety
-/// AVX2; 32 readable rewards (where there are any) and values.
-#[inline(always)]
-unsafe fn steered_tile<const UNIT: bool>(
-    rewards: Option<Line>,
-    last: __m256d,
-    values: Line,
-    k: &(Steps, [f64; TILE], __m256d),
-    next: &mut __m256d,
-    carry: &mut __m256d,
-) -> (Tile, Tile) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        let zero = _mm256_setzero_pd();
-        let value = values.tile(0);
-        let mut tile = match rewards {
-            Some(rewards) => rewards.tile(0),
-            None => [zero, zero, zero, zero, zero, zero, zero, last],
-        };
-        for v in 0..8 {
-            let beyond = if v < 7 { value[v + 1] } else { *next };
-            let pair = _mm256_permute2f128_pd::<0x21>(value[v], beyond);
-            let after = _mm256_shuffle_pd::<0b0101>(value[v], pair);
-            tile[v] = _mm256_sub_pd(_mm256_add_pd(tile[v], _mm256_mul_pd(k.2, after)), value[v]);
-        }
-        *next = first(&value);
-        steps::<UNIT>(&mut tile, &k.0);
-        carried::<UNIT>(&mut tile, &k.1, *carry);
-        *carry = first(&tile);
-        (tile, value)
-    }
-}
-
-/// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
-///
-/// # Safety
-/// AVX2; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
-#[target_feature(enable = "avx2")]
-pub unsafe fn gae(inputs: (Option<Line>, Line), to: (Line, bool), returns: Option<(Line, bool)>, n: usize, line: &Steered, ahead: &mut Ahead) -> Done {
-    let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
-    // SAFETY: passed on.
-    unsafe {
-        match narrow {
-            (false, false) => steered_by::<false, false>(inputs, to, returns, n, line, ahead),
-            (true, true) => steered_by::<true, true>(inputs, to, returns, n, line, ahead),
-            (false, true) => steered_by::<false, true>(inputs, to, returns, n, line, ahead),
-            (true, false) => steered_by::<true, false>(inputs, to, returns, n, line, ahead),
-        }
-    }
-}
-
-#[target_feature(enable = "avx2")]
-unsafe fn steered_by<const A: bool, const R: bool>(
-    inputs: (Option<Line>, Line),
-    to: (Line, bool),
-    returns: Option<(Line, bool)>,
-    n: usize,
-    line: &Steered,
-    ahead: &mut Ahead,
-) -> Done {
-    let to = Writer::<A>::new(to.0, n, to.1);
-    let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
-    // SAFETY: passed on.
-    unsafe { if line.powers[1] == 1.0 { steered::<true, A, R>(inputs, to, returns, n, line, ahead) } else { steered::<false, A, R>(inputs, to, returns, n, line, ahead) } }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
-    inputs: (Option<Line>, Line),
-    mut to: Writer<A>,
-    mut returns: Option<Writer<R>>,
-    n: usize,
-    line: &Steered,
-    ahead: &mut Ahead,
-) -> Done {
-    let (rewards, values) = inputs;
-    let k = (Steps::new(line.powers[1]), rising(line.powers), _mm256_set1_pd(line.gamma));
-    let mut totals = Totals::new();
-    let (mut carry, mut next) = (_mm256_setzero_pd(), _mm256_set1_pd(line.next));
-    let mut largest = _mm256_setzero_si256();
-    let mut last = _mm256_setr_pd(0.0, 0.0, 0.0, line.reward);
-    let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
-    let mut end = n;
-    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
-    loop {
-        let lead = TILE.saturating_sub(end);
-        // SAFETY: the first `end` rewards and values.
-        let (reward, value) = unsafe {
-            if lead == 0 {
-                (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
-            } else {
-                (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
+            between(0);
+            between(1);
+            // Rising order: what is read further on has not been written yet.
+            for v in 0..8 {
+                let next = if v < 7 { y[v + 1] } else { zero };
+                y[v] = add(y[v], c[1], _mm256_permute2f128_pd::<0x21>(y[v], next));
             }
-        };
-        let from = end as isize - TILE as isize;
-        // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
-        let tile = unsafe {
-            let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
-            if line.sums {
-                totals.add(&tile, lead);
-            }
-            to.tile(from, &rounded::<A>(&tile, &mut largest));
-            if let Some(returns) = &mut returns {
-                returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
-            }
-            tile
-        };
-        if end <= TILE {
-            return totals.done(lanes(&tile)[lead], most(largest));
-        }
-        last = _mm256_setzero_pd();
-        ahead.go();
-        end -= TILE;
-        while end > TILE {
-            // SAFETY: as above.
-            unsafe {
-                let (tile, value) = steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
-                if line.sums {
-                    totals.add(&tile, 0);
-                }
-                to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
-                if let Some(returns) = &mut returns {
-                    returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
+            between(2);
+            between(3);
+            // Beyond the tile stands 0: the sum is the value itself (or a zero of the other sign, which no result keeps).
+            for (step, distance) in [(2, 1), (3, 2), (4, 4)] {
+                for v in 0..8 - distance {
+                    y[v] = add(y[v], c[step], y[v + distance]);
                 }
             }
-            ahead.go();
-            end -= TILE;
+            between(4);
+            between(5);
+            for v in 0..8 {
+                let part = if UNIT { self.carry } else { _mm256_mul_pd(_mm256_loadu_pd(self.rising.as_ptr().add(4 * v)), self.carry) };
+                y[v] = _mm256_add_pd(y[v], part);
+            }
+            self.carry = first(&y);
+            between(6);
+            between(7);
+            y
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn plus(a: &Tile, b: &Tile) -> Tile {
-    let mut sum = *a;
-    for (sum, b) in sum.iter_mut().zip(b) {
-        *sum = _mm256_add_pd(*sum, *b);
-    }
-    sum
 }

@@ -1,7 +1,9 @@
 //! The scans of values a token in AVX-512: a tile is four registers of eight positions. The expressions and their association are those of the AVX2 ones, and of
 //! `returns::plain`, so the bits are. Rounding and writing are AVX2's, eight results at a time.
+use super::fused::Fused;
 use super::lanes::{Ahead, Line, TILE, Writer, finish, most};
-use super::scan::{Done, Fused, Steered};
+use super::scan::Done;
+use super::steered::Steered;
 use std::arch::x86_64::*;
 
 /// Four registers of eight positions each, rising.
@@ -132,7 +134,7 @@ impl Totals {
     }
 }
 
-/// As `scan::tokens`: n values (at least one), a chunk each, from `xs` to `to`, which may be one memory.
+/// As `fused::tokens`: n values (at least one), a chunk each, from `xs` to `to`, which may be one memory.
 ///
 /// # Safety
 /// AVX-512; n readable values and n writable ones, the same memory or apart.
@@ -246,7 +248,7 @@ unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<N
     }
 }
 
-/// As `scan::gae`: advantages of n tokens in scope (at least one) to `to`, returns to `returns`.
+/// As `steered::gae`: advantages of n tokens in scope (at least one) to `to`, returns to `returns`.
 ///
 /// # Safety
 /// AVX-512; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.

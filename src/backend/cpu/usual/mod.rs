@@ -7,6 +7,11 @@ mod avx2;
 mod read;
 pub mod sets;
 mod shape;
+#[cfg(target_arch = "x86_64")]
+mod short;
+#[cfg(target_arch = "x86_64")]
+mod short_avx2;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -65,10 +70,15 @@ pub struct Lane<'a> {
     source: Source<'a>,
     /// Values of a per-rollout stream, where they lie side by side in f32.
     rewards: [Option<&'a [f32]>; rollout_streams::COUNT],
+    /// Of a sum of rewards that has one term: its values, likewise, and its weight.
+    single: Option<(&'a [f32], f64)>,
     /// W of the batch.
     weight: f64,
     /// Each token in scope is a chunk and all of a rollout's have one value, which is then credited once (`constant`).
     tokens: bool,
+    /// Groups whose rollouts are short go the way of `short`.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    short: bool,
 }
 
 /// What has been read of a group.
@@ -79,6 +89,8 @@ struct Group {
     all_count: bool,
     /// As `GroupState::format`.
     format: i32,
+    /// The elements are the chunks' values.
+    in_values: bool,
 }
 
 /// The caller's array as a slice that outlives the call.
@@ -177,13 +189,24 @@ impl<'a> Lane<'a> {
             Some(stream) if stream.dtype == DType::F32 && simple(s) => slice(stream),
             _ => None,
         });
+        let unlimited = |s: usize| c.streams[OUTCOME + s].clip_value == f64::INFINITY;
+        let single = match (job.given.trailing_zeros() as usize, &problem.rollout_streams) {
+            (s @ 0..rollout_streams::COUNT, streams) if c.fusion == Fusion::RewardSum && job.given.count_ones() == 1 && unlimited(0) && unlimited(s) => {
+                streams[s].filter(|stream| stream.dtype == DType::F32).and_then(|stream| slice(&stream)).map(|rewards| (rewards, c.streams[OUTCOME + s].weight))
+            }
+            _ => None,
+        };
         let given = std::array::from_fn(|s| job.has_stream(s));
         let weight = super::terms::total_weight(c, problem.num_process, &given);
         let extents = match &problem.extents {
             Extents::Packed { cu_seqlens } => Ints::new(cu_seqlens),
             Extents::Padded { lengths, .. } => lengths.as_ref().and_then(Ints::new),
         };
-        Some(Lane { problem, extents, source, rewards, weight, tokens })
+        #[cfg(target_arch = "x86_64")]
+        let short = short::fits(job, &source);
+        #[cfg(not(target_arch = "x86_64"))]
+        let short = false;
+        Some(Lane { problem, extents, source, rewards, single, weight, tokens, short })
     }
 }
 
@@ -229,6 +252,18 @@ impl Lane<'_> {
 impl Worker<'_> {
     /// Reads, decides and writes a group. `false`: it is not usual, nothing has been written.
     pub fn usual_group(&mut self, lane: &Lane, g: usize, members: Members) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if lane.short {
+            let upcoming = self.upcoming.filter(|_| self.job.streams).map(|g| super::members::members(self.job, self.job.problem, g));
+            self.ahead = upcoming.and_then(|members| lane.inputs(members)).unwrap_or(0..0);
+            let group = self.short_group(lane, members);
+            self.ahead = 0..0;
+            if let Some(group) = group {
+                self.report.short_groups += 1;
+                self.usual_done(g, &group);
+                return true;
+            }
+        }
         let Some(group) = self.usual_read(lane, members) else { return false };
         if self.usual_decide(lane, members, &group).is_none() {
             return false;
@@ -249,9 +284,14 @@ impl Worker<'_> {
             begin += kept.chunks as usize;
         }
         self.ahead = 0..0;
+        self.usual_done(g, &group);
+        true
+    }
+
+    /// What is told of a group that was written.
+    fn usual_done(&mut self, g: usize, group: &Group) {
         self.report.violating_groups += i64::from(group.format == 1);
         self.job.group_outputs(g, &self.usual_sets.standards, &self.usual_sets.flags);
         self.report.usual_groups += 1;
-        true
     }
 }

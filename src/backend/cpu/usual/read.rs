@@ -92,7 +92,7 @@ impl Worker<'_> {
             unsafe { job.keep(i, kept) };
         }
         let elements = if let Source::Dense(_) = lane.source { lists.chunks } else { lists.listed };
-        Some(Group { elements, all_count, format })
+        Some(Group { elements, all_count, format, in_values: matches!(lane.source, Source::Dense(_)) })
     }
 }
 

@@ -2,10 +2,11 @@
 use super::{Group, Lane, Source};
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::rollout_streams;
-use crate::backend::cpu::standard::{Apply, Beside, Standard};
+use crate::backend::cpu::standard::{self, Apply, Beside, Standard};
 use crate::backend::cpu::worker::{Job, Worker};
 use crate::model::config::*;
 use crate::model::flags;
+use crate::model::outputs::Outputs;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
 use crate::plan::workspace::state;
 
@@ -50,9 +51,15 @@ impl Worker<'_> {
         let sets = &mut self.usual_sets;
         sets.flags = [0; MAX_STREAMS];
         let mut degenerate = 0;
+        // What is told of a set stands in its standard, as does what leaving an element out asks for.
+        let told = job.outputs.is_none_or(Outputs::ask_statistics);
         let mut set = |slot: usize, extremes: &Extremes, sums: &Sums| {
             let row = slots.row(slot);
             let stream = &c.streams[row];
+            if let Some(apply) = standard::usual(stream, plan.bits(slot), extremes, sums).filter(|_| !told) {
+                sets.applies[slot] = Some(apply);
+                return;
+            }
             let standard = Standard::new(stream, plan.bits(slot), extremes, sums, Beside::default());
             sets.flags[row] |= match sums.n {
                 n if n <= 0 => flags::GROUP_EMPTY,
@@ -66,7 +73,7 @@ impl Worker<'_> {
         };
         if !matches!(lane.source, Source::Whole) {
             let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());
-            let list: &[f32] = if let Source::Dense(_) = lane.source { &self.usual_values[..group.elements] } else { &self.usual_elements[..group.elements] };
+            let list: &[f32] = if group.in_values { &self.usual_values[..group.elements] } else { &self.usual_elements[..group.elements] };
             let bits = plan.bits(0);
             let mut finite = true;
             group_parts(&job, members, group, list, |part, counts| {
@@ -88,33 +95,55 @@ impl Worker<'_> {
             set(0, &extremes, &sums);
         }
         let raw = |s: usize, i: usize| job.problem.rollout_streams[s].as_ref().map_or(0.0, |stream| stream.f32(i));
-        if c.fusion == Fusion::RewardSum {
+        let sums_rewards = c.fusion == Fusion::RewardSum;
+        let single = match (members, lane.single) {
+            (Members::Range(a, b), Some((rewards, weight))) if a <= b => Some((&rewards[a..b], weight)),
+            _ => None,
+        };
+        if sums_rewards && single.is_none() {
             // Seen before `missing` has its say: what is missing is counted on the general path.
             let finite = |i: usize| rollout_streams::places(job.given).all(|s| raw(s, i).is_finite() && job.own_value(s, i).is_some_and(f32::is_finite));
             members.iter().all(finite).then_some(())?;
         }
+        // Sums of rewards are formed once, in a list that is free where there is no process signal.
+        let mut summed = None;
+        if sums_rewards && matches!(lane.source, Source::Whole) {
+            let to = self.usual_elements.get_mut(..members.len())?;
+            match single {
+                // Finite where the reward is.
+                Some((rewards, weight)) => to.iter_mut().zip(rewards).for_each(|(to, x)| *to = (weight * *x as f64) as f32),
+                None => {
+                    for (to, i) in to.iter_mut().zip(members.iter()) {
+                        *to = job.rollout_value(0, i)?;
+                    }
+                }
+            }
+            summed = Some(&*to);
+        }
+        let counts = |i: usize| group.all_count || job.rollout(i).state & state::OUT_OF_STATS == 0;
         for s in rollout_streams::places(job.sets) {
             let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());
             let slot = slots.of_rollout_stream(s);
             let side_by_side = match (members, lane.rewards[s]) {
+                _ if group.all_count && summed.is_some() => summed,
                 (Members::Range(a, b), Some(rewards)) if group.all_count && a <= b => Some(&rewards[a..b]),
                 _ => None,
             };
             if let Some(values) = side_by_side {
-                values.iter().for_each(|x| extremes.push(*x));
+                extremes = exact::few_extremes(job.simd(), values);
                 if extremes.is_bad() {
                     return None;
                 }
-                exact::sums_wide(&Grid::new(plan.bits(slot), extremes.absmax), values, None, &extremes, &mut sums);
+                exact::sums_wide_of(job.simd(), &Grid::new(plan.bits(slot), extremes.absmax), values, &extremes, &mut sums);
             } else {
                 for i in members.iter() {
                     let x = job.rollout_value(s, i).filter(|x| x.is_finite() && raw(s, i).is_finite())?;
-                    if job.rollout(i).state & state::OUT_OF_STATS == 0 {
+                    if counts(i) {
                         extremes.push(x);
                     }
                 }
                 let grid = Grid::new(plan.bits(slot), extremes.absmax);
-                for i in members.iter().filter(|i| job.rollout(*i).state & state::OUT_OF_STATS == 0) {
+                for i in members.iter().filter(|i| counts(*i)) {
                     exact::sums_wide(&grid, &[job.rollout_value(s, i)?], None, &extremes, &mut sums);
                 }
             }

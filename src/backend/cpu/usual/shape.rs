@@ -1,33 +1,20 @@
 //! A rollout from its chunks to its outputs: the expressions of `terms`, `fuse` and `credit`, in their order.
 use super::Lane;
-use super::sets::Sets;
+use super::terms::{Terms, usual_apply};
 use crate::backend::cpu::expand::Chunks;
-use crate::backend::cpu::standard::Apply;
 use crate::backend::cpu::worker::Worker;
-use crate::backend::cpu::{fuse, returns, rollout_streams};
+use crate::backend::cpu::{fuse, returns};
 use crate::model::config::*;
 use crate::model::flags;
 use crate::numerics::convert::OutElem;
-use crate::numerics::exact::{self, Sums};
 use crate::numerics::simd::dispatch;
 use crate::plan::workspace::{Rollout, state};
 
 dispatch! {
     /// D_j = G_j (K - j + 1)^-k in place; `divisors` as in `returns::divide`.
-    fn multiply(d: &mut [f64], divisors: &[f64]) {
+    pub fn multiply(d: &mut [f64], divisors: &[f64]) {
         d.iter_mut().zip(divisors).for_each(|(d, t)| *d *= t);
     }
-}
-
-/// How a rollout's values of a slot are standardised; `x`, its value of a per-rollout stream.
-fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -> Apply {
-    let standard = &sets.standards[slot];
-    let own = || {
-        let mut own = Sums::default();
-        exact::sums_wide(&standard.grid, &[x], None, &standard.extremes, &mut own);
-        own
-    };
-    sets.applies[slot].unwrap_or_else(|| standard.resolve(counts, own, lost))
 }
 
 impl Worker<'_> {
@@ -42,24 +29,8 @@ impl Worker<'_> {
         let counts = kept.state & state::OUT_OF_STATS == 0;
         let mut lost = 0;
         // Per-rollout terms, and the format gate.
-        let gate = c.fusion == Fusion::Advantage && kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0;
-        let (mut terms, mut n, mut gated) = ([0.0f64; rollout_streams::COUNT], 0, None);
-        for s in rollout_streams::places(job.sets) {
-            let slot = plan.slots.of_rollout_stream(s);
-            let row = &c.streams[OUTCOME + s];
-            let x = match lane.rewards[s] {
-                Some(rewards) => rewards[i],
-                None => job.rollout_value(s, i).unwrap_or(0.0),
-            };
-            let apply = usual_apply(sets, slot, counts, x, &mut lost);
-            let r = sets.standards[slot].one(apply, x, &mut lost).clamp(-row.clip_standardized, row.clip_standardized);
-            terms[n] = job.stream_weight(s) * r;
-            n += 1;
-            if gate && s == 1 {
-                gated = Some(lane.weight * r);
-            }
-        }
-        let terms = &terms[..n];
+        let terms = Terms::new(job, sets, lane, i, counts, kept.flags & flags::ROLLOUT_FORMAT_VIOLATING != 0, &mut lost);
+        let (gated, terms) = (terms.gated, terms.all());
         // Fusion, in d: the values that are credited; in f, where it is asked for, what the chunks are told to have.
         let apart = c.divide_scope == DivideScope::Process && c.fusion == Fusion::Advantage;
         let d = &mut self.d[..k];

@@ -1,6 +1,6 @@
 //! The short way against the general one, to the bit, on random batches; and that it is the one taken.
 use crate::backend::cpu::pool::Pool as Threads;
-use crate::backend::cpu::run_by;
+use crate::backend::cpu::{STREAMS, run_by};
 use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process, Steps};
 use crate::model::config::*;
@@ -85,10 +85,11 @@ struct Case {
     _inputs: Store,
 }
 
-fn case(seed: u64) -> Case {
+/// `short`: one that asks for nothing that the way of short rollouts does not know.
+fn case(seed: u64, short: bool) -> Case {
     let r = &mut Random(seed);
     let mut s = Store::default();
-    let (groups, size) = (1 + r.below(4), 1 + r.below(9));
+    let (groups, size) = (1 + r.below(4), 1 + if short && r.one_in(3) { r.below(40) } else { r.below(9) });
     let rollouts = groups * size;
     let longest = r.pick(&[1, 5, 16, 70, 300, 1100]);
     let lens: Vec<usize> = (0..rollouts).map(|_| if r.one_in(12) { 0 } else { 1 + r.below(longest) }).collect();
@@ -115,6 +116,13 @@ fn case(seed: u64) -> Case {
             on ^= r.one_in(r.0 as usize % 40 + 2);
             *f = on;
         });
+        if short && r.below(4) > 0 {
+            // Without holes: some of a rollout's first and last tokens are out of scope.
+            for i in 0..rollouts {
+                let (a, b) = (r.below(lens[i] + 1), r.below(lens[i] + 1));
+                (0..lens[i]).for_each(|t| flags[place(i, t)] = (a.min(b)..a.max(b)).contains(&t));
+            }
+        }
         flags
     });
     let mean = r.pick(&[1, 3, 20, 90]);
@@ -212,6 +220,10 @@ fn case(seed: u64) -> Case {
         }
         constant = false;
     }
+    if short {
+        (config.whiten, config.temperature, config.clip) = (Whiten::None, 1.0, f64::INFINITY);
+        config.divide_scope = DivideScope::All;
+    }
     let mut rollout_streams = [None; 12];
     for (x, stream) in rollout_streams.iter_mut().enumerate().take(2 + config.num_extra) {
         if x == 0 || r.below(4) > 0 {
@@ -227,10 +239,10 @@ fn case(seed: u64) -> Case {
     let chance = r.pick(&[2, 6, 1000]);
     let violating: Vec<bool> = (0..rollouts).map(|_| !r.one_in(chance)).collect();
     let format_ok = (rollout_streams[1].is_some() && r.below(4) > 0).then(|| s.flags(&violating, DType::U8, [rollouts, 1]));
-    let in_stats = r.one_in(4).then(|| (0..rollouts).map(|_| !r.one_in(4)).collect::<Vec<bool>>()).map(|flags| s.flags(&flags, DType::Bool, [rollouts, 1]));
-    let absent = r.one_in(12).then(|| (0..rollouts).map(|_| r.one_in(9)).collect::<Vec<bool>>());
+    let in_stats = (!short && r.one_in(4)).then(|| (0..rollouts).map(|_| !r.one_in(4)).collect::<Vec<bool>>()).map(|flags| s.flags(&flags, DType::Bool, [rollouts, 1]));
+    let absent = (!short && r.one_in(12)).then(|| (0..rollouts).map(|_| r.one_in(9)).collect::<Vec<bool>>());
     clean &= absent.as_ref().is_none_or(|a| !a.contains(&true));
-    let grouping = match r.below(3) {
+    let grouping = match r.below(if short { 2 } else { 3 }) {
         0 => Groups::Constant(size),
         1 => Groups::Offsets(s.ints(&(0..=groups).map(|g| (g * size) as i64).collect::<Vec<_>>(), wide)),
         _ => Groups::Index(s.ints(&(0..rollouts).map(|i| (i % groups) as i64).collect::<Vec<_>>(), wide)),
@@ -290,12 +302,12 @@ fn case(seed: u64) -> Case {
 }
 
 /// A run's outputs as bytes, and its report.
-fn outputs(case: &Case, seed: u64, simd: Simd, threads: usize, usual: bool) -> (Vec<Vec<u64>>, Report, bool) {
+fn outputs(case: &Case, seed: u64, simd: Simd, threads: usize, usual: bool, short: bool) -> (Vec<Vec<u64>>, Report, bool) {
     let r = &mut Random(seed ^ 0xabcd);
     let (p, mut s) = (&case.problem, Store::default());
     let shape = if p.packed() { [p.slots, 1] } else { [p.rollouts, p.slots] };
     let advantages = s.room(r.pick(&[DType::F32, DType::F32, DType::Bf16, DType::F16, DType::F64]), shape);
-    let asked = r.one_in(2);
+    let asked = !short && r.one_in(2);
     let rows = [p.rollouts, 1];
     let of_groups = [p.groups, MAX_STREAMS];
     let lists = asked && (case.config.chunk != Chunk::Token || r.one_in(4));
@@ -327,16 +339,44 @@ fn outputs(case: &Case, seed: u64, simd: Simd, threads: usize, usual: bool) -> (
 }
 
 #[test]
+fn groups_of_short_rollouts_are_the_general_way_to_the_bit() {
+    let (mut groups, mut taken, mut failures) = ([0; 2], [0; 2], Vec::new());
+    for seed in 0..8000 {
+        let case = case(seed, true);
+        let (wanted, said, _) = outputs(&case, seed, Simd::best(), 1, false, true);
+        // Past the caches, and not. (Padded results that pass them by go the other way.)
+        STREAMS.set(case.problem.packed() && seed % 3 == 0);
+        let (got, mut report, _) = outputs(&case, seed, Simd::best(), 1 + seed as usize % 2, true, true);
+        STREAMS.set(false);
+        let packed = usize::from(case.problem.packed());
+        groups[packed] += case.problem.groups as i64;
+        taken[packed] += report.short_groups;
+        let mut hold = |held: bool, what: String| if !held { failures.push(format!("seed {seed}: {what}")) };
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs());
+        hold(near(report.sum_advantages, said.sum_advantages) && near(report.sum_squares, said.sum_squares), "sums of the report".into());
+        (report.usual_groups, report.short_groups, report.sum_advantages, report.sum_squares) = (0, 0, said.sum_advantages, said.sum_squares);
+        hold(report == said, format!("{report:?} against {said:?}"));
+        let first = got.iter().flatten().zip(wanted.iter().flatten()).position(|(a, b)| a != b);
+        let c = &case.config;
+        hold(first.is_none(), format!("the output differs at word {first:?}: {:?} {:?} {:?} {:?} gamma {} k {} {:?}", case.problem.process, case.problem.extents, c.chunk, c.credit, c.gamma, c.k, c.streams[0]));
+    }
+    println!("{taken:?} of {groups:?} groups, padded and packed, as groups of short rollouts");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
+    // A packed batch with a mask goes the other way, and so do groups with findings or values that nearly are equal.
+    assert!(Simd::best() < Simd::Avx2 || (0..2).all(|packed| 3 * taken[packed] > groups[packed]), "{taken:?} of {groups:?}");
+}
+
+#[test]
 fn the_short_way_is_the_general_one_to_the_bit() {
     let (mut groups, mut taken, mut clean, mut constants, mut failures) = (0, 0, 0, 0, Vec::new());
     for seed in 0..6000 {
-        let case = case(seed);
+        let case = case(seed, false);
         let tokens = case.config.chunk == Chunk::Token;
-        let (wanted, said, listed) = outputs(&case, seed, Simd::best(), 1, false);
+        let (wanted, said, listed) = outputs(&case, seed, Simd::best(), 1, false, false);
         let mut hold = |held: bool, what: String| if !held { failures.push(format!("seed {seed}: {what}")) };
         hold(said.usual_groups == 0, "the general way was asked for".into());
         for simd in [Simd::best(), Simd::Baseline] {
-            let (got, mut report, _) = outputs(&case, seed, simd, 1 + seed as usize % 2, true);
+            let (got, mut report, _) = outputs(&case, seed, simd, 1 + seed as usize % 2, true, false);
             groups += case.problem.groups as i64;
             taken += report.usual_groups;
             if case.clean && !(tokens && listed) {
@@ -346,7 +386,7 @@ fn the_short_way_is_the_general_one_to_the_bit() {
             }
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs());
             hold(near(report.sum_advantages, said.sum_advantages) && near(report.sum_squares, said.sum_squares), format!("{simd:?}: sums of the report"));
-            (report.usual_groups, report.sum_advantages, report.sum_squares) = (0, said.sum_advantages, said.sum_squares);
+            (report.usual_groups, report.short_groups, report.sum_advantages, report.sum_squares) = (0, 0, said.sum_advantages, said.sum_squares);
             hold(report == said, format!("{simd:?}: {report:?} against {said:?}"));
             for (n, (a, b)) in got.iter().zip(&wanted).enumerate() {
                 let first = a.iter().zip(b).position(|(a, b)| a != b);

@@ -1,0 +1,499 @@
+// Rollouts in pieces over calls or ranks: a piece from its chunks to its outputs, by the scan of the whole rollout. Tiles of 32 positions are numbered from the rollout's end, so
+// that a piece needs how many positions lie after it, the tops of the tiles after it, and the values of a tile that it shares. Twin of pieces_scan.rs and of shape.rs.
+#ifndef PASSRL_PIECES_SHAPE_CUH
+#define PASSRL_PIECES_SHAPE_CUH
+#include "pieces_sums.cuh"
+#include "shape.cuh"
+
+// What the positions of a rollout's scan are.
+enum Positions { BY_CHUNK, BY_TOKEN, BY_LINE };
+
+// A piece in the hands of a block, in shared memory.
+struct UnitRoom {
+    ShapeRoom shape;
+    // As `shape.work`, of the chunks that end in the piece; of a scan over all tokens its scope begins with the first that takes part.
+    Shaping own;
+    // Chunks in all and in later pieces.
+    i64 chunks, after;
+    f64 powers[33], apart[33];
+    f64 tops[MOST_THREADS];
+    f64 carry;
+    // While tiles are brought together.
+    bool tells;
+};
+
+// Positions of a scan: in all, after the piece, and of piece j.
+INLINE i64 total_of(const Unit& unit, const UnitRoom& room, Positions by) {
+    return by == BY_CHUNK ? room.chunks : by == BY_TOKEN ? unit.total : unit.first < 0 ? 0 : unit.whole - unit.first;
+}
+INLINE i64 after_of(const Unit& unit, const UnitRoom& room, Positions by) { return by == BY_CHUNK ? room.after : by == BY_TOKEN ? unit.tokens_after : unit.lines_after; }
+INLINE i64 positions_of(const Args& args, const Unit& unit, Positions by, i64 j) {
+    if (by == BY_CHUNK) return bounded(chunk_counts(args, unit)[j], 1ll << 31);
+    const i64* const rows = rows_of(args, unit);
+    if (by == BY_TOKEN) return in_scope(rows, j);
+    const i64* const row = row_at(rows, j);
+    return unit.first < 0 ? 0 : larger(smaller(row[ROW_BEGIN] + row[ROW_SLOTS], row[ROW_WHOLE]) - larger(row[ROW_BEGIN], unit.first), (i64)0);
+}
+// The piece that has position p, which one has.
+INLINE i64 owner_of(const Args& args, const Unit& unit, Positions by, i64 p) {
+    i64 end = 0;
+    for (i64 j = (i64)unit.pieces - 1; j >= 0; j--) {
+        end += positions_of(args, unit, by, j);
+        if (p < end) return j;
+    }
+    return 0;
+}
+
+// y at the highest position of tile m before a carry is added. One thread.
+INLINE f64 top_of_tile(const Args& args, const Unit& unit, i32 scan, Positions by, i64 total, const f64* powers, i64 m) {
+    const i64 first = m * TILE, end = smaller(first + TILE, total), owner = owner_of(args, unit, by, end - 1);
+    if (owner == owner_of(args, unit, by, first)) return f64_of((u64)scan_tops(args, unit, scan)[m]);
+    const i64* const shared = scan_shared(args, unit, owner);
+    f64 y[TILE];
+    const i64 n = end - first;
+    if (n <= 0) return 0.0;
+    // Position first + p stands at n - 1 - p.
+    for (i64 p = 0; p < n; p++) y[n - 1 - p] = f64_of((u64)shared[p]);
+    f64 c = powers[1];
+    for (i64 d = 1; d < TILE; d *= 2) {
+        for (i64 q = 0; q < n; q++) y[q] = y[q] + c * (q + d < n ? y[q + d] : 0.0);
+        c = c * c;
+    }
+    return y[0];
+}
+
+// G at the highest position of the tile before tile `m` (0: there is none), in every thread. The block.
+OUT_OF_LINE f64 carry_into(const Args& args, const Unit& unit, UnitRoom& room, i32 scan, Positions by, const f64* powers, i64 m) {
+    const i64 total = total_of(unit, room, by), tiles = smaller(m, joint_of(args).tiles);
+    __syncthreads();
+    if (is_first_thread()) room.carry = 0.0;
+    for (i64 base = 0; base < tiles; base += blockDim.x) {
+        const i64 own = base + threadIdx.x;
+        if (own < tiles) room.tops[threadIdx.x] = top_of_tile(args, unit, scan, by, total, powers, own);
+        __syncthreads();
+        if (is_first_thread()) {
+            f64 carry = room.carry;
+            for (i64 n = 0; n < smaller(tiles - base, (i64)blockDim.x); n++) carry = room.tops[n] + powers[bounded(total - (base + n) * TILE, TILE)] * carry;
+            room.carry = carry;
+        }
+        __syncthreads();
+    }
+    __syncthreads();
+    return room.carry;
+}
+
+// The value of a piece's first chunk, before any scan.
+INLINE f64 first_value(const Args& args, const Unit& unit, i64 piece) { return f64_of((u64)scan_shared(args, unit, piece)[TILE]); }
+
+// Tells the tops of the tiles that lie in this piece, the values of those that it shares, and the first value: of `own` values, first position last. The block.
+OUT_OF_LINE void tell_scan(const Args& args, const Unit& unit, const UnitRoom& room, i32 scan, Positions by, const f64* values, i64 own, const f64* powers) {
+    const i64 total = total_of(unit, room, by), low = after_of(unit, room, by), high = low + own;
+    if (own == 0) return;
+    for (i64 m = low / TILE + warp(); m < (high + TILE - 1) / TILE && m < joint_of(args).tiles; m += warps()) {
+        const i64 first = m * TILE, end = smaller(first + TILE, total), p = first + lane();
+        if (low <= first && end <= high) {
+            f64 y = p < end ? values[high - 1 - p] : 0.0, c = powers[1];
+            for (i32 d = 1; d < 32; d <<= 1) {
+                const f64 before = __shfl_up_sync(WARP, y, d);
+                y = y + c * (lane() >= d ? before : 0.0);
+                c = c * c;
+            }
+            if (p + 1 == end) add_to(scan_tops(args, unit, scan) + m, (i64)bits_of(y));
+        } else if (scan == 0) {
+            i64* const shared = scan_shared(args, unit, owner_of(args, unit, by, end - 1));
+            if (p >= low && p < smaller(end, high)) add_to(shared + lane(), (i64)bits_of(values[high - 1 - p]));
+        }
+    }
+    if (scan == 0 && is_first_thread()) add_to(scan_shared(args, unit, unit.index) + TILE, (i64)bits_of(values[0]));
+}
+
+// Credit of a piece, in place: `own` values, first chunk (or token) first, become what the scan of the whole rollout gives them, or stay (broadcast); value `own`, where there are
+// `all` > own, becomes that of the chunk that goes on. While the tiles are brought together it tells its own instead. The block meets at the begin and at the end.
+OUT_OF_LINE void joint_scan(const Args& args, UnitRoom& room, i32 scan, Positions by, i64 own, i64 all, const f64* powers, f64* y) {
+    const Unit& unit = unit_of(args, room.shape.work.i);
+    const i64 total = total_of(unit, room, by), after = after_of(unit, room, by);
+    __syncthreads();
+    if (room.tells) {
+        tell_scan(args, unit, room, scan, by, y, own, powers);
+        __syncthreads();
+        return;
+    }
+    if (plan_of(args).credit == CREDIT_BROADCAST) {
+        if (all > own && after > 0 && is_first_thread()) y[own] = first_value(args, unit, owner_of(args, unit, by, after - 1));
+        __syncthreads();
+        return;
+    }
+    if (own == 0 && after == total) {
+        // No chunk ends here and none before: the one that goes on is the rollout's first.
+        const f64 g = all > 0 ? carry_into(args, unit, room, scan, by, powers, (total + TILE - 1) / TILE) : 0.0;
+        if (all > 0 && is_first_thread()) y[0] = g;
+        __syncthreads();
+        return;
+    }
+    const i64 m = after / TILE, low = after % TILE;
+    const f64 carry = carry_into(args, unit, room, scan, by, powers, m);
+    const i64* const shared = low == 0 ? 0 : scan_shared(args, unit, owner_of(args, unit, by, smaller((m + 1) * TILE, total) - 1));
+    scan_lines(own + low, powers, room.shape.tops, [&](i64 j) { return j < own ? y[j] : f64_of((u64)shared[own + low - 1 - j]); },
+               [&](i64 j, f64 g) { if (j < all) y[j] = g; }, carry);
+    if (all > own && low == 0 && is_first_thread()) y[own] = carry;
+    __syncthreads();
+}
+
+// D of the rollout's first chunk (or token), whichever piece has it, in every thread. The block.
+INLINE f64 joint_path(const Args& args, UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Unit& unit = unit_of(args, room.shape.work.i);
+    const bool by_token = plan.credits_tokens;
+    const Positions by = plan.spreads ? BY_LINE : by_token ? BY_TOKEN : BY_CHUNK;
+    const i64 total = total_of(unit, room, by);
+    if (total <= 0) return 0.0;
+    const f64 g = plan.credit == CREDIT_BROADCAST ? first_value(args, unit, owner_of(args, unit, by, total - 1))
+                                                  : carry_into(args, unit, room, 0, by, room.powers, (total + TILE - 1) / TILE);
+    const f64 d = plan.k == 0.0 || by_token ? g : g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - total];
+    const bool apart = plan.divide_scope == DIVIDE_PROCESS && plan.fusion == FUSION_ADVANTAGE && !by_token;
+    const Terms& terms = room.shape.terms;
+    return apart ? d + (terms.gated ? terms.gated_every : sum_of_terms(terms)) : d;
+}
+
+// a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. Returns what this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
+    const Shaping& w = room.own;
+    const Terms& terms = room.shape.terms;
+    FusedStreams& fusion = room.shape.fusion;
+    const i64 chunks = w.kept.chunks;
+    if (terms.gated) {
+        for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = ends && j + 1 == chunks ? terms.gated_last : terms.gated_every;
+        __syncthreads();
+        return 0;
+    }
+    u32 lost = prepare_fusion(args, w, room.shape.decision, fusion);
+    if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
+    __syncthreads();
+    auto put = [&](i64 j, i64 t) {
+        const f64 process = process_part(args, w, fusion, j, t, &lost);
+        if (plan_of(args).divide_scope == DIVIDE_PROCESS) w.d[j] = process;
+        w.f[j] = chunk_value(fusion, terms, ends && j + 1 == chunks, process);
+    };
+    if (w.kept.state & STATE_EVERY_TOKEN) {
+        each_in_scope(room.shape.work.scope, [&](i64 t, i64 j) { if (j < chunks) put(j, t); });
+    } else {
+        for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) put(j, (i64)w.last[j]);
+    }
+    __syncthreads();
+    return lost;
+}
+
+// From rewards in d (n lines) and values in v (`all`): advantages in d, returns in v. The block meets at the end.
+OUT_OF_LINE void unit_advantages(const Args& args, UnitRoom& room, Positions by, i64 n, i64 all) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.own;
+    const Unit& unit = unit_of(args, w.i);
+    f64 next = n > 0 ? bootstrap_of(args, w.i) : 0.0;
+    if (all > n) {
+        next = w.v[n];
+    } else if (plan.spreads) {
+        // The next piece that has tokens, in scope or not.
+        const i64* const rows = rows_of(args, unit);
+        i64 j = (i64)unit.index + 1;
+        while (j < unit.pieces && !(row_at(rows, j)[ROW_SLOTS] > 0 && row_at(rows, j)[ROW_BEGIN] < row_at(rows, j)[ROW_WHOLE])) j++;
+        if (j < unit.pieces) next = (f64)f32_of((u32)row_at(rows, j)[ROW_VALUE]);
+    } else if (const i64* const row = next_row(args, unit)) {
+        next = (f64)f32_of((u32)row[ROW_VALUE]);
+    }
+    __syncthreads();
+    for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.d[t] = (w.d[t] + plan.gamma * (t + 1 < n ? w.v[t + 1] : next)) - w.v[t];
+    __syncthreads();
+    const bool apart = plan.lam_returns >= 0.0;
+    if (apart) {
+        for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.lines[t] = w.d[t];
+        if (is_first_thread()) decay_powers(plan.gamma * plan.lam_returns, room.apart);
+        joint_scan(args, room, 1, by, n, all, room.apart, w.lines);
+        for (i64 t = threadIdx.x; t < all && !room.tells; t += blockDim.x) w.v[t] += w.lines[t];
+    }
+    joint_scan(args, room, 0, by, n, all, room.powers, w.d);
+    for (i64 t = threadIdx.x; t < all && !apart && !room.tells; t += blockDim.x) w.v[t] += w.d[t];
+    __syncthreads();
+}
+
+// V at the first token of the chunk that goes on into this piece; `there` false: the first chunk begins here. gae over chunks.
+INLINE WideValue value_before(const Args& args, const Unit& unit) {
+    const i64* const rows = rows_of(args, unit);
+    const i64 *const counts = chunk_counts(args, unit), *const begins = chunk_begins(args, unit);
+    WideValue value = {0.0, false};
+    for (i64 j = (i64)unit.index - 1; j >= 0; j--) {
+        if (in_scope(rows, j) == 0) continue;
+        if (!(begins[j] >> 32 & 1)) break;
+        value = WideValue{(f64)f32_of((u32)begins[j]), true};
+        // With a chunk that ends in it the last one begins in it.
+        if (counts[j] > 0) break;
+    }
+    return value;
+}
+
+// Values of the chunks in v; gae over chunks.
+INLINE void unit_chunk_values(const Args& args, UnitRoom& room) {
+    const Shaping& w = room.shape.work;
+    const Array& values = args.batch.values;
+    const i64 k = w.kept.chunks;
+    const bool every = w.kept.state & STATE_EVERY_TOKEN;
+    for (i64 j = threadIdx.x; j < k; j += blockDim.x) {
+        if (j < (i64)room.own.kept.chunks) w.d[j] = w.f[j];
+        if (every && is_given(values)) continue;
+        const i64 t = is_given(values) ? first_in(w.scope, j == 0 ? w.scope.first : (i64)w.last[j - 1] + 1, (i64)w.last[j] + 1) : -1;
+        w.v[j] = t >= 0 ? (f64)load_f32(values, at(w.e, values, t)) : 0.0;
+    }
+    if (every && is_given(values)) each_in_scope(w.scope, [&](i64 t, i64 j) { w.v[j] = (f64)load_f32(values, at(w.e, values, t)); });
+    __syncthreads();
+    const WideValue before = is_given(values) ? value_before(args, unit_of(args, w.i)) : WideValue{0.0, false};
+    if (k > 0 && before.there && is_first_thread()) w.v[0] = before.x;
+    __syncthreads();
+}
+
+// G in v, D in d: a value a chunk, from F in f. The block meets at the end.
+INLINE void unit_credit(const Args& args, UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.shape.work;
+    const Terms& terms = room.shape.terms;
+    const i64 k = w.kept.chunks, own = room.own.kept.chunks;
+    const Array& rewards = args.batch.token_rewards;
+    const bool apart = plan.divide_scope == DIVIDE_PROCESS && plan.fusion == FUSION_ADVANTAGE;
+    for (i64 j = threadIdx.x; j < own; j += blockDim.x) w.v[j] = !apart ? w.f[j] : terms.gated ? 0.0 : w.d[j];
+    __syncthreads();
+    if (is_given(rewards) || takes_kl(args, KL_PLACE_REWARD)) {
+        // `chunk = token`: line and chunk are one.
+        each_in_scope(w.scope, [&](i64 t, i64 j) {
+            if (j >= own) return;
+            if (is_given(rewards)) w.v[j] += (f64)load_f32(rewards, at(w.e, rewards, t));
+            if (takes_kl(args, KL_PLACE_REWARD)) w.v[j] -= kl_taken(args, w, t);
+        });
+        __syncthreads();
+    }
+    if (!plan.spreads) {
+        joint_scan(args, room, 0, BY_CHUNK, own, k, plan.decay, w.v);
+    } else {
+        const i64 line = room.own.scope.first, n = w.e.len - line;
+        each_in_scope(w.scope, [&](i64 t, i64 j) { w.lines[t - line] = w.v[j]; });
+        __syncthreads();
+        take_gap_kl(args, room.own, w.lines);
+        joint_scan(args, room, 0, BY_LINE, n, n, plan.decay, w.lines);
+        if (room.tells) return;
+        gather(room.own.scope, w.lines);
+        for (i64 j = threadIdx.x; j < k; j += blockDim.x) w.v[j] = w.lines[j];
+        __syncthreads();
+    }
+    if (room.tells) return;
+    const f64 rest = !apart ? 0.0 : terms.gated ? terms.gated_every : sum_of_terms(terms);
+    const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - (room.after + own));
+    for (i64 j = threadIdx.x; j < k; j += blockDim.x) {
+        const f64 g = w.v[j], d = plan.k == 0.0 ? g : g * divisors[j];
+        w.v[j] = apart ? g + rest : g;
+        w.d[j] = apart ? d + rest : d;
+    }
+    __syncthreads();
+}
+
+// Chunk values in f, advantages in d, returns in v. Returns what this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.own;
+    u32 lost = plan.spreads ? gap_rewards(args, w, room.shape.decision, room.shape.terms) : 0;
+    lost += fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
+    if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) {
+        if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return lost;
+        const i64 n = rewards_and_values(args, w);
+        unit_advantages(args, room, plan.spreads ? BY_LINE : BY_TOKEN, n, n);
+        if (plan.spreads && !room.tells) {
+            gather(w.scope, w.d);
+            gather(w.scope, w.v);
+        }
+    } else if (plan.credit == CREDIT_GAE) {
+        unit_chunk_values(args, room);
+        unit_advantages(args, room, BY_CHUNK, w.kept.chunks, room.shape.work.kept.chunks);
+    } else {
+        unit_credit(args, room);
+    }
+    return lost;
+}
+
+// Where piece i stands and what is kept of it; its chunks are listed where its kind is kl. The block.
+INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    ShapeRoom& shape = room.shape;
+    const Unit& unit = unit_of(args, i);
+    const Extent e = shape.work.e;
+    Rollout kept = shape.work.kept;
+    if (plan.kind == KIND_KL) unit_kl_chunks(args, i, e, kept_scope(args, i, e, kept), &shape.decision, kept);
+    if (shape.decision.bad) {
+        kept.state |= STATE_ZEROED;
+        if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
+    }
+    __syncthreads();
+    if (is_first_thread()) {
+        shape.work = make_shaping(args, i, e, kept);
+        shape.path = 0.0;
+        room.own = shape.work;
+        room.own.kept.chunks = (u32)own_chunks(kept);
+        if (plan.spreads) room.own.scope.first = unit.line;
+        room.tells = args.mode & MODE_SCAN;
+        room.chunks = room.after = 0;
+        const i64* const counts = chunk_counts(args, unit);
+        // (While chunks are counted nobody asks how many there are.)
+        for (i64 j = 0; j < unit.pieces && !(args.mode & MODE_CHUNKS); j++) {
+            const i64 count = bounded(counts[j], 1ll << 31);
+            room.chunks += count;
+            if (j > unit.index) room.after += count;
+        }
+        room.chunks = smaller(room.chunks, plan.max_rollout_tokens);
+        room.after = smaller(room.after, plan.max_rollout_tokens - (i64)room.own.kept.chunks);
+        // Powers of the scan's coefficient, which a rollout may have of its own.
+        const bool own = plan.credit == CREDIT_GAE && (is_given(args.batch.rollout_lam) || plan.lam_length_alpha > 0.0);
+        if (own) {
+            const f64 lam = is_given(args.batch.rollout_lam) ? (f64)item_f32(args.batch.rollout_lam, i) : larger(0.0, 1.0 - 1.0 / (plan.lam_length_alpha * (f64)unit.total));
+            decay_powers(plan.gamma * lam, room.powers);
+        } else {
+            for (i32 m = 0; m < 33; m++) room.powers[m] = plan.decay[m];
+        }
+    }
+    __syncthreads();
+}
+
+// The rollout's terms, as this piece has them. The block.
+INLINE u32 unit_terms(const Args& args, UnitRoom& room) {
+    const Shaping& w = room.shape.work;
+    const Unit& unit = unit_of(args, w.i);
+    // Whether the rollout's last token is in scope, and how many are, all pieces say.
+    Rollout whole = w.kept;
+    whole.count = (u32)unit.total;
+    Extent e = w.e;
+    e.len = (i64)whole.end + (unit.at_end ? 0 : 1);
+    const u32 lost = rollout_terms(args, w.i, e, whole, room.shape.decision, room.shape.terms);
+    if (is_first_thread() && unit.begin + w.e.len != unit.whole) room.shape.terms.has_beyond = false;
+    __syncthreads();
+    return lost;
+}
+
+// Zeros in the slots of a piece that hold no token.
+INLINE void zero_tail(const Args& args, const Array& to, const Extent& e, i64 tail) {
+    if (plan_of(args).fill_padding) zero_slots(to, 0, e.column + e.len, e.column + e.len + tail, true, threadIdx.x, blockDim.x);
+}
+
+// What a piece writes beside the advantages: returns (in v), and of its rollout what the first of its pieces in this call writes. The block.
+INLINE void unit_outputs(const Args& args, const UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Outputs& o = args.outputs;
+    const Shaping& w = room.shape.work;
+    const Unit& unit = unit_of(args, w.i);
+    u64 none = 0;
+    if (is_given(o.returns)) {
+        const Lines lines = plan.credits_tokens ? Lines{true, w.last, w.scope.count} : chunk_lines(w);
+        each_slot(w.e.len, sector_lead(o.returns, at(w.e, o.returns, 0), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return w.v[j]; },
+                  [&](i64 t, bool, f64 g) { store(o.returns, at(w.e, o.returns, t), g, none); });
+        zero_tail(args, o.returns, w.e, unit.tail);
+    }
+    if (!is_first_thread()) return;
+    if (unit.speaks) {
+        const i64 row = unit.row;
+        if (is_given(o.path_scores)) store(o.path_scores, row * o.path_scores.stride[0], room.shape.path, none);
+        if (is_given(o.num_chunks)) store_int(o.num_chunks, row * o.num_chunks.stride[0], room.chunks);
+        if (is_given(o.rollout_flags)) store_int(o.rollout_flags, row * o.rollout_flags.stride[0], (i64)(w.kept.flags | unit.flags));
+    }
+    Counts& counts = counts_of(args);
+    add_to(&counts.rollouts, unit.head && !(w.kept.flags & ROLLOUT_ABSENT) ? 1 : 0);
+    add_to(&counts.tokens, (i64)w.kept.count);
+    add_to(&counts.chunks, own_chunks(w.kept));
+}
+
+// Piece i by its block; `decision` is of its group.
+INLINE Totals shape_unit(const Args& args, i64 i, UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN));
+    open_unit_room(args, i, room);
+    const Shaping& w = room.shape.work;
+    Totals totals = no_totals();
+    if (args.mode & MODE_CHUNKS) {
+        if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, w.kept);
+        return totals;
+    }
+    const Lines lines = result_lines(plan, w.kept, w.last);
+    u32 lost = 0;
+    if (w.kept.state & STATE_ZEROED) {
+        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        __syncthreads();
+    } else {
+        lost = unit_terms(args, room);
+        lost += unit_credited(args, room);
+        if (!room.tells) {
+            const f64 path = joint_path(args, room);
+            if (is_first_thread()) room.shape.path = path;
+            __syncthreads();
+            if (takes_kl(args, KL_PLACE_ADVANTAGE)) {
+                each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
+                __syncthreads();
+            }
+        }
+    }
+    if (room.tells) return totals;
+    if (is_first_thread()) rollout_of(args, i) = w.kept;
+    if (keeps) keep_advantages(args, w, lines, room.shape.path);
+    if (writes) unit_outputs(args, room);
+    if (writes && !keeps) {
+        totals = write_results(args, room.shape, lines, 0, w.e.len);
+        zero_tail(args, args.outputs.advantages, w.e, unit_of(args, i).tail);
+    }
+    totals.lost += lost;
+    return totals;
+}
+
+// The pieces make no whole rollouts: every slot is 0.
+INLINE void shape_no_unit(const Args& args) {
+    const Outputs& o = args.outputs;
+    zero_all(args, o.advantages);
+    if (is_given(o.returns)) zero_all(args, o.returns);
+    const i64 i = blockIdx.x;
+    if (i >= args.batch.rollouts || !is_first_thread() || unit_of(args, i).bad || !unit_of(args, i).speaks) return;
+    const i64 row = unit_of(args, i).row;
+    u64 none = 0;
+    if (is_given(o.path_scores)) store(o.path_scores, row * o.path_scores.stride[0], 0.0, none);
+    if (is_given(o.num_chunks)) store_int(o.num_chunks, row * o.num_chunks.stride[0], 0);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, row * o.rollout_flags.stride[0], ROLLOUT_IN_BAD_GROUP);
+}
+
+// Block b: group b's counts and outputs, then piece b.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_shape(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(UnitRoom, room, [1]);
+    const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN));
+    if (const i32 fault = ranks_fault(args)) {
+        if (writes) report_fault(args, fault);
+        return;
+    }
+    const i64 b = blockIdx.x;
+    Totals totals = no_totals();
+    if (b < args.batch.groups && writes) {
+        decide(args, b, room[0].shape.decision);
+        if (bad_batch) {
+            for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+                room[0].shape.decision.flags[row] |= GROUP_BAD;
+                room[0].shape.decision.standards[row].sums = no_sums();
+            }
+            __syncthreads();
+        }
+        group_outputs(args, b, room[0].shape.decision);
+        if (is_first_thread()) count_group(args, b, room[0].shape.decision);
+    }
+    if (bad_batch) {
+        if (writes) shape_no_unit(args);
+    } else {
+        if (b < args.batch.rollouts) {
+            read_rollout(args, b, room[0].shape);
+            decide_for(args, room[0].shape.work.kept, room[0].shape.decision);
+            totals = shape_unit(args, b, room[0]);
+        }
+        if (writes) shape_ends(args);
+    }
+    if (!writes) return;
+    add_totals(args, totals);
+    finish_report(args);
+}
+
+#endif

@@ -1,0 +1,126 @@
+// Rollouts in pieces over calls or ranks: a piece's chunks (does its last go on in a later piece?) and its share of the sums. Twin of pieces.rs, and of sums.cuh.
+#ifndef PASSRL_PIECES_SUMS_CUH
+#define PASSRL_PIECES_SUMS_CUH
+#include "pieces_edges.cuh"
+#include "shaping.cuh"
+
+// ---- chunks ----
+// Lists the chunks of a kl piece; `kept` is each thread's own and stays the same in all. `decision` is of its group, or 0 where the edges do not follow from its sums. The block.
+OUT_OF_LINE void unit_kl_chunks(const Args& args, i64 i, const Extent& e, const Scope& scope, const Decision* decision, Rollout& kept) {
+    const PlanConstants& plan = plan_of(args);
+    const Unit& unit = unit_of(args, i);
+    KlEdges edges;
+    edges.none = true;
+    edges.table = KlTable{0, 0, 0};
+    if (decision && plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, *decision);
+    const KlEdges all = edges;
+    if (all.table.positions > 0) edges.table = KlTable{all.table.columns + unit.position, all.table.live + unit.position, all.table.positions - unit.position};
+    kept.state &= ~(u32)STATE_OPEN;
+    kl_chunks(args, i, e, scope, edges, kept, list_of<u32>(args.work.last, e));
+    // (Lists of chunks by value are there.)
+    if (plan.chunk == CHUNK_BY_VALUE) kept.state &= ~(u32)STATE_EVERY_TOKEN;
+    const i64* const next = next_row(args, unit);
+    if (kept.chunks == 0 || !next) return;
+    bool open;
+    if (plan.chunk == CHUNK_BY_VALUE) {
+        const i64 last = unit.begin + scope.end - 1, following = larger(next[ROW_FIRST], last + 1), first = unit.begin + scope.first - unit.position;
+        open = (following == last + 1 || plan.bridge_scope_gaps) && !edge_between(all, last - first, following - first);
+    } else if (plan.chunk == CHUNK_STEP) {
+        const i64 own = is_given(args.batch.step_offsets) ? step_number_at(args, i, step_numbers(args, i), scope.end - 1) : 0;
+        open = own > 0 && next[ROW_FIRST_STEP] > 0 ? own == next[ROW_FIRST_STEP] : is_given(args.batch.step_offsets);
+    } else {
+        open = chunk_goes_on(args, unit, scope.end - 1);
+    }
+    if (open) kept.state |= STATE_OPEN;
+}
+
+// Chunks that end in the piece.
+INLINE i64 own_chunks(const Rollout& kept) { return (i64)kept.chunks - (kept.state & STATE_OPEN ? 1 : 0); }
+
+// Adds the number of chunks that end in the piece; gae over chunks: V at the first token of its last. One thread, when the lists are there.
+INLINE void tell_chunks(const Args& args, i64 i, const Extent& e, const Scope& scope, const Rollout& kept) {
+    const Unit& unit = unit_of(args, i);
+    const Array& values = args.batch.values;
+    add_to(chunk_counts(args, unit) + unit.index, own_chunks(kept));
+    if (joint_of(args).chunk_words < 2 || !is_given(values) || scope.count == 0) return;
+    i64 begin = scope.first;
+    if (kept.state & STATE_EVERY_TOKEN) begin = scope.end - 1;
+    else if (kept.chunks >= 2) begin = first_in(scope, (i64)list_of<u32>(args.work.last, e)[kept.chunks - 2] + 1, e.len);
+    const i64 value = begin >= 0 ? (i64)bits_of(load_f32(values, at(e, values, begin))) : 0;
+    add_to(chunk_begins(args, unit) + unit.index, value | (kept.state & STATE_OPEN ? 1ll << 32 : 0));
+}
+
+// ---- sums ----
+// KL by value: adds q of each token in scope to its position's column and counts the rollout as live there. The block.
+INLINE void add_unit_to_table(const Args& args, const Work& w, const Extremes& of) {
+    const PlanConstants& plan = plan_of(args);
+    if (extremes_bad(of)) return;
+    const KlTable table = kl_table(args, w.kept.group);
+    const Grid grid = grid_of(plan.slot_bits[0], of.absmax);
+    const bool at_extremes = counts_extremes(plan, 0, grid.bits);
+    const i64 position = unit_of(args, w.i).position;
+    for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
+        if (!contains(w.scope, t)) continue;
+        const i64 to = position + t - w.scope.first;
+        if (to >= table.positions) continue;
+        if (!at_extremes) add_to(table.columns + to, quantize(grid, signal_value(args, plan, w.e, 0, t)));
+        atomicAdd((u64*)table.live + to, (u64)1);
+    }
+}
+
+// Everything that a piece has for sums. The block.
+INLINE void sum_unit(const Args& args, i64 i, Work& w) {
+    const PlanConstants& plan = plan_of(args);
+    const Unit& unit = unit_of(args, i);
+    if (is_first_thread()) {
+        w.i = i;
+        w.kept = rollout_of(args, i);
+        w.e = extent(args, i);
+        w.scope = kept_scope(args, i, w.e, w.kept);
+    }
+    __syncthreads();
+    if (w.kept.group == NO_GROUP) return;
+    if (!has_table(plan)) {
+        Rollout kept = w.kept;
+        if (plan.kind == KIND_KL && !(kept.flags & ROLLOUT_ABSENT)) unit_kl_chunks(args, i, w.e, w.scope, 0, kept);
+        if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, kept);
+        __syncthreads();
+    }
+    if (!counts_in_stats(w.kept)) return;
+    if (is_first_thread() && unit.head && counts_members(plan)) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
+    // A mean of all pieces' values counts once.
+    const bool lists = plan.pool != POOL_ROLLOUTS || unit.head;
+    for (i32 slot = 0; (w.kept.state & STATE_HAS_PROCESS) && lists && slot < plan.sets; ++slot) {
+        const bool pooled = slot == 1 && pools(plan);
+        const i32 list = pooled ? 0 : slot;
+        if (list >= lists_of(args, plan)) continue;
+        const Extremes of = load_extremes(args, group_keys(args, w.kept.group), slot);
+        const Sums own = list_sums(args, w, list, slot, of);
+        if (slot == 0 && has_table(plan)) add_unit_to_table(args, w, of);
+        if (!is_first_thread()) continue;
+        add_sums_to(group_words(args, w.kept.group) + 6 * slot, own);
+        if (asks_one_rollout(plan, slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
+    }
+    const bool in_batch = counts_in_batch(plan, w.kept, w.kept.flags | unit.flags);
+    __syncthreads();
+    const u32 count = w.kept.count;
+    if (unit.head) {
+        __syncthreads();
+        if (is_first_thread()) w.kept.count = (u32)unit.total;
+        __syncthreads();
+        rollout_sums(args, w);
+        __syncthreads();
+        if (is_first_thread()) w.kept.count = count;
+        __syncthreads();
+    }
+    if (in_batch) add_batch_sums(args, w, lists, unit.head);
+}
+
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_sums(const __grid_constant__ Args args) {
+    open_plan(args);
+    SHARED(Work, work, [1]);
+    if (ranks_fault(args) || counts_of(args).bad_offsets) return;
+    sum_unit(args, blockIdx.x, work[0]);
+}
+
+#endif

@@ -1,0 +1,225 @@
+// A part of a long rollout of kind kl (parts.cuh, kl_parts.cuh) from its chunks to its outputs, where the way is one scan over chunks without holes in the scope.
+//
+// Parts are counted from the rollout's end, so that they are whole tiles of the scan (numerics contract 5.5): part n has the chunks of positions n part_size() on,
+// and the tokens that are as far from the end. Tiles are summed in parallel; the carry goes from part to part in the order of the tiles. Where every token is a
+// chunk a part's results go to its tokens at once. Elsewhere a token's chunk is a part's that is not after the token's own: it waits until these have told that
+// their results are there. No part reads what a part before it may have overwritten: a chunk of a later part ends before the tokens of this one.
+#ifndef PASSRL_SHAPE_PARTS_CUH
+#define PASSRL_SHAPE_PARTS_CUH
+#include "fuse.cuh"
+#include "kl_parts.cuh"
+#include "outputs.cuh"
+
+constexpr i32 QUEUE_SHAPE = 0;
+// How far the part before has come in telling.
+enum ShapePartState { SHAPE_CARRY = 1, SHAPE_DONE = 2 };
+constexpr i64 MOST_TILES = MOST_THREADS * PART_ROUNDS / 32;
+
+// What the threads of a part share beside the block's room. Chunks low .. high of the rollout; where the part, and the one after it, stand in the queue (-1: nowhere).
+struct PartRoom {
+    f64 tops[MOST_TILES], entering[MOST_TILES];
+    i64 low, high, own, next;
+};
+
+// Which chunks the rollout has and which of them are this part's, in `room.work` and `part`; lists them where not every token is one. `decision` is of its group, or
+// bad where it has none. The block.
+template <class Room> INLINE void open_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+    const PlanConstants& plan = plan_of(args);
+    const Extent e = room.work.e;
+    Rollout kept = room.work.kept;
+    const i64 tokens = kept.count, size = part_size(), more = parts_beside_first(e.len);
+    const bool by_table = plan.chunk == CHUNK_BY_VALUE;
+    kept.chunks = (u32)(tokens == 0 || !by_table ? tokens : count_edges(args, kept.group, tokens) + 1);
+    kept.state &= ~(u32)STATE_EVERY_TOKEN;
+    if (tokens > 0 && kept.chunks == tokens) kept.state |= STATE_EVERY_TOKEN;
+    if (room.decision.bad) {
+        kept.state |= STATE_ZEROED;
+        if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
+    }
+    __syncthreads();
+    if (is_first_thread()) {
+        room.work = make_shaping(args, task.item, e, kept);
+        room.path = 0.0;
+        part.high = larger((i64)kept.chunks - task.number * size, (i64)0);
+        part.low = larger(part.high - size, (i64)0);
+        part.own = task.place;
+        part.next = task.number < more ? (task.place < 0 ? task.first : task.place + 1) : -1;
+    }
+    __syncthreads();
+    if (part.low < part.high && !(kept.state & STATE_EVERY_TOKEN)) list_chunks_of_part(args, kept.group, tokens, kept.chunks, part.low, part.high, room.work.last);
+}
+
+// Where the part's chunks are between the tiles' sums and the results: in shared memory where every token is one (8 bytes for each, which the host has asked for),
+// else where the results of all parts lie.
+INLINE f64* part_values(const Shaping& w, const PartRoom& part) {
+    DYNAMIC_SHARED(f64, at_hand);
+    return w.kept.state & STATE_EVERY_TOKEN ? at_hand : w.d + part.low;
+}
+
+// Standardised and fused values of the part's chunks, summed within their tiles, in `part_values`; the tiles' sums in `part.tops`. The block meets at the end.
+template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, PartRoom& part, bool scans) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    const Terms& terms = room.terms;
+    const FusedStreams& fusion = room.fusion;
+    const Outputs& o = args.outputs;
+    const Extent e = w.e;
+    const i64 high = part.high, n = high - part.low, k = w.kept.chunks, first = w.scope.first;
+    const bool zeroed = w.kept.state & STATE_ZEROED, every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(o.chunk_values), gated = !zeroed && terms.gated;
+    const i32 streams = zeroed || gated ? 0 : fusion.streams, own_lane = lane(), terms_of_every = zeroed || gated ? 0 : terms.every_count;
+    const Apply apply = streams > 0 ? fusion.applies[0] : zero_apply();
+    const f64 weight = streams > 0 ? fusion.weights[0] : 0.0;
+    f64* const values = part_values(w, part);
+    const u32* const last = w.last;
+    u32 lost = 0;
+    u64 none = 0;
+    auto value = [&](i64 j) {
+        if (zeroed) return 0.0;
+        if (gated) return j + 1 == k ? terms.gated_last : terms.gated_every;
+        f64 process = 0.0;
+        if (streams > 0) {
+            const f32 x = signal_value(args, plan, e, 0, every ? first + j : (i64)last[j]);
+            process = weight * standardised(*fusion.standards[0], apply, x, &lost);
+        }
+        if (j + 1 == k) return chunk_value(fusion, terms, true, process);
+        for (i32 s = 0; s < terms_of_every; s++) process += terms.every[s];
+        return process;
+    };
+    for (i64 tile = warp(); 32 * tile < n; tile += warps()) {
+        const i64 r = 32 * tile + own_lane, j = high - 1 - r;
+        f64 y = r < n ? value(j) : 0.0;
+        if (keeps_values && r < n) store(o.chunk_values, chunk_slot(e, o.chunk_values, j), y, none);
+        if (scans) {
+#pragma unroll
+            for (i32 s = 0; s < 5; s++) {
+                const f64 before = __shfl_up_sync(WARP, y, 1 << s);
+                y = y + room.tops.steps[s] * (own_lane >= 1 << s ? before : 0.0);
+            }
+        }
+        if (r < n) values[n - 1 - r] = y;
+        if (own_lane == 31) part.tops[tile] = y;
+    }
+    __syncthreads();
+    return lost;
+}
+
+// What enters each tile of the part, in the order of the tiles; the part after it is told what enters it. One warp.
+INLINE void carry_over(const Args& args, PartRoom& part, f64 power) {
+    const i32 own_lane = lane(), tiles = (i32)((part.high - part.low + 31) / 32);
+    f64 carry = 0.0;
+    if (part.own >= 0) {
+        if (own_lane == 0) {
+            await_part(args, QUEUE_SHAPE, part.own, SHAPE_CARRY);
+            carry = *(volatile f64*)&part_of(args, QUEUE_SHAPE, part.own).carry;
+        }
+        carry = __shfl_sync(WARP, carry, 0);
+    }
+    for (i32 base = 0; base < tiles; base += 32) {
+        const i32 tile = base + own_lane, count = smaller(tiles - base, 32);
+        const f64 top = tile < tiles ? part.tops[tile] : 0.0;
+        f64 entering = 0.0;
+        for (i32 w = 0; w < count; w++) {
+            entering = w == own_lane ? carry : entering;
+            carry = __shfl_sync(WARP, top, w) + power * carry;
+        }
+        if (tile < tiles) part.entering[tile] = entering;
+    }
+    if (own_lane == 0 && part.next >= 0) {
+        part_of(args, QUEUE_SHAPE, part.next).carry = carry;
+        tell_part(args, QUEUE_SHAPE, part.next, SHAPE_CARRY);
+    }
+}
+
+// From the tiles' sums to the results of the part's chunks: to their tokens where every token is one, elsewhere to d (and v).
+template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& room, const PartRoom& part, bool scans) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.work;
+    const Outputs& o = args.outputs;
+    const Extent e = w.e;
+    const i64 high = part.high, n = high - part.low, k = w.kept.chunks, first = w.scope.first;
+    const bool every = w.kept.state & STATE_EVERY_TOKEN, divides = plan.k != 0.0, keeps_returns = is_given(o.returns), keeps_ends = is_given(o.chunk_ends);
+    const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
+    const f64 clip = plan.clip, temperature = plan.temperature;
+    f64 *const values = part_values(w, part), *const v = w.v;
+    const i32 own_lane = lane();
+    Totals totals = no_totals();
+    u64 none = 0;
+    for (i64 tile = warp(); 32 * tile < n; tile += warps()) {
+        const i64 r = 32 * tile + own_lane, j = high - 1 - r;
+        if (r >= n) continue;
+        f64 g = values[n - 1 - r];
+        if (scans) g = g + room.tops.powers[own_lane + 1] * part.entering[tile];
+        const f64 a = divides ? g * divisors[j] : g;
+        if (j == 0) room.path = a;
+        if (keeps_ends) store_int(o.chunk_ends, chunk_slot(e, o.chunk_ends, j), every ? first + j + 1 : (i64)w.last[j] + 1);
+        if (every) {
+            if (keeps_returns) store(o.returns, at(e, o.returns, first + j), g, none);
+            write_advantage(args, e, 0, clip, first + j, temperature == 1.0 ? a : a / temperature, totals);
+        } else {
+            if (keeps_returns) v[j] = g;
+            values[n - 1 - r] = a;
+        }
+    }
+    return totals;
+}
+
+// Waits until the parts before have their results where all blocks see them, and tells that this part has too. The block.
+INLINE void join_results(const Args& args, const PartRoom& part) {
+    __threadfence();
+    __syncthreads();
+    if (is_first_thread()) {
+        if (part.own >= 0) await_part(args, QUEUE_SHAPE, part.own, SHAPE_DONE);
+        if (part.next >= 0) tell_part(args, QUEUE_SHAPE, part.next, SHAPE_DONE);
+    }
+    __syncthreads();
+}
+
+// The block's part; `room.work` has the rollout as it was kept. Returns what this thread has counted.
+template <class Room> INLINE Totals shape_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+    const PlanConstants& plan = plan_of(args);
+    const Outputs& o = args.outputs;
+    open_part(args, room, task, part);
+    const Shaping& w = room.work;
+    const bool scans = plan.credit == CREDIT_RETURN_TO_GO, every = w.kept.state & STATE_EVERY_TOKEN, some = part.low < part.high;
+    Totals totals = no_totals();
+    u32 lost = 0;
+    if (some) {
+        if (!(w.kept.state & STATE_ZEROED)) {
+            lost = rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms);
+            if (!room.terms.gated) lost += prepare_fusion(args, w, room.decision, room.fusion);
+            // Counted once a rollout.
+            if (task.number > 0) lost = 0;
+        }
+        open_scan(plan.decay, room.tops);
+        __syncthreads();
+        lost += sum_tiles(args, room, part, scans);
+        if (scans && warp() == 0) carry_over(args, part, room.tops.powers[32]);
+        __syncthreads();
+        totals = finish_tiles(args, room, part, scans);
+    }
+    if (!every) {
+        join_results(args, part);
+        // Chunks of later parts, whose list may not be there yet, have no token of this one.
+        const i64 size = part_size(), end = larger(w.e.len - task.number * size, (i64)0), begin = larger(end - size, (i64)0);
+        const i64 from = larger((i64)w.kept.chunks - (task.number + 1) * size, (i64)0);
+        const Lines lines = {false, w.last + from, (i64)w.kept.chunks - from};
+        const f64 *const d = w.d + from, *const v = w.v + from;
+        totals = write_slots(args, w.e, begin, end, w.scope, lines, 0, [&](i64 j) { return tempered(plan, d[j]); });
+        u64 none = 0;
+        if (is_given(o.returns)) {
+            each_slot(begin, end, sector_lead(o.returns, at(w.e, o.returns, begin), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return v[j]; },
+                      [&](i64 t, bool, f64 g) { store(o.returns, at(w.e, o.returns, t), g, none); });
+        }
+    }
+    totals.lost += lost;
+    if (task.number == 0 && plan.fill_padding) {
+        pad(args, o.advantages, w.e);
+        if (is_given(o.returns)) pad(args, o.returns, w.e);
+    }
+    // The first chunk's part has the rollout's path.
+    __syncthreads();
+    if (is_first_thread() && (some ? part.low == 0 : w.kept.chunks == 0 && task.number == 0)) rollout_outputs(args, w, room.path);
+    return totals;
+}
+
+#endif
