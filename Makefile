@@ -19,7 +19,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 DESTDIR ?=
 
-.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench bench-peers bench-model clean header library rollouts miri aarch64 aarch64-wheel gpu-pack budgets
+.PHONY: help build demo install test wheel wheel-release docs tvm-ffi parity frameworks train-demo ranks pictures bench bench-peers bench-model clean header library rollouts miri aarch64 avx512 aarch64-wheel gpu-pack budgets
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ miri: ## small batches through the library's own C functions under Miri (nightly
 
 aarch64: ## the output hashes of the case table on aarch64, under qemu-user (minutes)
 	@PYTHON=$(PYTHON) tests/aarch64.sh
+
+avx512: ## the paths for AVX-512 against the others, in an emulator of a processor that has it (Bochs; minutes)
+	@CARGO=$(CARGO) tests/avx512.sh
 
 aarch64-wheel: ## the release wheel for aarch64 (make wheel-release) in an arm64 Python under qemu-user: the bits of the x86_64 wheel
 	@PYTHON=$(PYTHON) tests/aarch64_wheel.sh

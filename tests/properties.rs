@@ -78,6 +78,11 @@ fn threads() {
 #[test]
 fn instruction_sets() {
     compare("baseline", &How { simd: PASSRL_SIMD_BASELINE, ..How::default() });
+    // The others compare the best that the processor has.
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512vl") {
+        compare("avx2", &How { simd: PASSRL_SIMD_AVX2, ..How::default() });
+    }
 }
 
 #[test]

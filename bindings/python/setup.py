@@ -33,7 +33,7 @@ def library() -> Path:
             sys.exit(f"passrl: PASSRL_LIBRARY is {found}, which is not there")
         return found
     if shutil.which("cargo") is None:
-        sys.exit("passrl: building from source needs cargo (1.88 or later): curl https://sh.rustup.rs -sSf | sh")
+        sys.exit("passrl: building from source needs cargo (1.89 or later): curl https://sh.rustup.rs -sSf | sh")
     # A tree that pip has unpacked is removed after the build; a checkout keeps its objects.
     environment = {"CARGO_PROFILE_RELEASE_STRIP": "debuginfo", **os.environ}
     subprocess.run(["cargo", "build", "--release", "--locked", "--lib"], cwd=crate(), env=environment, check=True)

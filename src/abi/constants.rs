@@ -236,6 +236,8 @@ pub const PASSRL_KERNELS_NVRTC: i32 = 2;
 pub const PASSRL_SIMD_BEST: i32 = 0;
 pub const PASSRL_SIMD_BASELINE: i32 = 1;
 pub const PASSRL_SIMD_AVX2: i32 = 2;
+/// AVX-512 F, BW, DQ and VL.
+pub const PASSRL_SIMD_AVX512: i32 = 3;
 
 /// Version of the ABI (additive changes keep it) and of the numerics (raised when any output bit may differ).
 pub const PASSRL_ABI_VERSION: u32 = 1;

@@ -48,9 +48,11 @@ pub fn context(options: &passrl_context_options, cache_dir: Option<&str>, nvrtc:
     let simd = match options.simd {
         PASSRL_SIMD_BEST => Simd::best(),
         PASSRL_SIMD_BASELINE => Simd::Baseline,
-        PASSRL_SIMD_AVX2 if Simd::best() == Simd::Avx2 => Simd::Avx2,
+        PASSRL_SIMD_AVX2 if Simd::best() >= Simd::Avx2 => Simd::Avx2,
         PASSRL_SIMD_AVX2 => return refuse!(PASSRL_ERR_NO_DEVICE, "options.simd is PASSRL_SIMD_AVX2 (2); this processor has no AVX2, pass 0"),
-        other => return refuse!(PASSRL_ERR_VALUE, "options.simd is {other}; it is one of PASSRL_SIMD_* (0 to 2)"),
+        PASSRL_SIMD_AVX512 if Simd::best() >= Simd::Avx512 => Simd::Avx512,
+        PASSRL_SIMD_AVX512 => return refuse!(PASSRL_ERR_NO_DEVICE, "options.simd is PASSRL_SIMD_AVX512 (3); this processor has no AVX-512 (F, BW, DQ, VL), pass 0"),
+        other => return refuse!(PASSRL_ERR_VALUE, "options.simd is {other}; it is one of PASSRL_SIMD_* (0 to 3)"),
     };
     if options.small_call_bytes < -1 {
         return refuse!(PASSRL_ERR_VALUE, "options.small_call_bytes is {}; it is -1 (default) or more", options.small_call_bytes);

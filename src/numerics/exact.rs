@@ -220,7 +220,7 @@ pub fn sums_narrow(simd: Simd, grid: &Grid, xs: &[f32], columns: &mut [i64], sum
     match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::sums_avx2::sums_narrow(grid, xs, columns, sums) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::sums_avx2::sums_narrow(grid, xs, columns, sums) },
         _ => {
             for (t, x) in xs.iter().enumerate() {
                 let q = grid.quantize(*x);
@@ -253,7 +253,7 @@ pub fn few_extremes(simd: Simd, xs: &[f32]) -> Extremes {
     match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::sums_avx2::few_extremes(xs) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::sums_avx2::few_extremes(xs) },
         _ => extremes(simd, xs),
     }
 }
@@ -263,7 +263,7 @@ pub fn sums_wide_of(simd: Simd, grid: &Grid, xs: &[f32], extremes: &Extremes, su
     match simd {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 if grid.bits <= ROLLOUT_BITS && xs.len() < 1 << 17 => unsafe { super::sums_avx2::sums_wide(grid, xs, extremes, sums) },
+        Simd::Avx2 | Simd::Avx512 if grid.bits <= ROLLOUT_BITS && xs.len() < 1 << 17 => unsafe { super::sums_avx2::sums_wide(grid, xs, extremes, sums) },
         _ => sums_wide(grid, xs, None, extremes, sums),
     }
 }

@@ -1,11 +1,13 @@
 //! Runtime dispatch. A kernel is written once, in plain Rust, and compiled for each instruction set; without contraction or reassociation
 //! every copy gives the same bits.
 
-/// Instruction sets that the CPU backend dispatches over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Instruction sets that the CPU backend dispatches over, each with all of those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Simd {
     Baseline,
     Avx2,
+    /// AVX-512 F, BW, DQ and VL. The scans and sums of a value a token have code of their own for it; all else is AVX2's, which waits for memory, not for lanes.
+    Avx512,
 }
 
 impl Simd {
@@ -14,7 +16,11 @@ impl Simd {
         #[cfg(target_arch = "x86_64")]
         // The bit counts came before AVX2 on every processor; kernels that use them say so.
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("popcnt") && std::arch::is_x86_feature_detected!("bmi1") {
-            return Simd::Avx2;
+            let wide = std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512dq")
+                && std::arch::is_x86_feature_detected!("avx512vl");
+            return if wide { Simd::Avx512 } else { Simd::Avx2 };
         }
         Simd::Baseline
     }
@@ -22,6 +28,7 @@ impl Simd {
         match self {
             Simd::Baseline => "baseline",
             Simd::Avx2 => "avx2",
+            Simd::Avx512 => "avx512",
         }
     }
 }
@@ -42,9 +49,9 @@ macro_rules! dispatch {
                 body($($arg),*)
             }
             match simd {
-                // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+                // SAFETY: these are only made where the processor has AVX2.
                 #[cfg(target_arch = "x86_64")]
-                $crate::numerics::simd::Simd::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::numerics::simd::Simd::Avx2 | $crate::numerics::simd::Simd::Avx512 => unsafe { avx2($($arg),*) },
                 _ => body($($arg),*),
             }
         }

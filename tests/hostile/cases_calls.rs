@@ -182,6 +182,7 @@ pub fn cases() -> Vec<Case> {
         ("threads_negative", Context, PASSRL_ERR_VALUE, "options.threads is -1; it is 0", |w| w.options.threads = -1),
         ("threads_too_many", Context, PASSRL_ERR_VALUE, "options.threads is 1025", |w| w.options.threads = 1025),
         ("simd_unknown", Context, PASSRL_ERR_VALUE, "options.simd is 9", |w| w.options.simd = 9),
+        ("simd_beyond_the_last", Context, PASSRL_ERR_VALUE, "it is one of PASSRL_SIMD_* (0 to 3)", |w| w.options.simd = 4),
         ("small_call_negative", Context, PASSRL_ERR_VALUE, "options.small_call_bytes is -2", |w| w.options.small_call_bytes = -2),
         ("options_reserved", Context, PASSRL_ERR_VALUE, "options.reserved0 is 5; it must be 0", |w| w.options.reserved0 = 5),
         // Texts.

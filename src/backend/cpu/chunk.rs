@@ -136,7 +136,7 @@ pub fn detect(simd: Simd, xs: &[f32], eta: f64, last: &mut [u32]) -> usize {
     let (mut count, mut t) = match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::tile::detect(xs, eta, last) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::tile::detect(xs, eta, last) },
         _ => (0, 1),
     };
     while t < xs.len() {
@@ -301,7 +301,7 @@ impl KlEdges<'_> {
                 (Live::Each(live), _) => return live_edges(simd, &self.columns[..positions], &live[..positions], self.down, self.inv, self.eta, bits),
                 // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
                 #[cfg(target_arch = "x86_64")]
-                (Live::Runs(runs), Simd::Avx2) => return unsafe { super::tile::run_edges(&self.columns[..positions], runs, self.down, self.inv, self.eta, bits) },
+                (Live::Runs(runs), Simd::Avx2 | Simd::Avx512) => return unsafe { super::tile::run_edges(&self.columns[..positions], runs, self.down, self.inv, self.eta, bits) },
                 _ => (),
             }
         }
@@ -315,7 +315,7 @@ fn live_edges(simd: Simd, columns: &[i64], live: &[i64], down: f64, inv: f64, et
     match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::tile::live_edges(columns, live, down, inv, eta, bits) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::tile::live_edges(columns, live, down, inv, eta, bits) },
         _ => {
             for t in 0..columns.len() - 1 {
                 let (ca, cb, na, nb) = (columns[t] as f64, columns[t + 1] as f64, live[t] as f64, live[t + 1] as f64);

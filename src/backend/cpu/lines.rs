@@ -52,7 +52,7 @@ static PAIRS: [[u8; 16]; 256] = {
 /// `Worker::row`, of a value a chunk; `None`: nothing done, the output lies otherwise or the processor is another.
 #[allow(clippy::too_many_arguments)]
 pub fn write(job: &Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], values: &[f64], table: &mut [u32], marks: &mut [u8], ahead: &mut Range<usize>) -> Option<u64> {
-    if job.simd() != Simd::Avx2 || at.tail > 0 {
+    if job.simd() < Simd::Avx2 || at.tail > 0 {
         return None;
     }
     let whole = !at.flat && job.config().fill_padding;

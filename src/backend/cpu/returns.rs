@@ -9,7 +9,7 @@ pub fn scan(simd: Simd, y: &mut [f64], powers: &[f64; 33]) {
     match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::tile::scan_avx2(y, powers) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::tile::scan_avx2(y, powers) },
         _ => plain(y, powers, 0.0),
     }
 }

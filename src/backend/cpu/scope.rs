@@ -34,7 +34,7 @@ impl<'a> Scope<'a> {
         match simd {
             // SAFETY: `Simd::Avx2` is only made where the processor has AVX2 and the bit counts.
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2 => {
+            Simd::Avx2 | Simd::Avx512 => {
                 let (first, end, count) = unsafe { super::scope_avx2::survey(bits) };
                 Scope { first, end, count, bits }
             }
@@ -218,7 +218,7 @@ mask_words!(words_f32, f32, |x| *x != 0.0);
 pub fn read_mask(simd: Simd, mask: &Row, bits: &mut [u64]) {
     // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
     #[cfg(target_arch = "x86_64")]
-    if simd == Simd::Avx2 && unsafe { super::scope_avx2::read_mask(mask, bits) } {
+    if simd >= Simd::Avx2 && unsafe { super::scope_avx2::read_mask(mask, bits) } {
         return;
     }
     match mask.dtype() {

@@ -1,6 +1,6 @@
 //! GAE over the tokens in scope, from rewards and values to advantages and returns in one pass.
 use super::lanes::Line;
-use super::{Way, bits, steered, went};
+use super::{Way, bits, steered, went, wide};
 use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::shape::Sink;
 use crate::backend::cpu::terms::Terms;
@@ -8,6 +8,7 @@ use crate::backend::cpu::worker::Worker;
 use crate::model::array::Array;
 use crate::model::batch::Extent;
 use crate::model::config::Fusion;
+use crate::numerics::simd::Simd;
 use crate::plan::workspace::Rollout;
 
 /// Bits of the magnitude from which on a result may have to be saturated or be no number: 1e38.
@@ -44,6 +45,7 @@ impl Worker<'_> {
         }
         let stream = job.by_token.stream;
         let powers = self.scan_powers(i, kept);
+        let gae = if job.simd() == Simd::Avx512 { wide::gae } else { steered::gae };
         let line = steered::Steered { gamma: c.gamma, next, reward, powers: &powers, sums: outputs.report && !keep };
         let mut ahead = self.ahead(i, false, [Some(values), rewards]);
         // SAFETY: the rollout's own list.
@@ -56,7 +58,7 @@ impl Worker<'_> {
             unsafe {
                 let to = kept_list.map_or_else(|| (from(&outputs.advantages), stream), |list| (Line::of_f32(list), false));
                 let returns = outputs.returns.as_ref().map(|r| (from(r), stream));
-                done = steered::gae((rewards.map(from), from(values)), to, returns, n, &line, &mut ahead);
+                done = gae((rewards.map(from), from(values)), to, returns, n, &line, &mut ahead);
             }
         } else {
             // SAFETY: the rollout's own words.
@@ -74,7 +76,7 @@ impl Worker<'_> {
                 let advantages = scratch(self.d, target(&outputs.advantages).narrow);
                 let to = kept_list.map_or(advantages, |list| Line::of_f32(list));
                 let sums = outputs.returns.map(|r| scratch(self.v, target(&r).narrow));
-                done = steered::gae((rewards, Line::of_f32(value_list)), (to, false), sums.map(|line| (line, false)), n, &line, &mut ahead);
+                done = gae((rewards, Line::of_f32(value_list)), (to, false), sums.map(|line| (line, false)), n, &line, &mut ahead);
                 if !self.late || done.largest < LIMIT {
                     if !keep {
                         bits::expand(advantages, words, true, target(&outputs.advantages), at.len, stream);

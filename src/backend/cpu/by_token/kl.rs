@@ -3,7 +3,7 @@
 use super::columns::{self, TOGETHER, Tokens};
 use super::lanes::Line;
 use super::fused::{self, Fused};
-use super::{Way, bits, went};
+use super::{Way, bits, went, wide};
 use crate::backend::cpu::expand::Chunks;
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::scope::Scope;
@@ -14,6 +14,7 @@ use crate::backend::cpu::worker::Worker;
 use crate::model::array::Array;
 use crate::model::batch::{Extent, Process};
 use crate::model::config::*;
+use crate::numerics::simd::Simd;
 use crate::numerics::exact::{Extremes, Grid, INFINITE, STEP_BITS, Sums, exponent, key};
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};
@@ -150,10 +151,11 @@ impl<'a> Worker<'a> {
         let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
         let mut ahead = self.ahead(i, true, [Some(signal), None]);
         let stream = job.by_token.stream;
+        let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
         let (sum, squares, path);
         if every {
             // SAFETY: AVX2 is there in a usual call; n tokens from the first in scope on, in place or apart (`check` has seen which).
-            let done = unsafe { fused::tokens(from, to, n, stream, &line, &mut ahead) };
+            let done = unsafe { tokens(from, to, n, stream, &line, &mut ahead) };
             (sum, squares, path) = (done.sum, done.squares, done.path);
         } else {
             let ends: &[u64] = &self.edges[..];
@@ -165,7 +167,7 @@ impl<'a> Worker<'a> {
                 debug_assert_eq!(found + 1, k);
                 list[found] = from.one(n - 1);
                 let results = Line { at: self.d.as_mut_ptr().cast(), narrow: to.narrow };
-                let done = fused::tokens(Line::of_f32(list), results, k, false, &Fused { sums: false, exact, ..line }, &mut ahead);
+                let done = tokens(Line::of_f32(list), results, k, false, &Fused { sums: false, exact, ..line }, &mut ahead);
                 bits::expand(results, ends, false, to, n, stream);
                 path = done.path;
             }

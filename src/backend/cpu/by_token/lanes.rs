@@ -125,6 +125,13 @@ pub unsafe fn four<const NARROW: bool>(at: *const u8, i: usize) -> __m256d {
 #[target_feature(enable = "avx2")]
 pub fn round<const NARROW: bool>(low: __m256d, high: __m256d, largest: &mut __m256i) -> __m256 {
     let nearest = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high));
+    finish::<NARROW>(nearest, low, high, largest)
+}
+
+/// `round` from the nearest f32 on.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn finish<const NARROW: bool>(nearest: __m256, low: __m256d, high: __m256d, largest: &mut __m256i) -> __m256 {
     let bits = _mm256_castps_si256(nearest);
     *largest = _mm256_max_epu32(*largest, _mm256_and_si256(bits, _mm256_set1_epi32(i32::MAX)));
     let zero = _mm256_setzero_ps();

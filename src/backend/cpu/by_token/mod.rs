@@ -18,6 +18,8 @@ mod lanes;
 mod scan;
 #[cfg(target_arch = "x86_64")]
 mod steered;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use super::expand::Chunks;
 use super::scope::Scope;
@@ -119,7 +121,7 @@ mod decide {
             let fits = |a: &Array| Line::fits(a, packed);
             #[cfg(test)]
             let streams = streams || super::ALWAYS_STREAMS.load(std::sync::atomic::Ordering::Relaxed);
-            let plain = plan.simd == Simd::Avx2
+            let plain = plan.simd >= Simd::Avx2
                 && problem.pieces.is_none()
                 && fits(&outputs.advantages)
                 && outputs.returns.is_none_or(|r| fits(&r))

@@ -117,7 +117,7 @@ fn runs(simd: Simd, xs: &[f32], from: u32, eta: f64, lists: &mut Lists) -> bool 
     let done = match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has what the function asks for.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { super::avx2::runs(xs, from, lists.ends, lists.values, begin) },
+        Simd::Avx2 | Simd::Avx512 => unsafe { super::avx2::runs(xs, from, lists.ends, lists.values, begin) },
         _ => changes(xs, 0, from, lists.ends, lists.values, begin),
     };
     let Some(count) = done else { return false };

@@ -30,7 +30,7 @@ pub fn fits(job: &Job, source: &Source) -> bool {
     let masked = problem.mask.is_none() || (!problem.packed() && !matches!(source, Source::Steps(_)));
     // Of a padded batch that passes the caches by the next rollout is asked for while one is written: that is the other way's.
     let near = problem.packed() || !job.streams;
-    job.simd() == Simd::Avx2
+    job.simd() >= Simd::Avx2
         && alone
         && masked
         && near
@@ -416,7 +416,7 @@ fn dense<T: InElem + Default>(
     listed: &mut [u32],
     chunk: usize,
 ) -> Option<usize> {
-    debug_assert!(simd == Simd::Avx2);
+    debug_assert!(simd >= Simd::Avx2);
     // SAFETY: AVX2 and the bit counts are there (`fits`).
     unsafe { short_avx2::edges(xs, phase, words) };
     ends(lane, part, s, span, |i, begin, end| {
