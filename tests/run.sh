@@ -84,26 +84,39 @@ stage cuda-compiler tests/setup.sh cuda || true
 # `cargo test` alone leaves target/debug/libpassrl.so as the last build made it; tests that load it want this one.
 check build "$CARGO" build --locked
 check compile "$CARGO" test --locked --no-run
+longest=(cuda_build cuda_kl cuda_pieces)
+others=()
+for file in tests/*.rs; do
+    name=$(basename "$file" .rs)
+    [[ " ${longest[*]} " == *" $name "* ]] || others+=("--test=$name")
+done
 # Most of what follows keeps one core busy: the other brings, meanwhile, what the stages after it ask for. What fails there fails again where it counts.
 meanwhile() {
     make --no-print-directory library
     tests/setup.sh python
+    # The longest of the tests, each of them one thread of the simulator's or of the compiler's for minutes.
+    "$CARGO" test --locked --no-fail-fast ${longest[@]/#/--test=} -- --show-output >$log/longest.log 2>&1
+    echo $? >$log/longest.status
     # The kernels once more in the simulated driver's checked build: bounds to the byte, races, reads of what nobody wrote.
     CUDASIM_CHECKED=1 CUDASIM_TIMEOUT=3600 PASSRL_SEEDS=10 "$CARGO" test --locked --test cuda -- --show-output \
         every_case_has_the_bits_of_the_cpu_packed random_cases_have_the_bits_of_the_cpu >$log/checked.log 2>&1
     echo $? >$log/checked.status
 }
-rm -f $log/checked.status
+rm -f $log/checked.status $log/longest.status
 meanwhile >$log/meanwhile.log 2>&1 &
 meanwhile=$!
 # --nocapture would interleave threads; --show-output prints what passing tests say, among it "SKIPPED: ".
-stage cargo "$CARGO" test --locked --no-fail-fast -- --show-output
+stage cargo "$CARGO" test --locked --no-fail-fast --lib "${others[@]}" -- --show-output
 count_cargo cargo $?
+stage cargo-doc "$CARGO" test --locked --doc
+count_cargo cargo-doc $?
 # The simulated CUDA driver itself, in its fast and its checked build: a seeded bug for each check.
 stage cudasim "$CARGO" test --locked --no-fail-fast -p cudasim -- --show-output
 count_cargo cudasim $?
 # Done meanwhile.
 wait $meanwhile
+stage longest sh -c "cat $log/longest.log && exit \$(cat $log/longest.status)"
+count_cargo longest $?
 stage cuda-checked sh -c "cat $log/checked.log && exit \$(cat $log/checked.status)"
 count_cargo cuda-checked $?
 # Lints that find bugs; those of style differ from one clippy to the next and are the developer's business.
