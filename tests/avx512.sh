@@ -36,6 +36,8 @@ strip -o $work/root/libpassrl.so target/release/libpassrl.so
 strip -o $work/root/lib-tests "$(program --lib)"
 strip -o $work/root/accuracy "$(program --test accuracy)"
 strip -o $work/root/properties "$(program --test properties)"
+mkdir -p "$work/root$PWD/tests/cases"
+cp tests/cases/hashes.txt "$work/root$PWD/tests/cases/"
 cp "$(command -v busybox)" $work/root/bin/busybox
 cp /lib64/ld-linux-x86-64.so.2 $work/root/lib64/
 for library in $(ldd $work/root/{libpassrl.so,lib-tests,accuracy,properties} | awk '$2 == "=>" {print $3}' | sort -u); do
