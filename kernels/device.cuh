@@ -11,9 +11,8 @@
 #ifndef CUDASIM
 
 #define SHARED(T, name, ...) __shared__ T name __VA_ARGS__
-#define DYNAMIC_SHARED(T, name)                                             \
-    extern __shared__ __align__(16) unsigned char passrl_dynamic_shared[];  \
-    T *name = reinterpret_cast<T *>(passrl_dynamic_shared)
+extern __shared__ __align__(16) unsigned char passrl_dynamic_shared[];
+#define DYNAMIC_SHARED(T, name) T *name = reinterpret_cast<T *>(passrl_dynamic_shared)
 
 static __device__ __forceinline__ void cp_async_4(void *to, const void *from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
