@@ -385,6 +385,9 @@
 
 #define PASSRL_SIMD_AVX2 2
 
+// AVX-512 F, BW, DQ and VL.
+#define PASSRL_SIMD_AVX512 3
+
 // Version of the ABI (additive changes keep it) and of the numerics (raised when any output bit may differ).
 #define PASSRL_ABI_VERSION 1
 

@@ -488,20 +488,4 @@ OUT_OF_LINE u32 list_elements_and_chunks(const Args& args, Room& room) {
     return found;
 }
 
-// The shaped reward of every element, chunk and token (fusion `reward_shaping`): once the rollout's KL is known. The block.
-OUT_OF_LINE void shape_lists(const Args& args, const Work& w) {
-    const PlanConstants& plan = plan_of(args);
-    ShapedReward by = shaped_reward(args, plan, w.i);
-    auto map = [&](u64 lists, u32 count) {
-        const f32* from = list_of<f32>(args, lists, 0, w.e);
-        f32* to = list_of<f32>(args, lists, 1, w.e);
-        for (u32 j = threadIdx.x; j < count; j += blockDim.x) to[j] = shaped(by, from[j]);
-    };
-    __syncthreads();
-    map(args.work.elements, w.kept.elements);
-    if (!(w.kept.state & STATE_ONE_LIST) && plan.has_values) map(args.work.values, w.kept.chunks);
-    if (plan.has_token_values) map(args.work.token_values, w.kept.count);
-    __syncthreads();
-}
-
 #endif

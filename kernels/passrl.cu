@@ -1,6 +1,7 @@
 // All kernels: one translation unit, compiled by nvcc into a fatbin, by NVRTC from the embedded source, and by the simulated driver of the tests. Compile
 // with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: the bits are part of the contract.
 #include "args.cuh"
+#include "before_shape.cuh"
 #include "device.cuh"
 #include "gae_run.cuh"
 #include "pieces.cuh"
