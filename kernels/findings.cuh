@@ -178,6 +178,17 @@ OUT_OF_LINE u32 rollout_extremes(const Args& args, const Work& w, u32 flags) {
     return flags;
 }
 
+// Maxima of a list of the rollout go to its group, or what is wrong with them is told; the flags found.
+INLINE u32 look_at_list(const Args& args, const PlanConstants& plan, const Work& w, i32 list, const Extremes& found) {
+    if (extremes_bad(found)) {
+        count_process(args, w, list);
+        poison(args, plan, w, list, found.absmax);
+        return ROLLOUT_NONFINITE;
+    }
+    if (counts_in_stats(w.kept)) take_extremes(args, plan, w, list, found);
+    return 0;
+}
+
 // Everything that a prepared rollout has for its group's maxima, and every finding; `flags` are the rollout's so far, and those with what is found are
 // returned. `first`: the maxima of the first list where they are known, or 0. The block.
 OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, const Extremes* first) {
@@ -198,13 +209,7 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, cons
     i32 lists = w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0;
     for (i32 list = 0; list < lists; ++list) {
         Extremes found = list == 0 && first ? *first : list_extremes(args, w, list);
-        if (extremes_bad(found)) {
-            flags |= ROLLOUT_NONFINITE;
-            count_process(args, w, list);
-            poison(args, plan, w, list, found.absmax);
-        } else if (counts_in_stats(w.kept)) {
-            take_extremes(args, plan, w, list, found);
-        }
+        flags |= look_at_list(args, plan, w, list, found);
     }
     if (!(flags & ROLLOUT_NO_SCOPE)) {
         if (process_in_gaps(args, plan, w.kept)) flags |= gap_findings(args, w, w.scope.first);

@@ -107,32 +107,7 @@ INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, f64* y, f32* v, u
         if (own_lane == 31) room.tops[tile] = sum;
     }
     __syncthreads();
-    // The carries of the tiles in their order, by one warp: a lane holds a tile's sum, and what enters it.
-    if (warp() == 0) {
-        f64 carry = 0.0;
-        if (room.own >= 0) {
-            if (own_lane == 0) {
-                await_part(args, QUEUE_GAE, room.own, GAE_CARRY);
-                carry = *(volatile f64*)&part_of(args, QUEUE_GAE, room.own).carry;
-            }
-            carry = __shfl_sync(WARP, carry, 0);
-        }
-        const f64 power = room.scan.powers[32];
-        for (i32 base = 0; base < tiles; base += 32) {
-            const i32 tile = base + own_lane, count = smaller(tiles - base, 32);
-            const f64 top = tile < tiles ? room.tops[tile] : 0.0;
-            f64 entering = 0.0;
-            for (i32 w = 0; w < count; w++) {
-                entering = w == own_lane ? carry : entering;
-                carry = __shfl_sync(WARP, top, w) + power * carry;
-            }
-            if (tile < tiles) room.entering[tile] = entering;
-        }
-        if (own_lane == 0 && room.next >= 0) {
-            part_of(args, QUEUE_GAE, room.next).carry = carry;
-            tell_part(args, QUEUE_GAE, room.next, GAE_CARRY);
-        }
-    }
+    if (warp() == 0) carry_tiles(args, QUEUE_GAE, room.own, room.next, GAE_CARRY, tiles, room.scan.powers[32], room.tops, room.entering);
     __syncthreads();
     auto result = [&](i32 t) {
         const i32 p = n - 1 - t;

@@ -68,6 +68,19 @@ INLINE Value joint_mean(const Args& args, const Work& w, i32 list) {
     return sum[1] > 0 ? Value{(f32)(((f64)sum[0] / (f64)sum[1]) * joint_grid(args, unit, most).down), true} : Value{0.0f, false};
 }
 
+// Exact sum of a rollout's values of a list on a grid, and their number. The block.
+INLINE i64 block_sum_of(const Args& args, const PlanConstants& plan, const Work& w, i32 list, const Grid& grid, i64& n) {
+    i64 q = 0;
+    n = 0;
+    each_value(args, plan, w, list, [&](f32 x, u32) {
+        q += quantize(grid, x);
+        ++n;
+    });
+    q = block_sum(q);
+    n = block_sum(n);
+    return q;
+}
+
 // `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. The block.
 OUT_OF_LINE Value block_rollout_mean(const Args& args, const Work& w, i32 list) {
     const PlanConstants& plan = plan_of(args);
@@ -77,13 +90,8 @@ OUT_OF_LINE Value block_rollout_mean(const Args& args, const Work& w, i32 list) 
     absmax = block_max(absmax, 0);
     if (absmax >= KEY_INFINITE) return Value{bad_sum(absmax), true};
     Grid grid = grid_of(sum_bits((i64)w.kept.elements), absmax);
-    i64 q = 0, n = 0;
-    each_value(args, plan, w, list, [&](f32 x, u32) {
-        q += quantize(grid, x);
-        ++n;
-    });
-    q = block_sum(q);
-    n = block_sum(n);
+    i64 n;
+    const i64 q = block_sum_of(args, plan, w, list, grid, n);
     return n > 0 ? Value{(f32)(((f64)q / (f64)n) * grid.down), true} : Value{0.0f, false};
 }
 

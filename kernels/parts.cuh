@@ -38,6 +38,34 @@ INLINE void tell_part(const Args& args, i32 queue, i64 at, u32 state) {
     *(volatile u32*)part_state(args, queue, at) = state;
 }
 
+// What enters each of a part's tiles of 32 positions, in the tiles' order (numerics contract 5.5), of `tops`, their own sums; what enters the part at `own` (-1: the
+// rollout's first) is waited for in `state`, and the part at `next` (-1: none) is told. `power`: c^32. One warp: a lane holds a tile's sum, and what enters it.
+INLINE void carry_tiles(const Args& args, i32 queue, i64 own, i64 next, u32 state, i32 tiles, f64 power, const f64* tops, f64* entering) {
+    const i32 own_lane = lane();
+    f64 carry = 0.0;
+    if (own >= 0) {
+        if (own_lane == 0) {
+            await_part(args, queue, own, state);
+            carry = *(volatile f64*)&part_of(args, queue, own).carry;
+        }
+        carry = __shfl_sync(WARP, carry, 0);
+    }
+    for (i32 base = 0; base < tiles; base += 32) {
+        const i32 tile = base + own_lane, count = smaller(tiles - base, 32);
+        const f64 top = tile < tiles ? tops[tile] : 0.0;
+        f64 enters = 0.0;
+        for (i32 w = 0; w < count; w++) {
+            enters = w == own_lane ? carry : enters;
+            carry = __shfl_sync(WARP, top, w) + power * carry;
+        }
+        if (tile < tiles) entering[tile] = enters;
+    }
+    if (own_lane == 0 && next >= 0) {
+        part_of(args, queue, next).carry = carry;
+        tell_part(args, queue, next, state);
+    }
+}
+
 // What a block has to do: item `number` of the grid, or (place >= 0) a part of a rollout's, or nothing.
 struct Task {
     i64 item, place, number;

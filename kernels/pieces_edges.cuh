@@ -230,14 +230,7 @@ OUT_OF_LINE u32 look_at_unit(const Args& args, Work& w, u32 flags) {
     if (w.kept.state & (STATE_INFINITE | STATE_NAN)) poison(args, plan, w, 0, w.kept.state & STATE_NAN ? KEY_NAN : KEY_INFINITE);
     const i32 lists = w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0;
     for (i32 list = 0; list < lists; ++list) {
-        const Extremes found = unit_extremes(args, w, list);
-        if (extremes_bad(found)) {
-            flags |= ROLLOUT_NONFINITE;
-            count_process(args, w, list);
-            poison(args, plan, w, list, found.absmax);
-        } else if (counts_in_stats(w.kept)) {
-            take_extremes(args, plan, w, list, found);
-        }
+        flags |= look_at_list(args, plan, w, list, unit_extremes(args, w, list));
     }
     const i64 line = line_of_unit(args, w.i, w.scope.first, w.scope.count, w.e.len);
     if (w.scope.count > 0 || (plan.spreads && line < w.e.len)) {
@@ -340,13 +333,8 @@ INLINE void tell_own_sums(const Args& args, const Work& w) {
         const i32 most = joint_most(args, unit, list);
         if (most >= KEY_INFINITE) continue;
         const Grid grid = joint_grid(args, unit, most);
-        i64 q = 0, n = 0;
-        each_value(args, plan, w, list, [&](f32 x, u32) {
-            q += quantize(grid, x);
-            ++n;
-        });
-        q = block_sum(q);
-        n = block_sum(n);
+        i64 n;
+        const i64 q = block_sum_of(args, plan, w, list, grid, n);
         if (!is_first_thread()) continue;
         add_to(own_list(args, unit, list), q);
         add_to(own_list(args, unit, list) + 1, n);

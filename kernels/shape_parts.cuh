@@ -103,33 +103,6 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     return lost;
 }
 
-// What enters each tile of the part, in the order of the tiles; the part after it is told what enters it. One warp.
-INLINE void carry_over(const Args& args, PartRoom& part, f64 power) {
-    const i32 own_lane = lane(), tiles = (i32)((part.high - part.low + 31) / 32);
-    f64 carry = 0.0;
-    if (part.own >= 0) {
-        if (own_lane == 0) {
-            await_part(args, QUEUE_SHAPE, part.own, SHAPE_CARRY);
-            carry = *(volatile f64*)&part_of(args, QUEUE_SHAPE, part.own).carry;
-        }
-        carry = __shfl_sync(WARP, carry, 0);
-    }
-    for (i32 base = 0; base < tiles; base += 32) {
-        const i32 tile = base + own_lane, count = smaller(tiles - base, 32);
-        const f64 top = tile < tiles ? part.tops[tile] : 0.0;
-        f64 entering = 0.0;
-        for (i32 w = 0; w < count; w++) {
-            entering = w == own_lane ? carry : entering;
-            carry = __shfl_sync(WARP, top, w) + power * carry;
-        }
-        if (tile < tiles) part.entering[tile] = entering;
-    }
-    if (own_lane == 0 && part.next >= 0) {
-        part_of(args, QUEUE_SHAPE, part.next).carry = carry;
-        tell_part(args, QUEUE_SHAPE, part.next, SHAPE_CARRY);
-    }
-}
-
 // From the tiles' sums to the results of the part's chunks: to their tokens where every token is one, elsewhere to d (and v).
 template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& room, const PartRoom& part, bool scans) {
     const PlanConstants& plan = plan_of(args);
@@ -193,7 +166,7 @@ template <class Room> INLINE Totals shape_part(const Args& args, Room& room, con
         open_scan(plan.decay, room.tops);
         __syncthreads();
         lost += sum_tiles(args, room, part, scans);
-        if (scans && warp() == 0) carry_over(args, part, room.tops.powers[32]);
+        if (scans && warp() == 0) carry_tiles(args, QUEUE_SHAPE, part.own, part.next, SHAPE_CARRY, (i32)((part.high - part.low + 31) / 32), room.tops.powers[32], part.tops, part.entering);
         __syncthreads();
         totals = finish_tiles(args, room, part, scans);
     }

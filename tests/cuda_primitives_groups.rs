@@ -259,6 +259,7 @@ fn flags_and_reports_have_the_bytes_of_the_cpu() {
             b.format_ok = if ok { &ok_v } else { null() };
             extra_v.iter().enumerate().for_each(|(x, v)| b.extra[x] = v);
             let what = format!("case {n}: {rollouts} rollouts in {groups} groups, {extra} extra");
+            // SAFETY: the side's own context, structs and memory.
             same(&c, &what, b, groups, &[], &outs, reports, 0, &|s: &Side| unsafe {
                 passrl_group_flags(s.context, &s.batch, &k, s.outputs[0], s.outputs[1], s.report, s.workspace, s.bytes, s.stream)
             })
@@ -345,6 +346,7 @@ fn chunk_boundaries_have_the_bytes_of_the_cpu() {
                 return PASSRL_OK;
             }
             let what = format!("case {n}: {:?}, form {form}, rule {}, missing {}", place.layout, k.boundary_rule, k.streams[0].missing);
+            // SAFETY: the side's own context, structs and memory.
             same(&c, &what, &b, 1, &[], &outs, false, place.slots, &|s: &Side| unsafe {
                 passrl_chunk_boundaries(s.context, &s.batch, &k, s.outputs[0], s.outputs[1], s.workspace, s.bytes, s.stream)
             })
@@ -372,6 +374,7 @@ fn offsets_that_do_not_fit_give_zeros_and_a_graph_replays() {
         let (xt, ot, ct, ft) = (b.outcome, twins.of(&line(&mut out)), twins.of(&line(&mut count)), twins.of(&grid(&mut flags, 2, 16)));
         let (room, report) = (Block::dirty(needed(c.device, 4, 2, 0), 0x11), Block::dirty(size_of::<passrl_report>(), 0x11));
         let k = config();
+        // SAFETY: structs and memory of this test, alive until the graph is destroyed.
         let graph = Graph::capture(|stream| unsafe {
             let (w, n) = (room.pointer(), room.bytes);
             // SAFETY: live context, views of live device memory.
@@ -462,12 +465,14 @@ fn a_group_that_is_too_large_is_told() {
     let b = passrl_batch { num_rollouts: rollouts as i64, num_groups: 2, group_index: &iv, outcome: &xv, ..rig::batch() };
     let row = config().streams[PASSRL_STREAM_OUTCOME];
     let outs = [Some(line(&mut count)), Some(line(&mut mean))];
+    // SAFETY: the side's own context, structs and memory.
     let status = same(&c, "statistics", &b, 2, &[xv], &outs, false, 0, &|s: &Side| unsafe {
         passrl_group_standardize(s.context, &s.batch, &row, s.inputs[0], null(), s.outputs[0], s.outputs[1], null(), null(), s.workspace, s.bytes, s.stream)
     });
     assert_eq!(status, PASSRL_FINDING_TOO_LARGE);
     let k = config();
     let outs = [Some(grid(&mut flags, 2, 16))];
+    // SAFETY: the side's own context, structs and memory.
     same(&c, "flags", &b, 2, &[], &outs, true, 0, &|s: &Side| unsafe {
         passrl_group_flags(s.context, &s.batch, &k, s.outputs[0], null(), s.report, s.workspace, s.bytes, s.stream)
     });

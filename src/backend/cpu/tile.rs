@@ -232,7 +232,7 @@ pub fn run_edges(columns: &[i64], runs: &[super::chunk::Run], scale: f64, inv: f
             // To the end of a word, or of the run.
             let (word, stop) = (t / 64, end.min(t / 64 * 64 + 64));
             let mut found = 0u64;
-            while t < stop && (t % 4 != 0 || t + 4 > stop) {
+            while t < stop && t % 4 != 0 {
                 found |= u64::from(single(t)) << (t % 64);
                 t += 1;
             }

@@ -54,7 +54,7 @@ impl Worker<'_> {
         let done;
         if !scope.has_holes() {
             let from = |array: &Array| Self::line(array, at).from(scope.first);
-            // SAFETY: AVX2 is there in a usual call; n tokens from the first in scope on, in place or apart (`check` has seen which).
+            // SAFETY: AVX2 is there in a usual call, AVX-512 where `gae` asks for it; n tokens from the first in scope on, in place or apart (`check` has seen which).
             unsafe {
                 let to = kept_list.map_or_else(|| (from(&outputs.advantages), stream), |list| (Line::of_f32(list), false));
                 let returns = outputs.returns.as_ref().map(|r| (from(r), stream));

@@ -154,7 +154,7 @@ impl<'a> Worker<'a> {
         let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
         let (sum, squares, path);
         if every {
-            // SAFETY: AVX2 is there in a usual call; n tokens from the first in scope on, in place or apart (`check` has seen which).
+            // SAFETY: AVX2 is there in a usual call, AVX-512 where `tokens` asks for it; n tokens from the first in scope on, in place or apart (`check` has seen which).
             let done = unsafe { tokens(from, to, n, stream, &line, &mut ahead) };
             (sum, squares, path) = (done.sum, done.squares, done.path);
         } else {

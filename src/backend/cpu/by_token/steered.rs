@@ -51,103 +51,130 @@ unsafe fn steered_tile<const UNIT: bool>(
     }
 }
 
-/// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
-///
-/// # Safety
-/// AVX2; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
-#[target_feature(enable = "avx2")]
-pub unsafe fn gae(inputs: (Option<Line>, Line), to: (Line, bool), returns: Option<(Line, bool)>, n: usize, line: &Steered, ahead: &mut Ahead) -> Done {
-    let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
-    // SAFETY: passed on.
-    unsafe {
-        match narrow {
-            (false, false) => steered_by::<false, false>(inputs, to, returns, n, line, ahead),
-            (true, true) => steered_by::<true, true>(inputs, to, returns, n, line, ahead),
-            (false, true) => steered_by::<false, true>(inputs, to, returns, n, line, ahead),
-            (true, false) => steered_by::<true, false>(inputs, to, returns, n, line, ahead),
+/// `gae_for!("avx2")` defines `gae` for an instruction set, from what the module has of it: a tile's deltas (`steered_tile`) and sums, `constants`, registers of one
+/// number (`every`) or with one at their end.
+macro_rules! gae_for {
+    ($features:literal) => {
+        /// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
+        ///
+        /// # Safety
+        /// The instruction set; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
+        #[target_feature(enable = $features)]
+        pub unsafe fn gae(inputs: (Option<Line>, Line), to: (Line, bool), returns: Option<(Line, bool)>, n: usize, line: &Steered, ahead: &mut Ahead) -> Done {
+            let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
+            // SAFETY: passed on.
+            unsafe {
+                match narrow {
+                    (false, false) => steered_by::<false, false>(inputs, to, returns, n, line, ahead),
+                    (true, true) => steered_by::<true, true>(inputs, to, returns, n, line, ahead),
+                    (false, true) => steered_by::<false, true>(inputs, to, returns, n, line, ahead),
+                    (true, false) => steered_by::<true, false>(inputs, to, returns, n, line, ahead),
+                }
+            }
         }
-    }
-}
 
+        #[target_feature(enable = $features)]
+        unsafe fn steered_by<const A: bool, const R: bool>(
+            inputs: (Option<Line>, Line),
+            to: (Line, bool),
+            returns: Option<(Line, bool)>,
+            n: usize,
+            line: &Steered,
+            ahead: &mut Ahead,
+        ) -> Done {
+            let to = Writer::<A>::new(to.0, n, to.1);
+            let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
+            // SAFETY: passed on.
+            unsafe { if line.powers[1] == 1.0 { steered::<true, A, R>(inputs, to, returns, n, line, ahead) } else { steered::<false, A, R>(inputs, to, returns, n, line, ahead) } }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
+            inputs: (Option<Line>, Line),
+            mut to: Writer<A>,
+            mut returns: Option<Writer<R>>,
+            n: usize,
+            line: &Steered,
+            ahead: &mut Ahead,
+        ) -> Done {
+            let (rewards, values) = inputs;
+            let k = constants(line);
+            let mut totals = Totals::new();
+            let (mut carry, mut next) = (every(0.0), every(line.next));
+            let mut largest = _mm256_setzero_si256();
+            let mut last = at_the_end(line.reward);
+            let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
+            let mut end = n;
+            // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
+            loop {
+                let lead = TILE.saturating_sub(end);
+                // SAFETY: the first `end` rewards and values.
+                let (reward, value) = unsafe {
+                    if lead == 0 {
+                        (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
+                    } else {
+                        (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
+                    }
+                };
+                let from = end as isize - TILE as isize;
+                // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
+                let tile = unsafe {
+                    let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
+                    if line.sums {
+                        totals.add(&tile, lead);
+                    }
+                    to.tile(from, &rounded::<A>(&tile, &mut largest));
+                    if let Some(returns) = &mut returns {
+                        returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
+                    }
+                    tile
+                };
+                if end <= TILE {
+                    return totals.done(lanes(&tile)[lead], most(largest));
+                }
+                last = every(0.0);
+                ahead.go();
+                end -= TILE;
+                while end > TILE {
+                    // SAFETY: as above.
+                    unsafe {
+                        let (tile, value) = steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
+                        if line.sums {
+                            totals.add(&tile, 0);
+                        }
+                        to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
+                        if let Some(returns) = &mut returns {
+                            returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
+                        }
+                    }
+                    ahead.go();
+                    end -= TILE;
+                }
+            }
+        }
+    };
+}
+pub(super) use gae_for;
+
+gae_for!("avx2");
+
+#[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn steered_by<const A: bool, const R: bool>(
-    inputs: (Option<Line>, Line),
-    to: (Line, bool),
-    returns: Option<(Line, bool)>,
-    n: usize,
-    line: &Steered,
-    ahead: &mut Ahead,
-) -> Done {
-    let to = Writer::<A>::new(to.0, n, to.1);
-    let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
-    // SAFETY: passed on.
-    unsafe { if line.powers[1] == 1.0 { steered::<true, A, R>(inputs, to, returns, n, line, ahead) } else { steered::<false, A, R>(inputs, to, returns, n, line, ahead) } }
+fn constants(line: &Steered) -> (Steps, [f64; TILE], __m256d) {
+    (Steps::new(line.powers[1]), rising(line.powers), every(line.gamma))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
-    inputs: (Option<Line>, Line),
-    mut to: Writer<A>,
-    mut returns: Option<Writer<R>>,
-    n: usize,
-    line: &Steered,
-    ahead: &mut Ahead,
-) -> Done {
-    let (rewards, values) = inputs;
-    let k = (Steps::new(line.powers[1]), rising(line.powers), _mm256_set1_pd(line.gamma));
-    let mut totals = Totals::new();
-    let (mut carry, mut next) = (_mm256_setzero_pd(), _mm256_set1_pd(line.next));
-    let mut largest = _mm256_setzero_si256();
-    let mut last = _mm256_setr_pd(0.0, 0.0, 0.0, line.reward);
-    let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
-    let mut end = n;
-    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
-    loop {
-        let lead = TILE.saturating_sub(end);
-        // SAFETY: the first `end` rewards and values.
-        let (reward, value) = unsafe {
-            if lead == 0 {
-                (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
-            } else {
-                (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
-            }
-        };
-        let from = end as isize - TILE as isize;
-        // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
-        let tile = unsafe {
-            let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
-            if line.sums {
-                totals.add(&tile, lead);
-            }
-            to.tile(from, &rounded::<A>(&tile, &mut largest));
-            if let Some(returns) = &mut returns {
-                returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
-            }
-            tile
-        };
-        if end <= TILE {
-            return totals.done(lanes(&tile)[lead], most(largest));
-        }
-        last = _mm256_setzero_pd();
-        ahead.go();
-        end -= TILE;
-        while end > TILE {
-            // SAFETY: as above.
-            unsafe {
-                let (tile, value) = steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
-                if line.sums {
-                    totals.add(&tile, 0);
-                }
-                to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
-                if let Some(returns) = &mut returns {
-                    returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
-                }
-            }
-            ahead.go();
-            end -= TILE;
-        }
-    }
+fn every(x: f64) -> __m256d {
+    _mm256_set1_pd(x)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn at_the_end(x: f64) -> __m256d {
+    _mm256_setr_pd(0.0, 0.0, 0.0, x)
 }
 
 #[inline]

@@ -3,7 +3,7 @@
 use super::fused::Fused;
 use super::lanes::{Ahead, Line, TILE, Writer, finish, most};
 use super::scan::Done;
-use super::steered::Steered;
+use super::steered::{Steered, gae_for};
 use std::arch::x86_64::*;
 
 /// Four registers of eight positions each, rising.
@@ -248,37 +248,24 @@ unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<N
     }
 }
 
-/// As `steered::gae`: advantages of n tokens in scope (at least one) to `to`, returns to `returns`.
-///
-/// # Safety
-/// AVX-512; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
+gae_for!("avx512f,avx512bw,avx512dq,avx512vl");
+
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub unsafe fn gae(inputs: (Option<Line>, Line), to: (Line, bool), returns: Option<(Line, bool)>, n: usize, line: &Steered, ahead: &mut Ahead) -> Done {
-    let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
-    // SAFETY: passed on.
-    unsafe {
-        match narrow {
-            (false, false) => steered_by::<false, false>(inputs, to, returns, n, line, ahead),
-            (true, true) => steered_by::<true, true>(inputs, to, returns, n, line, ahead),
-            (false, true) => steered_by::<false, true>(inputs, to, returns, n, line, ahead),
-            (true, false) => steered_by::<true, false>(inputs, to, returns, n, line, ahead),
-        }
-    }
+fn constants(line: &Steered) -> (Powers, __m512d) {
+    (Powers::new(line.powers), every(line.gamma))
 }
 
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn steered_by<const A: bool, const R: bool>(
-    inputs: (Option<Line>, Line),
-    to: (Line, bool),
-    returns: Option<(Line, bool)>,
-    n: usize,
-    line: &Steered,
-    ahead: &mut Ahead,
-) -> Done {
-    let to = Writer::<A>::new(to.0, n, to.1);
-    let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
-    // SAFETY: passed on.
-    unsafe { if line.powers[1] == 1.0 { steered::<true, A, R>(inputs, to, returns, n, line, ahead) } else { steered::<false, A, R>(inputs, to, returns, n, line, ahead) } }
+fn every(x: f64) -> __m512d {
+    _mm512_set1_pd(x)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn at_the_end(x: f64) -> __m512d {
+    _mm512_setr_pd(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, x)
 }
 
 /// The deltas of a tile, scanned: advantages, and the values they are of.
@@ -316,69 +303,4 @@ unsafe fn steered_tile<const UNIT: bool>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn plus(a: &Tile, b: &Tile) -> Tile {
     std::array::from_fn(|v| _mm512_add_pd(a[v], b[v]))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
-    inputs: (Option<Line>, Line),
-    mut to: Writer<A>,
-    mut returns: Option<Writer<R>>,
-    n: usize,
-    line: &Steered,
-    ahead: &mut Ahead,
-) -> Done {
-    let (rewards, values) = inputs;
-    let k = (Powers::new(line.powers), _mm512_set1_pd(line.gamma));
-    let mut totals = Totals::new();
-    let (mut carry, mut next, mut largest) = (_mm512_setzero_pd(), _mm512_set1_pd(line.next), _mm256_setzero_si256());
-    let mut last = _mm512_setr_pd(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, line.reward);
-    let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
-    let mut end = n;
-    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
-    loop {
-        let lead = TILE.saturating_sub(end);
-        // SAFETY: the first `end` rewards and values.
-        let (reward, value) = unsafe {
-            if lead == 0 {
-                (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
-            } else {
-                (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
-            }
-        };
-        let from = end as isize - TILE as isize;
-        // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
-        let tile = unsafe {
-            let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
-            if line.sums {
-                totals.add(&tile, lead);
-            }
-            to.tile(from, &rounded::<A>(&tile, &mut largest));
-            if let Some(returns) = &mut returns {
-                returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
-            }
-            tile
-        };
-        if end <= TILE {
-            return totals.done(lanes(&tile)[lead], most(largest));
-        }
-        last = _mm512_setzero_pd();
-        ahead.go();
-        end -= TILE;
-        while end > TILE {
-            // SAFETY: as above.
-            unsafe {
-                let (tile, value) = steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
-                if line.sums {
-                    totals.add(&tile, 0);
-                }
-                to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
-                if let Some(returns) = &mut returns {
-                    returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
-                }
-            }
-            ahead.go();
-            end -= TILE;
-        }
-    }
 }

@@ -152,16 +152,23 @@ fn illegal_calls_during_a_capture() {
     assert_eq!(unsafe { sys::cuEventCreate(&mut event, 2) }, OK);
     let (mut out, mut word, mut module) = (0, [0f32; 1], null_mut());
     type Call<'a> = (&'a str, Box<dyn FnMut() -> CUresult + 'a>);
-    // SAFETY (all): handles of this test, memory that is allocated.
     let calls: Vec<Call> = vec![
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuMemAlloc_v2", Box::new(|| unsafe { sys::cuMemAlloc_v2(&mut out, 64) })),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuMemFree_v2", Box::new(|| unsafe { sys::cuMemFree_v2(p) })),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuMemcpyDtoH_v2", Box::new(|| unsafe { sys::cuMemcpyDtoH_v2(word.as_mut_ptr().cast(), p, 4) })),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuMemsetD8_v2", Box::new(|| unsafe { sys::cuMemsetD8_v2(p, 0, 4) })),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuCtxSynchronize", Box::new(|| unsafe { sys::cuCtxSynchronize() })),
         ("cuStreamSynchronize", Box::new(|| gpu.synchronize())),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuModuleLoadData", Box::new(|| unsafe { sys::cuModuleLoadData(&mut module, IMAGE.as_ptr().cast()) })),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuEventSynchronize", Box::new(|| unsafe { sys::cuEventSynchronize(event) })),
+        // SAFETY: handles of this test, memory that is allocated.
         ("cuEventQuery", Box::new(|| unsafe { sys::cuEventQuery(event) })),
     ];
     for (name, mut call) in calls {
