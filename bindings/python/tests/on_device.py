@@ -388,7 +388,7 @@ def test_refusals() -> None:
         passrl.whiten(given["signal"], lengths=[3], backend="cpu", out=np.empty(3, np.float32))
     with pytest.raises(passrl.NotServedError, match="a Collective of this package reduces host memory"):
         passrl.Plan("pass", rollouts=1, tokens=1, backend="cuda", comm=passrl.Collective(lambda data, op: None, 0, 1))
-    with pytest.raises(passrl.NotServedError, match="stats_in is read on the host"):
+    with pytest.raises(passrl.NotServedError, match="batch.stats_in is given"):
         passrl.shape(stats_in=b"", **given)
     with pytest.raises(passrl.DeviceError, match=r"batch.signal\[0\] is on CUDA device 0, the context is the CPU"):
         passrl.shape(backend="cpu", out=np.empty(given["signal"].shape, np.float32), **given | {"cu_seqlens": given["cu_seqlens"].copy_to_host()})
