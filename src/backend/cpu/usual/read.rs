@@ -46,6 +46,10 @@ impl Worker<'_> {
                 return None;
             }
             let at = lane.extent(i);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(outputs) = job.outputs.filter(|_| job.streams) {
+                crate::backend::cpu::lines::ask(job, &outputs.advantages, &at);
+            }
             let mut kept = Rollout::default();
             if problem.in_stats.is_some_and(|a| !a.flag(i)) {
                 kept.state |= state::OUT_OF_STATS;
