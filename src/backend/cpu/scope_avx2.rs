@@ -33,7 +33,7 @@ unsafe fn zeros<T>(at: *const T) -> u64 {
 }
 
 /// Bytes between what is read of a mask and what is asked for. A mask is read once: it need not drive out what is read again.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 #[inline]
 #[target_feature(enable = "avx2")]
