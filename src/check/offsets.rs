@@ -143,3 +143,35 @@ pub fn groups(place: Where, grouping: &Groups, rollouts: usize, groups: usize) -
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_answer_is_that_of_a_plain_loop() {
+        let array = |offsets: &mut [i64]| Array { data: offsets.as_mut_ptr().cast(), dtype: DType::I64, shape: [offsets.len(), 1], stride: [1, 1] };
+        let kinds = [0, 1, 2, 7, 8, -1, i64::MAX, i64::MAX - 1, i64::MIN, i64::MIN + 1];
+        let (mut seed, mut held) = (5u64, 0);
+        for case in 0..20_000 {
+            let mut offsets: Vec<i64> = (0..case % 5)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    kinds[(seed >> 40) as usize % kinds.len()]
+                })
+                .collect();
+            if case % 2 == 0 {
+                offsets.sort_unstable();
+            }
+            for (end, longest) in [(8, 8), (8, 1), (2, usize::MAX), (usize::MAX, 7), (usize::MAX, usize::MAX)] {
+                let end_here = i64::try_from(end).unwrap_or(i64::MAX);
+                let plain = offsets.iter().all(|x| (0..=end_here).contains(x))
+                    && offsets.windows(2).all(|pair| pair[0] <= pair[1] && pair[1].abs_diff(pair[0]) <= longest as u64);
+                assert_eq!(rise(&array(&mut offsets), end, longest), plain, "{offsets:?}, to {end} by {longest}");
+                assert_eq!(fit(&array(&mut offsets), end), offsets.iter().all(|x| (0..=end_here).contains(x)), "{offsets:?}, to {end}");
+                held += usize::from(plain && offsets.len() > 1);
+            }
+        }
+        assert!(held > 1000, "{held}");
+    }
+}

@@ -105,9 +105,10 @@ impl Crew<'_> {
                 let mut claimed = next.fetch_add(1, Ordering::Relaxed);
                 while claimed < count {
                     let i = claimed;
-                    // What comes next is claimed now, so that what is asked for of it ahead is asked for by the thread that will read it; but for the last few,
-                    // which go to whoever is free: of these the next one is likely to be that of a thread whose items take as long as all.
-                    let early = threads > 1 && i + LAST * threads < count;
+                    // What comes next is claimed now, so that what is asked for of it ahead is asked for by the thread that will read it; but for what
+                    // follows large items, and for the last few, which go to whoever is free: of these the next one is likely to be that of a thread
+                    // whose items take as long as all.
+                    let early = threads > 1 && i >= order.large() && i + LAST * threads < count;
                     claimed = if early { next.fetch_add(1, Ordering::Relaxed) } else { i + threads };
                     worker.upcoming = (claimed < count).then(|| order.item(claimed));
                     item(&mut worker, order.item(i));
