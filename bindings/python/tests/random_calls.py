@@ -155,3 +155,41 @@ def random_call(seed: int) -> tuple[str, dict[str, Any]]:
     lengths, packed = draw.lengths()
     given, shape = layout(draw, lengths, packed)
     return preset, given | inputs(draw, passrl.Config(preset), lengths, shape) | settings(draw)
+
+
+def random_primitives(seed: int) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Arguments of every primitive by its name."""
+    draw = Draw(seed)
+    random, one, chance = draw.random, draw.one, draw.chance
+    lengths, packed = draw.lengths()
+    where, shape = layout(draw, lengths, packed)
+    rollouts, kind = len(lengths), one([np.float32, np.float64, np.float16])
+    tokens = {name: where[name] for name in ("cu_seqlens", "lengths", "pad_side", "mask", "absent") if name in where}
+    groups = {name: where[name] for name in ("groups", "group_size", "group_offsets", "in_stats", "absent") if name in where}
+    typed = {"dtype": one(["float16", "float32", "bfloat16"])} if chance(0.3) else {}
+
+    def noise() -> np.ndarray:
+        found = random.standard_normal(shape).astype(kind)
+        if chance(0.05) and found.size:
+            found.reshape(-1)[random.integers(found.size)] = np.nan
+        return found
+
+    def logps() -> np.ndarray:
+        return -abs(noise())
+
+    runs = np.resize(np.repeat(random.choice(draw.levels, shape[-1]), random.integers(1, 9, shape[-1])), shape)
+    steps = {"eta": one([1e-8, 0.3]), "boundary_rule": one(["adjacent", "anchored"]), "bridge_scope_gaps": chance(0.5)}
+    bootstrap = {"bootstrap": random.standard_normal(rollouts).astype(np.float32)} if chance(0.5) else {}
+    shifted = {"ddof": one([0, 1]), "shift": chance(0.5), "epsilon_mode": one(["add_std", "add_var", "floor_std", "floor_var"])}
+    standard = {"center": one(["group", "leave_one_out", "none"]), "scale": one(["group", "leave_one_out", "abs_max", "none"]), "ddof": one([0, 1])}
+    return {
+        "chunk": ((one([noise(), runs]).astype(np.float32),), tokens | steps),
+        "discounted_returns": ((noise(), one([1, 0.99, 0.5, 0])), tokens | typed),
+        "gae": ((noise(), noise(), one([1, 0.99, 0]), one([1, 0.95])), tokens | typed | bootstrap),
+        "divide_length": ((noise(), one([0, 0.5, 0.7, 1])), tokens | typed),
+        "whiten": ((noise(),), tokens | typed | shifted),
+        "opd_signal": ((logps(), logps(), one([None, logps()])), tokens | typed),
+        "kl_in_reward": ((logps(), logps(), one([None, noise()])), tokens | typed | {"kind": one(["k1", "k2", "k3", "abs"]), "coef": 0.3}),
+        "group_standardize": ((random.standard_normal(rollouts).astype(kind),), groups | typed | standard | {"stats": True}),
+        "group_flags": ((random.choice([0, 1], rollouts).astype(np.float32),), groups),
+    }
