@@ -5,25 +5,24 @@
 #include "token_baseline.cuh"
 
 // `step_sets = step_group`. A block a group.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_step_sets(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Decision, decision, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_step_sets(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (counts_of(args).bad_offsets) return;
-    decide(args, blockIdx.x, decision[0]);
-    if (!decision[0].bad) step_sets(args, blockIdx.x);
+    decide(args, blockIdx.x, shared_decision());
+    if (!shared_decision().bad) step_sets(args, blockIdx.x);
 }
 
 // `token_baseline`, before passrl_shape: how far groups reach (a thread a rollout), clear, weigh (passrl_shape in MODE_WEIGH), add (a block a rollout).
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_longest(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_longest(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (!counts_of(args).bad_offsets) baselines_longest(args, (i64)blockIdx.x * blockDim.x + threadIdx.x);
 }
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_clear(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_clear(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (!counts_of(args).bad_offsets) baselines_clear(args, blockIdx.x);
 }
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_add(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_baselines_add(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (!counts_of(args).bad_offsets) baselines_add(args, blockIdx.x);
 }
 

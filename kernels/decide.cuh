@@ -20,6 +20,12 @@ struct Decision {
     i64 members;
 };
 
+// That of the block's group, where a kernel has one.
+INLINE Decision& shared_decision() {
+    SHARED(Decision, decision_of_block, [1]);
+    return decision_of_block[0];
+}
+
 // Elements that exact sums allow on a grid.
 INLINE i64 most_elements(i32 bits) { return bits == ROLLOUT_BITS ? 1ll << 17 : 1ll << 33; }
 
@@ -36,6 +42,14 @@ INLINE u32 count_bad_given(const Stream& stream, bool by_baselines, f64 mean, f6
     return bad;
 }
 
+// The set of the whole batch.
+OUT_OF_LINE Whole whole_of(const Args& args, i32 slot, const Stream& stream) {
+    const Extremes extremes = load_extremes(args, batch_keys(args), slot);
+    const Sums sums = load_sums(batch_words(args), slot, 7);
+    const Grid grid = grid_of(STEP_BITS, extremes.absmax);
+    return Whole{sums.n, batch_words(args)[7 * slot + 6], sums_mean(sums, grid), deviation_of(stream, sums, grid), all_equal(extremes)};
+}
+
 // One set of the group, whose sums `decide` has put there: its standard, its finding, its flags. One thread.
 OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const PlanConstants& plan = plan_of(args);
@@ -44,23 +58,20 @@ OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
     const Stream& stream = plan.streams[row];
     const bool process = slot < plan.sets, in_report = plan.slot_reported[slot] >= 0;
     const bool there = process ? (plan.joint && slot == 1) || slot < args.batch.num_process : has_stream(args, plan, slot - plan.sets);
-    Whole whole = {no_extremes(), no_sums(), 0};
-    if (plan.slots_batch) {
-        whole.extremes = load_extremes(args, batch_keys(args), slot);
-        whole.sums = load_sums(batch_words(args), slot, 7);
-        whole.nonzero = batch_words(args)[7 * slot + 6];
-    }
     const f64 mean = given_statistic(args.batch.stats_mean, g, row), std = given_statistic(args.batch.stats_std, g, row);
+    const u32 bad_given = there ? count_bad_given(stream, row == OUTCOME && is_given(args.batch.baselines), mean, std) : 0;
     const i32 second = plan.slots_runner_up ? load_key(args, group_seconds(args, g) + slot) : KEY_EMPTY;
-    const Extremes extremes = load_extremes(args, group_keys(args, g), slot);
-    const Standard s = make_standard(stream, bits, extremes, to.standards[slot].sums, second, whole, mean, std);
-    to.standards[slot] = s;
+    Standard& s = to.standards[slot];
+    s.stream = &stream;
+    s.extremes = load_extremes(args, group_keys(args, g), slot);
+    make_standard(s, bits, second, plan.slots_batch ? whole_of(args, slot, stream) : Whole{0, 0, 0.0, 1.0, false}, mean, std);
+    READ_AGAIN();
+    const Extremes extremes = s.extremes;
     i32 finding = 0, flags = 0;
     if (extremes_bad(extremes)) {
         finding = extremes.absmax == KEY_BAD_STEPS ? FOUND_BAD_STEPS : extremes.absmax == KEY_NAN ? FOUND_MISSING : FOUND_NONFINITE;
         flags |= extremes.absmax == KEY_BAD_STEPS ? GROUP_BAD_STEPS : GROUP_NONFINITE;
     }
-    const u32 bad_given = there ? count_bad_given(stream, row == OUTCOME && is_given(args.batch.baselines), mean, std) : 0;
     if (bad_given) atomicAdd(&to.bad_given, bad_given);
     if (!finding && bad_given) {
         finding = FOUND_NONFINITE;
@@ -88,7 +99,7 @@ OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
 }
 
 // Of group g, by all threads of the block. The block meets at the end.
-INLINE void decide(const Args& args, i64 g, Decision& to) {
+OUT_OF_LINE void decide(const Args& args, i64 g, Decision& to) {
     const PlanConstants& plan = plan_of(args);
     __syncthreads();
     for (i32 s = (i32)threadIdx.x; s < MAX_STREAMS; s += (i32)blockDim.x) to.flags[s] = to.findings[s] = 0;

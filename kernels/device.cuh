@@ -2,12 +2,14 @@
 // plain CUDA, without any CUDA or standard header: NVRTC finds none.
 //
 //   SHARED(T, name, [n]);       a __shared__ array (or a scalar: leave out the third argument) in a function or a template of one
+//   READ_AGAIN();               what was read of memory before is read again after it: what all threads share need not stay in registers over a loop
 //   DYNAMIC_SHARED(T, name);    T *name at the start of the launch's dynamic shared memory, 16-byte aligned
 //   cp_async_16(to, from);      16 bytes (also _4, _8) from global to shared memory, both aligned to that; cp_async_commit() ends a group,
 //   CP_ASYNC_WAIT(n);           waits until at most n of the calling thread's groups are under way: n a constant; a barrier for other threads' copies
 //
 // tests/cudasim/README.md lists the intrinsics that the simulated driver offers. It forces its own header in front of the source, which defines CUDASIM.
 #pragma once
+#define READ_AGAIN() asm volatile("" ::: "memory")
 #ifndef CUDASIM
 
 #define SHARED(T, name, ...) __shared__ T name __VA_ARGS__

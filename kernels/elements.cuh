@@ -27,11 +27,10 @@ INLINE Form form_of(const Batch& batch, const PlanConstants& plan, i64 count_ste
 INLINE bool has_token_values(Form form) { return form == FORM_DENSE || form == FORM_DENSE_WITH_ENDS; }
 
 constexpr i64 STEPS_AT_HAND = 512;
-// What the threads of a rollout's block share. The first one writes, between barriers.
+// What the threads of a rollout's block share beside its `shared_work`. The first one writes, between barriers.
 struct Room {
     // The rollout, or a part of it.
     Task task;
-    Work work;
     StepRange steps;
     // Ends of the first steps (`block_steps_fit`), and the maxima of the first list where it is made in a way that knows them.
     u32 ends[STEPS_AT_HAND];
@@ -43,6 +42,11 @@ struct Room {
     bool between;
 };
 
+INLINE Room& shared_room() {
+    SHARED(Room, room_of_block, [1]);
+    return room_of_block[0];
+}
+
 // Bits that each thread finds by itself, until the block joins them: ROLLOUT_* flags, and above them of each process stream p an infinity and (where that is an
 // error) a NaN that no list may come to hold.
 constexpr u32 UNLISTED_INFINITE = 1u << 16, UNLISTED_NAN = 1u << 20;
@@ -50,7 +54,7 @@ constexpr u32 UNLISTED_INFINITE = 1u << 16, UNLISTED_NAN = 1u << 20;
 // The scope of the words that the block has written, for all to see.
 INLINE void take_scope(Room& room, const Scope& scope) {
     __syncthreads();
-    if (is_first_thread()) room.work.scope = scope;
+    if (is_first_thread()) shared_work().scope = scope;
     __syncthreads();
 }
 
@@ -58,7 +62,7 @@ INLINE void take_scope(Room& room, const Scope& scope) {
 OUT_OF_LINE u32 read_scope(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    const Extent& e = room.work.e;
+    const Extent& e = shared_work().e;
     bool logps = batch.process == PROCESS_LOGPROBS, counting = args.mode & MODE_COUNTING;
     bool reads = has_token_values(room.form) || room.form == FORM_TOKENS || (room.form == FORM_SCORED && logps);
     bool masked = is_given(batch.mask), drops = reads && batch.num_process > 0 && plan.streams[0].missing == MISSING_EXCLUDE;
@@ -70,7 +74,7 @@ OUT_OF_LINE u32 read_scope(const Args& args, Room& room) {
         take_scope(room, span_scope(0, e.len));
         return 0;
     }
-    u32* bits = scope_words(args, room.work.i, e);
+    u32* bits = scope_words(args, shared_work().i, e);
     u32 found = 0, count_missing = 0, count_low = 0;
     for (i64 tile = 0; tile < e.len; tile += blockDim.x) {
         i64 t = tile + threadIdx.x;
@@ -98,9 +102,9 @@ OUT_OF_LINE u32 read_scope(const Args& args, Room& room) {
 
 // Bits for a scope that steps are taken out of, where it had none. The block.
 INLINE u32* block_scope_bits(const Args& args, const Room& room) {
-    u32* bits = scope_words(args, room.work.i, room.work.e);
-    if (bits != room.work.scope.bits) {
-        block_fill_scope(bits, room.work.e.len);
+    u32* bits = scope_words(args, shared_work().i, shared_work().e);
+    if (bits != shared_work().scope.bits) {
+        block_fill_scope(bits, shared_work().e.len);
         __syncthreads();
     }
     return bits;
@@ -110,7 +114,7 @@ INLINE u32* block_scope_bits(const Args& args, const Room& room) {
 OUT_OF_LINE u32 list_csr_steps(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    const Work& w = room.work;
+    const Work& w = shared_work();
     i32 streams = room.form == FORM_STEPLESS ? 0 : batch.num_process;
     bool scores = batch.process == PROCESS_SCORES && streams > 0, sums = batch.process == PROCESS_LOGPROBS && room.form == FORM_SCORED;
     bool drops = scores && plan.streams[0].missing == MISSING_EXCLUDE, dropped = false;
@@ -174,13 +178,13 @@ INLINE bool steps_are_chunks(const Args& args, const PlanConstants& plan, const 
     const Batch& batch = args.batch;
     const bool cut = plan.chunk == CHUNK_STEP || (plan.chunk == CHUNK_BY_VALUE && plan.boundary_rule == BOUNDARY_ADJACENT && !plan.merge_equal_steps);
     const bool plain = !is_given(batch.step_begins) && !is_given(batch.step_group) && plan.pool != POOL_TOKENS && !plan.has_token_values;
-    return cut && plain && room.form == FORM_SCORED && batch.process == PROCESS_SCORES && plan.streams[0].missing != MISSING_EXCLUDE && !has_holes(room.work.scope);
+    return cut && plain && room.form == FORM_SCORED && batch.process == PROCESS_SCORES && plan.streams[0].missing != MISSING_EXCLUDE && !has_holes(shared_work().scope);
 }
 // Such steps, as one list with their last tokens in `last`. Returns bits found.
 OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    const Work& w = room.work;
+    const Work& w = shared_work();
     const StepRange steps = room.steps;
     Extremes found = no_extremes();
     u32 missing = 0;
@@ -221,7 +225,7 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
 OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    const Work& w = room.work;
+    const Work& w = shared_work();
     const Array& marks = batch.step_marks;
     u32* ends = room.list.end;
     bool sums = batch.process == PROCESS_LOGPROBS;
@@ -285,7 +289,7 @@ OUT_OF_LINE u32 list_sparse_steps(const Args& args, Room& room) {
 // Values that no list may come to hold: a NaN of the first stream makes a run of its own, others may lie inside a step. Returns bits found.
 OUT_OF_LINE u32 look_at_unlisted(const Args& args, const Room& room) {
     const PlanConstants& plan = plan_of(args);
-    const Work& w = room.work;
+    const Work& w = shared_work();
     u32 found = 0, bad = 0;
     for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
         if (!contains(w.scope, t)) continue;
@@ -304,7 +308,7 @@ OUT_OF_LINE u32 look_at_unlisted(const Args& args, const Room& room) {
 // OPD with steps: a step's score is the exact sum over its tokens, a warp a step.
 OUT_OF_LINE void sum_steps(const Args& args, const Room& room) {
     const PlanConstants& plan = plan_of(args);
-    const Work& w = room.work;
+    const Work& w = shared_work();
     for (i64 j = warp(); j < room.list.count; j += warps()) {
         f32 sum = warp_exact_sum(w.scope, room.list.begin[j], room.list.end[j], [&](i64 t) { return signal_value(args, plan, w.e, 0, t); });
         if (lane() == 0) room.list.values[j] = sum;
@@ -315,9 +319,9 @@ OUT_OF_LINE void sum_steps(const Args& args, const Room& room) {
 // `step_value = return_to_go`: a plain sequence from the last step, one thread a stream.
 OUT_OF_LINE void return_steps(const Args& args, const Room& room) {
     const PlanConstants& plan = plan_of(args);
-    if (args.batch.process == PROCESS_RETURNS && is_first_thread()) room.list.values[room.list.count - 1] = returned_outcome(args, plan, room.work.i);
+    if (args.batch.process == PROCESS_RETURNS && is_first_thread()) room.list.values[room.list.count - 1] = returned_outcome(args, plan, shared_work().i);
     if (threadIdx.x < (u32)args.batch.num_process)
-        returns_to_go(list_of<f32>(args, args.work.elements, (i32)threadIdx.x, room.work.e), room.list.count, plan.step_gamma);
+        returns_to_go(list_of<f32>(args, args.work.elements, (i32)threadIdx.x, shared_work().e), room.list.count, plan.step_gamma);
     __syncthreads();
 }
 
@@ -326,7 +330,7 @@ OUT_OF_LINE void return_steps(const Args& args, const Room& room) {
 constexpr i32 QUEUE_PREPARE = 1;
 OUT_OF_LINE bool list_part(const Args& args, Room& room) {
     const Task& task = room.task;
-    const Extent& e = room.work.e;
+    const Extent& e = shared_work().e;
     const i64 size = part_size(), low = task.number * size, high = smaller(low + size, e.len);
     // (The lists of steps are not asked for.)
     u32* const tokens = list_of<u32>(args.work.step_begin, e);
@@ -382,7 +386,7 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
 // Lists the runs of a signal without steps; their ends are in `last`.
 OUT_OF_LINE void list_runs(const Args& args, Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
-    const Work& w = room.work;
+    const Work& w = shared_work();
     const bool anchored = plan.boundary_rule == BOUNDARY_ANCHORED;
     i64 count = room.list.count;
     if (anchored) count = block_runs_anchored(args, w.e, w.scope, last);
@@ -397,7 +401,7 @@ OUT_OF_LINE void list_runs(const Args& args, Room& room, u32* last) {
 
 // `pool = tokens`: how many tokens in scope each step has.
 OUT_OF_LINE void weigh_steps(const Args& args, const Room& room, const u32* last) {
-    const Work& w = room.work;
+    const Work& w = shared_work();
     u32* weights = list_of<u32>(args.work.weights, w.e);
     bool runs = room.form == FORM_DENSE;
     for (i64 j = threadIdx.x; j < room.list.count; j += blockDim.x) {
@@ -410,7 +414,7 @@ OUT_OF_LINE void weigh_steps(const Args& args, const Room& room, const u32* last
 // Chunks of a rollout whose steps are listed, in `last`; with a barrier at the end.
 OUT_OF_LINE i64 list_chunks(const Args& args, const Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
-    const Work& w = room.work;
+    const Work& w = shared_work();
     const StepList& list = room.list;
     if (plan.chunk == CHUNK_BY_VALUE && room.form != FORM_STEPLESS && list.count > 0) {
         bool uniform = room.form != FORM_DENSE_WITH_ENDS;
@@ -431,7 +435,7 @@ OUT_OF_LINE i64 list_chunks(const Args& args, const Room& room, u32* last) {
 // The process values of each chunk, its step (`step_sets`), and the values of each token in scope (`chunk_value = mean`).
 OUT_OF_LINE void list_values(const Args& args, const Room& room, const u32* last, bool values) {
     const PlanConstants& plan = plan_of(args);
-    const Work& w = room.work;
+    const Work& w = shared_work();
     i32 streams = args.batch.num_process;
     auto token_value = [&](i32 p, i64 t) {
         if (has_token_values(room.form)) return signal_value(args, plan, w.e, p, t);
@@ -457,7 +461,7 @@ OUT_OF_LINE void list_values(const Args& args, const Room& room, const u32* last
 OUT_OF_LINE u32 list_elements_and_chunks(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    Work& w = room.work;
+    Work& w = shared_work();
     u32 found = 0;
     u32* last = list_of<u32>(args.work.last, w.e);
     if (is_first_thread()) {

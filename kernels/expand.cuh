@@ -134,7 +134,7 @@ INLINE void gather(const Scope& scope, f64* lines) {
 }
 
 // Zeros in slots from .. to of row `row` (packed: of the line) of a token-shaped output, by `threads` threads of which this is number `thread`.
-INLINE void zero_slots(const Array& to, i64 row, i64 from, i64 end, bool flat, i64 thread, i64 threads) {
+OUT_OF_LINE void zero_slots(const Array& to, i64 row, i64 from, i64 end, bool flat, i64 thread, i64 threads) {
     u64 none = 0;
     const i64 base = flat ? 0 : row * to.stride[0], stride = flat ? to.stride[0] : to.stride[1];
     // From a sector's begin on.
@@ -150,7 +150,7 @@ INLINE void pad(const Args& args, const Array& to, const Extent& e) {
 }
 
 // Packed layout: zeros before the first rollout and after the last, by the whole grid.
-INLINE void pad_ends(const Args& args, const Array& to) {
+OUT_OF_LINE void pad_ends(const Args& args, const Array& to) {
     if (args.batch.layout != PACKED) return;
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
     zero_slots(to, 0, 0, item_int(args.batch.extents, 0), true, thread, threads);
@@ -158,7 +158,7 @@ INLINE void pad_ends(const Args& args, const Array& to) {
 }
 
 // Zeros everywhere: the batch's offsets do not fit, so that no rollout has a place. By the whole grid.
-INLINE void zero_all(const Args& args, const Array& to) {
+OUT_OF_LINE void zero_all(const Args& args, const Array& to) {
     const i64 rows = args.batch.layout == PACKED ? 1 : args.batch.rollouts;
     for (i64 row = blockIdx.x; row < rows; row += gridDim.x) zero_slots(to, row, 0, args.batch.slots, args.batch.layout == PACKED, threadIdx.x, blockDim.x);
 }

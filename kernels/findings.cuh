@@ -101,17 +101,17 @@ OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w, i64 first) {
 OUT_OF_LINE u32 credit_findings(const Args& args, const Work& w, i64 first, bool speaks) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    bool values = is_given(batch.values), rewards = is_given(batch.token_rewards), ratios = is_given(batch.logp_behavior);
     u32 bad = 0;
-    if (values || rewards || ratios) {
+    if (is_given(batch.values) || is_given(batch.token_rewards) || is_given(batch.logp_behavior)) {
         // Under `scan_mask = none` tokens out of scope take part.
         bool all = plan.spreads && plan.scan_mask == SCAN_MASK_NONE;
         i64 end = all ? w.e.len : w.scope.end;
         for (i64 t = (all ? first : w.scope.first) + threadIdx.x; t < end; t += blockDim.x) {
+            READ_AGAIN();
             if (!all && !contains(w.scope, t)) continue;
-            if (values) bad += is_finite(load_f32(batch.values, at(w.e, batch.values, t))) ? 0 : 1;
-            if (rewards) bad += is_finite(load_f32(batch.token_rewards, at(w.e, batch.token_rewards, t))) ? 0 : 1;
-            if (ratios) {
+            if (is_given(batch.values)) bad += is_finite(load_f32(batch.values, at(w.e, batch.values, t))) ? 0 : 1;
+            if (is_given(batch.token_rewards)) bad += is_finite(load_f32(batch.token_rewards, at(w.e, batch.token_rewards, t))) ? 0 : 1;
+            if (is_given(batch.logp_behavior)) {
                 bool good = is_finite(load_f64(batch.logp_policy, at(w.e, batch.logp_policy, t))) &&
                             is_finite(load_f64(batch.logp_behavior, at(w.e, batch.logp_behavior, t)));
                 bad += good ? 0 : 1;

@@ -219,8 +219,8 @@ INLINE void tell_gae_findings(const Args& args, const GaeRoom& room, u32 bad) {
     find(args, w, FOUND_NONFINITE, plan_of(args).slot_row[0]);
 }
 
-extern "C" __global__ void __launch_bounds__(GAE_MOST_THREADS, 4) passrl_gae(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(GAE_MOST_THREADS, 4) passrl_gae(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     SHARED(GaeRoom, shared_room, [1]);
     DYNAMIC_SHARED(f64, y);
     GaeRoom& room = shared_room[0];

@@ -14,6 +14,12 @@ struct Work {
     Rollout kept;
 };
 
+// The block's rollout until it is shaped, at one address in all kernels.
+INLINE Work& shared_work() {
+    SHARED(Work, work_of_block, [1]);
+    return work_of_block[0];
+}
+
 INLINE bool counts_in_stats(const Rollout& kept) { return (kept.state & STATE_OUT_OF_STATS) == 0; }
 // Is a rollout's value of a per-rollout stream in the stream's set, if the rollout counts? One that weighs nothing is not.
 INLINE bool weighs(const Stream& row, const Rollout& kept) {

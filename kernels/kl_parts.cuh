@@ -20,14 +20,14 @@ INLINE Extremes& part_maxima(const Args& args, i64 first, i64 number) {
 OUT_OF_LINE bool look_at_part(const Args& args, Room& room) {
     const Task& task = room.task;
     __syncthreads();
-    if (is_first_thread()) room.work.scope = part_scope(task.number, 0, room.work.e.len);
+    if (is_first_thread()) shared_work().scope = part_scope(task.number, 0, shared_work().e.len);
     __syncthreads();
     if (args.batch.process == PROCESS_LOGPROBS && (args.mode & MODE_COUNTING)) {
         u32 low = 0;
-        for (i64 t = room.work.scope.first + threadIdx.x; t < room.work.scope.end; t += blockDim.x) low += signal_low(args, room.work.e, t);
+        for (i64 t = shared_work().scope.first + threadIdx.x; t < shared_work().scope.end; t += blockDim.x) low += signal_low(args, shared_work().e, t);
         add_counts_to(&counts_of(args).low_logps, low);
     }
-    const Extremes own = list_extremes(args, room.work, 0);
+    const Extremes own = list_extremes(args, shared_work(), 0);
     if (is_first_thread()) part_maxima(args, task.first, task.number) = own;
     if (!is_last_part(args, QUEUE_PREPARE, task)) return false;
     Extremes all = no_extremes();
@@ -70,7 +70,7 @@ constexpr i64 PLACES_A_BLOCK = 2;
 INLINE i64 edge_blocks(i64 places) { return (places + PLACES_A_BLOCK - 1) / PLACES_A_BLOCK; }
 
 // Block `number` of them. `ready(i, g)`: waits for the sums of group g, of which rollout i is.
-template <class Ready> INLINE void keep_further_edges(const Args& args, i64 number, Decision& decision, Ready ready) {
+template <class Ready> OUT_OF_LINE void keep_further_edges(const Args& args, i64 number, Decision& decision, Ready ready) {
     const i64 parts = (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts;
     u32 decided = NO_GROUP;
     for (i64 place = PLACES_A_BLOCK * number; place < smaller(parts, PLACES_A_BLOCK * (number + 1)); ++place) {

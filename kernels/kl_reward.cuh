@@ -14,7 +14,8 @@ INLINE f32 divergence(const PlanConstants& plan, f64 policy, f64 reference) {
     else if (plan.kl_in_reward == KL_ABS) kl = absolute(d);
     return (f32)clamped(kl, -plan.kl_clamp, plan.kl_clamp);
 }
-INLINE f32 token_kl(const Args& args, const PlanConstants& plan, const Extent& e, i64 t) {
+OUT_OF_LINE f32 token_kl(const Args& args, const Extent& e, i64 t) {
+    const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     return divergence(plan, load_f64(batch.logp_policy, at(e, batch.logp_policy, t)), load_f64(batch.logp_reference, at(e, batch.logp_reference, t)));
 }
@@ -28,7 +29,7 @@ OUT_OF_LINE i64 keep_joint_kl(const Args& args, i64 i, const Extent& e, const Sc
     if (joint_stage(args) == JOINT_EDGES) {
         i32 most = 0;
         for (i64 t = scope.first + threadIdx.x; t < scope.end; t += blockDim.x)
-            if (contains(scope, t)) most = larger(most, absolute_key(token_kl(args, plan, e, t)));
+            if (contains(scope, t)) most = larger(most, absolute_key(token_kl(args, e, t)));
         most = block_max(most, 0);
         if (is_first_thread()) add_to(row_at(rows_of(args, unit), unit.index) + ROW_MOST, most);
     } else if (unit.most_kl < KEY_INFINITE) {
@@ -36,7 +37,7 @@ OUT_OF_LINE i64 keep_joint_kl(const Args& args, i64 i, const Extent& e, const Sc
         if (joint_stage(args) == JOINT_OWN) {
             i64 q = 0;
             for (i64 t = scope.first + threadIdx.x; t < scope.end; t += blockDim.x)
-                if (contains(scope, t)) q += quantize(grid, token_kl(args, plan, e, t));
+                if (contains(scope, t)) q += quantize(grid, token_kl(args, e, t));
             q = block_sum(q);
             if (is_first_thread()) add_to(own_kl(args, unit), q);
         } else {
@@ -61,20 +62,20 @@ OUT_OF_LINE i64 keep_kl(const Args& args, i64 i, const Extent& e, const Scope& s
         bool gaps = (scope.count > 0 || args.work.joint) && plan.spreads && plan.scan_mask == SCAN_MASK_NONE && plan.kl_place == KL_PLACE_REWARD;
         const i64 line = line_of(args, i, scope.first, scope.count, e.len);
         for (i64 t = threadIdx.x; t < e.len; t += blockDim.x) {
-            f32 kl = token_kl(args, plan, e, t);
+            f32 kl = token_kl(args, e, t);
             to[t] = kl;
             bad += !is_finite(kl) && (contains(scope, t) || (gaps && t >= line)) ? 1 : 0;
         }
         return block_sum(bad);
     }
     for (i64 t = scope.first + threadIdx.x; t < scope.end; t += blockDim.x) {
-        bad += contains(scope, t) && !is_finite(token_kl(args, plan, e, t)) ? 1 : 0;
+        bad += contains(scope, t) && !is_finite(token_kl(args, e, t)) ? 1 : 0;
     }
     bad = block_sum(bad);
     if (args.work.joint) return keep_joint_kl(args, i, e, scope, bad);
     f32 sum = 0.0f;
     if (bad == 0) {
-        sum = block_exact_sum(scope, e.len, [&](i64 t) { return token_kl(args, plan, e, t); });
+        sum = block_exact_sum(scope, e.len, [&](i64 t) { return token_kl(args, e, t); });
         bad = is_finite(sum) ? 0 : 1;
     }
     // The finding is made: the outcome is no second one.

@@ -116,7 +116,7 @@ INLINE void sum_members(const Args& args, const Members& members) {
 }
 
 // MODE_JOINED: the block that is the last of its group to be done with its maxima adds the sums of all of them. The block.
-INLINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
+OUT_OF_LINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
     SHARED(Members, members, [1]);
     if (is_first_thread()) members[0] = members_of(args, i);
     if (!is_last_of_group(args, members[0])) return;

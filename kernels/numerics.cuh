@@ -174,17 +174,17 @@ INLINE f64 signed_to_f64(Wide x) {
 // f64(sum q) / f64(n) 2^(e - bits).
 INLINE f64 sums_mean(const Sums& s, const Grid& grid) { return ((f64)s.q / (f64)s.n) * grid.down; }
 // n sum q^2 - (sum q)^2, exactly; 0 for sums that belong to no set (a value left out that was no element).
-INLINE Wide sums_numerator(const Sums& s, const Grid& grid) {
-    Wide squares = wide_plus(wide_shifted(wide(s.hi), grid.bits), wide(s.lo));
-    u64 q = (u64)(s.q < 0 ? -s.q : s.q);
-    Wide found = wide_minus(wide_times(wide(s.n), squares), wide_product(q, q));
+INLINE Wide sums_numerator(i64 n, i64 sum, i64 hi, i64 lo, i32 bits) {
+    Wide squares = wide_plus(wide_shifted(wide(hi), bits), wide(lo));
+    u64 q = (u64)(sum < 0 ? -sum : sum);
+    Wide found = wide_minus(wide_times(wide(n), squares), wide_product(q, q));
     return wide_negative(found) ? Wide{0, 0} : found;
 }
-// num / den, in grid units squared.
-INLINE f64 variance_units(const Sums& s, const Grid& grid, i32 ddof) {
-    Wide n = wide(s.n);
-    return wide_to_f64(sums_numerator(s, grid)) / wide_to_f64(wide_times(n, wide_minus(n, wide(ddof))));
+OUT_OF_LINE f64 variance_of(i64 n, i64 q, i64 hi, i64 lo, i32 bits, i32 ddof) {
+    return wide_to_f64(sums_numerator(n, q, hi, lo, bits)) / wide_to_f64(wide_times(wide(n), wide_minus(wide(n), wide(ddof))));
 }
+// num / den, in grid units squared.
+INLINE f64 variance_units(const Sums& s, const Grid& grid, i32 ddof) { return variance_of(s.n, s.q, s.hi, s.lo, grid.bits, ddof); }
 
 // 1/3! + x (1/4! + x (... 1/15!)).
 INLINE f64 exp_series(f64 x) {

@@ -30,7 +30,7 @@ struct Edge {
 
 // The detector's value at token t of a rollout with scores.
 INLINE f32 detected_at(const Args& args, const Room& room, i64 t) {
-    if (has_token_values(room.form)) return signal_value(args, plan_of(args), room.work.e, 0, t);
+    if (has_token_values(room.form)) return signal_value(args, plan_of(args), shared_work().e, 0, t);
     return room.list.values[listed_step(room.list.end, room.list.count, t)];
 }
 
@@ -38,7 +38,7 @@ INLINE f32 detected_at(const Args& args, const Room& room, i64 t) {
 INLINE void raw_steps(const Args& args, const Room& room, bool fits, Edge& edge) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    const Work& w = room.work;
+    const Work& w = shared_work();
     i64 first = w.scope.first, last = w.scope.end - 1;
     const bool drops = fits && batch.process == PROCESS_SCORES && plan.streams[0].missing == MISSING_EXCLUDE;
     if (drops) {
@@ -60,7 +60,7 @@ INLINE void raw_steps(const Args& args, const Room& room, bool fits, Edge& edge)
 // Marks in scope. The block.
 INLINE void find_marks(const Args& args, const Room& room, Edge& edge) {
     const Array& marks = args.batch.step_marks;
-    const Work& w = room.work;
+    const Work& w = shared_work();
     if (!is_given(marks) || room.form != FORM_SCORED) return;
     i64 count = 0, before = 0, end = 0;
     for (i64 t = w.scope.first + threadIdx.x; t < w.scope.end; t += blockDim.x) {
@@ -83,7 +83,7 @@ INLINE void find_marks(const Args& args, const Room& room, Edge& edge) {
 
 // The edges of a piece that has been prepared. The block meets at the end.
 INLINE void find_edges(const Args& args, const Room& room, bool open, bool fits, Edge& edge) {
-    const Work& w = room.work;
+    const Work& w = shared_work();
     if (is_first_thread()) {
         edge = Edge{};
         if (open && w.scope.count > 0) {
@@ -125,8 +125,8 @@ INLINE bool chunk_goes_on(const Args& args, const Unit& unit, i64 last) {
 // What the other pieces' edges say of this one: `kept` is changed. `flags` are the rollout's so far, and those after are returned. One thread.
 INLINE u32 joined_edges(const Args& args, const Room& room, const Edge& edge, bool fits, u32 flags, Rollout& kept) {
     const PlanConstants& plan = plan_of(args);
-    const Unit& unit = unit_of(args, room.work.i);
-    const Scope& scope = room.work.scope;
+    const Unit& unit = unit_of(args, shared_work().i);
+    const Scope& scope = shared_work().scope;
     if (!knows_rows(args)) return flags;
     if (unit.total > 0) flags &= ~(u32)ROLLOUT_NO_SCOPE;
     if (unit.process) {
@@ -172,7 +172,7 @@ INLINE void count_missing_once(const Args& args, const Room& room, const Edge& e
     const PlanConstants& plan = plan_of(args);
     if (!(args.mode & MODE_COUNTING) || !knows_rows(args) || args.batch.process != PROCESS_SCORES || edge.raw[1] == 0) return;
     // The next piece that has a step in scope before missing ones leave it.
-    const Unit& unit = unit_of(args, room.work.i);
+    const Unit& unit = unit_of(args, shared_work().i);
     const i64* const rows = rows_of(args, unit);
     i64 j = (i64)unit.index + 1;
     while (j < unit.pieces && row_at(rows, j)[ROW_FIRST_RAW] <= 0) j++;
@@ -344,7 +344,7 @@ INLINE void tell_own_sums(const Args& args, const Work& w) {
 // A piece from its data to what is kept of it, its edges, its maxima and its findings. The block.
 INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
     const PlanConstants& plan = plan_of(args);
-    Work& w = room.work;
+    Work& w = shared_work();
     const bool open = __syncthreads_or(is_first_thread() && open_room(args, i, room));
     if (!open) {
         if (is_first_thread()) {
@@ -396,9 +396,9 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
     rollout_of(args, i) = kept;
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_prepare(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Room, room, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_prepare(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
+    Room* const room = &shared_room();
     SHARED(Edge, edge, [1]);
     if (counts_of(args).bad_offsets) return;
     keep_unit(args, blockIdx.x, room[0], edge[0]);

@@ -8,10 +8,9 @@
 // What the positions of a rollout's scan are.
 enum Positions { BY_CHUNK, BY_TOKEN, BY_LINE };
 
-// A piece in the hands of a block, in shared memory.
+// A piece in the hands of a block, in shared memory, beside the shape room.
 struct UnitRoom {
-    ShapeRoom shape;
-    // As `shape.work`, of the chunks that end in the piece; of a scan over all tokens its scope begins with the first that takes part.
+    // As the shape room's `work`, of the chunks that end in the piece; of a scan over all tokens its scope begins with the first that takes part.
     Shaping own;
     // Chunks in all and in later pieces.
     i64 chunks, after;
@@ -21,6 +20,8 @@ struct UnitRoom {
     // While tiles are brought together.
     bool tells;
 };
+
+INLINE ShapeRoom& shape_of(const UnitRoom&) { return shared_shape_room(); }
 
 // Positions of a scan: in all, after the piece, and of piece j.
 INLINE i64 total_of(const Unit& unit, const UnitRoom& room, Positions by) {
@@ -44,22 +45,21 @@ INLINE i64 owner_of(const Args& args, const Unit& unit, Positions by, i64 p) {
     return 0;
 }
 
-// y at the highest position of tile m before a carry is added. One thread.
-INLINE f64 top_of_tile(const Args& args, const Unit& unit, i32 scan, Positions by, i64 total, const f64* powers, i64 m) {
-    const i64 first = m * TILE, end = smaller(first + TILE, total), owner = owner_of(args, unit, by, end - 1);
-    if (owner == owner_of(args, unit, by, first)) return f64_of((u64)scan_tops(args, unit, scan)[m]);
-    const i64* const shared = scan_shared(args, unit, owner);
-    f64 y[TILE];
-    const i64 n = end - first;
-    if (n <= 0) return 0.0;
-    // Position first + p stands at n - 1 - p.
-    for (i64 p = 0; p < n; p++) y[n - 1 - p] = f64_of((u64)shared[p]);
-    f64 c = powers[1];
-    for (i64 d = 1; d < TILE; d *= 2) {
-        for (i64 q = 0; q < n; q++) y[q] = y[q] + c * (q + d < n ? y[q + d] : 0.0);
+// Do several pieces have positions of tile m?
+INLINE bool is_shared_tile(const Args& args, const Unit& unit, Positions by, i64 total, i64 m) {
+    return owner_of(args, unit, by, smaller(m * TILE + TILE, total) - 1) != owner_of(args, unit, by, m * TILE);
+}
+// y at the highest position of such a tile before a carry is added. A warp, in every lane.
+OUT_OF_LINE f64 top_of_shared_tile(const Args& args, const Unit& unit, Positions by, i64 total, const f64* powers, i64 m) {
+    const i64 n = smaller(TILE, total - m * TILE);
+    const i64* const shared = scan_shared(args, unit, owner_of(args, unit, by, m * TILE + n - 1));
+    f64 y = lane() < n ? f64_of((u64)shared[lane()]) : 0.0, c = powers[1];
+    for (i32 d = 1; d < 32; d <<= 1) {
+        const f64 before = __shfl_up_sync(WARP, y, d);
+        y = y + c * (lane() >= d ? before : 0.0);
         c = c * c;
     }
-    return y[0];
+    return __shfl_sync(WARP, y, (i32)larger(n - 1, (i64)0));
 }
 
 // G at the highest position of the tile before tile `m` (0: there is none), in every thread. The block.
@@ -69,7 +69,13 @@ OUT_OF_LINE f64 carry_into(const Args& args, const Unit& unit, UnitRoom& room, i
     if (is_first_thread()) room.carry = 0.0;
     for (i64 base = 0; base < tiles; base += blockDim.x) {
         const i64 own = base + threadIdx.x;
-        if (own < tiles) room.tops[threadIdx.x] = top_of_tile(args, unit, scan, by, total, powers, own);
+        const bool apart = own < tiles && is_shared_tile(args, unit, by, total, own);
+        if (own < tiles && !apart) room.tops[threadIdx.x] = f64_of((u64)scan_tops(args, unit, scan)[own]);
+        for (u32 votes = __ballot_sync(WARP, apart); votes != 0; votes &= votes - 1) {
+            const i32 of = 32 * warp() + __ffs((i32)votes) - 1;
+            const f64 top = top_of_shared_tile(args, unit, by, total, powers, base + of);
+            if (lane() == 0) room.tops[of] = top;
+        }
         __syncthreads();
         if (is_first_thread()) {
             f64 carry = room.carry;
@@ -110,7 +116,7 @@ OUT_OF_LINE void tell_scan(const Args& args, const Unit& unit, const UnitRoom& r
 // Credit of a piece, in place: `own` values, first chunk (or token) first, become what the scan of the whole rollout gives them, or stay (broadcast); value `own`, where there are
 // `all` > own, becomes that of the chunk that goes on. While the tiles are brought together it tells its own instead. The block meets at the begin and at the end.
 OUT_OF_LINE void joint_scan(const Args& args, UnitRoom& room, i32 scan, Positions by, i64 own, i64 all, const f64* powers, f64* y) {
-    const Unit& unit = unit_of(args, room.shape.work.i);
+    const Unit& unit = unit_of(args, shape_of(room).work.i);
     const i64 total = total_of(unit, room, by), after = after_of(unit, room, by);
     __syncthreads();
     if (room.tells) {
@@ -133,7 +139,7 @@ OUT_OF_LINE void joint_scan(const Args& args, UnitRoom& room, i32 scan, Position
     const i64 m = after / TILE, low = after % TILE;
     const f64 carry = carry_into(args, unit, room, scan, by, powers, m);
     const i64* const shared = low == 0 ? 0 : scan_shared(args, unit, owner_of(args, unit, by, smaller((m + 1) * TILE, total) - 1));
-    scan_lines(own + low, powers, room.shape.tops, [&](i64 j) { return j < own ? y[j] : f64_of((u64)shared[own + low - 1 - j]); },
+    scan_lines(own + low, powers, shape_of(room).tops, [&](i64 j) { return j < own ? y[j] : f64_of((u64)shared[own + low - 1 - j]); },
                [&](i64 j, f64 g) { if (j < all) y[j] = g; }, carry);
     if (all > own && low == 0 && is_first_thread()) y[own] = carry;
     __syncthreads();
@@ -142,7 +148,7 @@ OUT_OF_LINE void joint_scan(const Args& args, UnitRoom& room, i32 scan, Position
 // D of the rollout's first chunk (or token), whichever piece has it, in every thread. The block.
 INLINE f64 joint_path(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    const Unit& unit = unit_of(args, room.shape.work.i);
+    const Unit& unit = unit_of(args, shape_of(room).work.i);
     const bool by_token = plan.credits_tokens;
     const Positions by = plan.spreads ? BY_LINE : by_token ? BY_TOKEN : BY_CHUNK;
     const i64 total = total_of(unit, room, by);
@@ -151,22 +157,22 @@ INLINE f64 joint_path(const Args& args, UnitRoom& room) {
                                                   : carry_into(args, unit, room, 0, by, room.powers, (total + TILE - 1) / TILE);
     const f64 d = plan.k == 0.0 || by_token ? g : g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - total];
     const bool apart = plan.divide_scope == DIVIDE_PROCESS && plan.fusion == FUSION_ADVANTAGE && !by_token;
-    const Terms& terms = room.shape.terms;
+    const Terms& terms = shape_of(room).terms;
     return apart ? d + (terms.gated ? terms.gated_every : sum_of_terms(terms)) : d;
 }
 
 // a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. Returns what this thread has seen lost. The block meets at the end.
 OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
     const Shaping& w = room.own;
-    const Terms& terms = room.shape.terms;
-    FusedStreams& fusion = room.shape.fusion;
+    const Terms& terms = shape_of(room).terms;
+    FusedStreams& fusion = shape_of(room).fusion;
     const i64 chunks = w.kept.chunks;
     if (terms.gated) {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = ends && j + 1 == chunks ? terms.gated_last : terms.gated_every;
         __syncthreads();
         return 0;
     }
-    u32 lost = prepare_fusion(args, w, room.shape.decision, fusion);
+    u32 lost = prepare_fusion(args, w, shared_decision(), fusion);
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();
     auto put = [&](i64 j, i64 t) {
@@ -175,7 +181,7 @@ OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         w.f[j] = chunk_value(fusion, terms, ends && j + 1 == chunks, process);
     };
     if (w.kept.state & STATE_EVERY_TOKEN) {
-        each_in_scope(room.shape.work.scope, [&](i64 t, i64 j) { if (j < chunks) put(j, t); });
+        each_in_scope(shape_of(room).work.scope, [&](i64 t, i64 j) { if (j < chunks) put(j, t); });
     } else {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) put(j, (i64)w.last[j]);
     }
@@ -232,7 +238,7 @@ INLINE WideValue value_before(const Args& args, const Unit& unit) {
 
 // Values of the chunks in v; gae over chunks.
 INLINE void unit_chunk_values(const Args& args, UnitRoom& room) {
-    const Shaping& w = room.shape.work;
+    const Shaping& w = shape_of(room).work;
     const Array& values = args.batch.values;
     const i64 k = w.kept.chunks;
     const bool every = w.kept.state & STATE_EVERY_TOKEN;
@@ -252,8 +258,8 @@ INLINE void unit_chunk_values(const Args& args, UnitRoom& room) {
 // G in v, D in d: a value a chunk, from F in f. The block meets at the end.
 INLINE void unit_credit(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    const Shaping& w = room.shape.work;
-    const Terms& terms = room.shape.terms;
+    const Shaping& w = shape_of(room).work;
+    const Terms& terms = shape_of(room).terms;
     const i64 k = w.kept.chunks, own = room.own.kept.chunks;
     const Array& rewards = args.batch.token_rewards;
     const bool apart = plan.divide_scope == DIVIDE_PROCESS && plan.fusion == FUSION_ADVANTAGE;
@@ -296,7 +302,7 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
 OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.own;
-    u32 lost = plan.spreads ? gap_rewards(args, w, room.shape.decision, room.shape.terms) : 0;
+    u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), shape_of(room).terms) : 0;
     lost += fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) {
         if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return lost;
@@ -308,7 +314,7 @@ OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
         }
     } else if (plan.credit == CREDIT_GAE) {
         unit_chunk_values(args, room);
-        unit_advantages(args, room, BY_CHUNK, w.kept.chunks, room.shape.work.kept.chunks);
+        unit_advantages(args, room, BY_CHUNK, w.kept.chunks, shape_of(room).work.kept.chunks);
     } else {
         unit_credit(args, room);
     }
@@ -318,12 +324,12 @@ OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
 // Where piece i stands and what is kept of it; its chunks are listed where its kind is kl. The block.
 INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    ShapeRoom& shape = room.shape;
+    ShapeRoom& shape = shape_of(room);
     const Unit& unit = unit_of(args, i);
     const Extent e = shape.work.e;
     Rollout kept = shape.work.kept;
-    if (plan.kind == KIND_KL) unit_kl_chunks(args, i, e, kept_scope(args, i, e, kept), &shape.decision, kept);
-    if (shape.decision.bad) {
+    if (plan.kind == KIND_KL) unit_kl_chunks(args, i, e, kept_scope(args, i, e, kept), &shared_decision(), kept);
+    if (shared_decision().bad) {
         kept.state |= STATE_ZEROED;
         if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
     }
@@ -359,15 +365,15 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
 
 // The rollout's terms, as this piece has them. The block.
 INLINE u32 unit_terms(const Args& args, UnitRoom& room) {
-    const Shaping& w = room.shape.work;
+    const Shaping& w = shape_of(room).work;
     const Unit& unit = unit_of(args, w.i);
     // Whether the rollout's last token is in scope, and how many are, all pieces say.
     Rollout whole = w.kept;
     whole.count = (u32)unit.total;
     Extent e = w.e;
     e.len = (i64)whole.end + (unit.at_end ? 0 : 1);
-    const u32 lost = rollout_terms(args, w.i, e, whole, room.shape.decision, room.shape.terms);
-    if (is_first_thread() && unit.begin + w.e.len != unit.whole) room.shape.terms.has_beyond = false;
+    const u32 lost = rollout_terms(args, w.i, e, whole, shared_decision(), shape_of(room).terms);
+    if (is_first_thread() && unit.begin + w.e.len != unit.whole) shape_of(room).terms.has_beyond = false;
     __syncthreads();
     return lost;
 }
@@ -381,7 +387,7 @@ INLINE void zero_tail(const Args& args, const Array& to, const Extent& e, i64 ta
 INLINE void unit_outputs(const Args& args, const UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Outputs& o = args.outputs;
-    const Shaping& w = room.shape.work;
+    const Shaping& w = shape_of(room).work;
     const Unit& unit = unit_of(args, w.i);
     u64 none = 0;
     if (is_given(o.returns)) {
@@ -393,7 +399,7 @@ INLINE void unit_outputs(const Args& args, const UnitRoom& room) {
     if (!is_first_thread()) return;
     if (unit.speaks) {
         const i64 row = unit.row;
-        if (is_given(o.path_scores)) store(o.path_scores, row * o.path_scores.stride[0], room.shape.path, none);
+        if (is_given(o.path_scores)) store(o.path_scores, row * o.path_scores.stride[0], shape_of(room).path, none);
         if (is_given(o.num_chunks)) store_int(o.num_chunks, row * o.num_chunks.stride[0], room.chunks);
         if (is_given(o.rollout_flags)) store_int(o.rollout_flags, row * o.rollout_flags.stride[0], (i64)(w.kept.flags | unit.flags));
     }
@@ -404,27 +410,26 @@ INLINE void unit_outputs(const Args& args, const UnitRoom& room) {
 }
 
 // Piece i by its block; `decision` is of its group.
-INLINE Totals shape_unit(const Args& args, i64 i, UnitRoom& room) {
+INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN));
     open_unit_room(args, i, room);
-    const Shaping& w = room.shape.work;
-    Totals totals = no_totals();
+    const Shaping& w = shape_of(room).work;
     if (args.mode & MODE_CHUNKS) {
         if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, w.kept);
-        return totals;
+        return;
     }
     const Lines lines = result_lines(plan, w.kept, w.last);
-    u32 lost = 0;
     if (w.kept.state & STATE_ZEROED) {
         for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        lost = unit_terms(args, room);
+        u32 lost = unit_terms(args, room);
         lost += unit_credited(args, room);
+        if (writes) add_lost(args, lost);
         if (!room.tells) {
             const f64 path = joint_path(args, room);
-            if (is_first_thread()) room.shape.path = path;
+            if (is_first_thread()) shape_of(room).path = path;
             __syncthreads();
             if (takes_kl(args, KL_PLACE_ADVANTAGE)) {
                 each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
@@ -432,16 +437,14 @@ INLINE Totals shape_unit(const Args& args, i64 i, UnitRoom& room) {
             }
         }
     }
-    if (room.tells) return totals;
+    if (room.tells) return;
     if (is_first_thread()) rollout_of(args, i) = w.kept;
-    if (keeps) keep_advantages(args, w, lines, room.shape.path);
+    if (keeps) keep_advantages(args, w, lines, shape_of(room).path);
     if (writes) unit_outputs(args, room);
     if (writes && !keeps) {
-        totals = write_results(args, room.shape, lines, 0, w.e.len);
+        write_results(args, shape_of(room), lines, 0, w.e.len);
         zero_tail(args, args.outputs.advantages, w.e, unit_of(args, i).tail);
     }
-    totals.lost += lost;
-    return totals;
 }
 
 // The pieces make no whole rollouts: every slot is 0.
@@ -459,8 +462,8 @@ INLINE void shape_no_unit(const Args& args) {
 }
 
 // Block b: group b's counts and outputs, then piece b.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_shape(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_shape(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     SHARED(UnitRoom, room, [1]);
     const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN));
     if (const i32 fault = ranks_fault(args)) {
@@ -468,32 +471,29 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
         return;
     }
     const i64 b = blockIdx.x;
-    Totals totals = no_totals();
     if (b < args.batch.groups && writes) {
-        decide(args, b, room[0].shape.decision);
+        decide(args, b, shared_decision());
         if (bad_batch) {
             for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-                room[0].shape.decision.flags[row] |= GROUP_BAD;
-                room[0].shape.decision.standards[row].sums = no_sums();
+                shared_decision().flags[row] |= GROUP_BAD;
+                shared_decision().standards[row].sums = no_sums();
             }
             __syncthreads();
         }
-        group_outputs(args, b, room[0].shape.decision);
-        if (is_first_thread()) count_group(args, b, room[0].shape.decision);
+        group_outputs(args, b, shared_decision());
+        if (is_first_thread()) count_group(args, b, shared_decision());
     }
     if (bad_batch) {
         if (writes) shape_no_unit(args);
     } else {
         if (b < args.batch.rollouts) {
-            read_rollout(args, b, room[0].shape);
-            decide_for(args, room[0].shape.work.kept, room[0].shape.decision);
-            totals = shape_unit(args, b, room[0]);
+            read_rollout(args, b, shape_of(room[0]));
+            decide_for(args, shape_of(room[0]).work.kept, shared_decision());
+            shape_unit(args, b, room[0]);
         }
         if (writes) shape_ends(args);
     }
-    if (!writes) return;
-    add_totals(args, totals);
-    finish_report(args);
+    if (writes) finish_report(args);
 }
 
 #endif

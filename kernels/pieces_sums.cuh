@@ -116,11 +116,10 @@ INLINE void sum_unit(const Args& args, i64 i, Work& w) {
     if (in_batch) add_batch_sums(args, w, lists, unit.head);
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_sums(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Work, work, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_sums(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (ranks_fault(args) || counts_of(args).bad_offsets) return;
-    sum_unit(args, blockIdx.x, work[0]);
+    sum_unit(args, blockIdx.x, shared_work());
 }
 
 #endif

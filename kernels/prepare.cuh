@@ -58,10 +58,10 @@ INLINE void fill_room(const Args& args, i64 i, const Extent& e, u32 group, Room&
     u32 state = is_given(batch.in_stats) && !item_flag(batch.in_stats, i) ? STATE_OUT_OF_STATS : 0;
     u32 flags = is_given(batch.format_ok) && !item_flag(batch.format_ok, i) ? ROLLOUT_FORMAT_VIOLATING : 0;
     room.has_extremes = false;
-    room.work.i = i;
-    room.work.e = e;
-    room.work.scope = span_scope(0, 0);
-    room.work.kept = Rollout{group, 0, 0, 0, 0, 0, flags, state};
+    shared_work().i = i;
+    shared_work().e = e;
+    shared_work().scope = span_scope(0, 0);
+    shared_work().kept = Rollout{group, 0, 0, 0, 0, 0, flags, state};
     room.steps = StepRange{0, 0, true};
     if (is_given(batch.step_offsets)) room.steps = step_numbers(args, i);
 }
@@ -104,7 +104,7 @@ OUT_OF_LINE void shape_lists(const Args& args, const Work& w) {
 OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    Work& w = room.work;
+    Work& w = shared_work();
     bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND);
     if (is_first_thread()) {
         room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
@@ -169,7 +169,7 @@ INLINE bool open_task(const Args& args, Room& room) {
     __syncthreads();
     if (task.place < 0) {
         const bool open = __syncthreads_or(is_first_thread() && open_room(args, task.item, room));
-        const i64 len = open ? room.work.e.len : 0;
+        const i64 len = open ? shared_work().e.len : 0;
         if (places > 0) queue_parts(args, QUEUE_PREPARE, places, parts_beside_first(len), task);
         // Offsets that do not fit may ask for more places than there are: the batch is zeroed.
         if (is_first_thread() && task.first + task.more > places) task.more = 0;
@@ -179,7 +179,7 @@ INLINE bool open_task(const Args& args, Room& room) {
     if (!task.there) return false;
     if (is_first_thread()) {
         fill_room(args, task.item, extent(args, task.item), group_of(args, task.item), room);
-        task.more = parts_beside_first(room.work.e.len);
+        task.more = parts_beside_first(shared_work().e.len);
     }
     __syncthreads();
     return true;
@@ -191,7 +191,7 @@ INLINE bool keep_rollout(const Args& args, Room& room) {
     const bool kl = plan_of(args).kind == KIND_KL, in_parts = room.task.more > 0;
     if (in_parts && !(kl ? look_at_part(args, room) : list_part(args, room))) return false;
     u32 flags = prepare_rollout(args, room);
-    const Work& w = room.work;
+    const Work& w = shared_work();
     flags = look_at_rollout(args, w, flags, (kl ? in_parts : room.has_extremes) ? &room.extremes : 0);
     if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
     else if (counts_in_batch(plan_of(args), w.kept, flags)) add_batch_extremes(args, w);
@@ -203,12 +203,12 @@ INLINE bool keep_rollout(const Args& args, Room& room) {
     return true;
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Room, room, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_prepare(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
+    Room* const room = &shared_room();
     if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
     const bool ended = keep_rollout(args, room[0]);
-    if (ended && (args.mode & MODE_JOINED)) sum_group_if_last(args, room[0].task.item, room[0].work);
+    if (ended && (args.mode & MODE_JOINED)) sum_group_if_last(args, room[0].task.item, shared_work());
 }
 
 #endif

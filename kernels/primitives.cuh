@@ -63,7 +63,7 @@ INLINE bool take_kl(const Args& args, const Shaping& w) {
     const Array& rewards = args.batch.token_rewards;
     bool bad = false;
     each_in_scope(w.scope, [&](i64 t, i64 line) {
-        const f32 kl = token_kl(args, plan, w.e, t), reward = is_given(rewards) ? load_f32(rewards, at(w.e, rewards, t)) : 0.0f;
+        const f32 kl = token_kl(args, w.e, t), reward = is_given(rewards) ? load_f32(rewards, at(w.e, rewards, t)) : 0.0f;
         bad |= !is_finite(kl) || !is_finite(reward);
         w.d[line] = (f64)reward - plan.kl_coef * (f64)kl;
     });
@@ -132,15 +132,15 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_s
 }
 
 // Do all extents fit? A thread a rollout.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_extents(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_extents(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < args.batch.rollouts && extent(args, i).bad) atomicOr(&counts_of(args).bad_offsets, 1u);
 }
 
 // A block a rollout. Whitening: its first pass, which writes nothing.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_tokens(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_tokens(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     SHARED(PrimitiveRoom, shared_room, [1]);
     PrimitiveRoom& room = shared_room[0];
     const Outputs& o = args.outputs;
@@ -172,8 +172,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_t
     write_ends_of(args, o.returns);
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_sums(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_sums(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     const i64 i = blockIdx.x;
     if (counts_of(args).bad_offsets || i >= args.batch.rollouts) return;
     const Rollout kept = rollout_of(args, i);
@@ -186,8 +186,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_w
     if (is_first_thread()) add_sums_to(whiten_words(args), own);
 }
 
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_write(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_write(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     SHARED(PrimitiveRoom, shared_room, [1]);
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;

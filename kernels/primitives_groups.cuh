@@ -101,14 +101,13 @@ OUT_OF_LINE void write_rollout(const Args& args, i64 i, bool bad_batch, Decision
 }
 
 // Block b: group b, then rollout b.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_groups(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Decision, decision, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_groups(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     const bool bad_batch = counts_of(args).bad_offsets != 0;
     const i64 b = blockIdx.x;
-    if (b < args.batch.groups) write_group(args, b, bad_batch, decision[0]);
+    if (b < args.batch.groups) write_group(args, b, bad_batch, shared_decision());
     __syncthreads();
-    if (b < args.batch.rollouts) write_rollout(args, b, bad_batch, decision[0]);
+    if (b < args.batch.rollouts) write_rollout(args, b, bad_batch, shared_decision());
     __syncthreads();
     finish_report(args);
 }

@@ -74,8 +74,8 @@ INLINE void look_for_split_group(const Args& args, i64 g) {
 }
 
 // All ranks have claimed their groups: the first group that is on several is told where a refused rank is. One block. Of partials (no MODE_RANKS): see above.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_claims(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_claims(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (!(args.mode & MODE_RANKS)) {
         for (i64 g = threadIdx.x; g < args.batch.groups; g += blockDim.x) look_for_split_group(args, g);
         return;

@@ -15,11 +15,11 @@ INLINE void find_in_group(const Args& args, i64 g, i32 finding, i32 stream) {
 
 // What a thread counts while it writes results; added to `Counts` once a block.
 struct Totals {
-    u32 lost, clipped;
+    u32 clipped;
     u64 overflowed;
     f64 sum, squares;
 };
-INLINE Totals no_totals() { return Totals{0, 0, 0, 0.0, 0.0}; }
+INLINE Totals no_totals() { return Totals{0, 0, 0.0, 0.0}; }
 
 // to += v in device memory. The order of these sums is the schedule's, and so are their last bits: the report alone has them.
 INLINE void add_f64_to(f64* to, f64 v) {
@@ -32,12 +32,11 @@ INLINE void add_f64_to(f64* to, f64 v) {
 }
 
 // What the block's threads have counted. The block.
-INLINE void add_totals(const Args& args, const Totals& totals) {
-    const u32 lost = warp_sum(totals.lost), clipped = warp_sum(totals.clipped);
+OUT_OF_LINE void add_totals(const Args& args, Totals totals) {
+    const u32 clipped = warp_sum(totals.clipped);
     const u64 overflowed = warp_sum(totals.overflowed);
     Counts& counts = counts_of(args);
     if (lane() == 0) {
-        add_to(&counts.lost_deviations, (i64)lost);
         add_to(&counts.clipped_tokens, (i64)clipped);
         add_to(&counts.overflowed_tokens, (i64)overflowed);
     }
@@ -46,6 +45,15 @@ INLINE void add_totals(const Args& args, const Totals& totals) {
     if (!is_first_thread()) return;
     add_f64_to(&counts.sum_advantages, sum);
     add_f64_to(&counts.sum_squares, squares);
+}
+
+// Of a call that counts what it writes: what the block's threads have written, and the deviations that each has seen lost. The block.
+INLINE bool counts_written(const Args& args) { return (args.mode & MODE_COUNTING) || args.work.joint != 0; }
+INLINE void add_written(const Args& args, const Totals& totals) {
+    if (counts_written(args)) add_totals(args, totals);
+}
+INLINE void add_lost(const Args& args, u32 lost) {
+    if (counts_written(args)) add_counts_to(&counts_of(args).lost_deviations, lost);
 }
 
 // `passrl_report` of passrl.h.
@@ -67,7 +75,7 @@ INLINE bool is_last_block(const Args& args) {
 }
 
 // What the run has counted, for the caller. One thread, when all blocks have.
-INLINE void write_report(const Args& args) {
+OUT_OF_LINE void write_report(const Args& args) {
     const volatile Counts& c = counts_of(args);
     ReportOut& to = *(ReportOut*)args.outputs.report;
     to.struct_size = sizeof(ReportOut);
@@ -107,7 +115,7 @@ INLINE void write_report(const Args& args) {
 }
 
 // Called by every block of a run's last kernel when it is done: the last of them writes the report.
-INLINE void finish_report(const Args& args) {
+OUT_OF_LINE void finish_report(const Args& args) {
     if (args.outputs.report && is_last_block(args) && is_first_thread()) write_report(args);
 }
 

@@ -12,7 +12,6 @@
 
 // What a block keeps in shared memory while it shapes.
 struct ShapeRoom {
-    Decision decision;
     Terms terms;
     FusedStreams fusion;
     ScanTops tops;
@@ -21,6 +20,12 @@ struct ShapeRoom {
     // D of the rollout's first line, before the temperature.
     f64 path;
 };
+
+// At one address in all kernels.
+INLINE ShapeRoom& shared_shape_room() {
+    SHARED(ShapeRoom, room_of_block, [1]);
+    return room_of_block[0];
+}
 
 // Chunks whose results and last tokens stay in shared memory from the scan to the output, in the kernel whose way is one scan.
 constexpr i64 CHUNKS_AT_HAND = 512;
@@ -38,8 +43,8 @@ union Chunks {
 OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    u32 lost = plan.spreads ? gap_rewards(args, w, room.decision, room.terms) : 0;
-    lost += fuse(args, w, room.decision, room.terms, room.fusion);
+    u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), room.terms) : 0;
+    lost += fuse(args, w, shared_decision(), room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
@@ -66,10 +71,10 @@ OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* 
     if (plan.kind == KIND_KL) {
         KlEdges edges;
         edges.none = true;
-        if (plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, room.decision);
+        if (plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, shared_decision());
         kl_chunks(args, i, e, kept_scope(args, i, e, kept), edges, kept, list_of<u32>(args.work.last, e));
     }
-    if (room.decision.bad) {
+    if (shared_decision().bad) {
         kept.state |= STATE_ZEROED;
         if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
     }
@@ -160,40 +165,39 @@ OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
 
 // Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
 // result goes to its token at once (`direct`): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
-// results are in d. The block meets at the end.
-OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct) {
+// results are in d. Returns what this thread has seen lost. The block meets at the end.
+OUT_OF_LINE u32 shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
     const FusedStreams& fusion = room.fusion;
     const i64 k = w.kept.chunks;
     Totals totals = no_totals();
-    if (!terms.gated) totals.lost = prepare_fusion(args, w, room.decision, room.fusion);
+    u32 lost = terms.gated ? 0 : prepare_fusion(args, w, shared_decision(), room.fusion);
     if (!direct && is_plain(args, room)) {
         scan_plain(args, room);
-        return totals;
+        return lost;
     }
     const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
-    const bool every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(args.outputs.chunk_values), keeps_returns = is_given(args.outputs.returns);
-    const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
-    const bool divides = plan.k != 0.0, by_token = plan.kind == KIND_KL;
-    const f64 clip = plan.clip, temperature = plan.temperature;
+    // What all threads share is read again for each chunk.
     auto value = [&](i64 j) {
+        READ_AGAIN();
         f64 f;
         if (terms.gated) {
             f = j + 1 == k ? terms.gated_last : terms.gated_every;
         } else {
-            const i64 t = !by_token ? 0 : every ? w.scope.first + j : (i64)w.last[j];
-            f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &totals.lost));
+            const i64 t = plan.kind != KIND_KL ? 0 : w.kept.state & STATE_EVERY_TOKEN ? w.scope.first + j : (i64)w.last[j];
+            f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &lost));
         }
-        if (keeps_values) w.f[j] = f;
+        if (is_given(args.outputs.chunk_values)) w.f[j] = f;
         return f;
     };
     auto result = [&](i64 j, f64 g) {
-        const f64 d = divides ? g * divisors[j] : g;
-        if (keeps_returns) w.v[j] = g;
+        READ_AGAIN();
+        const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k + j] : g;
+        if (is_given(args.outputs.returns)) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (direct) write_advantage(args, at(w.e, args.outputs.advantages, w.scope.first + j), whitening, clip, temperature == 1.0 ? d : d / temperature, totals);
+        if (direct) write_advantage(args, at(w.e, args.outputs.advantages, w.scope.first + j), whitening, plan.clip, tempered(plan, d), totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -202,7 +206,8 @@ OUT_OF_LINE Totals shape_in_one_pass(const Args& args, ShapeRoom& room, bool dir
         for (i64 j = threadIdx.x; j < k; j += blockDim.x) result(j, value(j));
         __syncthreads();
     }
-    return totals;
+    if (direct) add_written(args, totals);
+    return lost;
 }
 
 // Zeros beside the tokens in scope, which have no holes.
@@ -253,20 +258,20 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
 }
 
 // The advantages in d to slots low .. high of their output; whitened where the batch's statistics are known.
-OUT_OF_LINE Totals write_results(const Args& args, ShapeRoom& room, const Lines& lines, i64 low, i64 high) {
+OUT_OF_LINE void write_results(const Args& args, ShapeRoom& room, const Lines& lines, i64 low, i64 high) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    return write_slots(args, w.e, low, high, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); });
+    add_written(args, write_slots(args, w.e, low, high, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); }));
 }
 
 // A part of a rollout whose results another block has put into d. The block.
-OUT_OF_LINE Totals write_part(const Args& args, ShapeRoom& room, const Task& task) {
+OUT_OF_LINE void write_part(const Args& args, ShapeRoom& room, const Task& task) {
     if (is_first_thread()) await_part(args, QUEUE_SHAPE, task.place, 1);
     read_rollout(args, task.item, room);
     if (is_first_thread()) room.work = make_shaping(args, task.item, room.work.e, room.work.kept);
     __syncthreads();
     const i64 low = task.number * part_size();
-    return write_results(args, room, result_lines(plan_of(args), room.work.kept, room.work.last), low, smaller(low + part_size(), room.work.e.len));
+    write_results(args, room, result_lines(plan_of(args), room.work.kept, room.work.last), low, smaller(low + part_size(), room.work.e.len));
 }
 
 // Lets other blocks write the rollout's further parts, as its results are in d. The block.
@@ -280,45 +285,41 @@ INLINE void tell_parts(const Args& args, const Task& task, i64 places) {
 INLINE i64 shape_items(const Args& args) { return larger(larger(args.batch.rollouts, args.batch.groups), (i64)1); }
 
 // Rollout i by its block; `decision` is of its group. STAGES: some rollout's way may be longer than one scan.
-template <bool STAGES> INLINE Totals shape_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks, const Task* task) {
+template <bool STAGES> OUT_OF_LINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks, const Task* task) {
     const PlanConstants& plan = plan_of(args);
-    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & MODE_DRY);
-    const bool split = !STAGES && task->more > 0;
-    open_rollout(args, i, room, split ? 0 : chunks);
     const Shaping& w = room.work;
-    // (Read anew where it is asked for, so that it takes no registers between.)
+    // (Read anew where they are asked for, so that they take no registers between.)
+    auto keeps = [&] { return (args.mode & MODE_KEEP) != 0; };
+    auto writes = [&] { return !(args.mode & MODE_DRY); };
+    auto split = [&] { return !STAGES && task->more > 0; };
     auto lines = [&] { return result_lines(plan, w.kept, w.last); };
-    Totals totals = no_totals();
+    open_rollout(args, i, room, split() ? 0 : chunks);
     bool written = false;
-    u32 lost = 0;
     if (w.kept.state & STATE_ZEROED) {
         for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        lost = rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
+        add_lost(args, rollout_terms(args, w.i, w.e, w.kept, shared_decision(), room.terms));
         if (!STAGES || is_one_pass(args, w)) {
-            written = writes && !keeps && lines().every_token;
-            totals = shape_in_one_pass(args, room, written);
+            written = writes() && !keeps() && lines().every_token;
+            add_lost(args, shape_in_one_pass(args, room, written));
             if (written) write_ends(args, w);
         } else {
-            lost += shape_in_stages(args, room);
+            add_lost(args, shape_in_stages(args, room));
         }
     }
-    if (is_first_thread()) rollout_of(args, i) = w.kept;
-    if (keeps) keep_advantages(args, w, lines(), room.path);
-    if (writes) side_outputs(args, w, room.path);
-    if (writes && !keeps && !written) {
-        lost += totals.lost;
-        if (split) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
-        totals = write_results(args, room, lines(), 0, split ? part_size() : w.e.len);
+    if (is_first_thread()) rollout_of(args, w.i) = w.kept;
+    if (keeps()) keep_advantages(args, w, lines(), room.path);
+    if (writes()) side_outputs(args, w, room.path);
+    if (writes() && !keeps() && !written) {
+        if (split()) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
+        write_results(args, room, lines(), 0, split() ? part_size() : w.e.len);
         if (plan.fill_padding) pad(args, args.outputs.advantages, w.e);
     }
-    totals.lost += lost;
-    return totals;
 }
 
 // The batch's offsets do not fit: no rollout has a place, every slot is 0.
-INLINE void shape_nothing(const Args& args) {
+OUT_OF_LINE void shape_nothing(const Args& args) {
     const Outputs& o = args.outputs;
     if (args.mode & MODE_DRY) return;
     zero_all(args, o.advantages);
@@ -332,7 +333,7 @@ INLINE void shape_nothing(const Args& args) {
 }
 
 // Zeros where no rollout is.
-INLINE void shape_ends(const Args& args) {
+OUT_OF_LINE void shape_ends(const Args& args) {
     if (!plan_of(args).fill_padding) return;
     pad_ends(args, args.outputs.advantages);
     if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
@@ -343,12 +344,12 @@ INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
     read_rollout(args, i, room);
     const Rollout kept = room.work.kept;
     if (kept.group == NO_GROUP || !counts_in_baselines(kept) || marks_of(args, kept.group).counted < 2) return;
-    decide(args, kept.group, room.decision);
-    if (room.decision.bad) return;
+    decide(args, kept.group, shared_decision());
+    if (shared_decision().bad) return;
     open_rollout(args, i, room, 0);
     const Shaping& w = room.work;
     // What is lost is counted where the rollouts are shaped.
-    rollout_terms(args, i, w.e, w.kept, room.decision, room.terms);
+    rollout_terms(args, i, w.e, w.kept, shared_decision(), room.terms);
     credited(args, room);
     weigh_returns(args, w);
 }
@@ -375,67 +376,65 @@ OUT_OF_LINE void shape_group(const Args& args, i64 group, Decision& decision) {
 
 // Block b: a group's counts and outputs, then rollout b. Of `task` (STAGES: 0) further blocks have parts of long rollouts.
 template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room, Chunks* chunks, Task* task) {
-    const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & MODE_DRY);
+    // (Each is formed where it is asked for: no register keeps it over the stages.)
+    auto bad_batch = [&] { return counts_of(args).bad_offsets != 0; };
+    auto writes = [&] { return !(args.mode & MODE_DRY); };
+    auto places = [&] { return STAGES || bad_batch() ? 0 : (i64)gridDim.x - shape_items(args); };
+    auto number = [&] { return STAGES ? (i64)blockIdx.x : task[0].place < 0 ? task[0].item : 1ll << 62; };
+    auto group = [&] { return writes() || (args.mode & MODE_COUNTING) ? group_of_block(args.batch, number()) : -1; };
+    auto has_rollout = [&] { return number() < args.batch.rollouts; };
+    auto is_further = [&] { return !STAGES && task[0].place >= 0; };
+    // Of kl each part has its own chunks, elsewhere its tokens alone.
+    auto is_kl_part = [&] { return !STAGES && plan_of(args).kind == KIND_KL && (is_further() ? task[0].there : places() > 0 && task[0].more > 0); };
     if (const i32 fault = ranks_fault(args)) {
-        if (writes) report_fault(args, fault);
+        if (writes()) report_fault(args, fault);
         return;
     }
-    const i64 places = STAGES || bad_batch ? 0 : (i64)gridDim.x - shape_items(args);
-    i64 b = blockIdx.x;
     if (!STAGES) {
-        if (is_first_thread()) take_task(args, QUEUE_SHAPE, shape_items(args), places, task[0]);
+        if (is_first_thread()) take_task(args, QUEUE_SHAPE, shape_items(args), places(), task[0]);
         __syncthreads();
-        b = task[0].place < 0 ? task[0].item : 1ll << 62;
     }
-    Totals totals = no_totals();
-    const i64 group = writes || (args.mode & MODE_COUNTING) ? group_of_block(args.batch, b) : -1;
-    if (group >= 0) shape_group(args, group, room[0].decision);
-    if (bad_batch) {
+    if (group() >= 0) shape_group(args, group(), shared_decision());
+    if (bad_batch()) {
         shape_nothing(args);
-    } else if (writes || (args.mode & MODE_KEEP)) {
-        const bool further = !STAGES && task[0].place >= 0;
-        if (b < args.batch.rollouts) read_rollout(args, b, room[0]);
-        if (places > 0 && !further) {
+    } else if (writes() || (args.mode & MODE_KEEP)) {
+        if (has_rollout()) read_rollout(args, number(), room[0]);
+        if (places() > 0 && !is_further()) {
             // (In bits a rollout is its block's alone: the host has no places then.)
-            const i64 len = b < args.batch.rollouts ? room[0].work.e.len : 0;
-            queue_parts(args, QUEUE_SHAPE, places, parts_beside_first(len), task[0]);
+            queue_parts(args, QUEUE_SHAPE, places(), parts_beside_first(has_rollout() ? room[0].work.e.len : 0), task[0]);
             __syncthreads();
         }
-        // Of kl each part has its own chunks, elsewhere its tokens alone.
-        const bool kl = !STAGES && plan_of(args).kind == KIND_KL && (further ? task[0].there : places > 0 && task[0].more > 0);
-        if (further && task[0].there && !kl) totals = write_part(args, room[0], task[0]);
-        if (further && kl) read_rollout(args, task[0].item, room[0]);
-        const bool decides = (b < args.batch.rollouts || kl) && (group < 0 || room[0].work.kept.group != (u32)group);
-        if (decides) decide_for(args, room[0].work.kept, room[0].decision);
-        if (kl) totals = shape_part(args, room[0], task[0], chunks->part);
-        else if (b < args.batch.rollouts) totals = shape_rollout<STAGES>(args, b, room[0], chunks, task);
-        if (writes && !(args.mode & MODE_KEEP)) shape_ends(args);
-        else if (writes && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
+        if (is_further() && is_kl_part()) read_rollout(args, task[0].item, room[0]);
+        if ((has_rollout() || is_kl_part()) && (group() < 0 || room[0].work.kept.group != (u32)group())) decide_for(args, room[0].work.kept, shared_decision());
+        if (is_kl_part()) shape_part(args, room[0], task[0], chunks->part);
+        else if (is_further() && task[0].there) write_part(args, room[0], task[0]);
+        else if (has_rollout()) shape_rollout<STAGES>(args, number(), room[0], chunks, task);
+        if (writes() && !(args.mode & MODE_KEEP)) shape_ends(args);
+        else if (writes() && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
     }
-    if (args.mode & MODE_COUNTING) add_totals(args, totals);
     if (!(args.mode & MODE_KEEP)) finish_report(args);
 }
 
 // Every estimator. (Token baselines weigh with the same code in an earlier launch.)
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(ShapeRoom, room, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
+    ShapeRoom* const room = &shared_shape_room();
     if (!(args.mode & MODE_WEIGH)) return shape_block<true>(args, room, 0, 0);
     if (!counts_of(args).bad_offsets) weigh_rollout(args, blockIdx.x, room[0]);
 }
 
 // What most runs ask for: the host knows that every rollout's way is one scan (`is_one_pass`), so that the code of the others takes no registers.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape_one_pass(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(ShapeRoom, room, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape_one_pass(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
+    ShapeRoom* const room = &shared_shape_room();
     SHARED(Chunks, chunks, [1]);
     SHARED(Task, task, [1]);
     shape_block<false>(args, room, chunks, task);
 }
 
 // Sums of the kept values on the grid that their maxima set.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     const PlanConstants& plan = plan_of(args);
     const i64 i = blockIdx.x;
     const Rollout kept = rollout_of(args, i);
@@ -465,8 +464,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
 }
 
 // Last pass of a whitened run: from the kept advantages to the output.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_write(const __grid_constant__ Args args) {
-    open_plan(args);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_write(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;
     Totals totals = no_totals();

@@ -23,7 +23,7 @@ struct PartRoom {
 
 // Which chunks the rollout has and which of them are this part's, in `room.work` and `part`; lists them where not every token is one. `decision` is of its group, or
 // bad where it has none. The block.
-template <class Room> INLINE void open_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+template <class Room> OUT_OF_LINE void open_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
     const PlanConstants& plan = plan_of(args);
     const Extent e = room.work.e;
     Rollout kept = room.work.kept;
@@ -32,7 +32,7 @@ template <class Room> INLINE void open_part(const Args& args, Room& room, const 
     kept.chunks = (u32)(tokens == 0 || !by_table ? tokens : count_edges(args, kept.group, tokens) + 1);
     kept.state &= ~(u32)STATE_EVERY_TOKEN;
     if (tokens > 0 && kept.chunks == tokens) kept.state |= STATE_EVERY_TOKEN;
-    if (room.decision.bad) {
+    if (shared_decision().bad) {
         kept.state |= STATE_ZEROED;
         if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
     }
@@ -104,7 +104,7 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
 }
 
 // From the tiles' sums to the results of the part's chunks: to their tokens where every token is one, elsewhere to d (and v).
-template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& room, const PartRoom& part, bool scans) {
+template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room, const PartRoom& part, bool scans) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Outputs& o = args.outputs;
@@ -133,7 +133,7 @@ template <class Room> OUT_OF_LINE Totals finish_tiles(const Args& args, Room& ro
             values[n - 1 - r] = a;
         }
     }
-    return totals;
+    if (every) add_written(args, totals);
 }
 
 // Waits until the parts before have their results where all blocks see them, and tells that this part has too. The block.
@@ -147,52 +147,53 @@ INLINE void join_results(const Args& args, const PartRoom& part) {
     __syncthreads();
 }
 
-// The block's part; `room.work` has the rollout as it was kept. Returns what this thread has counted.
-template <class Room> INLINE Totals shape_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+// Where chunks are longer than a token: the part's tokens, once the results of the parts before it are there too. The block.
+OUT_OF_LINE void join_and_write(const Args& args, const Shaping& w, const Task& task, const PartRoom& part) {
     const PlanConstants& plan = plan_of(args);
     const Outputs& o = args.outputs;
+    join_results(args, part);
+    // Chunks of later parts, whose list may not be there yet, have no token of this one.
+    const i64 size = part_size(), end = larger(w.e.len - task.number * size, (i64)0), begin = larger(end - size, (i64)0);
+    const i64 from = larger((i64)w.kept.chunks - (task.number + 1) * size, (i64)0);
+    const Lines lines = {false, w.last + from, (i64)w.kept.chunks - from};
+    const f64 *const d = w.d + from, *const v = w.v + from;
+    add_written(args, write_slots(args, w.e, begin, end, w.scope, lines, 0, [&](i64 j) { return tempered(plan, d[j]); }));
+    u64 none = 0;
+    if (is_given(o.returns)) {
+        each_slot(begin, end, sector_lead(o.returns, at(w.e, o.returns, begin), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return v[j]; },
+                  [&](i64 t, bool, f64 g) { store(o.returns, at(w.e, o.returns, t), g, none); });
+    }
+}
+
+// The block's part; `room.work` has the rollout as it was kept.
+template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+    const PlanConstants& plan = plan_of(args);
     open_part(args, room, task, part);
     const Shaping& w = room.work;
-    const bool scans = plan.credit == CREDIT_RETURN_TO_GO, every = w.kept.state & STATE_EVERY_TOKEN, some = part.low < part.high;
-    Totals totals = no_totals();
-    u32 lost = 0;
-    if (some) {
+    auto scans = [&] { return plan.credit == CREDIT_RETURN_TO_GO; };
+    auto some = [&] { return part.low < part.high; };
+    if (some()) {
         if (!(w.kept.state & STATE_ZEROED)) {
-            lost = rollout_terms(args, w.i, w.e, w.kept, room.decision, room.terms);
-            if (!room.terms.gated) lost += prepare_fusion(args, w, room.decision, room.fusion);
+            u32 lost = rollout_terms(args, w.i, w.e, w.kept, shared_decision(), room.terms);
+            if (!room.terms.gated) lost += prepare_fusion(args, w, shared_decision(), room.fusion);
             // Counted once a rollout.
-            if (task.number > 0) lost = 0;
+            if (task.number == 0) add_lost(args, lost);
         }
         open_scan(plan.decay, room.tops);
         __syncthreads();
-        lost += sum_tiles(args, room, part, scans);
-        if (scans && warp() == 0) carry_tiles(args, QUEUE_SHAPE, part.own, part.next, SHAPE_CARRY, (i32)((part.high - part.low + 31) / 32), room.tops.powers[32], part.tops, part.entering);
+        add_lost(args, sum_tiles(args, room, part, scans()));
+        if (scans() && warp() == 0) carry_tiles(args, QUEUE_SHAPE, part.own, part.next, SHAPE_CARRY, (i32)((part.high - part.low + 31) / 32), room.tops.powers[32], part.tops, part.entering);
         __syncthreads();
-        totals = finish_tiles(args, room, part, scans);
+        finish_tiles(args, room, part, scans());
     }
-    if (!every) {
-        join_results(args, part);
-        // Chunks of later parts, whose list may not be there yet, have no token of this one.
-        const i64 size = part_size(), end = larger(w.e.len - task.number * size, (i64)0), begin = larger(end - size, (i64)0);
-        const i64 from = larger((i64)w.kept.chunks - (task.number + 1) * size, (i64)0);
-        const Lines lines = {false, w.last + from, (i64)w.kept.chunks - from};
-        const f64 *const d = w.d + from, *const v = w.v + from;
-        totals = write_slots(args, w.e, begin, end, w.scope, lines, 0, [&](i64 j) { return tempered(plan, d[j]); });
-        u64 none = 0;
-        if (is_given(o.returns)) {
-            each_slot(begin, end, sector_lead(o.returns, at(w.e, o.returns, begin), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return v[j]; },
-                      [&](i64 t, bool, f64 g) { store(o.returns, at(w.e, o.returns, t), g, none); });
-        }
-    }
-    totals.lost += lost;
+    if (!(w.kept.state & STATE_EVERY_TOKEN)) join_and_write(args, w, task, part);
     if (task.number == 0 && plan.fill_padding) {
-        pad(args, o.advantages, w.e);
-        if (is_given(o.returns)) pad(args, o.returns, w.e);
+        pad(args, args.outputs.advantages, w.e);
+        if (is_given(args.outputs.returns)) pad(args, args.outputs.returns, w.e);
     }
     // The first chunk's part has the rollout's path.
     __syncthreads();
-    if (is_first_thread() && (some ? part.low == 0 : w.kept.chunks == 0 && task.number == 0)) rollout_outputs(args, w, room.path);
-    return totals;
+    if (is_first_thread() && (some() ? part.low == 0 : w.kept.chunks == 0 && task.number == 0)) rollout_outputs(args, w, room.path);
 }
 
 #endif

@@ -26,11 +26,11 @@ struct Standard {
     f64 second;
 };
 
-// Statistics beside the group's own set: of the whole batch, and the caller's.
+// The set of the whole batch beside the group's own.
 struct Whole {
-    Extremes extremes;
-    Sums sums;
-    i64 nonzero;
+    i64 n, nonzero;
+    f64 mean, inv;
+    bool flat;
 };
 
 // Is a standard deviation divided by (so that equal values give 0)?
@@ -50,7 +50,7 @@ INLINE bool asks_group(const Stream &s) {
 INLINE bool leaves_out(const Stream &s) { return s.center == CENTER_LEAVE_ONE_OUT || s.scale == SCALE_LEAVE_ONE_OUT; }
 
 // 1 / (std + epsilon) and its kin, from the variance in grid units.
-INLINE f64 inverse(f64 units, f64 down, f64 epsilon, i32 mode) {
+OUT_OF_LINE f64 inverse(f64 units, f64 down, f64 epsilon, i32 mode) {
     const f64 std = __dsqrt_rn(units) * down, var = units * (down * down);
     switch (mode) {
         case EPSILON_ADD_STD: return 1.0 / (std + epsilon);
@@ -64,52 +64,48 @@ INLINE f64 deviation_of(const Stream &s, const Sums &sums, const Grid &grid) {
     return inverse(variance_units(sums, grid, s.ddof), grid.down, s.epsilon, s.epsilon_mode);
 }
 
-// From the group's set, the batch's, and the caller's mean and deviation. `second`: key of the set's largest value below the maximum.
-OUT_OF_LINE Standard make_standard(const Stream &s, i32 bits, const Extremes &extremes, const Sums &sums, i32 second, const Whole &whole, f64 given_mean,
-                                         f64 given_std) {
-    const Grid grid = grid_of(bits, extremes.absmax), whole_grid = grid_of(STEP_BITS, whole.extremes.absmax);
-    const bool empty = extremes_bad(extremes) || (asks_group(s) && sums.n <= 0) || (asks_batch(s) && whole.sums.n <= 0);
+// From the group's set (stream, extremes and sums, which are in `to`), the batch's, and the caller's mean and deviation. `second`: key of the set's largest value below
+// the maximum.
+INLINE void make_standard(Standard &to, i32 bits, i32 second, const Whole &whole, f64 given_mean, f64 given_std) {
+    const Stream &s = *to.stream;
+    const bool empty = extremes_bad(to.extremes) || (asks_group(s) && to.sums.n <= 0) || (asks_batch(s) && whole.n <= 0);
     // Of length weights the rollouts are counted, in `at_max` when all are equal.
-    const bool one = s.center == CENTER_LENGTH_WEIGHTED ? all_equal(extremes) && sums.at_max == 1 : sums.n == 1;
+    const bool one = s.center == CENTER_LENGTH_WEIGHTED ? all_equal(to.extremes) && to.sums.at_max == 1 : to.sums.n == 1;
     bool single = false;
     if (s.center == CENTER_GROUP || s.center == CENTER_LEAVE_ONE_OUT || s.center == CENTER_LENGTH_WEIGHTED || s.center == CENTER_RUNNER_UP) single = one;
-    else if (s.center == CENTER_BATCH || s.scale == SCALE_BATCH) single = whole.sums.n == 1;
+    else if (s.center == CENTER_BATCH || s.scale == SCALE_BATCH) single = whole.n == 1;
     else if (s.scale == SCALE_GROUP || s.scale == SCALE_LEAVE_ONE_OUT) single = one;
     bool flat = false;
-    if (s.scale == SCALE_GROUP || s.scale == SCALE_MEAN) flat = all_equal(extremes);
-    else if (s.scale == SCALE_BATCH) flat = all_equal(whole.extremes);
-    else if (s.scale == SCALE_ABS_MAX) flat = extremes.absmax == 0;
+    if (s.scale == SCALE_GROUP || s.scale == SCALE_MEAN) flat = all_equal(to.extremes);
+    else if (s.scale == SCALE_BATCH) flat = whole.flat;
+    else if (s.scale == SCALE_ABS_MAX) flat = to.extremes.absmax == 0;
     // Below the smallest f32 there is no deviation to speak of.
     else if (s.scale == SCALE_GIVEN) flat = given_std < (f64)f32_of(1u);
-    Standard to;
-    to.stream = &s;
-    to.grid = grid;
-    to.extremes = extremes;
-    to.sums = sums;
-    to.set = empty ? SET_EMPTY : single ? SET_SINGLE : flat ? SET_FLAT : SET_PROPER;
+    const i32 set = empty ? SET_EMPTY : single ? SET_SINGLE : flat ? SET_FLAT : SET_PROPER;
+    to.grid = grid_of(bits, to.extremes.absmax);
+    to.set = set;
     to.mean = 0.0;
     to.inv = 1.0;
+    to.second = (f64)(to.sums.at_max > 1 ? max_value(to.extremes) : key_value(second));
     if (!empty) {
-        if (s.center == CENTER_GROUP || s.center == CENTER_LENGTH_WEIGHTED) to.mean = sums_mean(sums, grid);
-        else if (s.center == CENTER_BATCH) to.mean = sums_mean(whole.sums, whole_grid);
+        if (s.center == CENTER_GROUP || s.center == CENTER_LENGTH_WEIGHTED) to.mean = sums_mean(to.sums, to.grid);
+        else if (s.center == CENTER_BATCH) to.mean = whole.mean;
         else if (s.center == CENTER_GIVEN) to.mean = given_mean;
     }
-    if (to.set == SET_PROPER || (to.set == SET_SINGLE && asks_batch(s) && !flat)) {
+    if (set == SET_PROPER || (set == SET_SINGLE && asks_batch(s) && !flat)) {
         switch (s.scale) {
-            case SCALE_GROUP: to.inv = deviation_of(s, sums, grid); break;
-            case SCALE_BATCH: to.inv = deviation_of(s, whole.sums, whole_grid); break;
+            case SCALE_GROUP: to.inv = deviation_of(s, to.sums, to.grid); break;
+            case SCALE_BATCH: to.inv = whole.inv; break;
             case SCALE_GIVEN: to.inv = inverse(given_std * given_std, 1.0, s.epsilon, s.epsilon_mode); break;
-            case SCALE_NONZERO_SHARE: to.inv = (f64)whole.sums.n / (f64)(whole.nonzero > 1 ? whole.nonzero : 1); break;
+            case SCALE_NONZERO_SHARE: to.inv = (f64)whole.n / (f64)(whole.nonzero > 1 ? whole.nonzero : 1); break;
             case SCALE_MEAN: {
-                const f64 divisor = sums_mean(sums, grid) + s.epsilon;
+                const f64 divisor = sums_mean(to.sums, to.grid) + s.epsilon;
                 to.inv = divisor != 0.0 ? 1.0 / divisor : 0.0;
                 break;
             }
             default: break;
         }
     }
-    to.second = (f64)(sums.at_max > 1 ? max_value(extremes) : key_value(second));
-    return to;
 }
 
 INLINE Apply zero_apply() { return Apply{HOW_ZERO, 0.0, 0.0}; }

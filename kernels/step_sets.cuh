@@ -77,7 +77,15 @@ OUT_OF_LINE void step_set(const Args& args, const KeyedStep* steps, i64 from, i6
         if ((steps[j].slot & KEYED_COUNTS) && there(x)) sums_push_element(sums, grid, x, 1, extremes);
     }
     sums = warp_sums(sums);
-    const Standard standard = make_standard(stream, bits, extremes, sums, KEY_EMPTY, Whole{no_extremes(), no_sums(), 0}, 0.0, 0.0);
+    SHARED(Standard, standards_of_warps, [MOST_WARPS]);
+    Standard& standard = standards_of_warps[warp()];
+    if (lane() == 0) {
+        standard.stream = &stream;
+        standard.extremes = extremes;
+        standard.sums = sums;
+        make_standard(standard, bits, KEY_EMPTY, Whole{0, 0, 0.0, 1.0, false}, 0.0, 0.0);
+    }
+    __syncwarp();
     // Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set, and of others.
     u32 lost_outside = 0, lost_inside = 0;
     const Apply outside = resolve(standard, false, no_sums(), &lost_outside), inside = resolve(standard, true, no_sums(), &lost_inside);

@@ -45,21 +45,24 @@ OUT_OF_LINE Sums add_to_table(const Args& args, const Work& w, Extremes of) {
 }
 INLINE bool has_table(const PlanConstants& plan) { return plan.kind == KIND_KL && plan.chunk == CHUNK_BY_VALUE; }
 
+// Adds what the rollout has for a slot's set. The first thread does.
+OUT_OF_LINE void add_process_sum(const Args& args, const Work& w, i32 slot, Sums own) {
+    if (!is_first_thread()) return;
+    add_sums_to(group_words(args, w.kept.group) + 6 * slot, own);
+    if (asks_one_rollout(plan_of(args), slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
+}
+
 OUT_OF_LINE void add_process_sums(const Args& args, const Work& w) {
     const PlanConstants& plan = plan_of(args);
-    const i32* keys = group_keys(args, w.kept.group);
-    i64* words = group_words(args, w.kept.group);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
         bool pooled = slot == 1 && pools(plan);
         i32 list = pooled ? 0 : slot;
         if (list >= lists_of(args, plan)) continue;
-        const Extremes of = load_extremes(args, keys, slot);
-        Sums own = no_sums();
-        if (slot == 0 && has_table(plan)) own = add_to_table(args, w, of);
-        if (slot > 0 || !has_table(plan) || plan.pool == POOL_ROLLOUTS) own = list_sums(args, w, list, slot, of);
-        if (!is_first_thread()) continue;
-        add_sums_to(words + 6 * slot, own);
-        if (asks_one_rollout(plan, slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
+        const Extremes of = load_extremes(args, group_keys(args, w.kept.group), slot);
+        const bool by_table = slot == 0 && has_table(plan);
+        if (by_table && plan.pool == POOL_ROLLOUTS) add_to_table(args, w, of);
+        if (by_table && plan.pool != POOL_ROLLOUTS) add_process_sum(args, w, slot, add_to_table(args, w, of));
+        else add_process_sum(args, w, slot, list_sums(args, w, list, slot, of));
     }
 }
 
@@ -103,7 +106,7 @@ OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
 }
 
 // Everything that rollout i has for sums, or (`task`: there are parts) what this part of it has: the values beside its tokens are the first part's. The block.
-INLINE void sum_rollout(const Args& args, i64 i, Work& w, const Task* task = 0) {
+OUT_OF_LINE void sum_rollout(const Args& args, i64 i, Work& w, const Task* task = 0) {
     const PlanConstants& plan = plan_of(args);
     if (ranks_fault(args)) return;
     if (!__syncthreads_or(is_first_thread() && open_work(args, i, w))) return;
@@ -144,7 +147,7 @@ INLINE bool is_last_of_group(const Args& args, const Members& members) {
 }
 
 // MODE_JOINED: the block that is the last of its group to be done with its sums keeps the group's edges, or the first of them. The block.
-INLINE void keep_edges_if_last(const Args& args, i64 i, i64 places, Decision& decision) {
+OUT_OF_LINE void keep_edges_if_last(const Args& args, i64 i, i64 places, Decision& decision) {
     SHARED(Members, members, [1]);
     if (is_first_thread()) members[0] = members_of(args, i);
     if (counts_of(args).bad_offsets || !is_last_of_group(args, members[0])) return;
@@ -164,10 +167,8 @@ INLINE void await_sums(const Args& args, i64 i, u32 g) {
 }
 
 // The first blocks have a rollout each, the next ones further parts of long rollouts, and (MODE_JOINED) the last ones the edges of further parts of positions.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Work, shared_work, [1]);
-    SHARED(Decision, decision, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     SHARED(Task, shared_task, [1]);
     Task& task = shared_task[0];
     const bool joined = (args.mode & MODE_JOINED) && has_table(plan_of(args));
@@ -176,42 +177,41 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     const i64 places = joined ? beside * PLACES_A_BLOCK / (PLACES_A_BLOCK + 1) : beside;
     if (args.layout.claims != 0 && is_first_thread()) claim(args, blockIdx.x);
     if (places == 0) {
-        sum_rollout(args, blockIdx.x, shared_work[0]);
-        if (joined) keep_edges_if_last(args, blockIdx.x, 0, decision[0]);
+        sum_rollout(args, blockIdx.x, shared_work());
+        if (joined) keep_edges_if_last(args, blockIdx.x, 0, shared_decision());
         return;
     }
     if (is_first_thread()) {
         take_task(args, QUEUE_SUMS, rollouts, places, task);
-        if (task.there) shared_work[0].e = extent(args, task.item);
-        if (task.place >= 0 && task.there) task.more = parts_beside_first(shared_work[0].e.len);
+        if (task.there) shared_work().e = extent(args, task.item);
+        if (task.place >= 0 && task.there) task.more = parts_beside_first(shared_work().e.len);
     }
     __syncthreads();
     if (task.place < 0) {
-        queue_parts(args, QUEUE_SUMS, places, parts_beside_first(shared_work[0].e.len), task);
+        queue_parts(args, QUEUE_SUMS, places, parts_beside_first(shared_work().e.len), task);
         __syncthreads();
     } else if (!task.there) {
         const i64 number = task.place - (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts;
-        if (joined && !counts_of(args).bad_offsets) keep_further_edges(args, number, decision[0], [&](i64 i, u32 g) { await_sums(args, i, g); });
+        if (joined && !counts_of(args).bad_offsets) keep_further_edges(args, number, shared_decision(), [&](i64 i, u32 g) { await_sums(args, i, g); });
         return;
     }
     // Offsets that do not fit may ask for more places than there are: the batch is zeroed.
     if (counts_of(args).bad_offsets) return;
-    sum_rollout(args, task.item, shared_work[0], task.more > 0 ? &task : 0);
-    if (joined && (task.more == 0 || is_last_part(args, QUEUE_SUMS, task))) keep_edges_if_last(args, task.item, places, decision[0]);
+    sum_rollout(args, task.item, shared_work(), task.more > 0 ? &task : 0);
+    if (joined && (task.more == 0 || is_last_part(args, QUEUE_SUMS, task))) keep_edges_if_last(args, task.item, places, shared_decision());
 }
 
 // KL by value, when the sums are complete: the edges of each group's positions. A block a group, and those of further parts.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_edges(const __grid_constant__ Args args) {
-    open_plan(args);
-    SHARED(Decision, decision, [1]);
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_edges(const __grid_constant__ Args given) {
+    const Args& args = open_args(given);
     if (counts_of(args).bad_offsets) return;
     const i64 groups = args.batch.groups, beside = (i64)gridDim.x - groups;
     if (blockIdx.x < groups) {
-        decide(args, blockIdx.x, decision[0]);
-        keep_first_edges(args, blockIdx.x, beside, decision[0]);
+        decide(args, blockIdx.x, shared_decision());
+        keep_first_edges(args, blockIdx.x, beside, shared_decision());
         return;
     }
-    keep_further_edges(args, blockIdx.x - groups, decision[0], [](i64, u32) {});
+    keep_further_edges(args, blockIdx.x - groups, shared_decision(), [](i64, u32) {});
 }
 
 #endif

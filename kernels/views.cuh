@@ -7,18 +7,21 @@
 #include "convert.cuh"
 
 INLINE bool is_given(const Array& a) { return a.data != 0; }
-// The plan's constants: a copy in shared memory, so that where they lie takes no register of any thread.
-INLINE PlanConstants& shared_plan() {
-    SHARED(PlanConstants, plan_of_block, [1]);
-    return plan_of_block[0];
+// The launch's arguments and the plan's constants: a copy in shared memory. It lies at one address in all kernels, so that functions which are handed it take no register
+// for where it is, and none is live over a call.
+INLINE Args& shared_args() {
+    SHARED(Args, args_of_block, [1]);
+    return args_of_block[0];
 }
-INLINE const PlanConstants& plan_of(const Args&) { return shared_plan(); }
-// Makes that copy, from the launch's arguments: no block waits for memory to begin. What every kernel begins with; the block meets after it.
-INLINE void open_plan(const Args& args) {
-    u64* const to = (u64*)&shared_plan();
-    const u64* const from = args.plan ? (const u64*)args.plan : (const u64*)&args.constants;
-    for (u32 n = threadIdx.x; n < sizeof(PlanConstants) / 8; n += blockDim.x) to[n] = from[n];
+INLINE const PlanConstants& plan_of(const Args&) { return shared_args().constants; }
+// Makes that copy: no block waits for memory to begin. What every kernel begins with; the block meets after it.
+INLINE const Args& open_args(const Args& given) {
+    constexpr u32 beside = (sizeof(Args) - sizeof(PlanConstants)) / 8;
+    u64* const to = (u64*)&shared_args();
+    const u64 *const from = (const u64*)&given, *const constants = given.plan ? (const u64*)given.plan : (const u64*)&given.constants;
+    for (u32 n = threadIdx.x; n < sizeof(Args) / 8; n += blockDim.x) to[n] = n < beside ? from[n] : constants[n - beside];
     __syncthreads();
+    return shared_args();
 }
 // How many elements of the array lie before element `at` in its sector of 32 bytes; 0 where neighbours do not stand together. Tiles that begin so many tokens
 // earlier have whole sectors.

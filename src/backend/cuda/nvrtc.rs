@@ -9,6 +9,10 @@ use std::ptr::null_mut;
 const FLAGS: [&CStr; 6] =
     [c"--std=c++17", c"--fmad=false", c"--ftz=false", c"--prec-div=true", c"--prec-sqrt=true", c"-device-int128"];
 
+/// Machine code by as many threads as there are processors; a release that does not know it says so at once.
+const SPLIT: &CStr = c"--split-compile=0";
+const INVALID_OPTION: c_int = 5;
+
 /// By name, newest first.
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
@@ -135,14 +139,20 @@ impl Nvrtc {
         let (Ok(source), Ok(architecture)) = (CString::new(source), CString::new(architecture)) else {
             return refuse!(error::DRIVER, "the embedded source has a zero byte");
         };
-        let options: Vec<*const c_char> = FLAGS.iter().map(|flag| flag.as_ptr()).chain([architecture.as_ptr()]).collect();
         let f = &self.functions;
         let mut program = null_mut();
         // SAFETY: zero-terminated texts, no headers.
         self.done(unsafe { (f.create)(&mut program, source.as_ptr(), c"passrl.cu".as_ptr(), 0, null_mut(), null_mut()) }, "nvrtcCreateProgram")?;
         let program = Compiling(f, program);
-        // SAFETY: a program, and as many options.
-        let outcome = unsafe { (f.compile)(program.1, options.len() as c_int, options.as_ptr()) };
+        let options: Vec<*const c_char> = FLAGS.iter().map(|flag| flag.as_ptr()).chain([architecture.as_ptr(), SPLIT.as_ptr()]).collect();
+        let compile = |options: &[*const c_char]| {
+            // SAFETY: a program, and as many options.
+            unsafe { (f.compile)(program.1, options.len() as c_int, options.as_ptr()) }
+        };
+        let mut outcome = compile(&options);
+        if outcome == INVALID_OPTION {
+            outcome = compile(&options[..options.len() - 1]);
+        }
         if outcome != 0 {
             let log = self.text(program.1);
             let first = log.lines().find(|line| line.contains("error")).unwrap_or("no message").to_string();
