@@ -996,7 +996,7 @@ PASSRL_API passrl_status passrl_partials_size(const struct passrl_plan *plan, si
 //
 // Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 // plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
-// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and the header is not looked at later.
+// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and of later calls `passrl_partials_merge` alone looks at the header.
 PASSRL_API
 passrl_status passrl_partials_init(const struct passrl_plan *plan,
                                    void *buffer,

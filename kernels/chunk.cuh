@@ -221,7 +221,8 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
             tokens_at_hand[held] = (u32)t;
             values_at_hand[held] = x;
         }
-        if (held > MOST_THREADS) put();
+        // (Not after the last tile, beside whose ends that of the scope stands.)
+        if (held > MOST_THREADS && tile + blockDim.x < high) put();
     }
     if (scope.count > 0 && high == scope.end) ++held;
     put();

@@ -262,6 +262,38 @@ fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Dense signals that differ from token to token, of every fill of what a block gathers before it puts runs into the lists: packed, where a part's tiles are of 256
+/// tokens, and padded; every token in scope, and a scope with holes.
+#[test]
+fn runs_of_one_token_have_the_bits_of_the_cpu() {
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    let mut failures = Vec::new();
+    let value = |i: usize, t: usize| (((i * 4099 + t) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    for holes in [false, true] {
+        for lengths in [vec![255, 256, 257, 300], vec![511, 512, 513, 600], vec![767, 768, 769, 1025], vec![1300, 1535, 1793, 3001]] {
+            let rollout = |(i, len): (usize, &usize)| oracle::Rollout {
+                len: *len,
+                in_stats: true,
+                outcome: Some((i % 2) as f32),
+                signal: vec![(0..*len).map(|t| value(i, t)).collect()],
+                mask: holes.then(|| (0..*len).map(|t| t % 97 != 13).collect()),
+                ..oracle::Rollout::default()
+            };
+            let batch = Batch { num_groups: 1, rollouts: lengths.iter().enumerate().map(rollout).collect(), ..Batch::default() };
+            for padded in [false, true] {
+                let name = format!("a value a token, {lengths:?}, holes {holes}, padded {padded}");
+                failures.extend(check(&name, &Config::default(), &batch, &How { padded, ..How::default() }));
+            }
+        }
+    }
+    let report = found();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Settings and batches that nobody thought of, under shuffled schedules of blocks and threads.
 #[test]
 fn random_cases_have_the_bits_of_the_cpu() {

@@ -87,7 +87,7 @@ pub unsafe extern "C" fn passrl_partials_size(plan: *const passrl_plan, bytes: *
 ///
 /// Makes the buffer (8-byte aligned, `bytes` at least `passrl_partials_size`) an empty one of this plan. The buffer is position-independent, begins with the
 /// plan's fingerprint and may be copied, saved and reloaded. The caller's memory; one call on it at a time. Of a CUDA plan it is device memory, here and below: its bytes are
-/// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and the header is not looked at later.
+/// those of a CPU plan's, so that either may be copied to the other; this function then waits for its copies, and of later calls `passrl_partials_merge` alone looks at the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: *mut c_void, bytes: usize) -> passrl_status {
     guard("passrl_partials_init", || {
@@ -162,7 +162,12 @@ pub unsafe extern "C" fn passrl_partials_merge(
             }
             check::apart(&target, "into", &source, "from")?;
             match &plan.device {
-                Some(device) => device.partials_merge(&plan.inner, target, source)?,
+                Some(device) => {
+                    for (memory, argument) in [(target, "into"), (source, "from")] {
+                        check::partials_header(&device.partials_header(memory)?, &plan.inner.partials.header(), argument)?;
+                    }
+                    device.partials_merge(&plan.inner, target, source)?;
+                }
                 None => plan.inner.partials.merge(target, source),
             }
         }

@@ -83,8 +83,11 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, l
         (b.step_marks, "batch.step_marks"),
     ];
     for (view, name) in b.signal.into_iter().zip(SIGNAL).chain(views) {
+        if found.is_some() {
+            break;
+        }
         // SAFETY: by the contract.
-        if let (None, Some(view)) = (found, unsafe { view.as_ref() }) {
+        if let Some(view) = unsafe { view.as_ref() } {
             found = Some(extent(view.ndim, view.shape, dimension, name)?);
         }
     }

@@ -285,8 +285,9 @@ pub(super) unsafe fn given(place: Where, b: &passrl_batch, config: &Config, grou
         (view::optional(place, b.stats_mean, "batch.stats_mean", view::WIDE, want)?, view::optional(place, b.stats_std, "batch.stats_std", view::WIDE, want)?)
     };
     let (mut centers, mut scales) = (false, false);
-    for index in (0..MAX_STREAMS).filter(|index| there(*index)) {
-        let (name, s) = (stream_name(index), &config.streams[index]);
+    let asks = |s: &Stream| s.center == Center::Given || s.scale == Scale::Given;
+    for (index, s) in config.streams.iter().enumerate().filter(|(index, s)| asks(s) && there(*index)) {
+        let name = stream_name(index);
         let by_baselines = index == OUTCOME && baselines;
         centers |= s.center == Center::Given && !by_baselines;
         scales |= s.scale == Scale::Given;

@@ -122,19 +122,23 @@ pub fn served(place: Where, config: &Config) -> Result<()> {
 /// A partials buffer: as memory, and made by a plan of this configuration, these limits and this library's numerics (which is not seen where it lies on a device).
 pub fn partials(place: Where, pointer: *mut c_void, bytes: usize, needed: usize, header: &[u64; 4], argument: &str) -> Result<Memory> {
     let memory = memory(pointer, bytes, needed, 8, argument)?;
-    if place != Where::Host {
-        return Ok(memory);
+    if place == Where::Host {
+        partials_header(&memory.header(), header, argument)?;
     }
-    let found = memory.header();
+    Ok(memory)
+}
+
+/// The first words of a partials buffer.
+pub fn partials_header(found: &[u64; 4], header: &[u64; 4], argument: &str) -> Result<()> {
     if found[0] != header[0] {
         return refuse!(PASSRL_ERR_FINGERPRINT, "{argument} is not a partials buffer (or is damaged); make it one with passrl_partials_init");
     }
-    if found != *header {
+    if found != header {
         return refuse!(
             PASSRL_ERR_FINGERPRINT,
             "{argument} has fingerprint {:016x} and numerics version {}, this plan has {:016x} and {}; configuration, limits and version must be the same",
             found[1], found[2], header[1], header[2]
         );
     }
-    Ok(memory)
+    Ok(())
 }

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from . import _ffi, arrays
 from .arrays import Array
-from .batch import Arguments, Batch
-from .errors import ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
+from .batch import Arguments, Batch, device_of
+from .errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
 from .plan import context, placed, stream_pointer
 
 
@@ -30,13 +30,24 @@ class Primitive:
     """One call of a primitive.
 
     arguments: what it reads of a batch. views: its own arrays by name (None: not given), token-shaped where `rollouts` (R) is None. The
-    first array is in the framework of the results, unless `out` is another's.
+    first array is in the framework of the results, unless `out` is another's. backend, stream: where and in what order it runs; on a device memory is
+    made for its stream.
     """
 
-    def __init__(self, arguments: Arguments, views: Mapping[str, Any], *, out: Any = None, rollouts: int | None = None) -> None:
+    def __init__(self, arguments: Arguments, views: Mapping[str, Any], *, out: Any = None, rollouts: int | None = None, backend: str | None = None,
+                 stream: Any = None) -> None:
         given = {name: value for name, value in views.items() if value is not None}
-        self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts)
-        self.batch.maker.once = True
+        self._told = backend is not None
+        device = placed(backend, device_of(arguments, *given.values(), out))
+        self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device)
+        self.on_device = device[0] != _ffi.CPU
+        self._stream = stream_pointer(stream)
+        maker = self.batch.maker
+        maker.once = True
+        if self.on_device:
+            if self._stream is None and maker.framework != "numpy":
+                self._stream = maker.current_stream()
+            self._stream = maker.stream = self.batch.follow(self._stream)
         self._memory: dict[str, Any] = {}
         self._given: set[str] = set()
         self._keep: list[Any] = []
@@ -47,7 +58,7 @@ class Primitive:
 
     def add(self, name: str, value: Any) -> Any:
         """Pointer to the view of a further argument, of its own shape."""
-        return self.batch._view(arrays.array(value, name))
+        return self.batch._view(self.batch._placed(arrays.array(value, name), value, name))
 
     def _put(self, name: str, array: Array) -> Any:
         pointer = ctypes.pointer(array.view)
@@ -76,32 +87,41 @@ class Primitive:
             number = self.batch.views[like].dtype if like in self.batch.views else _ffi.F32
         return self.make("out", shape, number)
 
+    def report(self, report: Any) -> Any:
+        """Pointer to a report for the call: the one given, or on a device new memory, which `read` copies to it."""
+        if not self.on_device:
+            return byref(report)
+        self._memory["report"] = memory = self.batch.maker.block(ctypes.sizeof(report))
+        return ctypes.cast(ctypes.c_void_p(arrays.address(memory)), ctypes.POINTER(_ffi.Report))
+
+    def read(self, report: Any) -> None:
+        """Copies the report from the device after the call, for which it waits."""
+        if self.on_device:
+            ctypes.memmove(byref(report), self.host("report").tobytes(), ctypes.sizeof(report))
+
     def host(self, name: str) -> NDArray[Any]:
-        """A result in NumPy, after the call."""
-        return arrays.host(self._memory[name], name)
+        """A result in NumPy, after the call; from a device once the stream is done."""
+        return self.batch.maker.fetch(self._memory[name])
 
     def result(self, name: str = "out") -> Any:
         """A result in the caller's framework, after the call; the caller's own memory as it was given."""
         memory = self._memory.get(name)
         return memory if name in self._given or memory is None else self.batch.maker.wrap(memory)
 
-    def call(self, function: str, *arguments: Any, backend: str | None, stream: Any) -> int:
-        """Calls `passrl_<function>(context, batch, *arguments, workspace)`; its status, 0 or positive."""
+    def call(self, function: str, *arguments: Any) -> int:
+        """Calls `passrl_<function>(context, batch, *arguments, workspace)`; its status, 0 or positive (on a device 0: the work is on the stream)."""
         batch = self.batch
-        views = batch.keep_views()
-        found = next((int(array.view.device_id) for array, _ in views if not array.on_cpu), None)
-        device = placed(backend, found)
-        used = context(device, 0, backend is not None)
-        if device[0] != _ffi.CPU:
-            # Workspace, results and reports of this package's primitives are host memory, which a device must never be given.
-            refuse(ERR_NOT_YET, f"passrl: {function} works on host memory in this version: copy the arrays to the host first, or use passrl.shape or a passrl.Plan, "
-                                "which run on the device")
+        used = context(batch.device, 0, self._told)
         limits = _ffi.made(_ffi.Limits, "limits")
-        limits.rollouts, limits.groups, limits.rollout_tokens = batch.rollouts, batch.groups, batch.longest
+        limits.rollouts, limits.groups = batch.rollouts, batch.groups
+        if self.on_device:
+            limits.tokens = batch.slots
+        else:
+            limits.rollout_tokens = batch.longest
         needed = ctypes.c_size_t()
         _ffi.call("primitive_workspace_size", used.handle, byref(limits), byref(needed))
-        workspace = arrays.aligned(max(needed.value, 1))
-        return _ffi.call(function, used.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, stream_pointer(stream))
+        workspace = batch.maker.block(max(needed.value, 1))
+        return _ffi.call(function, used.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
 
 
 def warn(status: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _ffi, arrays, cuda
 from .arrays import Array, Maker
 from .config import STREAM_NAMES
-from .errors import ERR_CONFLICT, ERR_NOT_YET, ERR_NULL, ERR_SHAPE, ERR_VALUE, integer, refuse
+from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, integer, refuse
 from .pieces import Pieces
 
 
@@ -448,8 +448,6 @@ class Batch:
         self._put(name, value, "float64", derived=derived)
 
     def _stats_in(self, value: Any) -> None:
-        if self.device[0] != _ffi.CPU:
-            refuse(ERR_NOT_YET, "passrl: stats_in is read on the host and this run is on a CUDA device; run on the CPU, or call the C ABI (docs/cuda.md)")
         memory = np.frombuffer(value, dtype=np.uint8) if isinstance(value, (bytes, bytearray, memoryview)) else arrays.host(value, "stats_in")
         self.keep.append(memory)
         self.struct.stats_in = arrays.address(memory)

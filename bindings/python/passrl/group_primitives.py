@@ -2,6 +2,9 @@
 
 Groups are said as to `passrl.shape`: groups `[R]` (any integers or strings), group_size, or group_offsets `[G+1]`. in_stats `[R]`: a rollout with 0 is
 in no set and has a result; absent `[R]`: placeholders, in no set, 0. Errors: `passrl.Error` with the library's sentence, nothing written.
+
+On a CUDA device (where the arrays are, or `backend="cuda"`) a call is put on `stream`, or the framework's current one; `group_flags` waits for it, whose report is read on
+the host. There is no warning: a group with a finding is 0.
 """
 from __future__ import annotations
 
@@ -45,11 +48,11 @@ def group_standardize(
         row.set("standardize_outcome", standardize)
     made = Primitive(
         Arguments(groups=groups, group_size=group_size, group_offsets=group_offsets, in_stats=in_stats, absent=absent), {"x": x}, out=out,
-        rollouts=rollouts_of("x", x))
+        rollouts=rollouts_of("x", x), backend=backend, stream=stream)
     batch = made.batch
     result = made.out((batch.rollouts,), dtype, "x")
     parts = [made.make(name, (batch.groups,), number) if stats else None for name, number in _PARTS.items()]
-    warn(made.call("group_standardize", byref(row._raw.streams[4]), made.view("x"), result, *parts, backend=backend, stream=stream))
+    warn(made.call("group_standardize", byref(row._raw.streams[4]), made.view("x"), result, *parts))
     return (made.result(), StreamStats(*(made.result(name) for name in _PARTS))) if stats else made.result()
 
 
@@ -100,11 +103,12 @@ def group_flags(
     if first is None:
         refuse(ERR_NULL, "passrl: outcome, format and streams are None; give one of them [R], there is nothing to flag")
     config = Config(preset, **fields)
-    made = Primitive(arguments, {}, rollouts=rollouts_of(*first))
+    made = Primitive(arguments, {}, rollouts=rollouts_of(*first), backend=backend, stream=stream)
     batch = made.batch
     fitted(config, batch, arguments)
     table = made.make("group_flags", (batch.groups, _ffi.MAX_STREAMS), _ffi.I32)
     flags = made.make("rollout_flags", (batch.rollouts,), _ffi.I32)
     report = Report()
-    status = made.call("group_flags", byref(config._raw), table, flags, byref(report._struct), backend=backend, stream=stream)
-    return Flags(made.result("group_flags"), made.result("rollout_flags"), report, column_names(batch.stream_names), batch.group_keys, status)
+    made.call("group_flags", byref(config._raw), table, flags, made.report(report._struct))
+    made.read(report._struct)
+    return Flags(made.result("group_flags"), made.result("rollout_flags"), report, column_names(batch.stream_names), batch.group_keys, report.status)

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _ffi, arrays
+from . import _ffi, arrays, cuda
 from .batch import Batch
 from .collective import Collective
-from .errors import ERR_COLLECTIVE, ERR_NOT_YET, ERR_WORKSPACE, refuse
+from .errors import ERR_COLLECTIVE, ERR_WORKSPACE, refuse
 from .plan import Call, Plan, arguments_of, stream_pointer
 from .results import Shaped
 
 
 class Section(NamedTuple):
-    """A part of the buffer that an all-reduce combines in place: `data` a view of it (i64 or i32), `op` "sum" or "max"."""
+    """A part of the buffer that an all-reduce combines in place: `data` a view of it (i64 or i32; on a device a `passrl.cuda.Array`), `op` "sum" or "max"."""
 
-    data: NDArray[Any]
+    data: Any
     op: str
 
 
@@ -36,56 +36,89 @@ class Partials:
 
     Batches are given as to `Plan.run`. `merge` adds a buffer of the same phases (another process's); `save`, `load`, `to_bytes` and
     `from_bytes` keep it (`reduce` makes it that of all ranks, after each phase): it begins with the plan's fingerprint and another plan's is refused.
+
+    Of a plan on a CUDA device the buffer is there, with the bytes that it has on the CPU; `add` and `apply` are put on their stream (the framework's current one, or
+    `stream`) and do not wait: give all of them one stream, or let one wait for the other. All else waits for them.
     """
 
     def __init__(self, plan: Plan) -> None:
-        if plan.device[0] != _ffi.CPU:
-            refuse(ERR_NOT_YET, "passrl: the plan is on a CUDA device, and Partials keep their sums in host memory; make the plan on the CPU, or call "
-                                "passrl_partials_add of the C ABI with device memory (docs/cuda.md)")
         self.plan = plan
         size, phases = ctypes.c_size_t(), ctypes.c_int32()
         _ffi.call("partials_size", plan.handle, byref(size))
         _ffi.call("plan_phases", plan.handle, byref(phases))
         self.phases = phases.value
-        self.buffer = arrays.aligned(size.value)
+        self.on_device = plan.device[0] != _ffi.CPU
+        self.buffer: Any = cuda.empty(size.value, np.uint8, plan.device[1]) if self.on_device else arrays.aligned(size.value)
+        self._streams: set[int | None] = set()
         self.clear()
+
+    def _bound(self, batch: dict[str, Any], out: Any = None) -> Batch:
+        limits = self.plan.limits
+        return Batch(arguments_of(batch), out=out, dense=False, groups=limits["groups"], device=self.plan.device, tokens=limits["tokens"])
+
+    def _wait(self) -> None:
+        """For what has been put on streams."""
+        while self._streams:
+            cuda.synchronize(self._streams.pop(), self.plan.device[1])
 
     def clear(self) -> None:
         """Makes the buffer empty again."""
+        self._wait()
         _ffi.call("partials_init", self.plan.handle, arrays.address(self.buffer), self.buffer.nbytes)
 
     def add(self, phase: int, *, stream: Any = None, **batch: Any) -> None:
         """Adds a micro-batch's share of a phase (0 to phases - 1). Every micro-batch once a phase, in any order."""
-        bound = Batch(arguments_of(batch), dense=False, groups=self.plan.limits["groups"])
-        workspace = self.plan.workspace()
+        bound, pointer = self._bound(batch), stream_pointer(stream)
+        maker = bound.maker
+        if self.on_device:
+            pointer = maker.stream = bound.follow(maker.current_stream() if pointer is None else pointer)
+            self._streams.add(pointer)
+        workspace = self.plan.workspace(maker)
         try:
             _ffi.call("partials_add", self.plan.handle, int(phase), byref(bound.struct), arrays.address(self.buffer), self.buffer.nbytes,
-                      arrays.address(workspace), self.plan.workspace_bytes, stream_pointer(stream))
+                      arrays.address(workspace), self.plan.workspace_bytes, pointer)
         finally:
-            self.plan.release(workspace)
+            self.plan.release(workspace, pointer)
 
     def merge(self, other: Partials) -> None:
         """Adds another buffer, after the same phases, to this one."""
+        self._wait()
+        other._wait()
         _ffi.call("partials_merge", self.plan.handle, arrays.address(self.buffer), self.buffer.nbytes, arrays.address(other.buffer), other.buffer.nbytes)
 
     def reduce(self, phase: int, comm: Collective) -> None:
         """Makes the buffer that of all ranks after a phase: micro-batches within ranks. Every rank calls it after its last `add` of the phase, one
         without micro-batches too; the plan is one without a `comm`, of the same configuration and limits on every rank."""
+        whole = self._fetch()
         if phase == 0:
-            mine = int(self.buffer[8:16].view(np.int64)[0])
+            mine = int(whole[8:16].view(np.int64)[0])
             most, other = comm.most([mine, ~mine])
             if most != ~other:
                 refuse(ERR_COLLECTIVE, "passrl: ranks have partials of different plans; configuration and limits must be the same on all")
-        for section in self.sections(phase):
+        for section in self._sections(phase, whole):
             comm.reduce(section.data, section.op)
+        if self.on_device:
+            self.buffer.copy_from_host(whole)
+
+    def _fetch(self) -> NDArray[np.uint8]:
+        """The buffer in NumPy: itself, or a copy of what is on the device."""
+        if not self.on_device:
+            return np.asarray(self.buffer)
+        self._wait()
+        return np.asarray(self.buffer.copy_to_host())
 
     def apply(self, *, out: Any = None, dtype: Any = None, returns: Any = None, want: Any = None, stream: Any = None, **batch: Any) -> Shaped:
         """Shapes a slice of the batch from the complete statistics; arguments and result as `Plan.run`."""
-        bound = Batch(arguments_of(batch), out=out, dense=False, groups=self.plan.limits["groups"])
-        return Call(self.plan, bound, dtype, returns, want, stream, self.buffer).once()
+        call = Call(self.plan, self._bound(batch, out), dtype, returns, want, stream, self.buffer)
+        if self.on_device:
+            self._streams.add(call.batch.maker.stream)
+        return call.once()
 
     def sections(self, phase: int) -> list[Section]:
-        """What an all-reduce must combine after a phase: views of the buffer, reduced in place by the caller."""
+        """What an all-reduce must combine after a phase: views of the buffer, reduced in place by the caller (on a device in the order of the stream of `add`)."""
+        return self._sections(phase, self.buffer)
+
+    def _sections(self, phase: int, buffer: Any) -> list[Section]:
         count = ctypes.c_size_t()
         _ffi.call("partials_layout", self.plan.handle, int(phase), None, 0, byref(count))
         found = (_ffi.Section * max(count.value, 1))()
@@ -93,13 +126,16 @@ class Partials:
         sections = []
         for section in found[: count.value]:
             dtype = arrays.numpy_dtype(section.dtype)
-            data = self.buffer[section.offset : section.offset + section.count * dtype.itemsize].view(dtype)
+            if isinstance(buffer, cuda.Array):
+                data: Any = buffer.part(section.offset, (section.count,), dtype)
+            else:
+                data = buffer[section.offset : section.offset + section.count * dtype.itemsize].view(dtype)
             sections.append(Section(data, {1: "sum", 2: "max"}[section.op]))
         return sections
 
     def to_bytes(self) -> bytes:
         """The buffer, position-independent."""
-        return self.buffer.tobytes()
+        return self._fetch().tobytes()
 
     @classmethod
     def from_bytes(cls, plan: Plan, data: bytes) -> Partials:
@@ -109,7 +145,10 @@ class Partials:
             refuse(ERR_WORKSPACE, f"passrl: partials of {len(data)} bytes; this plan's have {partials.buffer.nbytes}: "
                                   "configuration, limits and version must be the same")
         scratch = cls(plan)
-        scratch.buffer[:] = np.frombuffer(data, dtype=np.uint8)
+        if scratch.on_device:
+            scratch.buffer.copy_from_host(np.frombuffer(data, dtype=np.uint8))
+        else:
+            scratch.buffer[:] = np.frombuffer(data, dtype=np.uint8)
         # Merging checks the fingerprint.
         partials.merge(scratch)
         return scratch

@@ -9,6 +9,9 @@ default that of the first argument. Results are in the caller's framework and on
 
 Errors: `passrl.Error` with the library's sentence, nothing written. A rollout with a NaN or an infinity in scope is 0 everywhere and a
 `passrl.FindingWarning` has the library's sentence. Bits are those of `passrl.shape` for the same stage.
+
+On a CUDA device (where the arrays are, or `backend="cuda"`) a call is put on `stream`, or the framework's current one, and does not wait (`chunk` does, whose
+offsets are made on the host): there is no warning, a rollout with a finding is 0.
 """
 from __future__ import annotations
 
@@ -51,14 +54,14 @@ def chunk(
     config.set("process_0.missing", missing)
     made = Primitive(
         Arguments(signal=signal, steps=steps, step_ends=step_ends, cu_seqlens=cu_seqlens, lengths=lengths, pad_side=pad_side, mask=mask,
-                  absent=absent), {}, out=out)
+                  absent=absent), {}, out=out, backend=backend, stream=stream)
     batch = made.batch
     ends = made.make("ends", batch.token_shape, _ffi.I32) if batch.out is None else made.give("ends", batch.out)
     counts = made.make("num_chunks", (batch.rollouts,), _ffi.I64)
-    status = made.call("chunk_boundaries", byref(config._raw), counts, ends, backend=backend, stream=stream)
+    status = made.call("chunk_boundaries", byref(config._raw), counts, ends)
     warn(status)
     found = csr(made.host("num_chunks"), batch.token_offsets, made.host("ends"))
-    offsets, short = (batch.maker.native(part) for part in found)
+    offsets, short = (batch.maker.place(part) if made.on_device else batch.maker.native(part) for part in found)
     return Chunks(made.result("num_chunks"), offsets, short)
 
 
@@ -72,9 +75,9 @@ def discounted_returns(
 
     rewards: token-shaped. gamma: 0 to 1. Tokens out of scope are skipped: they take no discount. Returns G, token-shaped.
     """
-    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"rewards": rewards}, out=out)
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"rewards": rewards}, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, "rewards")
-    warn(made.call("discounted_returns", float(gamma), made.view("rewards"), result, backend=backend, stream=stream))
+    warn(made.call("discounted_returns", float(gamma), made.view("rewards"), result))
     return made.result()
 
 
@@ -89,14 +92,14 @@ def gae(
     after the last token, 0 without. gamma, lam: 0 to 1. returns: True for new memory, False for none, or the memory itself. Returns
     (advantages, returns or None).
     """
-    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"rewards": rewards, "values": values}, out=out)
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"rewards": rewards, "values": values}, out=out, backend=backend, stream=stream)
     tail = None if bootstrap is None else made.add("bootstrap", bootstrap)
     result = made.out(made.batch.token_shape, dtype, "rewards")
     if returns is True:
         second = made.make("returns", made.batch.token_shape, result.contents.dtype)
     else:
         second = None if returns is False or returns is None else made.give("returns", arrays.output(returns, "returns"))
-    warn(made.call("gae", float(gamma), float(lam), made.view("rewards"), made.view("values"), tail, result, second, backend=backend, stream=stream))
+    warn(made.call("gae", float(gamma), float(lam), made.view("rewards"), made.view("values"), tail, result, second))
     return made.result(), made.result("returns")
 
 
@@ -110,9 +113,9 @@ def divide_length(
     x: one value a chunk: a chunk list, packed with `cu_seqlens` the chunk offsets; or token-shaped with a mask on one token of each chunk. f64 is
     not rounded on load. k: 0 (off) to 8; the paper takes 0.7.
     """
-    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"x": x}, out=out)
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"x": x}, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, "x")
-    warn(made.call("divide_length", float(k), made.view("x"), result, backend=backend, stream=stream))
+    warn(made.call("divide_length", float(k), made.view("x"), result))
     return made.result()
 
 
@@ -128,9 +131,9 @@ def opd_signal(
     `passrl.shape` makes of the same log-probabilities. opd_lambda: -1e6 to 1e6; 1 is OPD.
     """
     names = {"logp_policy": logp_policy, "logp_teacher": logp_teacher, "logp_base": logp_base}
-    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), names, out=out)
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), names, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, None)
-    warn(made.call("opd_signal", float(opd_lambda), *(made.view(name) for name in names), result, backend=backend, stream=stream))
+    warn(made.call("opd_signal", float(opd_lambda), *(made.view(name) for name in names), result))
     return made.result()
 
 
@@ -147,9 +150,9 @@ def kl_in_reward(
     """
     names = {"logp_policy": logp_policy, "logp_reference": logp_reference, "rewards": rewards}
     config = Config(kl_in_reward=kind, kl_coef=coef, kl_log_ratio_clamp=log_ratio_clamp, kl_clamp=clamp, kl_place="reward", chunk="token")
-    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), names, out=out)
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), names, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, None)
-    warn(made.call("kl_in_reward", byref(config._raw), *(made.view(name) for name in names), result, backend=backend, stream=stream))
+    warn(made.call("kl_in_reward", byref(config._raw), *(made.view(name) for name in names), result))
     return made.result()
 
 
@@ -166,9 +169,9 @@ def whiten(
     fields. in_stats `[R]`: a rollout with 0 is whitened and counts for nothing. All values equal: the result is 0.
     """
     config = Config(whiten_ddof=ddof, whiten_epsilon=epsilon, whiten_epsilon_mode=epsilon_mode, whiten_shift=shift, fill_padding=fill_padding)
-    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent, in_stats), {"x": x}, out=out)
+    made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent, in_stats), {"x": x}, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, "x")
-    warn(made.call("whiten", byref(config._raw), made.view("x"), result, backend=backend, stream=stream))
+    warn(made.call("whiten", byref(config._raw), made.view("x"), result))
     return made.result()
 
 

@@ -55,8 +55,7 @@ pub fn write(job: &Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], va
     if job.simd() < Simd::Avx2 || at.tail > 0 {
         return None;
     }
-    let whole = !at.flat && job.config().fill_padding;
-    let (row, before) = if whole { (to.line(at.row, 0, job.problem.slots, false), at.column) } else { (at.of(to), 0) };
+    let (row, before) = cells(job, to, at);
     let mut line = Line { scope, before, ends, values, streams: job.streams, ahead };
     match to.dtype {
         DType::F32 => line.typed::<f32>(&row, table, marks),
@@ -64,6 +63,19 @@ pub fn write(job: &Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], va
         DType::F16 => line.typed::<f16>(&row, table, marks),
         _ => None,
     }
+}
+
+/// The cells that are written of a rollout, and how many of them stand before its first token.
+fn cells(job: &Job, to: &Array, at: &Extent) -> (Row, usize) {
+    let whole = !at.flat && job.config().fill_padding;
+    if whole { (to.line(at.row, 0, job.problem.slots, false), at.column) } else { (at.of(to), 0) }
+}
+
+/// Asks for the last line of a row that `write` will write: it is written in part, and asked for among stores that pass the caches by it would wait for these.
+pub fn ask(job: &Job, to: &Array, at: &Extent) {
+    let row = cells(job, to, at).0;
+    // SAFETY: every x86-64 processor has SSE; no memory is touched.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(row.address().wrapping_add(row.len() * to.dtype.bytes()).cast()) };
 }
 
 struct Line<'a> {

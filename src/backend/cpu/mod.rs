@@ -102,14 +102,19 @@ impl Crew<'_> {
             with_default_mode(|| {
                 // SAFETY: thread numbers are distinct within a call, and the workspace serves one call at a time.
                 let mut worker = unsafe { self.job.worker(thread) };
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= count {
-                        break;
-                    }
-                    // The likely next one of this thread: all take as long, more or less.
-                    worker.upcoming = (i + threads < count).then(|| order.item(i + threads));
+                let mut claimed = next.fetch_add(1, Ordering::Relaxed);
+                while claimed < count {
+                    let i = claimed;
+                    // What comes next is claimed now, so that what is asked for of it ahead is asked for by the thread that will read it; but for what
+                    // follows large items, and for the last few, which go to whoever is free: of these the next one is likely to be that of a thread
+                    // whose items take as long as all.
+                    let early = threads > 1 && i >= order.large() && i + LAST * threads < count;
+                    claimed = if early { next.fetch_add(1, Ordering::Relaxed) } else { i + threads };
+                    worker.upcoming = (claimed < count).then(|| order.item(claimed));
                     item(&mut worker, order.item(i));
+                    if !early {
+                        claimed = next.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 stores_done();
                 done(&worker);
@@ -131,6 +136,9 @@ fn stores_done() {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+/// Items a thread at the end of a call that are not claimed ahead.
+const LAST: usize = 4;
 
 /// Bytes of output a thread above which stores pass the caches by.
 const STREAMED: usize = 1 << 20;

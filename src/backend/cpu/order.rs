@@ -54,6 +54,11 @@ impl Order {
         self.count
     }
 
+    /// How many of the first are large.
+    pub fn large(&self) -> usize {
+        self.large
+    }
+
     /// The item that is the i-th to be handed out.
     pub fn item(&self, i: usize) -> usize {
         if i < self.large {

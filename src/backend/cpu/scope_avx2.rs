@@ -1,5 +1,6 @@
 //! Bits of a mask by comparisons of whole vectors, and what they say of the scope.
 #![cfg(target_arch = "x86_64")]
+use super::lines::LINE;
 use crate::model::array::{DType, Row};
 use std::arch::x86_64::*;
 
@@ -31,6 +32,9 @@ unsafe fn zeros<T>(at: *const T) -> u64 {
     }) as u64
 }
 
+/// Bytes between what is read of a mask and what is asked for. A mask is read once: it need not drive out what is read again.
+const AHEAD: usize = 4096;
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn words<T: Copy + Default + PartialEq>(from: &[T], bits: &mut [u64]) {
@@ -38,6 +42,9 @@ fn words<T: Copy + Default + PartialEq>(from: &[T], bits: &mut [u64]) {
     let mut blocks = from.chunks_exact(64);
     let mut words = bits.iter_mut();
     for (block, word) in blocks.by_ref().zip(words.by_ref()) {
+        for line in (0..size_of_val(block)).step_by(LINE) {
+            _mm_prefetch::<_MM_HINT_NTA>(block.as_ptr().cast::<i8>().wrapping_add(AHEAD + line));
+        }
         let mut zero = 0;
         for at in (0..64).step_by(lanes) {
             // SAFETY: at + lanes <= 64, the elements of the block.

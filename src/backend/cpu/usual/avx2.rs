@@ -1,21 +1,16 @@
 //! Runs of equal values, found by comparisons of 64 tokens at a time.
-use super::read::changes;
+use super::short_avx2::differs;
+use crate::numerics::convert::InElem;
 use crate::plan::workspace::SPARE;
-use std::arch::x86_64::*;
 
-/// `read::changes` from the first token on.
+const BLOCK: usize = 64;
+
+/// Ends of runs of equal values, after those listed: the new count. `None`: there is no room. Numbers of 2 bytes are compared as `differs` does.
 #[target_feature(enable = "avx2,popcnt,bmi1")]
-pub fn runs(xs: &[f32], from: u32, ends: &mut [u32], values: &mut [f32], begin: usize) -> Option<usize> {
-    const BLOCK: usize = 64;
+pub fn runs<T: InElem + Default>(xs: &[T], from: u32, ends: &mut [u32], values: &mut [f32], begin: usize) -> Option<usize> {
     assert!(ends.len() == values.len());
-    let (mut count, mut t) = (begin, 0);
-    let at = xs.as_ptr();
-    // Bit i: tokens t + i and t + i + 1 differ. Unordered: a NaN differs from everything.
-    let eight = |t: usize| -> u64 {
-        // SAFETY: the callers below keep t + 9 <= the length.
-        let (now, next) = unsafe { (_mm256_loadu_ps(at.add(t)), _mm256_loadu_ps(at.add(t + 1))) };
-        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(now, next)) as u32 as u64
-    };
+    let Some(last) = xs.len().checked_sub(1) else { return Some(begin) };
+    let (mut count, at) = (begin, xs.as_ptr());
     let mut list = |t: usize, mut differs: u64| -> Option<()> {
         let n = differs.count_ones() as usize;
         if count + n + SPARE > ends.len() {
@@ -33,7 +28,7 @@ pub fn runs(xs: &[f32], from: u32, ends: &mut [u32], values: &mut [f32], begin: 
                 // SAFETY: `to` is at most `count` + 1, for which there is room; the token is in the block, or its first.
                 unsafe {
                     *ends.get_unchecked_mut(to) = from + token as u32;
-                    *values.get_unchecked_mut(to) = *at.add(token);
+                    *values.get_unchecked_mut(to) = xs.get_unchecked(token).to_f32();
                 }
                 to += 1;
             }
@@ -42,21 +37,22 @@ pub fn runs(xs: &[f32], from: u32, ends: &mut [u32], values: &mut [f32], begin: 
             }
         }
     };
-    while t + BLOCK < xs.len() {
-        let mut differs = 0;
-        for part in 0..8 {
-            differs |= eight(t + 8 * part) << (8 * part);
-        }
-        list(t, differs)?;
+    let mut t = 0;
+    while t + BLOCK <= last {
+        // SAFETY: tokens t ..= t + 64 are there.
+        list(t, unsafe { differs(at.add(t)) })?;
         t += BLOCK;
     }
-    let (first, mut differs) = (t, 0);
-    while t + 8 < xs.len() {
-        differs |= eight(t) << (t - first);
-        t += 8;
-    }
-    if t > first {
-        list(first, differs)?;
-    }
-    changes(xs, t, from, ends, values, count)
+    // The last token ends a run, whatever follows.
+    let rest = if last >= BLOCK {
+        // SAFETY: the last 65 tokens; those before t have been listed.
+        unsafe { differs(at.add(last - BLOCK)) }.checked_shr((BLOCK - (last - t)) as u32).unwrap_or(0)
+    } else {
+        let mut few = [T::default(); BLOCK + 1];
+        few[..=last].copy_from_slice(xs);
+        // SAFETY: 65 tokens.
+        unsafe { differs(few.as_ptr()) & ((1 << last) - 1) }
+    };
+    list(t, rest | 1 << (last - t))?;
+    Some(count)
 }

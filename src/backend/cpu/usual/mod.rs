@@ -228,6 +228,18 @@ impl Lane<'_> {
         }
     }
 
+    /// One past the last column of rollout i.
+    #[inline]
+    fn end(&self, i: usize) -> usize {
+        match (&self.extents, &self.problem.extents) {
+            (Some(begins), Extents::Packed { .. }) => begins.at(i + 1),
+            _ => {
+                let at = self.extent(i);
+                at.column + at.len
+            }
+        }
+    }
+
     /// Addresses of the token-shaped values that will be read of rollout i.
     fn input(&self, i: usize) -> std::ops::Range<usize> {
         match &self.source {

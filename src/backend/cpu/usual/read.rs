@@ -4,12 +4,14 @@ use crate::backend::cpu::members::Members;
 use crate::backend::cpu::scope::{self, Scope};
 use crate::backend::cpu::worker::{Job, Worker};
 use crate::backend::cpu::chunk;
-use crate::model::array::Array;
+use crate::model::array::{Array, DType};
 use crate::model::batch::Extent;
 use crate::model::config::Chunk;
 use crate::model::flags;
+use crate::numerics::convert::InElem;
 use crate::numerics::simd::Simd;
 use crate::plan::workspace::{Rollout, SPARE, state};
+use half::{bf16, f16};
 
 /// Chunks of a group, one rollout after the other: the last token of each, its value, and the values of the elements, where the two are not one list.
 struct Lists<'s> {
@@ -44,6 +46,10 @@ impl Worker<'_> {
                 return None;
             }
             let at = lane.extent(i);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(outputs) = job.outputs.filter(|_| job.streams) {
+                crate::backend::cpu::lines::ask(job, &outputs.advantages, &at);
+            }
             let mut kept = Rollout::default();
             if problem.in_stats.is_some_and(|a| !a.flag(i)) {
                 kept.state |= state::OUT_OF_STATS;
@@ -99,26 +105,34 @@ impl Worker<'_> {
 /// Runs of equal values; a gap of the scope ends one.
 fn dense(job: &Job, signal: &Array, at: &Extent, scope: &Scope, room: &mut [f32], lists: &mut Lists) -> Option<()> {
     let row = at.of(signal);
-    let line = match row.slice::<f32>() {
-        Some(line) => line,
-        None => {
-            row.read_f32(&mut room[..at.len]);
-            &room[..at.len]
+    let (simd, eta) = (job.simd(), job.config().eta);
+    // Read as it lies where there are comparisons for it.
+    match (row.slice::<f32>(), row.slice::<bf16>()) {
+        (Some(line), _) => by_runs(simd, line, at, scope, eta, lists),
+        (None, Some(line)) if simd >= Simd::Avx2 && row.dtype() == DType::Bf16 => by_runs(simd, line, at, scope, eta, lists),
+        (None, Some(_)) if simd >= Simd::Avx2 => by_runs(simd, row.slice::<f16>()?, at, scope, eta, lists),
+        _ => {
+            let line = &mut room[..at.len];
+            row.read_f32(line);
+            by_runs(simd, line, at, scope, eta, lists)
         }
-    };
+    }
+}
+
+fn by_runs<T: InElem + Default>(simd: Simd, line: &[T], at: &Extent, scope: &Scope, eta: f64, lists: &mut Lists) -> Option<()> {
     let mut fits = true;
-    scope.runs(0, at.len, |a, b| fits = fits && runs(job.simd(), &line[a..b], a as u32, job.config().eta, lists));
+    scope.runs(0, at.len, |a, b| fits = fits && runs(simd, &line[a..b], a as u32, eta, lists));
     fits.then_some(())
 }
 
 /// Lists the runs of a line without gaps. `false`: there is no room.
-fn runs(simd: Simd, xs: &[f32], from: u32, eta: f64, lists: &mut Lists) -> bool {
+fn runs<T: InElem + Default>(simd: Simd, xs: &[T], from: u32, eta: f64, lists: &mut Lists) -> bool {
     let begin = lists.chunks;
     let done = match simd {
         // SAFETY: `Simd::Avx2` is only made where the processor has what the function asks for.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx2 | Simd::Avx512 => unsafe { super::avx2::runs(xs, from, lists.ends, lists.values, begin) },
-        _ => changes(xs, 0, from, lists.ends, lists.values, begin),
+        _ => changes(xs, from, lists.ends, lists.values, begin),
     };
     let Some(count) = done else { return false };
     let values = &lists.values[begin..count];
@@ -128,23 +142,23 @@ fn runs(simd: Simd, xs: &[f32], from: u32, eta: f64, lists: &mut Lists) -> bool 
     if !differ {
         lists.chunks = begin;
         for t in 0..xs.len() {
-            if t + 1 == xs.len() || chunk::edge(xs[t], xs[t + 1], eta) {
-                lists.push(from as usize + t, xs[t]);
+            if t + 1 == xs.len() || chunk::edge(xs[t].to_f32(), xs[t + 1].to_f32(), eta) {
+                lists.push(from as usize + t, xs[t].to_f32());
             }
         }
     }
     true
 }
 
-/// Ends of runs of equal values from token `at` on, after those listed: the new count. `None`: there is no room.
-pub(super) fn changes(xs: &[f32], at: usize, from: u32, ends: &mut [u32], values: &mut [f32], mut count: usize) -> Option<usize> {
-    for t in at..xs.len() {
+/// Ends of runs of equal values, after those listed: the new count. `None`: there is no room.
+fn changes<T: InElem>(xs: &[T], from: u32, ends: &mut [u32], values: &mut [f32], mut count: usize) -> Option<usize> {
+    for t in 0..xs.len() {
         // A NaN differs from everything, itself too, and so comes to be listed.
-        if t + 1 == xs.len() || xs[t] != xs[t + 1] {
+        if t + 1 == xs.len() || xs[t].to_f32() != xs[t + 1].to_f32() {
             if count + SPARE > ends.len() {
                 return None;
             }
-            (ends[count], values[count]) = (from + t as u32, xs[t]);
+            (ends[count], values[count]) = (from + t as u32, xs[t].to_f32());
             count += 1;
         }
     }

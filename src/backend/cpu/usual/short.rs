@@ -82,8 +82,8 @@ impl Part {
         if !problem.packed() {
             return ((b - a) * (problem.slots + WORD) <= most).then_some(Part { a, b, whole: None });
         }
-        let (from, to) = (lane.extent(a).column, lane.extent(b - 1));
-        let n = (to.column + to.len).checked_sub(from).filter(|n| *n <= most)?;
+        let from = lane.extent(a).column;
+        let n = lane.end(b - 1).checked_sub(from).filter(|n| *n <= most)?;
         Some(Part { a, b, whole: Some(Span { row: 0, column: from, n, flat: true }) })
     }
 
@@ -124,8 +124,7 @@ fn ends(lane: &Lane, part: &Part, s: usize, span: &Span, mut each: impl FnMut(us
     }
     let mut begin = 0;
     for i in part.rollouts(s) {
-        let at = lane.extent(i);
-        let end = (at.column + at.len).checked_sub(span.column).filter(|end| begin <= *end && *end <= span.n)?;
+        let end = lane.end(i).checked_sub(span.column).filter(|end| begin <= *end && *end <= span.n)?;
         each(i, begin, end)?;
         begin = end;
     }

@@ -11,7 +11,7 @@ const WORD: usize = 64;
 /// NaN is found in the list of its run, and zeros of two signs are found to be near (`near`).
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn differs<T>(at: *const T) -> u64 {
+pub unsafe fn differs<T>(at: *const T) -> u64 {
     // SAFETY: 65 tokens at `at`, by the caller's word.
     unsafe {
         if size_of::<T>() == 4 {
