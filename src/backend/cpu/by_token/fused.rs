@@ -1,7 +1,8 @@
 //! kl: values a token standardised and fused, return-to-go, divided, rounded and stored, in one pass from the input's memory to the output's. The expressions
 //! are those of `fuse` and `standard`.
-use super::lanes::{Ahead, Line, TILE, Tile, Writer, four};
-use super::scan::{Done, Rows, Scan, Totals, lanes, rounded};
+use super::lanes::{Ahead, Line, TILE, Tile, Writer, doubles};
+use super::round::rounded;
+use super::scan::{Done, Rows, Scan, Totals, lanes};
 use std::arch::x86_64::*;
 
 /// How many tiles before its scan a tile's values are fused: 14 to 18 stores each.
@@ -62,23 +63,26 @@ unsafe fn typed<const PLAIN: bool, const UNIT: bool>(xs: Line, to: Line, n: usiz
     }
 }
 
-/// F of four tokens. Inlined as `Scan::tile` is.
+/// F of eight tokens, to a row. Inlined as `Scan::tile` is.
 ///
 /// # Safety
-/// AVX2; four readable values from element i on.
+/// AVX2; eight readable values from element i on, a row.
 #[inline(always)]
-unsafe fn fuse<const PLAIN: bool, const NARROW: bool>(xs: *const u8, i: usize, k: &Consts, line: &Fused) -> __m256d {
+unsafe fn fuse<const PLAIN: bool, const NARROW: bool>(xs: *const u8, i: usize, k: &Consts, line: &Fused, row: *mut f64) {
     // SAFETY: by the caller's word.
     unsafe {
-        let mut f = _mm256_mul_pd(_mm256_sub_pd(four::<NARROW>(xs, i), k.mean), k.inv);
-        if PLAIN {
-            return _mm256_add_pd(_mm256_add_pd(f, k.terms[0]), k.terms[1]);
+        for (v, x) in doubles::<NARROW>(xs, i).into_iter().enumerate() {
+            let mut f = _mm256_mul_pd(_mm256_sub_pd(x, k.mean), k.inv);
+            if PLAIN {
+                f = _mm256_add_pd(_mm256_add_pd(f, k.terms[0]), k.terms[1]);
+            } else {
+                f = _mm256_mul_pd(k.weight, f);
+                for term in line.terms {
+                    f = _mm256_add_pd(f, _mm256_set1_pd(*term));
+                }
+            }
+            _mm256_storeu_pd(row.add(i + 4 * v), f);
         }
-        f = _mm256_mul_pd(k.weight, f);
-        for term in line.terms {
-            f = _mm256_add_pd(f, _mm256_set1_pd(*term));
-        }
-        f
     }
 }
 
@@ -116,9 +120,9 @@ unsafe fn pass<const PLAIN: bool, const UNIT: bool, const IN: bool, const OUT: b
     };
     let ready = |rows: &mut Rows, j: usize| {
         let (from, row) = (values(j), rows.row(j));
-        for v in 0..8 {
+        for part in 0..4 {
             // SAFETY: 32 values; a row.
-            unsafe { _mm256_storeu_pd(row.add(4 * v), fuse::<PLAIN, IN>(from, 4 * v, &k, line)) };
+            unsafe { fuse::<PLAIN, IN>(from, 8 * part, &k, line, row) };
         }
     };
     (0..tiles.min(BEFORE)).for_each(|j| ready(&mut rows, j));
@@ -149,7 +153,7 @@ unsafe fn pass<const PLAIN: bool, const UNIT: bool, const IN: bool, const OUT: b
             let (values, to_come, own) = (values(j + BEFORE), rows.row(j + BEFORE), rows.row(j));
             // SAFETY: as above; 32 values; the row of no tile that waits.
             unsafe {
-                let mut tile = scan.tile::<UNIT>(own, |v| _mm256_storeu_pd(to_come.add(4 * v), fuse::<PLAIN, IN>(values, 4 * v, &k, line)));
+                let mut tile = scan.tile::<UNIT>(own, |part| fuse::<PLAIN, IN>(values, 8 * part, &k, line, to_come));
                 divide(&mut tile, line.divisors.as_ptr().wrapping_add(from));
                 beside(&tile, 0, line, from as isize, &mut totals);
                 to.whole(from, &rounded::<OUT>(&tile, &mut unused));

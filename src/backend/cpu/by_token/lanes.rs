@@ -1,7 +1,5 @@
-//! Vectors of eight tokens: loads of f32 and bf16, rounding, and a writer that brings a scan's tiles to the vectors of the output's memory.
+//! Vectors of tokens: loads of f32 and bf16, and a writer that brings a scan's tiles to the vectors of the output's memory.
 use crate::model::array::{Array, DType, Row};
-use crate::numerics::convert::OutElem;
-use half::bf16;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
@@ -9,6 +7,9 @@ pub const TILE: usize = 32;
 
 /// Eight registers of four positions each, rising.
 pub type Tile = [__m256d; 8];
+
+/// A tile as it stands in memory: four vectors of f32, or two of bf16 (and two of nothing).
+pub type Results = [__m256i; 4];
 
 /// Elements of f32, or of bf16 (`narrow`), in a line.
 #[derive(Clone, Copy)]
@@ -65,30 +66,6 @@ impl Line {
         }
     }
 
-    /// # Safety
-    /// Elements i .. i + 32 are readable.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub unsafe fn tile(self, i: usize) -> Tile {
-        let mut tile = [_mm256_setzero_pd(); 8];
-        // SAFETY: by the caller's word.
-        unsafe {
-            if self.narrow {
-                let at = self.at.cast::<u16>().add(i);
-                for (v, y) in tile.iter_mut().enumerate() {
-                    let x = _mm_slli_epi32::<16>(_mm_cvtepu16_epi32(_mm_loadl_epi64(at.add(4 * v).cast())));
-                    *y = _mm256_cvtps_pd(_mm_castsi128_ps(x));
-                }
-            } else {
-                let at = self.at.cast::<f32>().add(i);
-                for (v, y) in tile.iter_mut().enumerate() {
-                    *y = _mm256_cvtps_pd(_mm_loadu_ps(at.add(4 * v)));
-                }
-            }
-        }
-        tile
-    }
-
     /// A copy of the first `count` (at most 32) elements as the last ones of 32, zeros before them.
     ///
     /// # Safety
@@ -103,67 +80,20 @@ impl Line {
     }
 }
 
-/// Elements i .. i + 4 of f32 or of bf16 (`NARROW`). Always inlined, into functions that have AVX2: the conversion reads memory itself.
+/// Elements i .. i + 8 of f32 or of bf16 (`NARROW`) as doubles. Always inlined, into functions that have AVX2: the conversion reads memory itself.
 ///
 /// # Safety
 /// AVX2; they are readable.
 #[inline(always)]
-pub unsafe fn four<const NARROW: bool>(at: *const u8, i: usize) -> __m256d {
+pub unsafe fn doubles<const NARROW: bool>(at: *const u8, i: usize) -> [__m256d; 2] {
     // SAFETY: by the caller's word.
     unsafe {
         if NARROW {
-            let x = _mm_slli_epi32::<16>(_mm_cvtepu16_epi32(_mm_loadl_epi64(at.cast::<u16>().add(i).cast())));
-            _mm256_cvtps_pd(_mm_castsi128_ps(x))
+            let (x, zero) = (_mm_loadu_si128(at.cast::<u16>().add(i).cast()), _mm_setzero_si128());
+            [_mm_unpacklo_epi16(zero, x), _mm_unpackhi_epi16(zero, x)].map(|x| _mm256_cvtps_pd(_mm_castsi128_ps(x)))
         } else {
-            _mm256_cvtps_pd(_mm_loadu_ps(at.cast::<f32>().add(i)))
+            [0, 4].map(|more| _mm256_cvtps_pd(_mm_loadu_ps(at.cast::<f32>().add(i + more))))
         }
-    }
-}
-
-/// Eight results as f32 to nearest even, or as the f32 that a bf16 is.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn round<const NARROW: bool>(low: __m256d, high: __m256d, largest: &mut __m256i) -> __m256 {
-    let nearest = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high));
-    finish::<NARROW>(nearest, low, high, largest)
-}
-
-/// `round` from the nearest f32 on.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn finish<const NARROW: bool>(nearest: __m256, low: __m256d, high: __m256d, largest: &mut __m256i) -> __m256 {
-    let bits = _mm256_castps_si256(nearest);
-    *largest = _mm256_max_epu32(*largest, _mm256_and_si256(bits, _mm256_set1_epi32(i32::MAX)));
-    let zero = _mm256_setzero_ps();
-    if !NARROW {
-        // -0, also one that underflow made, is stored as +0.
-        return _mm256_add_ps(nearest, zero);
-    }
-    // An f32 that stands on a tie of bf16 does not say on which side of it the result was.
-    let ties = _mm256_cmpeq_epi32(_mm256_slli_epi32::<16>(bits), _mm256_set1_epi32(i32::MIN));
-    if _mm256_testz_si256(ties, ties) == 0 {
-        return exactly(low, high);
-    }
-    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-    let up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-    let cut = _mm256_and_si256(up, _mm256_set1_epi32(!0xffff));
-    _mm256_add_ps(_mm256_castsi256_ps(cut), zero)
-}
-
-/// `round` to bf16, one after the other.
-#[cold]
-#[inline(never)]
-#[target_feature(enable = "avx2")]
-fn exactly(low: __m256d, high: __m256d) -> __m256 {
-    let (mut exact, mut lanes, mut over) = ([0.0f64; 8], [0u32; 8], 0);
-    // SAFETY: eight elements each.
-    unsafe {
-        _mm256_storeu_pd(exact.as_mut_ptr(), low);
-        _mm256_storeu_pd(exact.as_mut_ptr().add(4), high);
-        for (lane, x) in lanes.iter_mut().zip(exact) {
-            *lane = (<bf16 as OutElem>::from_f64(x, &mut over).to_bits() as u32) << 16;
-        }
-        _mm256_loadu_ps(lanes.as_ptr().cast())
     }
 }
 
@@ -214,25 +144,6 @@ pub unsafe fn put(to: Line, i: usize, x: __m256, stream: bool) {
             (false, true) => put_as::<false, true>(at, x),
             (true, true) => put_as::<true, true>(at, x),
         }
-    }
-}
-
-/// Lanes a .. b of eight to elements i + a .. i + b; i may lie before the line.
-///
-/// # Safety
-/// Those elements are writable.
-#[inline(never)]
-#[target_feature(enable = "avx2")]
-pub unsafe fn put_some(to: Line, i: isize, x: __m256, a: usize, b: usize) {
-    let mut lanes = [0u32; 8];
-    // SAFETY: 32 bytes.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr().cast(), x) };
-    let mut lane = a;
-    while lane < b {
-        let (at, bits) = (i + lane as isize, lanes[lane]);
-        // SAFETY: by the caller's word.
-        unsafe { if to.narrow { *to.at.cast::<u16>().offset(at) = (bits >> 16) as u16 } else { *to.at.cast::<u32>().offset(at) = bits } }
-        lane += 1;
     }
 }
 
@@ -293,13 +204,13 @@ impl<const NARROW: bool> Writer<NARROW> {
     /// Elements `from` .. `from + 32` and those of the tiles that wait are writable, and the tile after has been handed over.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub unsafe fn whole(&mut self, from: usize, lanes: &[__m256; 4]) {
+    pub unsafe fn whole(&mut self, from: usize, results: &Results) {
         // SAFETY: by the caller's word.
         unsafe {
             if !self.stream {
                 let at = self.to.at.wrapping_add(from * Self::BYTES);
-                for (j, x) in lanes.iter().enumerate() {
-                    put_as::<NARROW, false>(at.wrapping_add(8 * j * Self::BYTES), *x);
+                for (j, x) in results[..Self::BYTES].iter().enumerate() {
+                    _mm256_storeu_si256(at.cast::<__m256i>().wrapping_add(j), *x);
                 }
                 return;
             }
@@ -307,7 +218,7 @@ impl<const NARROW: bool> Writer<NARROW> {
                 self.emit(from + TILE * WAIT, WAIT - 1);
                 self.waiting -= 1;
             }
-            self.keep(lanes);
+            self.keep(results);
             self.waiting += 1;
         }
     }
@@ -329,18 +240,18 @@ impl<const NARROW: bool> Writer<NARROW> {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn keep(&mut self, lanes: &[__m256; 4]) {
+    fn keep(&mut self, results: &Results) {
         self.slot = (self.slot + RING - 1) % RING;
         self.held = true;
         let kept = self.kept(0).cast_mut();
         // SAFETY: a tile of the ring; beyond its last there is room for a line.
         unsafe {
-            for (j, x) in lanes.iter().enumerate() {
-                put_as::<NARROW, false>(kept.add(8 * j * Self::BYTES), *x);
+            for (j, x) in results[..Self::BYTES].iter().enumerate() {
+                _mm256_storeu_si256(kept.cast::<__m256i>().add(j), *x);
             }
             if self.slot == 0 {
-                for (j, x) in lanes.iter().enumerate().take(LINE / 8 / Self::BYTES) {
-                    put_as::<NARROW, false>(kept.add((RING * TILE + 8 * j) * Self::BYTES), *x);
+                for (j, x) in results[..LINE / 32].iter().enumerate() {
+                    _mm256_storeu_si256(kept.add(RING * TILE * Self::BYTES).cast::<__m256i>().add(j), *x);
                 }
             }
         }
@@ -352,18 +263,22 @@ impl<const NARROW: bool> Writer<NARROW> {
     /// Those elements from 0 on are writable, and what waits.
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    pub unsafe fn tile(&mut self, from: isize, lanes: &[__m256; 4]) {
+    pub unsafe fn tile(&mut self, from: isize, results: &Results) {
         // SAFETY: by the caller's word.
         unsafe {
             if self.stream && from > 0 {
                 // The last of more than one. What stands in it before its first line is written with the tile before: no line is written in both ways.
-                self.keep(lanes);
+                self.keep(results);
                 let at = self.to.from(from as usize + self.shift).at;
                 return std::ptr::copy_nonoverlapping(self.kept(0).add(self.shift * Self::BYTES), at, (TILE - self.shift) * Self::BYTES);
             }
-            for (j, x) in lanes.iter().enumerate() {
-                let at = from + 8 * j as isize;
-                if at >= 0 { put(self.to, at as usize, *x, false) } else if at > -8 { put_some(self.to, at, *x, -at as usize, 8) }
+            if from >= 0 {
+                let at = self.to.from(from as usize).at.cast::<__m256i>();
+                results[..Self::BYTES].iter().enumerate().for_each(|(j, x)| _mm256_storeu_si256(at.add(j), *x));
+            } else {
+                let before = from.unsigned_abs();
+                let own = results.as_ptr().cast::<u8>().add(before * Self::BYTES);
+                std::ptr::copy_nonoverlapping(own, self.to.at, (TILE - before) * Self::BYTES);
             }
             let after = (from + TILE as isize) as usize;
             for before in (0..self.waiting).rev() {

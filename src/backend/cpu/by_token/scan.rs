@@ -4,7 +4,7 @@
 //! instructions of the one after a few of the other, and a row is read, at once and one position further on, so long after it was written that no store of it
 //! waits in the processor's queue any more (64 stores where this was tried): the first of the scan's steps needs no shuffles.
 use super::super::tile::{Steps, first, rising};
-use super::lanes::{TILE, Tile, round};
+use super::lanes::{TILE, Tile};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
@@ -73,17 +73,6 @@ pub(super) fn lanes(tile: &Tile) -> [f64; TILE] {
     lanes
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn rounded<const NARROW: bool>(tile: &Tile, largest: &mut __m256i) -> [__m256; 4] {
-    [
-        round::<NARROW>(tile[0], tile[1], largest),
-        round::<NARROW>(tile[2], tile[3], largest),
-        round::<NARROW>(tile[4], tile[5], largest),
-        round::<NARROW>(tile[6], tile[7], largest),
-    ]
-}
-
 /// Doubles of a row: a tile, and the position after it.
 const ROW: usize = TILE + 4;
 
@@ -124,7 +113,7 @@ impl Scan {
         Scan { steps: Steps::new(powers[1]), rising: rising(powers), carry: _mm256_setzero_pd() }
     }
 
-    /// The next tile, whose values stand in `row`, with 0 after them. `between`: what is done meanwhile, in eight parts. Always inlined, into functions that have
+    /// The next tile, whose values stand in `row`, with 0 after them. `between`: what is done meanwhile, in four parts. Always inlined, into functions that have
     /// AVX2: a tile handed over in memory costs as much as its scan.
     ///
     /// # Safety
@@ -141,29 +130,25 @@ impl Scan {
                 y[v] = add(_mm256_loadu_pd(row.add(4 * v)), c[0], _mm256_loadu_pd(row.add(4 * v + 1)));
             }
             between(0);
-            between(1);
             // Rising order: what is read further on has not been written yet.
             for v in 0..8 {
                 let next = if v < 7 { y[v + 1] } else { zero };
                 y[v] = add(y[v], c[1], _mm256_permute2f128_pd::<0x21>(y[v], next));
             }
-            between(2);
-            between(3);
+            between(1);
             // Beyond the tile stands 0: the sum is the value itself (or a zero of the other sign, which no result keeps).
             for (step, distance) in [(2, 1), (3, 2), (4, 4)] {
                 for v in 0..8 - distance {
                     y[v] = add(y[v], c[step], y[v + distance]);
                 }
             }
-            between(4);
-            between(5);
+            between(2);
             for v in 0..8 {
                 let part = if UNIT { self.carry } else { _mm256_mul_pd(_mm256_loadu_pd(self.rising.as_ptr().add(4 * v)), self.carry) };
                 y[v] = _mm256_add_pd(y[v], part);
             }
             self.carry = first(&y);
-            between(6);
-            between(7);
+            between(3);
             y
         }
     }

@@ -1,9 +1,13 @@
 //! GAE: rewards and values to deltas, scanned, rounded and stored, and the returns beside them, in one pass from the inputs' memory to the outputs'. The
 //! expressions are those of `gae`.
-use super::super::tile::{Steps, carried, first, rising, steps};
-use super::lanes::{Ahead, Line, TILE, Tile, Writer, most};
-use super::scan::{Done, Totals, lanes, rounded};
+use super::lanes::{Ahead, Line, TILE, Tile, Writer, doubles, most};
+use super::round::rounded;
+use super::scan::{Done, Rows, Scan, Totals, lanes};
 use std::arch::x86_64::*;
+
+/// How many tiles before its scan a tile's deltas are made, and as many before that its values are brought to a row. (As in `fused`; the rows from a tile on,
+/// twice as many and one more, must all be in the ring.)
+const BEFORE: usize = 2;
 
 /// What GAE needs beside rewards and values.
 pub struct Steered<'a> {
@@ -16,173 +20,232 @@ pub struct Steered<'a> {
     pub sums: bool,
 }
 
-/// The deltas of a tile, scanned: advantages, and the values they are of. Always inlined, into functions that have AVX2: a tile handed over in memory costs as much as its scan.
+/// Types of rewards and values: both f32, both bf16, or any.
+const F32: u8 = 0;
+const BF16: u8 = 1;
+const ANY: u8 = 2;
+
+/// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
 ///
 /// # Safety
-/// AVX2; 32 readable rewards (where there are any) and values.
-#[inline(always)]
-unsafe fn steered_tile<const UNIT: bool>(
-    rewards: Option<Line>,
-    last: __m256d,
-    values: Line,
-    k: &(Steps, [f64; TILE], __m256d),
-    next: &mut __m256d,
-    carry: &mut __m256d,
-) -> (Tile, Tile) {
-    // SAFETY: by the caller's word.
+/// AVX2; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
+#[target_feature(enable = "avx2")]
+pub unsafe fn gae(
+    inputs: (Option<Line>, Line),
+    to: (Line, bool),
+    returns: Option<(Line, bool)>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
+    // SAFETY: passed on.
     unsafe {
-        let zero = _mm256_setzero_pd();
-        let value = values.tile(0);
-        let mut tile = match rewards {
-            Some(rewards) => rewards.tile(0),
-            None => [zero, zero, zero, zero, zero, zero, zero, last],
-        };
-        for v in 0..8 {
-            let beyond = if v < 7 { value[v + 1] } else { *next };
-            let pair = _mm256_permute2f128_pd::<0x21>(value[v], beyond);
-            let after = _mm256_shuffle_pd::<0b0101>(value[v], pair);
-            tile[v] = _mm256_sub_pd(_mm256_add_pd(tile[v], _mm256_mul_pd(k.2, after)), value[v]);
+        match narrow {
+            (false, false) => written::<false, false>(inputs, to, returns, n, line, ahead),
+            (true, true) => written::<true, true>(inputs, to, returns, n, line, ahead),
+            (false, true) => written::<false, true>(inputs, to, returns, n, line, ahead),
+            (true, false) => written::<true, false>(inputs, to, returns, n, line, ahead),
         }
-        *next = first(&value);
-        steps::<UNIT>(&mut tile, &k.0);
-        carried::<UNIT>(&mut tile, &k.1, *carry);
-        *carry = first(&tile);
-        (tile, value)
     }
 }
 
-/// `gae_for!("avx2")` defines `gae` for an instruction set, from what the module has of it: a tile's deltas (`steered_tile`) and sums, `constants`, registers of one
-/// number (`every`) or with one at their end.
-macro_rules! gae_for {
-    ($features:literal) => {
-        /// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
-        ///
-        /// # Safety
-        /// The instruction set; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
-        #[target_feature(enable = $features)]
-        pub unsafe fn gae(inputs: (Option<Line>, Line), to: (Line, bool), returns: Option<(Line, bool)>, n: usize, line: &Steered, ahead: &mut Ahead) -> Done {
-            let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
-            // SAFETY: passed on.
+#[target_feature(enable = "avx2")]
+unsafe fn written<const A: bool, const R: bool>(
+    inputs: (Option<Line>, Line),
+    to: (Line, bool),
+    returns: Option<(Line, bool)>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    let to = Writer::<A>::new(to.0, n, to.1);
+    let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
+    let (rewards, values) = inputs;
+    // SAFETY: passed on.
+    unsafe {
+        match (values.narrow, rewards.is_none_or(|r| r.narrow == values.narrow)) {
+            (false, true) => scanned::<F32, A, R>(inputs, to, returns, n, line, ahead),
+            (true, true) => scanned::<BF16, A, R>(inputs, to, returns, n, line, ahead),
+            _ => scanned::<ANY, A, R>(inputs, to, returns, n, line, ahead),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn scanned<const IN: u8, const A: bool, const R: bool>(
+    inputs: (Option<Line>, Line),
+    to: Writer<A>,
+    returns: Option<Writer<R>>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    // SAFETY: passed on.
+    unsafe {
+        if line.powers[1] == 1.0 {
+            steered::<true, IN, A, R>(inputs, to, returns, n, line, ahead)
+        } else {
+            steered::<false, IN, A, R>(inputs, to, returns, n, line, ahead)
+        }
+    }
+}
+
+/// Eight elements as doubles. Inlined as `Scan::tile` is.
+///
+/// # Safety
+/// AVX2; elements i .. i + 8 are readable.
+#[inline(always)]
+unsafe fn eight<const IN: u8>(from: Line, i: usize) -> [__m256d; 2] {
+    // SAFETY: by the caller's word.
+    unsafe { if IN == BF16 || (IN == ANY && from.narrow) { doubles::<true>(from.at, i) } else { doubles::<false>(from.at, i) } }
+}
+
+/// Deltas of eight tokens, to a row, from their rewards and the row of their values. Inlined as `Scan::tile` is.
+///
+/// # Safety
+/// AVX2; readable rewards from element i on, two rows.
+#[inline(always)]
+unsafe fn deltas<const IN: u8>(rewards: Line, i: usize, gamma: __m256d, values: *const f64, to: *mut f64) {
+    // SAFETY: by the caller's word; i <= 24, so that i + 4 + 1 + 4 <= TILE + 1.
+    unsafe {
+        for (v, reward) in eight::<IN>(rewards, i).into_iter().enumerate() {
+            let (own, after) = (_mm256_loadu_pd(values.add(i + 4 * v)), _mm256_loadu_pd(values.add(i + 4 * v + 1)));
+            _mm256_storeu_pd(to.add(i + 4 * v), _mm256_sub_pd(_mm256_add_pd(reward, _mm256_mul_pd(gamma, after)), own));
+        }
+    }
+}
+
+/// Values of eight tokens, to a row, and the tile's first to the end of the row `before`. Inlined as `Scan::tile` is.
+///
+/// # Safety
+/// AVX2; readable values from element i on, two rows.
+#[inline(always)]
+unsafe fn widened<const IN: u8>(values: Line, i: usize, to: *mut f64, before: *mut f64) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let value = eight::<IN>(values, i);
+        _mm256_storeu_pd(to.add(i), value[0]);
+        _mm256_storeu_pd(to.add(i + 4), value[1]);
+        if i == 0 {
+            _mm256_storeu_pd(before.add(TILE), value[0]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
+    inputs: (Option<Line>, Line),
+    mut to: Writer<A>,
+    mut returns: Option<Writer<R>>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    let (rewards, values) = inputs;
+    let gamma = _mm256_set1_pd(line.gamma);
+    let (mut scan, mut totals, mut rows, mut value_rows) = (Scan::new(line.powers), Totals::new(), Rows::new(), Rows::new());
+    let mut largest = _mm256_setzero_si256();
+    let (mut some, mut more, mut none) = ([0u32; TILE], [0u32; TILE], [0u32; TILE]);
+    // Tile 0 is the line's last; the lowest may be short, and its rewards and values are copied to where 32 are.
+    let (tiles, low) = (n.div_ceil(TILE), n - (n - 1) / TILE * TILE);
+    let none = Line { at: none.as_mut_ptr().cast(), narrow: values.narrow };
+    // SAFETY: the first `low` rewards and values.
+    let lowest = unsafe { (rewards.map_or(none, |r| r.at_the_end_of(&mut some, low)), values.at_the_end_of(&mut more, low)) };
+    let reward_of = |j: usize| if j + 1 == tiles { lowest.0 } else { rewards.map_or(none, |r| r.from(n - TILE * (j + 1))) };
+    let value_of = |j: usize| if j + 1 == tiles { lowest.1 } else { values.from(n - TILE * (j + 1)) };
+    // SAFETY: in row 0 what stands after tile 0; 32 rewards and values of each tile; rows.
+    unsafe {
+        _mm256_storeu_pd(value_rows.row(0).add(TILE), _mm256_set1_pd(line.next));
+        for j in 0..tiles.min(2 * BEFORE) {
+            let (value, to, before) = (value_of(j), value_rows.row(j), value_rows.row(j + 1));
+            (0..4).for_each(|part| widened::<IN>(value, 8 * part, to, before));
+        }
+        for j in 0..tiles.min(BEFORE) {
+            let (reward, from, to) = (reward_of(j), value_rows.row(j), rows.row(j));
+            (0..4).for_each(|part| deltas::<IN>(reward, 8 * part, gamma, from, to));
+        }
+        if rewards.is_none() {
+            // The last token's.
+            *rows.row(0).add(TILE - 1) = (line.reward + line.gamma * line.next) - *value_rows.row(0).add(TILE - 1);
+        }
+    }
+    let mut j = 0;
+    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers. While a tile is scanned the deltas of
+    // one to come are made, and the values of another are brought to its row.
+    loop {
+        let is_low = j + 1 == tiles;
+        let lead = if is_low { TILE - low } else { 0 };
+        let from = n as isize - (TILE * (j + 1)) as isize;
+        // SAFETY: rows that are ready; room for n results; elements of the line, whose rewards and values have been read; else as above, of the rows of no tile
+        // that waits.
+        unsafe {
+            let (reward, value) = (j + BEFORE, j + 2 * BEFORE);
+            if value < tiles {
+                (0..4).for_each(|part| widened::<IN>(value_of(value), 8 * part, value_rows.row(value), value_rows.row(value + 1)));
+            }
+            if reward < tiles {
+                (0..4).for_each(|part| deltas::<IN>(reward_of(reward), 8 * part, gamma, value_rows.row(reward), rows.row(reward)));
+            }
+            let tile = scan.tile::<UNIT>(rows.row(j), |_| ());
+            if line.sums {
+                totals.add(&tile, lead);
+            }
+            to.tile(from, &rounded::<A>(&tile, &mut largest));
+            if let Some(returns) = &mut returns {
+                returns.tile(from, &rounded::<R>(&plus(&tile, value_rows.row(j)), &mut largest));
+            }
+            if is_low {
+                return totals.done(lanes(&tile)[lead], most(largest));
+            }
+        }
+        ahead.go();
+        j += 1;
+        while j + 1 < tiles {
+            let from = n - TILE * (j + 1);
+            let (reward, value) = (j + BEFORE, j + 2 * BEFORE);
+            let (has_reward, has_value) = (reward < tiles, value < tiles);
+            let (rewards_to_come, values_to_come) =
+                (if has_reward { reward_of(reward) } else { none }, if has_value { value_of(value) } else { none });
+            let (own, values) = (rows.row(j), value_rows.row(j));
+            let (delta_row, value_row) = (rows.row(reward), value_rows.row(reward));
+            let (to_come, before) = (value_rows.row(value), value_rows.row(value + 1));
+            // SAFETY: as above.
             unsafe {
-                match narrow {
-                    (false, false) => steered_by::<false, false>(inputs, to, returns, n, line, ahead),
-                    (true, true) => steered_by::<true, true>(inputs, to, returns, n, line, ahead),
-                    (false, true) => steered_by::<false, true>(inputs, to, returns, n, line, ahead),
-                    (true, false) => steered_by::<true, false>(inputs, to, returns, n, line, ahead),
+                let tile = scan.tile::<UNIT>(own, |part| {
+                    if has_value {
+                        widened::<IN>(values_to_come, 8 * part, to_come, before);
+                        deltas::<IN>(rewards_to_come, 8 * part, gamma, value_row, delta_row);
+                    } else if has_reward {
+                        deltas::<IN>(rewards_to_come, 8 * part, gamma, value_row, delta_row);
+                    }
+                });
+                if line.sums {
+                    totals.add(&tile, 0);
+                }
+                to.whole(from, &rounded::<A>(&tile, &mut largest));
+                if let Some(returns) = &mut returns {
+                    returns.whole(from, &rounded::<R>(&plus(&tile, values), &mut largest));
                 }
             }
+            ahead.go();
+            j += 1;
         }
-
-        #[target_feature(enable = $features)]
-        unsafe fn steered_by<const A: bool, const R: bool>(
-            inputs: (Option<Line>, Line),
-            to: (Line, bool),
-            returns: Option<(Line, bool)>,
-            n: usize,
-            line: &Steered,
-            ahead: &mut Ahead,
-        ) -> Done {
-            let to = Writer::<A>::new(to.0, n, to.1);
-            let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
-            // SAFETY: passed on.
-            unsafe { if line.powers[1] == 1.0 { steered::<true, A, R>(inputs, to, returns, n, line, ahead) } else { steered::<false, A, R>(inputs, to, returns, n, line, ahead) } }
-        }
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
-            inputs: (Option<Line>, Line),
-            mut to: Writer<A>,
-            mut returns: Option<Writer<R>>,
-            n: usize,
-            line: &Steered,
-            ahead: &mut Ahead,
-        ) -> Done {
-            let (rewards, values) = inputs;
-            let k = constants(line);
-            let mut totals = Totals::new();
-            let (mut carry, mut next) = (every(0.0), every(line.next));
-            let mut largest = _mm256_setzero_si256();
-            let mut last = at_the_end(line.reward);
-            let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
-            let mut end = n;
-            // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
-            loop {
-                let lead = TILE.saturating_sub(end);
-                // SAFETY: the first `end` rewards and values.
-                let (reward, value) = unsafe {
-                    if lead == 0 {
-                        (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
-                    } else {
-                        (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
-                    }
-                };
-                let from = end as isize - TILE as isize;
-                // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
-                let tile = unsafe {
-                    let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
-                    if line.sums {
-                        totals.add(&tile, lead);
-                    }
-                    to.tile(from, &rounded::<A>(&tile, &mut largest));
-                    if let Some(returns) = &mut returns {
-                        returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
-                    }
-                    tile
-                };
-                if end <= TILE {
-                    return totals.done(lanes(&tile)[lead], most(largest));
-                }
-                last = every(0.0);
-                ahead.go();
-                end -= TILE;
-                while end > TILE {
-                    // SAFETY: as above.
-                    unsafe {
-                        let (tile, value) = steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
-                        if line.sums {
-                            totals.add(&tile, 0);
-                        }
-                        to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
-                        if let Some(returns) = &mut returns {
-                            returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
-                        }
-                    }
-                    ahead.go();
-                    end -= TILE;
-                }
-            }
-        }
-    };
-}
-pub(super) use gae_for;
-
-gae_for!("avx2");
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn constants(line: &Steered) -> (Steps, [f64; TILE], __m256d) {
-    (Steps::new(line.powers[1]), rising(line.powers), every(line.gamma))
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn every(x: f64) -> __m256d {
-    _mm256_set1_pd(x)
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn at_the_end(x: f64) -> __m256d {
-    _mm256_setr_pd(0.0, 0.0, 0.0, x)
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn plus(a: &Tile, b: &Tile) -> Tile {
-    let mut sum = *a;
-    for (sum, b) in sum.iter_mut().zip(b) {
-        *sum = _mm256_add_pd(*sum, *b);
+/// The tile's values, which stand in `row`, added. Inlined as `Scan::tile` is.
+///
+/// # Safety
+/// AVX2; a row of `Rows`.
+#[inline(always)]
+unsafe fn plus(tile: &Tile, row: *const f64) -> Tile {
+    let mut sum = *tile;
+    for (v, sum) in sum.iter_mut().enumerate() {
+        // SAFETY: 32 values.
+        *sum = unsafe { _mm256_add_pd(_mm256_loadu_pd(row.add(4 * v)), *sum) };
     }
     sum
 }

@@ -1,9 +1,10 @@
 //! The scans of values a token in AVX-512: a tile is four registers of eight positions. The expressions and their association are those of the AVX2 ones, and of
 //! `returns::plain`, so the bits are. Rounding and writing are AVX2's, eight results at a time.
 use super::fused::Fused;
-use super::lanes::{Ahead, Line, TILE, Writer, finish, most};
+use super::lanes::{Ahead, Line, Results, TILE, Writer, most};
+use super::round;
 use super::scan::Done;
-use super::steered::{Steered, gae_for};
+use super::steered::Steered;
 use std::arch::x86_64::*;
 
 /// Four registers of eight positions each, rising.
@@ -79,8 +80,27 @@ unsafe fn load(from: Line, i: usize) -> Tile {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn rounded<const NARROW: bool>(tile: &Tile, largest: &mut __m256i) -> [__m256; 4] {
-    std::array::from_fn(|v| finish::<NARROW>(_mm512_cvtpd_ps(tile[v]), _mm512_castpd512_pd256(tile[v]), _mm512_extractf64x4_pd::<1>(tile[v]), largest))
+fn rounded<const NARROW: bool>(tile: &Tile, largest: &mut __m256i) -> Results {
+    let mut nearest = [_mm256_setzero_ps(); 4];
+    for (to, x) in nearest.iter_mut().zip(tile) {
+        *to = _mm512_cvtpd_ps(*x);
+    }
+    if !NARROW {
+        return round::wide(nearest, largest);
+    }
+    for v in [0, 2] {
+        let (a, b) = (nearest[v], nearest[v + 1]);
+        (nearest[v], nearest[v + 1]) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+    }
+    // SAFETY: AVX2 is there where AVX-512 is.
+    unsafe { round::narrow(nearest, || halves(tile), largest) }
+}
+
+/// A tile in registers of four.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn halves(tile: &Tile) -> super::lanes::Tile {
+    std::array::from_fn(|v| if v % 2 == 0 { _mm512_castpd512_pd256(tile[v / 2]) } else { _mm512_extractf64x4_pd::<1>(tile[v / 2]) })
 }
 
 #[inline]
@@ -248,7 +268,118 @@ unsafe fn fused<const UNIT: bool, const NARROW: bool>(xs: Line, mut to: Writer<N
     }
 }
 
-gae_for!("avx512f,avx512bw,avx512dq,avx512vl");
+/// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
+///
+/// # Safety
+/// The instruction set; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub unsafe fn gae(
+    inputs: (Option<Line>, Line),
+    to: (Line, bool),
+    returns: Option<(Line, bool)>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    let narrow = (to.0.narrow, returns.map_or(to.0.narrow, |r| r.0.narrow));
+    // SAFETY: passed on.
+    unsafe {
+        match narrow {
+            (false, false) => steered_by::<false, false>(inputs, to, returns, n, line, ahead),
+            (true, true) => steered_by::<true, true>(inputs, to, returns, n, line, ahead),
+            (false, true) => steered_by::<false, true>(inputs, to, returns, n, line, ahead),
+            (true, false) => steered_by::<true, false>(inputs, to, returns, n, line, ahead),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn steered_by<const A: bool, const R: bool>(
+    inputs: (Option<Line>, Line),
+    to: (Line, bool),
+    returns: Option<(Line, bool)>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    let to = Writer::<A>::new(to.0, n, to.1);
+    let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
+    // SAFETY: passed on.
+    unsafe {
+        if line.powers[1] == 1.0 {
+            steered::<true, A, R>(inputs, to, returns, n, line, ahead)
+        } else {
+            steered::<false, A, R>(inputs, to, returns, n, line, ahead)
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
+    inputs: (Option<Line>, Line),
+    mut to: Writer<A>,
+    mut returns: Option<Writer<R>>,
+    n: usize,
+    line: &Steered,
+    ahead: &mut Ahead,
+) -> Done {
+    let (rewards, values) = inputs;
+    let k = constants(line);
+    let mut totals = Totals::new();
+    let (mut carry, mut next) = (every(0.0), every(line.next));
+    let mut largest = _mm256_setzero_si256();
+    let mut last = at_the_end(line.reward);
+    let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
+    let mut end = n;
+    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
+    loop {
+        let lead = TILE.saturating_sub(end);
+        // SAFETY: the first `end` rewards and values.
+        let (reward, value) = unsafe {
+            if lead == 0 {
+                (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
+            } else {
+                (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
+            }
+        };
+        let from = end as isize - TILE as isize;
+        // SAFETY: 32 rewards and values; elements of the line, whose rewards and values have been read.
+        let tile = unsafe {
+            let (tile, value) = steered_tile::<UNIT>(reward, last, value, &k, &mut next, &mut carry);
+            if line.sums {
+                totals.add(&tile, lead);
+            }
+            to.tile(from, &rounded::<A>(&tile, &mut largest));
+            if let Some(returns) = &mut returns {
+                returns.tile(from, &rounded::<R>(&plus(&value, &tile), &mut largest));
+            }
+            tile
+        };
+        if end <= TILE {
+            return totals.done(lanes(&tile)[lead], most(largest));
+        }
+        last = every(0.0);
+        ahead.go();
+        end -= TILE;
+        while end > TILE {
+            // SAFETY: as above.
+            unsafe {
+                let (tile, value) =
+                    steered_tile::<UNIT>(rewards.map(|r| r.from(end - TILE)), last, values.from(end - TILE), &k, &mut next, &mut carry);
+                if line.sums {
+                    totals.add(&tile, 0);
+                }
+                to.whole(end - TILE, &rounded::<A>(&tile, &mut largest));
+                if let Some(returns) = &mut returns {
+                    returns.whole(end - TILE, &rounded::<R>(&plus(&value, &tile), &mut largest));
+                }
+            }
+            ahead.go();
+            end -= TILE;
+        }
+    }
+}
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
