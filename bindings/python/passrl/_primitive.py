@@ -37,8 +37,8 @@ class Primitive:
     def __init__(self, arguments: Arguments, views: Mapping[str, Any], *, out: Any = None, rollouts: int | None = None, backend: str | None = None,
                  stream: Any = None) -> None:
         given = {name: value for name, value in views.items() if value is not None}
-        self._told = backend is not None
         device = placed(backend, device_of(arguments, *given.values(), out))
+        self._context = context(device, 0, backend is not None)
         self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device)
         self.on_device = device[0] != _ffi.CPU
         self._stream = stream_pointer(stream)
@@ -111,7 +111,7 @@ class Primitive:
     def call(self, function: str, *arguments: Any) -> int:
         """Calls `passrl_<function>(context, batch, *arguments, workspace)`; its status, 0 or positive (on a device 0: the work is on the stream)."""
         batch = self.batch
-        used = context(batch.device, 0, self._told)
+        used = self._context
         limits = _ffi.made(_ffi.Limits, "limits")
         limits.rollouts, limits.groups = batch.rollouts, batch.groups
         if self.on_device:

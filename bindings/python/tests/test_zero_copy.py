@@ -202,6 +202,6 @@ def test_primitives_write_where_they_say(framework: str) -> None:
     new, _ = made_by(framework)
     made = Primitive(Arguments(lengths=[7]), {"x": new(SIGNAL)})
     result = made.out((7,), None, "x")
-    made.call("divide_length", 0.7, made.view("x"), result, backend=None, stream=None)
+    made.call("divide_length", 0.7, made.view("x"), result)
     assert address(made.result()) == result.contents.data
     assert made.view("x").contents.data == address(made.batch.views["x"].source)
