@@ -141,8 +141,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_e
 // A block a rollout. Whitening: its first pass, which writes nothing.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_tokens(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
-    SHARED(PrimitiveRoom, shared_room, [1]);
-    PrimitiveRoom& room = shared_room[0];
+    SHARED(PrimitiveRoom, primitive_room, [1]);
+    PrimitiveRoom& room = primitive_room[0];
     const Outputs& o = args.outputs;
     const i64 i = blockIdx.x;
     const bool looks = args.primitive == PRIMITIVE_WHITEN;
@@ -188,13 +188,13 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_w
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_whiten_write(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
-    SHARED(PrimitiveRoom, shared_room, [1]);
+    SHARED(PrimitiveRoom, primitive_room, [1]);
     SHARED(Whitening, whitening, [1]);
     const i64 i = blockIdx.x;
     // The first pass has zeroed all where the offsets do not fit.
     if (counts_of(args).bad_offsets) return;
     if (i < args.batch.rollouts) {
-        Shaping& w = shared_room[0].work;
+        Shaping& w = primitive_room[0].work;
         if (is_first_thread()) {
             w = make_shaping(args, i, extent(args, i), rollout_of(args, i));
             whitening[0] = make_whitening(args);

@@ -13,9 +13,6 @@ INLINE void forget_sets(Decision& decision) {
     __syncthreads();
 }
 
-// `decide` once for both of its uses. The block.
-OUT_OF_LINE void decide_group(const Args& args, i64 g, Decision& decision) { decide(args, g, decision); }
-
 // What is known of the group's one set. One thread.
 OUT_OF_LINE void write_statistics(const Args& args, i64 g, const Decision& decision) {
     const Outputs& o = args.outputs;
@@ -72,7 +69,7 @@ INLINE i32 early_flags(const Args& args, const Rollout& kept, bool bad) {
 
 // Group g: what is known of its sets. The block.
 OUT_OF_LINE void write_group(const Args& args, i64 g, bool bad_batch, Decision& decision) {
-    decide_group(args, g, decision);
+    decide(args, g, decision);
     if (bad_batch) forget_sets(decision);
     if (is_first_thread()) leave_too_large(plan_of(args), decision);
     __syncthreads();
@@ -86,7 +83,7 @@ OUT_OF_LINE void write_group(const Args& args, i64 g, bool bad_batch, Decision& 
 OUT_OF_LINE void write_rollout(const Args& args, i64 i, bool bad_batch, Decision& decision) {
     const Outputs& o = args.outputs;
     const Rollout kept = rollout_of(args, i);
-    if (kept.group != NO_GROUP) decide_group(args, kept.group, decision);
+    if (kept.group != NO_GROUP) decide(args, kept.group, decision);
     if (!is_first_thread()) return;
     const bool bad = bad_batch || kept.group == NO_GROUP || decision.bad;
     if (is_given(o.advantages)) {

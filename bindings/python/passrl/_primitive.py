@@ -41,13 +41,8 @@ class Primitive:
         self._context = context(device, 0, backend is not None)
         self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device)
         self.on_device = device[0] != _ffi.CPU
-        self._stream = stream_pointer(stream)
-        maker = self.batch.maker
-        maker.once = True
-        if self.on_device:
-            if self._stream is None and maker.framework != "numpy":
-                self._stream = maker.current_stream()
-            self._stream = maker.stream = self.batch.follow(self._stream)
+        self.batch.maker.once = True
+        self._stream = self.batch.follow(stream_pointer(stream))
         self._memory: dict[str, Any] = {}
         self._given: set[str] = set()
         self._keep: list[Any] = []
@@ -111,7 +106,6 @@ class Primitive:
     def call(self, function: str, *arguments: Any) -> int:
         """Calls `passrl_<function>(context, batch, *arguments, workspace)`; its status, 0 or positive (on a device 0: the work is on the stream)."""
         batch = self.batch
-        used = self._context
         limits = _ffi.made(_ffi.Limits, "limits")
         limits.rollouts, limits.groups = batch.rollouts, batch.groups
         if self.on_device:
@@ -119,9 +113,9 @@ class Primitive:
         else:
             limits.rollout_tokens = batch.longest
         needed = ctypes.c_size_t()
-        _ffi.call("primitive_workspace_size", used.handle, byref(limits), byref(needed))
+        _ffi.call("primitive_workspace_size", self._context.handle, byref(limits), byref(needed))
         workspace = batch.maker.block(max(needed.value, 1))
-        return _ffi.call(function, used.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
+        return _ffi.call(function, self._context.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
 
 
 def warn(status: int) -> None:

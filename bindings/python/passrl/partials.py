@@ -68,12 +68,11 @@ class Partials:
 
     def add(self, phase: int, *, stream: Any = None, **batch: Any) -> None:
         """Adds a micro-batch's share of a phase (0 to phases - 1). Every micro-batch once a phase, in any order."""
-        bound, pointer = self._bound(batch), stream_pointer(stream)
-        maker = bound.maker
+        bound = self._bound(batch)
+        pointer = bound.follow(stream_pointer(stream))
         if self.on_device:
-            pointer = maker.stream = bound.follow(maker.current_stream() if pointer is None else pointer)
             self._streams.add(pointer)
-        workspace = self.plan.workspace(maker)
+        workspace = self.plan.workspace(bound.maker)
         try:
             _ffi.call("partials_add", self.plan.handle, int(phase), byref(bound.struct), arrays.address(self.buffer), self.buffer.nbytes,
                       arrays.address(workspace), self.plan.workspace_bytes, pointer)

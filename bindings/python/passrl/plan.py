@@ -336,9 +336,7 @@ class Call:
         self._on_device = not maker.on_cpu
         # On a device without a stream told: the framework's current one, at each call.
         self._current = maker if pointer is None and not maker.on_cpu and maker.framework != "numpy" else None
-        if not maker.on_cpu:
-            pointer = batch.follow(maker.current_stream() if self._current is not None else pointer)
-            maker.stream = pointer
+        pointer = batch.follow(pointer)
         self.sinks = Sinks(batch, groups, plan.config, dtype, returns, want)
         # Held here too: at the interpreter's exit the finalizer's own reference goes while a daemon thread may be in the call.
         self._workspace = plan.workspace(None if maker.on_cpu else maker)

@@ -196,14 +196,14 @@ impl OnDevice {
         Ok(())
     }
 
-    /// Adds two buffers on the host. Waits.
-    /// A buffer's first words; waits.
+    /// A buffer's first words. Waits.
     pub fn partials_header(&self, buffer: Memory) -> Result<[u64; 4]> {
         let _current = self.device.enter()?;
         let words = self.fetched(Memory { data: buffer.data, bytes: 32 })?;
         Ok([words[0], words[1], words[2], words[3]])
     }
 
+    /// Adds two buffers on the host. Waits.
     pub fn partials_merge(&self, plan: &Plan, into: Memory, from: Memory) -> Result<()> {
         let _current = self.device.enter()?;
         let (mut sum, mut other) = (self.fetched(into)?, self.fetched(from)?);
