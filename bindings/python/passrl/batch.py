@@ -472,12 +472,10 @@ class Batch:
         return [pair for pair in self.keep if isinstance(pair, tuple)]
 
     def follow(self, stream: int | None) -> int | None:
-        """The run's stream on a device, for which memory is then made: the one told, else the framework's current one, else the producers' where they name one. The run
-        waits for what producers have on others. On the CPU what was told."""
+        """The run's stream on a device, and the maker's: the one told, else the framework's current one, else the first that a producer names; it waits for theirs."""
         if self.maker.on_cpu:
             return stream
-        if stream is None:
-            stream = self.maker.current_stream()
+        stream = self.maker.current_stream() if stream is None else stream
         producers = [array.stream for array, _ in self.keep_views() if array.stream is not None]
         if stream is None and producers:
             stream = producers[0]
