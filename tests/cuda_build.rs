@@ -2,9 +2,6 @@
 //! its own, whose loader finds what the test puts there.
 #[path = "abi/common.rs"]
 mod common;
-mod cases;
-mod harness;
-mod oracle;
 #[path = "cuda/world.rs"]
 mod world;
 
@@ -17,6 +14,7 @@ use passrl::backend::cuda::image;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testkit::{cases, harness};
 use world::{context, describe, destroy_context, simulated};
 
 #[test]

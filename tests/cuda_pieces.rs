@@ -1,15 +1,12 @@
 //! Rollouts in pieces on a CUDA context, all of them in one call, over micro-batches, over ranks: cut in any way they have the bits of whole rollouts on the CPU. On the simulated driver (tests/cudasim).
-mod cases;
 #[path = "pieces/cut.rs"]
 mod cut;
 // What fails once is of the tests of ranks.
 #[allow(dead_code)]
 #[path = "cuda_ranks/engine.rs"]
 mod engine;
-mod harness;
 #[path = "pieces/on_device.rs"]
 mod on_device;
-mod oracle;
 #[path = "pieces/spread.rs"]
 mod spread;
 #[path = "ranks/wire.rs"]
@@ -25,6 +22,7 @@ use oracle::{Batch, Chunk, Credit};
 use passrl::abi::constants::*;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
+use testkit::{cases, harness, oracle};
 use world::*;
 
 fn cuda() -> How {
