@@ -127,6 +127,10 @@ fn a_compiler_that_fails_or_is_none_is_said() {
     let failing = probe(&[("PASSRL_TEST_NVRTC_FAILS", "1".into()), ("LD_LIBRARY_PATH", cudasim::folder().expect("built").into())]).output().expect("runs");
     let said = String::from_utf8_lossy(&failing.stdout).into_owned();
     assert!(said.contains("-304 ") && said.contains("numerics.cuh(7): error: this one is made to fail"), "{said}");
+    // An option of newer compilers is left out where it is refused.
+    let old = probe(&[("PASSRL_TEST_NVRTC_OLD", "1".into()), ("LD_LIBRARY_PATH", cudasim::folder().expect("built").into())]).output().expect("runs");
+    let said = String::from_utf8_lossy(&old.stdout).into_owned();
+    assert!(said.contains("0 passrl ") && said.contains("NVRTC 12.99"), "{said}");
     // The image built in, where there is one; else the sentence says that there is none.
     match context(|o| o.kernels = PASSRL_KERNELS_BUILT_IN) {
         Ok(context) => {
