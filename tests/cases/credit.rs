@@ -145,6 +145,13 @@ fn scan_values() -> Vec<Case> {
             let last = r.len - 1;
             r.signal[0][last] = f32::NAN;
         }),
+        // The reward is one finding, not one more for each token that the scan reads behind the mask.
+        case("scan_none_shaped_reward_bad", Spec { ok: false, ..Spec::of(KlSignal) }, move |c, b| {
+            token(c, ScanMask::None);
+            gap(b, false, true, true);
+            c.fusion = Fusion::RewardShaping;
+            b.rollouts.iter_mut().filter(|r| r.len > 8).take(2).for_each(|r| r.format = Some(f32::NAN));
+        }),
         case("scan_none_value_bad_behind_the_mask", valued(Nothing), move |c, b| {
             gae(c, ScanMask::None);
             gap(b, true, true, false);
