@@ -222,12 +222,17 @@ impl Worker<'_> {
             self.unclean = true;
             return;
         }
-        for (ordinal, i) in members.iter().enumerate() {
-            self.ordinal = ordinal;
-            self.shape(i, &group, sink);
-            if self.unclean {
-                return;
+        if !self.shape_alike(members, &group, sink) {
+            for (ordinal, i) in members.iter().enumerate() {
+                self.ordinal = ordinal;
+                self.shape(i, &group, sink);
+                if self.unclean {
+                    return;
+                }
             }
+        }
+        if self.unclean {
+            return;
         }
         // Phases of whitening see the groups again; they report nothing.
         job.group_outputs(g, &standards, &flags);

@@ -12,7 +12,7 @@ use crate::numerics::simd::Simd;
 use crate::plan::workspace::Rollout;
 
 /// Bits of the magnitude from which on a result may have to be saturated or be no number: 1e38.
-const LIMIT: u32 = 1e38f32.to_bits();
+pub(super) const LIMIT: u32 = 1e38f32.to_bits();
 
 impl Worker<'_> {
     /// The reward of the last token in scope where none are given a token: F of the only chunk.

@@ -25,7 +25,7 @@ fn holes(kept: &Rollout) -> bool {
 }
 
 impl<'a> Worker<'a> {
-    fn kl_signal(&self) -> Option<&'a Array> {
+    pub(super) fn kl_signal(&self) -> Option<&'a Array> {
         match &self.job.problem.process {
             Process::Signal([Some(signal), ..]) => Some(signal),
             _ => None,

@@ -3,6 +3,8 @@
 //! not usual (holes where none are expected, values that are not finite, a set of zero variance) gives it to the general stages, from which its findings
 //! and its report then come. The bits are the same.
 #[cfg(target_arch = "x86_64")]
+mod alike;
+#[cfg(target_arch = "x86_64")]
 mod bits;
 #[cfg(target_arch = "x86_64")]
 mod columns;
@@ -18,6 +20,8 @@ mod lanes;
 mod round;
 #[cfg(target_arch = "x86_64")]
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod short;
 #[cfg(target_arch = "x86_64")]
 mod steered;
 #[cfg(target_arch = "x86_64")]
@@ -93,6 +97,9 @@ impl ByToken {
 impl Worker<'_> {
     pub fn token_columns(&mut self, _: super::members::Members, _: &mut crate::plan::partials::GroupState) -> Option<usize> {
         None
+    }
+    pub fn shape_alike(&mut self, _: super::members::Members, _: &Group, _: Sink) -> bool {
+        false
     }
     #[allow(clippy::too_many_arguments)]
     pub fn by_token(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Chunks, _: Sink) -> Option<f64> {

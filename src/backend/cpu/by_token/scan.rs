@@ -84,12 +84,16 @@ const ROWS: usize = 8;
 pub(super) struct Rows([MaybeUninit<f64>; ROWS * ROW]);
 
 impl Rows {
-    /// With 0 after each row's tile; all else is written before it is read.
+    /// Of which all is written before it is read.
     #[inline(always)]
     pub(super) fn new() -> Rows {
-        let mut rows = Rows([MaybeUninit::uninit(); ROWS * ROW]);
-        (0..ROWS).for_each(|row| rows.0[row * ROW + TILE] = MaybeUninit::new(0.0));
-        rows
+        Rows([MaybeUninit::uninit(); ROWS * ROW])
+    }
+
+    /// Puts 0 after each row's tile. (Not in `new`: what is handed over in part would be copied.)
+    #[inline(always)]
+    pub(super) fn end_in_zero(&mut self) {
+        (0..ROWS).for_each(|row| self.0[row * ROW + TILE] = MaybeUninit::new(0.0));
     }
 
     /// Of tile j; whole vectors of four positions from it on, and at `TILE` what stands after the tile.
