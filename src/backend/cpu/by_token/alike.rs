@@ -9,8 +9,9 @@ use crate::backend::cpu::members::Members;
 use crate::backend::cpu::rollout_streams;
 use crate::backend::cpu::shape::{Group, Sink};
 use crate::backend::cpu::standard::{Apply, plain};
+use crate::backend::cpu::usual::slice;
 use crate::backend::cpu::worker::Worker;
-use crate::model::array::Array;
+use crate::model::array::{Array, DType};
 use crate::model::batch::Extent;
 use crate::model::config::*;
 use crate::numerics::exact::Sums;
@@ -21,8 +22,10 @@ const NEAR: usize = 16 << 10;
 
 /// A per-rollout stream of the fusion: how its values are standardised, limited, weighted.
 #[derive(Clone, Copy)]
-struct Term {
+struct Term<'a> {
     stream: usize,
+    /// Its values, where they lie side by side and nothing is done to them but to those that are missing.
+    values: Option<&'a [f32]>,
     apply: Apply,
     limit: f64,
     weight: f64,
@@ -73,12 +76,14 @@ impl Worker<'_> {
         }
         let standard = &group.standards[0];
         let Apply::Affine { mean, inv } = standard.resolve(true, Sums::default, &mut 0) else { return false };
-        let mut list = [Term { stream: 0, apply: Apply::Zero, limit: 0.0, weight: 0.0 }; rollout_streams::COUNT];
+        let mut list = [Term { stream: 0, values: None, apply: Apply::Zero, limit: 0.0, weight: 0.0 }; rollout_streams::COUNT];
         let mut count = 0;
         for s in rollout_streams::places(job.sets) {
             let row = &c.streams[OUTCOME + s];
             let (Some(apply), Place::Every) = (group.applies[s], row.place) else { return false };
-            list[count] = Term { stream: s, apply, limit: row.clip_standardized, weight: job.stream_weight(s) };
+            let plain = row.clip_value == f64::INFINITY;
+            let values = problem.rollout_streams[s].as_ref().filter(|values| plain && values.dtype == DType::F32).and_then(slice);
+            list[count] = Term { stream: s, values, apply, limit: row.clip_standardized, weight: job.stream_weight(s) };
             count += 1;
         }
         let list = &list[..count];
@@ -96,7 +101,11 @@ impl Worker<'_> {
             let mut terms = [0.0; rollout_streams::COUNT];
             let mut gated = None;
             for (to, term) in terms.iter_mut().zip(list) {
-                let r = job.rollout_value(term.stream, i).map_or(0.0, |x| plain(term.apply, x as f64).clamp(-term.limit, term.limit));
+                let x = match term.values.map(|values| values[i]) {
+                    Some(x) if !x.is_nan() => Some(x),
+                    _ => job.rollout_value(term.stream, i),
+                };
+                let r = x.map_or(0.0, |x| plain(term.apply, x as f64).clamp(-term.limit, term.limit));
                 *to = term.weight * r;
                 if term.stream == 1 && problem.format_ok.is_some_and(|ok| !ok.flag(i)) {
                     gated = Some([group.weight * r]);
@@ -116,6 +125,7 @@ impl Worker<'_> {
             let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[rows - n..] };
             let line = Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
             let mut ahead = self.ahead_alike(i, true, [Some(signal), None]);
+            self.ends_ahead(i, [Some(&outputs.advantages), None]);
             // SAFETY: AVX2 is there in a usual call, AVX-512 where `tokens` asks for it; n tokens, in place or apart (`check` has seen which).
             let done = unsafe { tokens(Self::line(signal, &at), Self::line(&outputs.advantages, &at), n, stream, &line, &mut ahead) };
             self.asked(&ahead, signal);
@@ -154,6 +164,7 @@ impl Worker<'_> {
             };
             let line = Steered { gamma: c.gamma, next, reward: 0.0, powers, sums: outputs.report };
             let mut ahead = self.ahead_alike(i, false, [Some(values), rewards]);
+            self.ends_ahead(i, [Some(&outputs.advantages), outputs.returns.as_ref()]);
             let from = |array: &Array| Self::line(array, &at);
             let to = (from(&outputs.advantages), stream);
             let returns = outputs.returns.as_ref().map(|r| (from(r), stream));

@@ -109,7 +109,7 @@ impl Worker<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod decide {
-    use super::lanes::{Ahead, Line, zero};
+    use super::lanes::{Ahead, Line, ask_for_ends, zero};
     use super::*;
     use crate::backend::cpu::members::{Members, members};
     use crate::model::array::Array;
@@ -269,6 +269,22 @@ mod decide {
                 }
             }
             ahead
+        }
+
+        /// Where results go past the caches: asks for the ends of the next rollout's lines of `outputs`, and of this one's where it is the call's first.
+        pub(super) fn ends_ahead(&self, i: usize, outputs: [Option<&Array>; 2]) {
+            let (job, problem) = (self.job, self.job.problem);
+            if !job.by_token.stream {
+                return;
+            }
+            let next = match members(job, problem, self.group).nth(self.ordinal + 1) {
+                Some(next) => Some(next),
+                None => self.upcoming.and_then(|g| members(job, problem, g).nth(0)),
+            };
+            let own = (self.ordinal == 0).then_some(i);
+            for at in own.into_iter().chain(next).map(|i| problem.extent(i)) {
+                outputs.iter().flatten().for_each(|output| ask_for_ends(Self::line(output, &at), at.len));
+            }
         }
 
         /// Tokens of `array`, the first of `ahead`'s, that have been asked for.
