@@ -150,7 +150,7 @@ pub unsafe fn put(to: Line, i: usize, x: __m256, stream: bool) {
 /// Bytes of a line of the caches.
 const LINE: usize = 64;
 
-/// Lines at either end: what is left of a tile, and the part of a line.
+/// Lines at the beginning: what is left of a tile, and the parts of a line about it. (At the end the last of them is not needed.)
 const EDGE: usize = 3;
 
 /// Tiles that wait before they go past the caches: what is read back of them at other places than it was written has reached the cache by then, past all
@@ -299,6 +299,8 @@ pub fn ask_for_ends(to: Line, n: usize) {
     unsafe {
         for line in 0..EDGE {
             _mm_prefetch::<_MM_HINT_T0>(to.at.wrapping_add(LINE * line).cast());
+        }
+        for line in 0..EDGE - 1 {
             _mm_prefetch::<_MM_HINT_T0>(to.at.wrapping_add(bytes).wrapping_sub(1 + LINE * line).cast());
         }
     }
@@ -335,7 +337,7 @@ pub struct Ahead {
 impl Ahead {
     pub const NONE: Ahead = Ahead { parts: [(std::ptr::null(), std::ptr::null()); 2] };
 
-    /// Fetches the next few lines of each.
+    /// Fetches the next lines of each: as many as a tile of f32 has, so that little more waits in the cache than is read meanwhile.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub fn go(&mut self) {
@@ -343,8 +345,7 @@ impl Ahead {
             if *at < *end {
                 _mm_prefetch::<_MM_HINT_T1>(at.cast());
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(64).cast());
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(128).cast());
-                *at = at.wrapping_add(192);
+                *at = at.wrapping_add(128);
             }
         }
     }
