@@ -88,6 +88,7 @@ impl Worker<'_> {
         }
         let list = &list[..count];
         let largest = standard.extremes.absmax_value() as f64;
+        went(Way::Once);
         let (stream, rows) = (job.by_token.stream, plan.limits.rollout_tokens);
         let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
         for (ordinal, i) in members.iter().enumerate() {
@@ -143,6 +144,7 @@ impl Worker<'_> {
             // What is lost of their deviations is counted, though no reward is made of them.
             return false;
         }
+        went(Way::Once);
         let rewards = problem.token_rewards.as_ref();
         let (stream, own_powers) = (job.by_token.stream, self.own_powers());
         let gae = if job.simd() == Simd::Avx512 { wide::gae } else { steered::gae };

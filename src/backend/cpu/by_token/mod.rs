@@ -54,11 +54,13 @@ pub enum Way {
     /// Rollouts prepared alike, groups whose per-rollout streams were summed at once.
     Alike,
     Together,
+    /// Groups that were decided once for all their rollouts.
+    Once,
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 8]> = const { std::cell::RefCell::new([0; 8]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 9]> = const { std::cell::RefCell::new([0; 9]) };
 }
 
 #[cfg(target_arch = "x86_64")]
