@@ -44,6 +44,8 @@ struct Batch {
     report: bool,
     /// Ends of chunks are asked for.
     ends: bool,
+    /// What is told of each rollout is asked for.
+    told: bool,
     fill: bool,
     threads: i32,
     groups: Vec<i32>,
@@ -134,7 +136,8 @@ impl Batch {
             in_place: if random.chance(0.3) { 1 + random.below(2) as u8 } else { 0 },
             returns: gae && random.chance(0.7),
             report: random.chance(0.7),
-            ends: random.chance(0.6),
+            ends: random.chance(0.3),
+            told: random.chance(0.5),
             fill: random.chance(0.8),
             threads: 1 + random.below(2) as i32,
             groups,
@@ -309,9 +312,11 @@ impl Batch {
         if self.returns {
             outputs.returns = view(to[1].cast(), shape, float);
         }
-        outputs.path_scores = view(to[2].cast(), &[r], PASSRL_F32);
-        outputs.num_chunks = view(to[3].cast(), &[r], PASSRL_I32);
-        outputs.rollout_flags = view(to[4].cast(), &[r], PASSRL_I32);
+        if self.told {
+            outputs.path_scores = view(to[2].cast(), &[r], PASSRL_F32);
+            outputs.num_chunks = view(to[3].cast(), &[r], PASSRL_I32);
+            outputs.rollout_flags = view(to[4].cast(), &[r], PASSRL_I32);
+        }
         if self.ends {
             outputs.chunk_ends = view(to[5].cast(), shape, PASSRL_I32);
         }
@@ -386,7 +391,7 @@ fn short_ways_are_the_general_stages_to_the_bit() {
             }
         }
     }
-    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::Again, Way::Alike, Way::Together] {
+    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::Again, Way::Alike, Way::Together, Way::Once] {
         assert!(taken(way) > cases as usize / 75, "{way:?} was gone {} times", taken(way));
     }
 }
@@ -402,7 +407,7 @@ fn usual_batches_go_the_short_ways() {
     let lens: Vec<usize> = (0..r).map(|i| 90 + 37 * i).collect();
     let lines = |random: &mut Random| lens.iter().map(|l| (0..*l).map(|_| random.normal() as f32).collect()).collect::<Vec<Vec<f32>>>();
     let usual = Batch {
-        gae: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false, fill: true,
+        gae: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false, told: false, fill: true,
         threads: 1, groups: (0..r).map(|i| i as i32 / 4).collect(), row: 600, signal: lines(&mut random), values: lines(&mut random), rewards: Some(lines(&mut random)),
         scope: lens.iter().map(|l| vec![true; *l]).collect(), outcome: (0..r).map(|i| (i % 3) as f32).collect(), ok: (0..r).map(|i| u8::from(i % 5 != 0)).collect(),
         counts: vec![1; r], bootstrap: None, gamma: 1.0, lam: 0.95, k: 0.7, weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),
@@ -412,16 +417,18 @@ fn usual_batches_go_the_short_ways() {
             for mask in [0, 1, 4, 8] {
                 let kl = Batch { narrow, padded, mask, ..usual.clone() };
                 let before = [taken(Way::Columns), taken(Way::Tokens) + taken(Way::Chunks)];
-                let once = [taken(Way::Together), taken(Way::Alike)];
+                let once = [taken(Way::Together), taken(Way::Alike), taken(Way::Once)];
+                let alike = if mask == 0 { [r, 3] } else { [0, 0] };
                 assert_eq!(kl.run(PASSRL_SIMD_BEST).status, 0);
-                assert_eq!([taken(Way::Together), taken(Way::Alike)], [once[0] + 3, once[1] + if mask == 0 { r } else { 0 }], "{kl:?}");
+                assert_eq!([taken(Way::Together), taken(Way::Alike), taken(Way::Once)], [once[0] + 3, once[1] + alike[0], once[2] + alike[1]], "{kl:?}");
                 assert_eq!([taken(Way::Columns), taken(Way::Tokens) + taken(Way::Chunks)], [before[0] + 3, before[1] + r], "{kl:?}");
                 for (terminal, in_place, whitens) in [(false, 0, false), (true, 0, false), (false, 1, false), (false, 0, true)] {
                     let gae = Batch { gae: true, returns: true, in_place, whitens, gamma: 0.99, ..kl.clone() };
                     let gae = Batch { rewards: gae.rewards.filter(|_| !terminal), ..gae };
-                    let (before, again) = (taken(Way::Gae), taken(Way::Again));
+                    let (before, again, once) = (taken(Way::Gae), taken(Way::Again), taken(Way::Once));
                     assert_eq!(gae.run(PASSRL_SIMD_BEST).status, 0);
                     assert_eq!((taken(Way::Gae), taken(Way::Again)), (before + r, again), "{gae:?}");
+                    assert_eq!(taken(Way::Once), once + if mask == 0 && !terminal && in_place == 0 && !whitens { 3 } else { 0 }, "{gae:?}");
                 }
                 let all = || taken(Way::Tokens) + taken(Way::Gae) + taken(Way::Alike) + taken(Way::Together);
                 let before = all();

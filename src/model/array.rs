@@ -114,6 +114,15 @@ impl Array {
         unsafe { self.data.cast::<T>().offset(i as isize * self.stride[0]).read() }
     }
 
+    /// Elements 0, i and i + 1 of offsets.
+    #[inline(always)]
+    pub fn offsets(&self, i: usize) -> [i64; 3] {
+        match self.dtype {
+            DType::I64 => [self.element::<i64>(0), self.element::<i64>(i), self.element::<i64>(i + 1)],
+            _ => [self.element::<i32>(0) as i64, self.element::<i32>(i) as i64, self.element::<i32>(i + 1) as i64],
+        }
+    }
+
     /// First and last byte touched, as addresses (`None` where nothing is).
     pub fn span(&self) -> Option<(usize, usize)> {
         if self.shape[0] == 0 || self.shape[1] == 0 {

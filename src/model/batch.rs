@@ -165,8 +165,8 @@ impl Problem {
     pub fn extent(&self, i: usize) -> Extent {
         match (&self.extents, &self.pieces) {
             (Extents::Packed { cu_seqlens }, None) => {
-                let (from, to) = (cu_seqlens.int(i) as usize, cu_seqlens.int(i + 1) as usize);
-                Extent { row: i, column: from, len: to - from, flat: true, slot: from - cu_seqlens.int(0) as usize, tail: 0, begin: 0, whole: to - from }
+                let [first, from, to] = cu_seqlens.offsets(i).map(|x| x as usize);
+                Extent { row: i, column: from, len: to - from, flat: true, slot: from - first, tail: 0, begin: 0, whole: to - from }
             }
             _ => self.any_extent(i),
         }

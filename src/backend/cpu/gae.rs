@@ -37,11 +37,16 @@ fn rounded<'s>(row: &'s Row, to: &'s mut [f32]) -> &'s [f32] {
 }
 
 impl<'a> Worker<'a> {
+    /// Has each rollout a coefficient of its own?
+    pub fn own_powers(&self) -> bool {
+        let c = self.job.config();
+        c.credit == Credit::Gae && (self.job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0)
+    }
+
     /// Powers of the scan's coefficient.
     pub fn scan_powers(&self, i: usize, kept: &Rollout) -> Cow<'a, [f64; 33]> {
         let (c, plan) = (self.job.config(), self.job.plan);
-        let own = c.credit == Credit::Gae && (self.job.problem.rollout_lam.is_some() || c.lam_length_alpha > 0.0);
-        if own { Cow::Owned(decay_powers(c.gamma * self.lambda(i, kept))) } else { Cow::Borrowed(&plan.decay) }
+        if self.own_powers() { Cow::Owned(decay_powers(c.gamma * self.lambda(i, kept))) } else { Cow::Borrowed(&plan.decay) }
     }
 }
 

@@ -3,7 +3,7 @@ use super::chunk::{KlEdges, Live};
 use super::members::Members;
 use super::rollout_streams;
 use super::shape::{Group, Sink};
-use super::standard::{Beside, Set, Standard, Whole};
+use super::standard::{Beside, Set, Standard, Standards, Whole};
 use super::terms;
 use super::token_baseline::Tail;
 use super::worker::Worker;
@@ -14,6 +14,7 @@ use crate::model::context::Memory;
 use crate::model::report;
 use crate::numerics::exact::{self, ROLLOUT_BITS, Sums};
 use crate::plan::partials::{GroupState, Stage};
+use crate::plan::workspace::Rollout;
 
 /// Elements that exact sums allow on a grid.
 fn most(bits: i32) -> i64 {
@@ -82,7 +83,7 @@ impl Worker<'_> {
         self.extremes(members, g, false, &mut state);
         let of = state;
         self.sums(members, &of, None, &mut state);
-        self.decide(g, members, &state, &mut Standard::NONES.clone());
+        self.decide(g, members, &state, &mut Standards::new());
     }
 
     /// Findings only, of a slice of a group whose statistics are complete.
@@ -90,7 +91,7 @@ impl Worker<'_> {
         self.look_at(g, members);
         // SAFETY: groups are handed to one thread each; the buffer is read only here.
         let state = unsafe { self.job.plan.partials.load(partials, g) };
-        self.decide(g, members, &state, &mut Standard::NONES.clone());
+        self.decide(g, members, &state, &mut Standards::new());
     }
 
     /// This call's share of a phase.
@@ -151,6 +152,10 @@ impl Worker<'_> {
 
     /// Positions that the rollouts reach (kl).
     pub fn positions(&self, members: Members) -> usize {
+        if self.job.problem.pieces.is_none() {
+            let span = |kept: Rollout| (kept.end - kept.first) as usize;
+            return members.iter().fold(0, |most, i| most.max(span(self.job.rollout(i))));
+        }
         let reach = |i: usize| {
             let kept = self.job.rollout(i);
             // Of a piece also the next token in scope, which its last is compared with.
@@ -186,7 +191,7 @@ impl Worker<'_> {
     fn group_shape(&mut self, g: usize, members: Members, state: &GroupState, columns: &[i64], live: Live, sink: Sink) {
         let job = self.job;
         let (config, plan) = (job.config(), job.plan);
-        let mut standards = Standard::NONES;
+        let mut standards = Standards::new();
         let (bad, flags) = self.decide(g, members, state, &mut standards);
         let given = std::array::from_fn(|s| job.has_stream(s));
         let mut edges = None;
@@ -222,30 +227,35 @@ impl Worker<'_> {
             self.unclean = true;
             return;
         }
-        for (ordinal, i) in members.iter().enumerate() {
-            self.ordinal = ordinal;
-            self.shape(i, &group, sink);
-            if self.unclean {
-                return;
+        if !self.shape_alike(members, &group, sink) {
+            for (ordinal, i) in members.iter().enumerate() {
+                self.ordinal = ordinal;
+                self.shape(i, &group, sink);
+                if self.unclean {
+                    return;
+                }
             }
+        }
+        if self.unclean {
+            return;
         }
         // Phases of whitening see the groups again; they report nothing.
         job.group_outputs(g, &standards, &flags);
     }
 
     /// Standardisations of the group's streams, into `standards`, by slot; is it bad; its flags.
-    fn decide(&mut self, g: usize, members: Members, state: &GroupState, standards: &mut [Standard; 16]) -> (bool, [i32; MAX_STREAMS]) {
+    fn decide(&mut self, g: usize, members: Members, state: &GroupState, standards: &mut Standards) -> (bool, [i32; MAX_STREAMS]) {
         let job = self.job;
         let (config, plan) = (job.config(), job.plan);
         let slots = &plan.slots;
         let mut found = [0i32; MAX_STREAMS];
         let mut bad = false;
-        for (slot, to) in standards.iter_mut().enumerate().take(slots.count) {
+        for slot in 0..slots.count {
             let (row, bits) = (slots.row(slot), plan.bits(slot));
             let whole = job.batch.map(|b| Whole { extremes: &b.extremes[slot], sums: &b.sums[slot], nonzero: b.nonzero[slot] });
             let given = (given(&job.problem.stats_mean, g, row), given(&job.problem.stats_std, g, row));
             let beside = Beside { second: Some(state.second[slot]), whole, given };
-            *to = Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], beside);
+            standards.push(Standard::new(&config.streams[row], bits, &state.extremes[slot], &state.sums[slot], beside));
         }
         for slot in 0..slots.count {
             let (s, row) = (&standards[slot], slots.row(slot));

@@ -80,7 +80,7 @@ impl Worker<'_> {
 
 impl Job<'_> {
     /// Statistics and flags of a group.
-    pub fn group_outputs(&self, g: usize, standards: &[Standard; 16], flags: &[i32; MAX_STREAMS]) {
+    pub fn group_outputs(&self, g: usize, standards: &[Standard], flags: &[i32; MAX_STREAMS]) {
         let job = self;
         let Some(o) = job.outputs.filter(|o| o.ask_statistics()) else { return };
         let mut rows: [(i64, f64, f64, f64); MAX_STREAMS] = [(0, 0.0, 0.0, 0.0); MAX_STREAMS];

@@ -41,7 +41,7 @@ dispatch! {
 /// What is decided once a group.
 pub struct Group<'a> {
     pub state: &'a GroupState,
-    pub standards: &'a [Standard; 16],
+    pub standards: &'a [Standard],
     pub bad: bool,
     /// W of the batch.
     pub weight: f64,

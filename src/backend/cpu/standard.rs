@@ -1,6 +1,8 @@
 //! Standardisation N(x; S) of one stream in one group (pass.md 2.2, 5.5): decided once a group, resolved once a rollout, applied to values.
 use crate::model::config::*;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
+use std::mem::MaybeUninit;
+use std::ops::Deref;
 
 /// A stream's standardisation in a group.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +17,33 @@ pub struct Standard {
     inv: f64,
     /// `runner_up`: the second largest value.
     second: f64,
+}
+
+/// Standardisations of a group's streams, by slot. (Only those that it has are written: all would be thousands of bytes.)
+pub struct Standards {
+    room: [MaybeUninit<Standard>; 16],
+    count: usize,
+}
+
+impl Standards {
+    #[inline(always)]
+    pub fn new() -> Standards {
+        Standards { room: [const { MaybeUninit::uninit() }; 16], count: 0 }
+    }
+
+    /// That of the next slot.
+    pub fn push(&mut self, standard: Standard) {
+        self.room[self.count].write(standard);
+        self.count += 1;
+    }
+}
+
+impl Deref for Standards {
+    type Target = [Standard];
+    fn deref(&self) -> &[Standard] {
+        // SAFETY: `count` of them have been written.
+        unsafe { std::slice::from_raw_parts(self.room.as_ptr().cast(), self.count) }
+    }
 }
 
 /// Statistics beside the group's own set.

@@ -45,7 +45,7 @@ impl Powers {
 /// `steps` of N registers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn few<const UNIT: bool, const N: usize>(y: &mut [__m256d; N], c: &Steps) {
+pub fn few<const UNIT: bool, const N: usize>(y: &mut [__m256d; N], c: &Steps) {
     let zero = _mm256_setzero_pd();
     let add = |y: __m256d, c: __m256d, s: __m256d| _mm256_add_pd(y, if UNIT { s } else { _mm256_mul_pd(c, s) });
     let pair = |y: &[__m256d; N], v: usize| _mm256_permute2f128_pd::<0x21>(y[v], if v + 1 < N { y[v + 1] } else { zero });
@@ -55,7 +55,7 @@ fn few<const UNIT: bool, const N: usize>(y: &mut [__m256d; N], c: &Steps) {
     for v in 0..N {
         y[v] = add(y[v], c.0[1], pair(y, v));
     }
-    for (step, distance) in [(2, 1), (3, 2)] {
+    for (step, distance) in [(2, 1), (3, 2), (4, 4)] {
         for v in 0..N.saturating_sub(distance) {
             y[v] = add(y[v], c.0[step], y[v + distance]);
         }

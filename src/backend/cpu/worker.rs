@@ -102,8 +102,8 @@ pub struct Worker<'a> {
     pub runs: Runs,
     /// kl: chunks of the rollout in work were counted, and are listed where the general stages come to read them.
     pub counted: bool,
-    /// kl: exponent of the maximum of the group before.
-    pub exponent: i32,
+    /// kl: exponent of the maximum of the group before, once there was one.
+    pub exponent: Option<i32>,
     /// gae: values and rewards of the group are judged by what comes of them, and were found not to be usual; else the largest of them (its bits).
     pub late: bool,
     pub unclean: bool,
@@ -164,7 +164,7 @@ impl<'a> Job<'a> {
                 together: false,
                 upcoming: None,
                 ahead: 0..0,
-                usual_sets: Sets::NONE,
+                usual_sets: Sets::none(),
                 gappy: false,
                 place: Place::WHOLE,
                 tells: false,
@@ -175,7 +175,7 @@ impl<'a> Job<'a> {
                 whiten_sums: Sums::default(),
                 runs: Runs::NONE,
                 counted: false,
-                exponent: 1,
+                exponent: None,
                 late: false,
                 unclean: false,
                 credit_most: 0,

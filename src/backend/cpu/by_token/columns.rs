@@ -107,6 +107,23 @@ pub fn count(rollouts: &[Tokens], live: &mut [i64]) {
     }
 }
 
+/// The bits of the largest magnitude of the first `count` elements.
+///
+/// # Safety
+/// AVX2; they are readable.
+#[target_feature(enable = "avx2")]
+pub unsafe fn largest(line: Line, count: usize) -> u32 {
+    let (mut most, mut t) = (_mm256_setzero_si256(), 0);
+    // SAFETY: elements below `count`.
+    unsafe {
+        while t + 8 <= count {
+            most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(line.eight(t)), _mm256_set1_epi32(i32::MAX)));
+            t += 8;
+        }
+        (t..count).fold(super::lanes::most(most), |most, t| most.max(line.one(t).to_bits() & !(1 << 31)))
+    }
+}
+
 /// Adds rollouts (at most `TOGETHER`, the longest first) to the columns and the sums, on the grid of `exponent`; returns the bits of max|x|. Where that has
 /// another exponent all of it is void. `fresh`: the columns that they reach are written, not added to.
 ///

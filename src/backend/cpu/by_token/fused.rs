@@ -3,6 +3,7 @@
 use super::lanes::{Ahead, Line, TILE, Tile, Writer, doubles};
 use super::round::rounded;
 use super::scan::{Done, Rows, Scan, Totals, lanes};
+use super::short;
 use std::arch::x86_64::*;
 
 /// How many tiles before its scan a tile's values are fused: 14 to 18 stores each.
@@ -24,7 +25,7 @@ pub struct Fused<'a> {
 }
 
 /// The numbers of `Fused` in registers' shape.
-struct Consts {
+pub struct Consts {
     mean: __m256d,
     inv: __m256d,
     weight: __m256d,
@@ -72,17 +73,28 @@ unsafe fn fuse<const PLAIN: bool, const NARROW: bool>(xs: *const u8, i: usize, k
     // SAFETY: by the caller's word.
     unsafe {
         for (v, x) in doubles::<NARROW>(xs, i).into_iter().enumerate() {
-            let mut f = _mm256_mul_pd(_mm256_sub_pd(x, k.mean), k.inv);
-            if PLAIN {
-                f = _mm256_add_pd(_mm256_add_pd(f, k.terms[0]), k.terms[1]);
-            } else {
-                f = _mm256_mul_pd(k.weight, f);
-                for term in line.terms {
-                    f = _mm256_add_pd(f, _mm256_set1_pd(*term));
-                }
-            }
-            _mm256_storeu_pd(row.add(i + 4 * v), f);
+            _mm256_storeu_pd(row.add(i + 4 * v), fused::<PLAIN>(x, k, line));
         }
+    }
+}
+
+/// F of four values. Inlined as `Scan::tile` is.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+pub unsafe fn fused<const PLAIN: bool>(x: __m256d, k: &Consts, line: &Fused) -> __m256d {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let mut f = _mm256_mul_pd(_mm256_sub_pd(x, k.mean), k.inv);
+        if PLAIN {
+            return _mm256_add_pd(_mm256_add_pd(f, k.terms[0]), k.terms[1]);
+        }
+        f = _mm256_mul_pd(k.weight, f);
+        for term in line.terms {
+            f = _mm256_add_pd(f, _mm256_set1_pd(*term));
+        }
+        f
     }
 }
 
@@ -98,8 +110,20 @@ unsafe fn pass<const PLAIN: bool, const UNIT: bool, const IN: bool, const OUT: b
     let set = |x: f64| _mm256_set1_pd(x);
     let term = |i: usize| set(line.terms.get(i).copied().unwrap_or(0.0));
     let k = Consts { mean: set(line.mean), inv: set(line.inv), weight: set(line.weight), terms: [term(0), term(1)] };
+    if n <= 4 * short::WHOLE && line.exact.is_null() {
+        ahead.go();
+        // SAFETY: passed on.
+        return unsafe {
+            if n <= 4 * short::HALF {
+                short::tokens::<PLAIN, UNIT, OUT, { short::HALF }>(Line { narrow: IN, ..xs }, to, n, &k, line)
+            } else {
+                short::tokens::<PLAIN, UNIT, OUT, { short::WHOLE }>(Line { narrow: IN, ..xs }, to, n, &k, line)
+            }
+        };
+    }
     let mut to = Writer::<OUT>::new(to, n, stream);
     let (mut scan, mut totals, mut rows) = (Scan::new(line.powers), Totals::new(), Rows::new());
+    rows.end_in_zero();
     let (mut some, mut table, mut unused) = ([0u32; TILE], [0.0f64; TILE], _mm256_setzero_si256());
     // Tile 0 is the line's last; the lowest may be short, and its values and divisors are copied to where 32 are.
     let (tiles, low) = (n.div_ceil(TILE), n - (n - 1) / TILE * TILE);

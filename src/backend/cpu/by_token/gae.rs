@@ -12,7 +12,7 @@ use crate::numerics::simd::Simd;
 use crate::plan::workspace::Rollout;
 
 /// Bits of the magnitude from which on a result may have to be saturated or be no number: 1e38.
-const LIMIT: u32 = 1e38f32.to_bits();
+pub(super) const LIMIT: u32 = 1e38f32.to_bits();
 
 impl Worker<'_> {
     /// The reward of the last token in scope where none are given a token: F of the only chunk.
@@ -48,6 +48,7 @@ impl Worker<'_> {
         let gae = if job.simd() == Simd::Avx512 { wide::gae } else { steered::gae };
         let line = steered::Steered { gamma: c.gamma, next, reward, powers: &powers, sums: outputs.report && !keep };
         let mut ahead = self.ahead(i, false, [Some(values), rewards]);
+        self.ends_ahead(i, [Some(&outputs.advantages).filter(|_| !keep), outputs.returns.as_ref()]);
         // SAFETY: the rollout's own list.
         let kept_list = keep.then(|| unsafe { job.whitened(at) });
         let target = |array: &Array| Self::line(array, at);

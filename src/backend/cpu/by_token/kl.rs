@@ -19,13 +19,16 @@ use crate::numerics::exact::{Extremes, Grid, INFINITE, STEP_BITS, Sums, exponent
 use crate::plan::partials::GroupState;
 use crate::plan::workspace::{Rollout, state};
 
+/// Tokens of a call's first group that its exponent is guessed from.
+const FIRST: usize = 512;
+
 /// Has the rollout tokens out of scope between those in scope?
 fn holes(kept: &Rollout) -> bool {
     kept.count != kept.end - kept.first
 }
 
 impl<'a> Worker<'a> {
-    fn kl_signal(&self) -> Option<&'a Array> {
+    pub(super) fn kl_signal(&self) -> Option<&'a Array> {
         match &self.job.problem.process {
             Process::Signal([Some(signal), ..]) => Some(signal),
             _ => None,
@@ -45,7 +48,18 @@ impl<'a> Worker<'a> {
         // One pass writes the sums and its rollouts' lengths say the counts, where nothing else is asked of them.
         let alone = members.len() <= TOGETHER;
         let by_runs = alone && c.boundary_rule == BoundaryRule::Adjacent && c.average_over == AverageOver::Live && !members.iter().any(|i| holes(&job.rollout(i)));
-        // The exponent of the group before is a guess at this one's, which the maximum confirms or corrects.
+        // The exponent of the group before, or of the first tokens, is a guess at this one's, which the maximum confirms or corrects.
+        let mut guess = self.exponent.unwrap_or_else(|| {
+            let mut left = FIRST;
+            let most = members.iter().map_while(|i| {
+                let kept = job.rollout(i);
+                let count = ((kept.end - kept.first) as usize).min(left);
+                left -= count;
+                // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
+                (left > 0 || count > 0).then(|| unsafe { columns::largest(Self::line(signal, &job.problem.extent(i)).from(kept.first as usize), count) })
+            });
+            Some(exponent(most.max().unwrap_or(0) as i32)).filter(|e| columns::in_f32(*e)).unwrap_or(1)
+        });
         for _ in 0..2 {
             let mut written = 0;
             if !alone {
@@ -73,7 +87,7 @@ impl<'a> Worker<'a> {
                     let together = &mut some[..count];
                     together.sort_unstable_by_key(|r| std::cmp::Reverse(r.count));
                     // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
-                    largest = largest.max(unsafe { columns::add(together, self.exponent, alone, self.columns, &mut sums) });
+                    largest = largest.max(unsafe { columns::add(together, guess, alone, self.columns, &mut sums) });
                     written = together[0].count;
                     if by_runs {
                         self.runs.count = columns::runs(together, &mut self.runs.list);
@@ -94,7 +108,8 @@ impl<'a> Worker<'a> {
             if !columns::in_f32(found) {
                 return None;
             }
-            if found == self.exponent {
+            self.exponent = Some(found);
+            if found == guess {
                 let extremes = Extremes { absmax: largest as i32, max: key(f32::from_bits(largest)), min: key(f32::from_bits(largest)) };
                 // All equal as integers: whether they are so exactly is for the general stages to see.
                 if sums.numerator(&Grid::new(STEP_BITS, extremes.absmax)) == 0 {
@@ -105,7 +120,7 @@ impl<'a> Worker<'a> {
                 went(Way::Columns);
                 return Some(positions);
             }
-            self.exponent = found;
+            guess = found;
         }
         None
     }
@@ -150,6 +165,7 @@ impl<'a> Worker<'a> {
         let line = Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
         let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
         let mut ahead = self.ahead(i, true, [Some(signal), None]);
+        self.ends_ahead(i, [Some(&outputs.advantages), None]);
         let stream = job.by_token.stream;
         let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
         let (sum, squares, path);

@@ -150,6 +150,9 @@ pub unsafe fn put(to: Line, i: usize, x: __m256, stream: bool) {
 /// Bytes of a line of the caches.
 const LINE: usize = 64;
 
+/// Lines at the beginning: what is left of a tile, and the parts of a line about it. (At the end the last of them is not needed.)
+const EDGE: usize = 3;
+
 /// Tiles that wait before they go past the caches: what is read back of them at other places than it was written has reached the cache by then, past all
 /// stores that the processor queues. (Behind a store past the caches the queue is long: what had to wait for it would not be computed meanwhile.)
 const WAIT: usize = 4;
@@ -185,10 +188,6 @@ impl<const NARROW: bool> Writer<NARROW> {
         // Tiles begin a multiple of 32 elements before the end.
         let beyond = (to.at as usize + n * Self::BYTES) % LINE;
         let shift = if stream { (LINE - beyond) % LINE / Self::BYTES } else { 0 };
-        if stream {
-            // The first line is written in part, last of all: it had better be there by then.
-            _mm_prefetch::<_MM_HINT_T0>(to.at.cast());
-        }
         Writer { to, stream, shift, slot: 0, held: false, waiting: 0, ring: Ring([MaybeUninit::uninit(); RING * 4 * TILE + LINE]) }
     }
 
@@ -292,6 +291,21 @@ impl<const NARROW: bool> Writer<NARROW> {
     }
 }
 
+/// Asks for the lines of the caches that a `Writer` past the caches writes as others are written, at both ends of n elements: of a rollout that comes next, as a
+/// store that has to wait for its line holds up all after it.
+pub fn ask_for_ends(to: Line, n: usize) {
+    let bytes = n * to.bytes();
+    // SAFETY: every x86-64 processor has SSE; what is asked for need not be there.
+    unsafe {
+        for line in 0..EDGE {
+            _mm_prefetch::<_MM_HINT_T0>(to.at.wrapping_add(LINE * line).cast());
+        }
+        for line in 0..EDGE - 1 {
+            _mm_prefetch::<_MM_HINT_T0>(to.at.wrapping_add(bytes).wrapping_sub(1 + LINE * line).cast());
+        }
+    }
+}
+
 /// Zeros in `bytes` bytes.
 ///
 /// # Safety
@@ -323,7 +337,7 @@ pub struct Ahead {
 impl Ahead {
     pub const NONE: Ahead = Ahead { parts: [(std::ptr::null(), std::ptr::null()); 2] };
 
-    /// Fetches the next few lines of each.
+    /// Fetches the next lines of each: as many as a tile of f32 has, so that little more waits in the cache than is read meanwhile.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub fn go(&mut self) {
@@ -331,8 +345,7 @@ impl Ahead {
             if *at < *end {
                 _mm_prefetch::<_MM_HINT_T1>(at.cast());
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(64).cast());
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(128).cast());
-                *at = at.wrapping_add(192);
+                *at = at.wrapping_add(128);
             }
         }
     }

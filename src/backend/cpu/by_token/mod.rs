@@ -3,6 +3,8 @@
 //! not usual (holes where none are expected, values that are not finite, a set of zero variance) gives it to the general stages, from which its findings
 //! and its report then come. The bits are the same.
 #[cfg(target_arch = "x86_64")]
+mod alike;
+#[cfg(target_arch = "x86_64")]
 mod bits;
 #[cfg(target_arch = "x86_64")]
 mod columns;
@@ -18,6 +20,8 @@ mod lanes;
 mod round;
 #[cfg(target_arch = "x86_64")]
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod short;
 #[cfg(target_arch = "x86_64")]
 mod steered;
 #[cfg(target_arch = "x86_64")]
@@ -50,11 +54,13 @@ pub enum Way {
     /// Rollouts prepared alike, groups whose per-rollout streams were summed at once.
     Alike,
     Together,
+    /// Groups that were decided once for all their rollouts.
+    Once,
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 8]> = const { std::cell::RefCell::new([0; 8]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 9]> = const { std::cell::RefCell::new([0; 9]) };
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -94,6 +100,9 @@ impl Worker<'_> {
     pub fn token_columns(&mut self, _: super::members::Members, _: &mut crate::plan::partials::GroupState) -> Option<usize> {
         None
     }
+    pub fn shape_alike(&mut self, _: super::members::Members, _: &Group, _: Sink) -> bool {
+        false
+    }
     #[allow(clippy::too_many_arguments)]
     pub fn by_token(&mut self, _: usize, _: &Extent, _: &Scope, _: &Rollout, _: &Group, _: &Terms, _: Chunks, _: Sink) -> Option<f64> {
         None
@@ -102,7 +111,7 @@ impl Worker<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod decide {
-    use super::lanes::{Ahead, Line, zero};
+    use super::lanes::{Ahead, Line, ask_for_ends, zero};
     use super::*;
     use crate::backend::cpu::members::{Members, members};
     use crate::model::array::Array;
@@ -262,6 +271,22 @@ mod decide {
                 }
             }
             ahead
+        }
+
+        /// Where results go past the caches: asks for the ends of the next rollout's lines of `outputs`, and of this one's where it is the call's first.
+        pub(super) fn ends_ahead(&self, i: usize, outputs: [Option<&Array>; 2]) {
+            let (job, problem) = (self.job, self.job.problem);
+            if !job.by_token.stream {
+                return;
+            }
+            let next = match members(job, problem, self.group).nth(self.ordinal + 1) {
+                Some(next) => Some(next),
+                None => self.upcoming.and_then(|g| members(job, problem, g).nth(0)),
+            };
+            let own = (self.ordinal == 0).then_some(i);
+            for at in own.into_iter().chain(next).map(|i| problem.extent(i)) {
+                outputs.iter().flatten().for_each(|output| ask_for_ends(Self::line(output, &at), at.len));
+            }
         }
 
         /// Tokens of `array`, the first of `ahead`'s, that have been asked for.

@@ -84,12 +84,20 @@ const ROWS: usize = 8;
 pub(super) struct Rows([MaybeUninit<f64>; ROWS * ROW]);
 
 impl Rows {
-    /// With 0 after each row's tile; all else is written before it is read.
+    /// Of which all is written before it is read.
     #[inline(always)]
     pub(super) fn new() -> Rows {
-        let mut rows = Rows([MaybeUninit::uninit(); ROWS * ROW]);
-        (0..ROWS).for_each(|row| rows.0[row * ROW + TILE] = MaybeUninit::new(0.0));
-        rows
+        Rows([MaybeUninit::uninit(); ROWS * ROW])
+    }
+
+    /// Puts 0 after each row's tile. (Not in `new`: what is handed over in part would be copied. Each store as it stands: as the rest says nothing yet, the
+    /// compiler would clear all of it.)
+    #[inline(always)]
+    pub(super) fn end_in_zero(&mut self) {
+        for row in 0..ROWS {
+            // SAFETY: an element of the ring.
+            unsafe { std::ptr::write_volatile(self.0.as_mut_ptr().add(row * ROW + TILE), MaybeUninit::new(0.0)) };
+        }
     }
 
     /// Of tile j; whole vectors of four positions from it on, and at `TILE` what stands after the tile.

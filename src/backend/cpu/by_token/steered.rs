@@ -3,6 +3,7 @@
 use super::lanes::{Ahead, Line, TILE, Tile, Writer, doubles, most};
 use super::round::rounded;
 use super::scan::{Done, Rows, Scan, Totals, lanes};
+use super::short;
 use std::arch::x86_64::*;
 
 /// How many tiles before its scan a tile's deltas are made, and as many before that its values are brought to a row. (As in `fused`; the rows from a tile on,
@@ -59,11 +60,19 @@ unsafe fn written<const A: bool, const R: bool>(
     line: &Steered,
     ahead: &mut Ahead,
 ) -> Done {
-    let to = Writer::<A>::new(to.0, n, to.1);
-    let returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
     let (rewards, values) = inputs;
     // SAFETY: passed on.
     unsafe {
+        if n <= 4 * short::WHOLE {
+            ahead.go();
+            let (to, returns) = (to.0, returns.map(|(at, _)| at));
+            return match (line.powers[1] == 1.0, n <= 4 * short::HALF) {
+                (true, true) => short::gae::<true, A, R, { short::HALF }>(inputs, to, returns, n, line),
+                (true, false) => short::gae::<true, A, R, { short::WHOLE }>(inputs, to, returns, n, line),
+                (false, true) => short::gae::<false, A, R, { short::HALF }>(inputs, to, returns, n, line),
+                (false, false) => short::gae::<false, A, R, { short::WHOLE }>(inputs, to, returns, n, line),
+            };
+        }
         match (values.narrow, rewards.is_none_or(|r| r.narrow == values.narrow)) {
             (false, true) => scanned::<F32, A, R>(inputs, to, returns, n, line, ahead),
             (true, true) => scanned::<BF16, A, R>(inputs, to, returns, n, line, ahead),
@@ -76,8 +85,8 @@ unsafe fn written<const A: bool, const R: bool>(
 #[target_feature(enable = "avx2")]
 unsafe fn scanned<const IN: u8, const A: bool, const R: bool>(
     inputs: (Option<Line>, Line),
-    to: Writer<A>,
-    returns: Option<Writer<R>>,
+    to: (Line, bool),
+    returns: Option<(Line, bool)>,
     n: usize,
     line: &Steered,
     ahead: &mut Ahead,
@@ -138,15 +147,18 @@ unsafe fn widened<const IN: u8>(values: Line, i: usize, to: *mut f64, before: *m
 #[target_feature(enable = "avx2")]
 unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
     inputs: (Option<Line>, Line),
-    mut to: Writer<A>,
-    mut returns: Option<Writer<R>>,
+    to: (Line, bool),
+    returns: Option<(Line, bool)>,
     n: usize,
     line: &Steered,
     ahead: &mut Ahead,
 ) -> Done {
+    let mut to = Writer::<A>::new(to.0, n, to.1);
+    let mut returns = returns.map(|(at, stream)| Writer::<R>::new(at, n, stream));
     let (rewards, values) = inputs;
     let gamma = _mm256_set1_pd(line.gamma);
     let (mut scan, mut totals, mut rows, mut value_rows) = (Scan::new(line.powers), Totals::new(), Rows::new(), Rows::new());
+    rows.end_in_zero();
     let mut largest = _mm256_setzero_si256();
     let (mut some, mut more, mut none) = ([0u32; TILE], [0u32; TILE], [0u32; TILE]);
     // Tile 0 is the line's last; the lowest may be short, and its rewards and values are copied to where 32 are.

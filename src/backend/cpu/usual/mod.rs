@@ -94,7 +94,7 @@ struct Group {
 }
 
 /// The caller's array as a slice that outlives the call.
-fn slice<'a, T: Copy>(array: &Array) -> Option<&'a [T]> {
+pub fn slice<'a, T: Copy>(array: &Array) -> Option<&'a [T]> {
     let row = array.whole();
     let slice = row.slice::<T>()?;
     // SAFETY: inputs outlive the run and are not written during it, but for the signal, which no slice is made of here.
@@ -303,7 +303,7 @@ impl Worker<'_> {
     /// What is told of a group that was written.
     fn usual_done(&mut self, g: usize, group: &Group) {
         self.report.violating_groups += i64::from(group.format == 1);
-        self.job.group_outputs(g, &self.usual_sets.standards, &self.usual_sets.flags);
+        self.job.group_outputs(g, self.usual_sets.standards(), &self.usual_sets.flags);
         self.report.usual_groups += 1;
     }
 }

@@ -15,14 +15,23 @@ const MOST: usize = 1 << 17;
 
 /// What is decided once a group, by slot; of slots that no stream of the call has, nothing.
 pub struct Sets {
-    pub standards: [Standard; 16],
+    /// `None`: no standard has been asked for yet.
+    standards: Option<[Standard; 16]>,
     /// How the values of a stream are standardised, where it is the same for all rollouts.
     pub applies: [Option<Apply>; 16],
     pub flags: [i32; MAX_STREAMS],
 }
 
 impl Sets {
-    pub const NONE: Sets = Sets { standards: Standard::NONES, applies: [None; 16], flags: [0; MAX_STREAMS] };
+    /// (No constant: a copy of one would copy what it does not say, too.)
+    #[inline(always)]
+    pub fn none() -> Sets {
+        Sets { standards: None, applies: [None; 16], flags: [0; MAX_STREAMS] }
+    }
+
+    pub fn standards(&self) -> &[Standard; 16] {
+        self.standards.as_ref().unwrap_or(&Standard::NONES)
+    }
 }
 
 /// Hands the list of the group's elements to `each`: as a whole, or by rollout where not all count in the set.
@@ -69,7 +78,7 @@ impl Worker<'_> {
             };
             degenerate += i64::from(sums.n <= 1 || extremes.all_equal());
             sets.applies[slot] = (!stream.leaves_out()).then(|| standard.resolve(true, Sums::default, &mut 0));
-            sets.standards[slot] = standard;
+            sets.standards.get_or_insert(Standard::NONES)[slot] = standard;
         };
         if !matches!(lane.source, Source::Whole) {
             let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());

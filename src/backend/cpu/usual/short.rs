@@ -302,7 +302,7 @@ impl Worker<'_> {
                             Some(affine) if affine.weight == 0.0 => Apply::Zero,
                             _ => super::terms::usual_apply(sets, 0, true, 0.0, &mut lost),
                         };
-                        fuse::add_stream(job.simd(), &sets.standards[0], apply, c.streams[0].weight, &values[..k], false, true, d, &mut lost);
+                        fuse::add_stream(job.simd(), &sets.standards()[0], apply, c.streams[0].weight, &values[..k], false, true, d, &mut lost);
                         fuse::add_terms(job.simd(), terms, d);
                         if powers.is_some() {
                             returns::scan(job.simd(), d, &plan.decay);

@@ -9,7 +9,7 @@ use crate::numerics::exact::{self, Sums};
 
 /// How a rollout's values of a slot are standardised; `x`, its value of a per-rollout stream.
 pub fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -> Apply {
-    let standard = &sets.standards[slot];
+    let standard = &sets.standards()[slot];
     let own = || {
         let mut own = Sums::default();
         exact::sums_wide(&standard.grid, &[x], None, &standard.extremes, &mut own);
@@ -45,7 +45,7 @@ impl Terms {
                 None => job.rollout_value(s, i).unwrap_or(0.0),
             };
             let apply = usual_apply(sets, slot, counts, x, lost);
-            let r = sets.standards[slot].one(apply, x, lost).clamp(-row.clip_standardized, row.clip_standardized);
+            let r = sets.standards()[slot].one(apply, x, lost).clamp(-row.clip_standardized, row.clip_standardized);
             all.terms[all.count] = job.stream_weight(s) * r;
             all.count += 1;
             if gate && s == 1 {
@@ -93,7 +93,7 @@ impl Eight {
                         return 0.0;
                     }
                     let apply = usual_apply(sets, slot, true, xs[j], lost);
-                    sets.standards[slot].one(apply, xs[j], lost)
+                    sets.standards()[slot].one(apply, xs[j], lost)
                 }),
             };
             if row.clip_standardized != f64::INFINITY {
