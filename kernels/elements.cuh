@@ -191,6 +191,7 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
     i64 count = 0;
     const bool few = steps.to - steps.from <= STEPS_AT_HAND && w.scope.count == w.e.len && parts_beside_first(w.e.len) == 0;
     const bool in_place = (args.mode & MODE_IN_PLACE) && room.filled && few;
+    f32* const first = list_of<f32>(args, args.work.elements, 0, w.e);
     auto end_of = [&](i64 j) { return j - steps.from < STEPS_AT_HAND ? (i64)room.ends[j - steps.from] : item_int(batch.step_ends, j); };
     for (i64 tile = steps.from; tile < steps.to; tile += blockDim.x) {
         const i64 number = tile + threadIdx.x;
@@ -206,7 +207,7 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
                 ++missing;
                 if (plan.streams[p].missing == MISSING_ZERO) x = 0.0f;
             }
-            if (!in_place) list_of<f32>(args, args.work.elements, p, w.e)[j] = x;
+            if (!in_place) (p == 0 ? first : list_of<f32>(args, args.work.elements, p, w.e))[j] = x;
             if (p == 0) extremes_push(found, x);
         }
         count += rank.total;
