@@ -88,7 +88,7 @@ OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
         if (s.sums.n >= most_elements(bits)) {
             finding = FOUND_TOO_LARGE;
             flags |= GROUP_TOO_LARGE;
-        } else if (in_report && stream.singleton == SINGLETON_REFUSE && (s.set == SET_SINGLE || one_rollout)) {
+        } else if (in_report && stream.singleton == SINGLETON_REFUSE && (s.set == SET_SINGLE || s.set == SET_EMPTY_BESIDE_ONE || one_rollout)) {
             finding = FOUND_SINGLETON;
         }
     }

@@ -6,7 +6,8 @@
 #include "numerics.cuh"
 
 // What a set is, before any element is looked at. Flat: all equal under a deviation or a mean, or max|S| = 0 under `abs_max`.
-enum Set { SET_EMPTY = 0, SET_SINGLE = 1, SET_FLAT = 2, SET_PROPER = 3 };
+// Empty beside one: that of the singleton rule (the batch's, under a scale of the group's) has one element.
+enum Set { SET_EMPTY_BESIDE_ONE = -1, SET_EMPTY = 0, SET_SINGLE = 1, SET_FLAT = 2, SET_PROPER = 3 };
 
 // How the values of one rollout are standardised. a and b: affine (x - a) b; divide (x - a) / b; best: (x - a) b for the one value above a.
 enum How { HOW_ZERO = 0, HOW_RAW = 1, HOW_AFFINE = 2, HOW_DIVIDE = 3, HOW_BEST = 4, HOW_LEAVE_OUT = 5 };
@@ -81,7 +82,7 @@ INLINE void make_standard(Standard &to, i32 bits, i32 second, const Whole &whole
     else if (s.scale == SCALE_ABS_MAX) flat = to.extremes.absmax == 0;
     // Below the smallest f32 there is no deviation to speak of.
     else if (s.scale == SCALE_GIVEN) flat = given_std < (f64)f32_of(1u);
-    const i32 set = empty ? SET_EMPTY : single ? SET_SINGLE : flat ? SET_FLAT : SET_PROPER;
+    const i32 set = empty && single ? SET_EMPTY_BESIDE_ONE : empty ? SET_EMPTY : single ? SET_SINGLE : flat ? SET_FLAT : SET_PROPER;
     to.grid = grid_of(bits, to.extremes.absmax);
     to.set = set;
     to.mean = 0.0;
@@ -144,7 +145,7 @@ INLINE bool needs_own(const Standard &n, bool counts) {
 // For a rollout: `own`, the sums of its elements (read where `needs_own`); `counts`: it is in the set.
 INLINE Apply resolve(const Standard &n, bool counts, const Sums &own, u32 *lost) {
     const Stream &s = *n.stream;
-    if (n.set == SET_EMPTY) return zero_apply();
+    if (n.set <= SET_EMPTY) return zero_apply();
     if (n.set == SET_SINGLE) return singleton(n);
     const bool by_element = s.loo_unit == LOO_ELEMENT && counts;
     Sums others = n.sums;

@@ -140,6 +140,11 @@ fn whole_batch_odd() -> Vec<Case> {
             c.outcome.singleton = Singleton::Refuse;
             b.rollouts.iter_mut().enumerate().for_each(|(i, r)| r.in_stats = i == 4);
         }),
+        // Groups whose own set is empty, too.
+        edited("batch_mean_of_one_group_std_refuse", C::Batch, S::Group, |c, b| {
+            c.outcome.singleton = Singleton::Refuse;
+            b.rollouts.iter_mut().enumerate().for_each(|(i, r)| r.in_stats = i == 4);
+        }),
         edited("batch_std_groups_of_one_passthrough", C::Group, S::Batch, |c, b| {
             c.outcome.singleton = Singleton::Passthrough;
             no_stats(b, |g| g == 1);

@@ -198,6 +198,8 @@ pub fn load(cfg: &Config, form: Form, r: &Rollout, report: &mut Report) -> Loade
         l.steps_fit = false;
         l.x = vec![vec![None; l.toks.len()]; streams];
         l.u = vec![0.0; l.toks.len()];
+        // What scans would read is looked at all the same.
+        rewards::load(cfg, form, r, &mut l, &mut bad, report);
         l.bad = true;
         return l;
     }

@@ -286,7 +286,7 @@ impl Worker<'_> {
                 self.report.degenerate_groups += i64::from(job.counting && reported && degenerate && !members.is_empty());
                 if s.sums.n >= most(s.grid.bits) {
                     (finding, found[row]) = (Some(report::TOO_LARGE), found[row] | flags::GROUP_TOO_LARGE);
-                } else if reported && stream.singleton == Singleton::Refuse && (s.set == Set::Single || self.one_rollout(members, state, slot, s)) {
+                } else if reported && stream.singleton == Singleton::Refuse && (matches!(s.set, Set::Single | Set::EmptyBesideOne) || self.one_rollout(members, state, slot, s)) {
                     finding = Some(report::SINGLETON);
                 }
             }

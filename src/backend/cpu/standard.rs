@@ -38,6 +38,8 @@ pub struct Whole<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Set {
     Empty,
+    /// Empty, where that of the singleton rule (the batch's, under a scale of the group's) has one element: 0, and `refuse` is met all the same.
+    EmptyBesideOne,
     /// One element: the singleton rule.
     Single,
     /// All equal under a standard deviation or a mean, or max|S| = 0 under `abs_max`: 0, or the deviation undivided.
@@ -126,6 +128,7 @@ impl Standard {
             _ => false,
         };
         let set = match () {
+            _ if empty && single => Set::EmptyBesideOne,
             _ if empty => Set::Empty,
             _ if single => Set::Single,
             _ if flat => Set::Flat,
@@ -181,7 +184,7 @@ impl Standard {
     pub fn resolve(&self, counts: bool, own: impl FnOnce() -> Sums, lost: &mut i64) -> Apply {
         let s = &self.stream;
         match self.set {
-            Set::Empty => return Apply::Zero,
+            Set::Empty | Set::EmptyBesideOne => return Apply::Zero,
             Set::Single => return self.singleton(),
             Set::Flat | Set::Proper => (),
         }
