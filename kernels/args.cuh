@@ -34,7 +34,7 @@ struct Stream {
     i8 reserved[6];
 };
 
-enum { MAX_STREAMS = 16, MAX_PROCESS = 4, ROLLOUT_STREAMS = 12, OUTCOME = 4, FORMAT = 5, EXTRA = 6 };
+enum { MAX_STREAMS = 16, MAX_PROCESS = 4, ROLLOUT_STREAMS = 12, OUTCOME = 4, FORMAT = 5, EXTRA = 6, NEAR_DIVISORS = 48 };
 
 // A plan: `Plan` of src/plan/mod.rs in numbers. Constant; every launch brings it (`Args::constants`).
 struct PlanConstants {
@@ -45,6 +45,8 @@ struct PlanConstants {
     f64 decay[33];
     // n^-k for n = rollout_tokens down to 1 (device memory; 0 where k is 0): chunk j of K reads entry rollout_tokens - K + j.
     u64 divisors;
+    // The last of them, n = 1 .. NEAR_DIVISORS: rollouts of few chunks read no table.
+    f64 near_divisors[NEAR_DIVISORS];
     i64 max_rollouts, max_groups, max_tokens, max_rollout_tokens, max_steps;
     i32 num_process, num_extra, kind, pool, fusion, chunk, boundary_rule, merge_equal_steps, average_over, bridge_scope_gaps, chunk_value, credit, divide_scope;
     i32 whiten, whiten_ddof, whiten_epsilon_mode, whiten_shift, fill_padding;
@@ -116,6 +118,8 @@ enum State {
     STATE_OUT_OF_STATS = 1, STATE_EVERY_TOKEN = 2, STATE_ONE_LIST = 4, STATE_HAS_PROCESS = 8, STATE_ZEROED = 16, STATE_INFINITE = 32, STATE_NAN = 64,
     // Of a piece: its last chunk, its last step goes on in a later one.
     STATE_OPEN = 128, STATE_OPEN_STEP = 256,
+    // Its elements, which are its chunks, are its CSR steps as the caller has them: no list is made of them (MODE_IN_PLACE).
+    STATE_IN_PLACE = 512,
 };
 
 // Where the sections of the statistics lie, in bytes from `Workspace::state`: the layout of a partials buffer (src/plan/partials.rs), so that one set of
@@ -226,6 +230,8 @@ enum Mode {
     MODE_EDGES = 128,
     // Pieces over calls: chunks are counted; tiles of the scan are brought together. Nothing else is made.
     MODE_CHUNKS = 256, MODE_SCAN = 512,
+    // Steps may stay where the caller has them: f32 scores side by side, one process stream, and nothing asks for lists but what reads them through `elements_of`.
+    MODE_IN_PLACE = 1024,
 };
 
 struct Args {

@@ -38,8 +38,8 @@ struct Room {
     bool has_extremes;
     StepList list;
     Form form;
-    // Does the caller's begins leave tokens between steps?
-    bool between;
+    // Does the caller's begins leave tokens between steps? MODE_IN_PLACE: has each step a token?
+    bool between, filled;
 };
 
 INLINE Room& shared_room() {
@@ -180,7 +180,7 @@ INLINE bool steps_are_chunks(const Args& args, const PlanConstants& plan, const 
     const bool plain = !is_given(batch.step_begins) && !is_given(batch.step_group) && plan.pool != POOL_TOKENS && !plan.has_token_values;
     return cut && plain && room.form == FORM_SCORED && batch.process == PROCESS_SCORES && plan.streams[0].missing != MISSING_EXCLUDE && !has_holes(shared_work().scope);
 }
-// Such steps, as one list with their last tokens in `last`. Returns bits found.
+// Such steps, as one list with their last tokens in `last`; none is made where all have a token and the block that shapes keeps them at hand. Returns bits found.
 OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
@@ -189,6 +189,9 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
     Extremes found = no_extremes();
     u32 missing = 0;
     i64 count = 0;
+    const bool few = steps.to - steps.from <= STEPS_AT_HAND && w.scope.count == w.e.len && parts_beside_first(w.e.len) == 0;
+    const bool in_place = (args.mode & MODE_IN_PLACE) && room.filled && few;
+    f32* const first = list_of<f32>(args, args.work.elements, 0, w.e);
     auto end_of = [&](i64 j) { return j - steps.from < STEPS_AT_HAND ? (i64)room.ends[j - steps.from] : item_int(batch.step_ends, j); };
     for (i64 tile = steps.from; tile < steps.to; tile += blockDim.x) {
         const i64 number = tile + threadIdx.x;
@@ -197,14 +200,14 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
         if (number < steps.to) token = last_in(w.scope, number == steps.from ? 0 : end_of(number - 1), number + 1 == steps.to ? w.e.len : end_of(number));
         const Rank rank = block_rank(token >= 0);
         const i64 j = count + rank.before;
-        if (token >= 0) last[j] = (u32)token;
+        if (token >= 0 && !in_place) last[j] = (u32)token;
         for (i32 p = 0; token >= 0 && p < batch.num_process; ++p) {
             f32 x = step_score(args, p, number);
             if (is_nan(x) && plan.streams[p].missing != MISSING_ERROR) {
                 ++missing;
                 if (plan.streams[p].missing == MISSING_ZERO) x = 0.0f;
             }
-            list_of<f32>(args, args.work.elements, p, w.e)[j] = x;
+            if (!in_place) (p == 0 ? first : list_of<f32>(args, args.work.elements, p, w.e))[j] = x;
             if (p == 0) extremes_push(found, x);
         }
         count += rank.total;
@@ -214,6 +217,7 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
         room.list.count = count;
         room.extremes = found;
         room.has_extremes = plan.pool == POOL_STEPS && plan.step_value == STEP_VALUE_SCORE;
+        if (in_place) shared_work().kept.state |= STATE_IN_PLACE;
     }
     __syncthreads();
     if (args.mode & MODE_COUNTING) add_counts_to(&counts_of(args).missing_values, missing);

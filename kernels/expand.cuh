@@ -152,9 +152,13 @@ INLINE void pad(const Args& args, const Array& to, const Extent& e) {
 // Packed layout: zeros before the first rollout and after the last, by the whole grid.
 OUT_OF_LINE void pad_ends(const Args& args, const Array& to) {
     if (args.batch.layout != PACKED) return;
+    SHARED(i64, ends_of_batch, [2]);
+    __syncthreads();
+    if (threadIdx.x < 2) ends_of_batch[threadIdx.x] = item_int(args.batch.extents, threadIdx.x == 0 ? 0 : args.batch.rollouts);
+    __syncthreads();
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
-    zero_slots(to, 0, 0, item_int(args.batch.extents, 0), true, thread, threads);
-    zero_slots(to, 0, item_int(args.batch.extents, args.batch.rollouts), args.batch.slots, true, thread, threads);
+    zero_slots(to, 0, 0, ends_of_batch[0], true, thread, threads);
+    zero_slots(to, 0, ends_of_batch[1], args.batch.slots, true, thread, threads);
 }
 
 // Zeros everywhere: the batch's offsets do not fit, so that no rollout has a place. By the whole grid.

@@ -50,7 +50,7 @@ OUT_OF_LINE void count_process(const Args& args, const Work& w, i32 list) {
             if (contains(w.scope, t)) count(signal_value(args, plan, w.e, list, t));
         }
     } else {
-        const f32* elements = list_of<f32>(args, args.work.elements, list, w.e);
+        const f32* elements = elements_of(args, w.i, w.e, w.kept, list);
         // A step that goes on in a later piece is counted there.
         const u32 n = w.kept.elements - (w.kept.state & STATE_OPEN_STEP ? 1 : 0);
         for (u32 j = threadIdx.x; j < n; j += blockDim.x) count(elements[j]);

@@ -143,6 +143,7 @@ INLINE f64 process_part(const Args& args, const Shaping& w, const FusedStreams& 
         }
         f32 x;
         if (plan.kind == KIND_KL) x = token_value(args, w, fusion, p, t);
+        else if (w.scores) x = w.scores[j];
         else x = list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : p, w.e)[j];
         const f64 s = fusion.skip[p] && is_nan(x) ? 0.0 : standardised(*fusion.standards[p], fusion.applies[p], x, lost);
         sum = joined(p, sum, fusion.weights[p] * s);

@@ -32,11 +32,22 @@ INLINE bool pools(const PlanConstants& plan) { return plan.joint && !plan.shaped
 // Does a NaN of this list mean "not there"? (Of the first stream such steps are out of scope already.)
 INLINE bool skips_nan(const PlanConstants& plan, i32 list) { return list > 0 && !plan.shaped && plan.streams[list].missing == MISSING_EXCLUDE; }
 
+// Values of list `list` of a rollout's elements (prm), whose place is e.
+INLINE const f32* elements_of(const Args& args, i64 i, const Extent& e, const Rollout& kept, i32 list) {
+    if (kept.state & STATE_IN_PLACE) return (const f32*)args.batch.scores.data + item_int(args.batch.step_offsets, i);
+    return list_of<f32>(args, args.work.elements, list, e);
+}
+
+// The last token of chunk j of a rollout whose steps are in place.
+INLINE u32 last_in_place(const Args& args, i64 i, const Extent& e, const Rollout& kept, i64 j) {
+    return (u32)(j + 1 == (i64)kept.chunks ? e.len : item_int(args.batch.step_ends, item_int(args.batch.step_offsets, i) + j)) - 1;
+}
+
 // Calls each(x, weight) for this thread's share of the values that a rollout's steps or tokens have in a list.
 template <class Each> INLINE void each_value(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
     bool skip = skips_nan(plan, list);
     if (plan.kind != KIND_KL) {
-        const f32* values = list_of<f32>(args, args.work.elements, list, w.e);
+        const f32* values = elements_of(args, w.i, w.e, w.kept, list);
         const u32* weights = plan.pool == POOL_TOKENS ? list_of<u32>(args.work.weights, w.e) : 0;
         for (u32 j = threadIdx.x; j < w.kept.elements; j += blockDim.x) {
             f32 x = values[j];

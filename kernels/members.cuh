@@ -10,7 +10,8 @@ constexpr u32 LONG_MEMBER = 128;
 
 // A rollout of the group. In shared memory.
 struct Member {
-    // Where its lists lie; elements of the process sets, tokens in scope.
+    // Its elements of list 0, and where its lists lie; elements of the process sets, tokens in scope.
+    const f32* values;
     i64 slot;
     u32 elements, count;
     // Is it in the sets?
@@ -21,7 +22,12 @@ INLINE void open_members(const Args& args, const Members& members, Member* to) {
     for (i32 m = (i32)threadIdx.x; m < (i32)(members.end - members.first); m += (i32)blockDim.x) {
         const Rollout kept = rollout_of(args, members.first + m);
         const bool counts = kept.group != NO_GROUP && counts_in_stats(kept);
-        to[m] = Member{counts ? extent(args, members.first + m).slot : 0, counts ? kept.elements : 0, kept.count, counts};
+        if (counts) {
+            const Extent e = extent(args, members.first + m);
+            to[m] = Member{elements_of(args, members.first + m, e, kept, 0), e.slot, kept.elements, kept.count, true};
+        } else {
+            to[m] = Member{0, 0, 0, kept.count, false};
+        }
     }
     __syncthreads();
 }
@@ -34,27 +40,29 @@ OUT_OF_LINE void add_members(const Args& args, const Member* members, i32 count,
     if (extremes_bad(of)) return;
     const Grid grid = grid_of(plan.slot_bits[slot], of.absmax);
     const bool at_extremes = counts_extremes(plan, list, grid.bits), skip = skips_nan(plan, list), weighed = plan.pool == POOL_TOKENS;
-    const f32* const values = (const f32*)args.work.elements + list * plan.max_tokens;
+    const i64 list_at = list * plan.max_tokens;
     Sums own = no_sums();
-    auto add = [&](i64 at) {
-        const f32 x = values[at];
+    auto add = [&](const f32* values, i64 slot, u32 j) {
+        const f32 x = values[j];
         if (skip && is_nan(x)) return;
-        const i64 weight = weighed ? (i64)((const u32*)args.work.weights)[at] : 1;
+        const i64 weight = weighed ? (i64)((const u32*)args.work.weights)[slot + j] : 1;
         if (at_extremes) sums_push_element(own, grid, x, weight, of);
         else sums_push(own, grid, quantize(grid, x), weight);
     };
     for (i32 m = warp(); m < count; m += warps()) {
         const u32 elements = members[m].elements;
-        const i64 from = members[m].slot;
-        for (u32 j = (u32)lane(); elements <= LONG_MEMBER && j < elements; j += 32) add(from + j);
+        const f32* const values = members[m].values + list_at;
+        const i64 slot = members[m].slot;
+        for (u32 j = (u32)lane(); elements <= LONG_MEMBER && j < elements; j += 32) add(values, slot, j);
     }
     for (i32 base = 0; base < count; base += 32) {
         const i32 m = base + lane();
         for (u32 votes = __ballot_sync(WARP, m < count && members[m < count ? m : 0].elements > LONG_MEMBER); votes != 0; votes &= votes - 1) {
             const Member& member = members[base + __ffs((i32)votes) - 1];
             const u32 elements = member.elements;
-            const i64 from = member.slot;
-            for (u32 j = threadIdx.x; j < elements; j += blockDim.x) add(from + j);
+            const f32* const values = member.values + list_at;
+            const i64 slot = member.slot;
+            for (u32 j = threadIdx.x; j < elements; j += blockDim.x) add(values, slot, j);
         }
     }
     own = block_sums(own);

@@ -105,8 +105,9 @@ OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = shared_work();
-    bool fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND);
+    bool filled = false, fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND, filled);
     if (is_first_thread()) {
+        room.filled = filled;
         room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
         // Steps that do not fit say nothing of the scope.
         room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);

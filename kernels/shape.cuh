@@ -19,6 +19,8 @@ struct ShapeRoom {
     Whitening whitening;
     // D of the rollout's first line, before the temperature.
     f64 path;
+    // The batch's offsets do not fit.
+    bool bad_batch;
 };
 
 // At one address in all kernels.
@@ -85,8 +87,10 @@ OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* 
     }
     if (chunks && kept.chunks <= CHUNKS_AT_HAND && !(kept.state & STATE_EVERY_TOKEN)) {
         const u32* const last = list_of<u32>(args.work.last, e);
-        for (u32 j = threadIdx.x; j < kept.chunks; j += blockDim.x) chunks->last[j] = last[j];
+        const bool in_place = kept.state & STATE_IN_PLACE;
+        for (u32 j = threadIdx.x; j < kept.chunks; j += blockDim.x) chunks->last[j] = in_place ? last_in_place(args, i, e, kept, j) : last[j];
         if (is_first_thread()) {
+            if (in_place) room.work.scores = elements_of(args, i, e, kept, 0);
             room.work.d = chunks->d;
             room.work.last = chunks->last;
         }
@@ -135,11 +139,11 @@ OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
     const i64 k = w.kept.chunks;
-    const f32* const values = list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : 0, w.e);
+    const f32* const values = w.scores ? w.scores : list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : 0, w.e);
     const f64 shift = room.fusion.applies[0].a, scale = room.fusion.applies[0].b, weight = room.fusion.weights[0];
     const i32 every = terms.every_count;
     const f64 first_term = every > 0 ? terms.every[0] : 0.0, second_term = every > 1 ? terms.every[1] : 0.0;
-    const f64* const divisors = plan.k != 0.0 ? (const f64*)plan.divisors + (plan.max_rollout_tokens - k) : 0;
+    const f64* const far = plan.k != 0.0 ? (const f64*)plan.divisors + plan.max_rollout_tokens : 0;
     f64* const d = w.d;
     auto value = [&](i64 j) {
         f64 f = weight * (((f64)values[j] - shift) * scale);
@@ -154,7 +158,8 @@ OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
         return f;
     };
     auto result = [&](i64 j, f64 g) {
-        const f64 a = divisors ? g * divisors[j] : g;
+        const i32 n = (i32)(k - j);
+        const f64 a = !far ? g : g * (n <= NEAR_DIVISORS ? plan.near_divisors[n - 1] : far[-n]);
         if (is_given(args.outputs.returns)) w.v[j] = g;
         if (j == 0) room.path = a;
         d[j] = a;
@@ -308,7 +313,7 @@ template <bool STAGES> OUT_OF_LINE void shape_rollout(const Args& args, i64 i, S
             add_lost(args, shape_in_stages(args, room));
         }
     }
-    if (is_first_thread()) rollout_of(args, w.i) = w.kept;
+    if ((keeps() || split()) && is_first_thread()) rollout_of(args, w.i) = w.kept;
     if (keeps()) keep_advantages(args, w, lines(), room.path);
     if (writes()) side_outputs(args, w, room.path);
     if (writes() && !keeps() && !written) {
@@ -377,7 +382,7 @@ OUT_OF_LINE void shape_group(const Args& args, i64 group, Decision& decision) {
 // Block b: a group's counts and outputs, then rollout b. Of `task` (STAGES: 0) further blocks have parts of long rollouts.
 template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room, Chunks* chunks, Task* task) {
     // (Each is formed where it is asked for: no register keeps it over the stages.)
-    auto bad_batch = [&] { return counts_of(args).bad_offsets != 0; };
+    auto bad_batch = [&] { return room[0].bad_batch; };
     auto writes = [&] { return !(args.mode & MODE_DRY); };
     auto places = [&] { return STAGES || bad_batch() ? 0 : (i64)gridDim.x - shape_items(args); };
     auto number = [&] { return STAGES ? (i64)blockIdx.x : task[0].place < 0 ? task[0].item : 1ll << 62; };
@@ -390,10 +395,11 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
         if (writes()) report_fault(args, fault);
         return;
     }
-    if (!STAGES) {
-        if (is_first_thread()) take_task(args, QUEUE_SHAPE, shape_items(args), places(), task[0]);
-        __syncthreads();
+    if (is_first_thread()) {
+        room[0].bad_batch = counts_of(args).bad_offsets != 0;
+        if (!STAGES) take_task(args, QUEUE_SHAPE, shape_items(args), places(), task[0]);
     }
+    __syncthreads();
     if (group() >= 0) shape_group(args, group(), shared_decision());
     if (bad_batch()) {
         shape_nothing(args);

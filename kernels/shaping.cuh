@@ -12,6 +12,8 @@ struct Shaping : Work {
     // that runs over tokens out of scope too. f64, as long as the extent.
     f64 *f, *d, *v, *lines;
     u32* last;
+    // The values of a chunk each, where they stayed in place (STATE_IN_PLACE); else 0.
+    const f32* scores;
     // Is it in the sets?
     bool counts;
 };
@@ -27,6 +29,7 @@ INLINE Shaping make_shaping(const Args& args, i64 i, const Extent& e, const Roll
     to.v = list_of<f64>(args.work.v, e);
     to.lines = list_of<f64>(args.work.lines, e);
     to.last = list_of<u32>(args.work.last, e);
+    to.scores = 0;
     to.counts = counts_in_stats(kept);
     return to;
 }

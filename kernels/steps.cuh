@@ -21,10 +21,10 @@ INLINE StepRange step_numbers(const Args& args, i64 i) {
     return good ? StepRange{from, to, true} : StepRange{0, 0, false};
 }
 // Do the steps lie in order inside the rollout's `len` tokens? Ends are read once (the one before comes from a neighbour), and the first `room` of them, as they
-// are, kept in `ends`. The whole block.
-OUT_OF_LINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 len, u32* ends, i64 room) {
+// are, kept in `ends`. `filled` (MODE_IN_PLACE): has every step a token? The whole block.
+OUT_OF_LINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 len, u32* ends, i64 room, bool& filled) {
     const Batch& batch = args.batch;
-    bool good = steps.good;
+    bool good = steps.good, full = true;
     for (i64 tile = steps.from; tile < steps.to; tile += blockDim.x) {
         const i64 j = tile + threadIdx.x;
         const bool there = j < steps.to;
@@ -34,8 +34,10 @@ OUT_OF_LINE bool block_steps_fit(const Args& args, const StepRange& steps, i64 l
         if (!there) continue;
         const i64 begin = is_given(batch.step_begins) ? item_int(batch.step_begins, j) : before;
         good = good && before <= begin && begin <= end && end <= len;
+        full = full && before < (j + 1 == steps.to ? len : end);
         if (j - steps.from < room) ends[j - steps.from] = (u32)end;
     }
+    filled = (args.mode & MODE_IN_PLACE) && __syncthreads_and(full) != 0;
     return __syncthreads_and(good) != 0;
 }
 // Token range of step j of a rollout whose steps fit; without begins the last step takes the tokens that follow.

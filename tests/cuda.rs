@@ -292,6 +292,68 @@ fn runs_of_one_token_have_the_bits_of_the_cpu() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// CSR steps that each have a token are read where the caller has them, others from a list: both in one batch and in one group, as many as a block keeps at hand and more,
+/// as many as the table of n^-k that comes with a launch has and more; sets of equal scores, settings that ask for a rollout's own sums, and bad values.
+#[test]
+fn steps_where_the_caller_has_them_have_the_bits_of_the_cpu() {
+    use harness::GroupsAs;
+    use oracle::{Center, Credit, Kind, LooUnit, Pool};
+    if skipped() {
+        return;
+    }
+    let _lock = cudasim::lock();
+    // Steps of a rollout, how many tokens each has, tokens after the last; every n-th step (0: none) is empty.
+    let shapes = [(1, 1, 0, 0), (47, 3, 0, 0), (48, 2, 1, 0), (49, 2, 0, 0), (96, 1, 5, 0), (20, 4, 0, 3), (512, 1, 0, 0), (513, 2, 1, 0), (7, 1, 0, 7), (0, 0, 4, 0), (0, 0, 0, 0), (300, 3, 2, 0)];
+    let batch = |equal: bool| {
+        let rollout = |(i, (steps, each, after, empty)): (usize, &(usize, usize, usize, usize))| {
+            let has_token = |j: usize| *empty == 0 || j % empty != empty - 1;
+            let ends: Vec<i64> = (0..*steps).scan(0, |end, j| { *end += if has_token(j) { *each as i64 } else { 0 }; Some(*end) }).collect();
+            oracle::Rollout {
+                len: ends.last().map_or(0, |end| *end as usize) + after,
+                group: i / 3,
+                in_stats: i != 4,
+                outcome: Some((i % 2) as f32),
+                format: Some((i % 3) as f32),
+                format_ok: Some(i != 2),
+                step_scores: vec![(0..*steps).map(|j| if equal && i < 6 { 0.5 } else { (j * 7 % 23) as f32 * 0.125 - i as f32 }).collect()],
+                step_ends: Some(ends),
+                ..oracle::Rollout::default()
+            }
+        };
+        Batch { num_groups: 4, rollouts: shapes.iter().enumerate().map(rollout).collect(), ..Batch::default() }
+    };
+    let plain = Config { kind: Kind::Prm, ..Config::default() };
+    let mut left_out = plain.clone();
+    (left_out.process[0].center, left_out.process[0].loo_unit) = (Center::LeaveOneOut, LooUnit::Rollout);
+    let settings = [
+        ("plain", plain.clone()),
+        ("discounted", Config { gamma: 0.875, ..plain.clone() }),
+        ("broadcast, k = 0", Config { credit: Credit::Broadcast, k: 0.0, ..plain.clone() }),
+        ("means of rollouts", Config { pool: Pool::Rollouts, ..plain }),
+        ("leave one out", left_out),
+    ];
+    let mut failures = Vec::new();
+    for (n, (label, cfg)) in settings.iter().enumerate() {
+        for (padded, groups_as) in [(false, GroupsAs::Constant), (false, GroupsAs::Offsets), (true, GroupsAs::Constant)] {
+            let how = How { padded, groups_as, ..How::default() };
+            for equal in [false, true] {
+                let good = batch(equal);
+                schedule(n as u64 + u64::from(equal));
+                failures.extend(check(&format!("{label}, padded {padded}, {groups_as:?}, equal scores {equal}"), cfg, &good, &how));
+                let mut bad = good;
+                bad.rollouts[1].step_scores[0][5] = f32::NAN;
+                bad.rollouts[3].step_scores[0][48] = f32::INFINITY;
+                bad.rollouts[11].step_ends.as_mut().expect("steps")[9] = 1;
+                failures.extend(check(&format!("{label}, padded {padded}, {groups_as:?}, bad groups"), cfg, &bad, &how));
+            }
+        }
+    }
+    schedule(0);
+    let report = found();
+    assert!(report.is_empty(), "the simulated driver reports:\n{report}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Settings and batches that nobody thought of, under shuffled schedules of blocks and threads.
 #[test]
 fn random_cases_have_the_bits_of_the_cpu() {

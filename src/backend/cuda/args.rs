@@ -28,6 +28,7 @@ macro_rules! mirror {
 pub const MAX_STREAMS: usize = 16;
 pub const MAX_PROCESS: usize = 4;
 pub const ROLLOUT_STREAMS: usize = 12;
+pub const NEAR_DIVISORS: usize = 48;
 pub const MOST_GATHERED: usize = 13;
 pub const ROW_INPUTS: usize = 18;
 
@@ -91,6 +92,7 @@ mirror! {
         c_clip: f64,
         decay: [f64; 33],
         divisors: u64,
+        near_divisors: [f64; NEAR_DIVISORS],
         max_rollouts: i64,
         max_groups: i64,
         max_tokens: i64,
@@ -445,6 +447,7 @@ pub mod mode {
     pub const EDGES: u32 = 128;
     pub const CHUNKS: u32 = 256;
     pub const SCAN: u32 = 512;
+    pub const IN_PLACE: u32 = 1024;
 }
 
 // A kernel takes at most 4,096 bytes of arguments on every device.

@@ -78,6 +78,7 @@ pub fn constants(plan: &Plan, divisors: u64) -> PlanConstants {
         c_clip: c.c_clip,
         decay: plan.decay,
         divisors,
+        near_divisors: std::array::from_fn(|n| plan.divisors.iter().rev().nth(n).copied().unwrap_or(0.0)),
         max_rollouts: l.rollouts as i64,
         max_groups: l.groups as i64,
         max_tokens: l.tokens as i64,

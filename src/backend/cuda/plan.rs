@@ -71,17 +71,18 @@ impl OnDevice {
     /// Puts the table into device memory.
     pub fn new(device: Arc<Device>, plan: &Plan) -> Result<OnDevice> {
         let mut made = OnDevice { constants: fill::constants(plan, 0), divisors: 0, layout: Layout::new(plan), seat: None, device };
-        let bytes = plan.divisors.len() * 8;
+        // Its last entry ends a sector of 32 bytes, so that a tile of positions, which are counted from a rollout's end, reads whole ones.
+        let (bytes, before) = (plan.divisors.len() * 8, plan.divisors.len().next_multiple_of(4) * 8 - plan.divisors.len() * 8);
         if bytes > 0 {
             let current = made.device.enter()?;
             let mut at = 0;
             // SAFETY: writes one address.
-            done(unsafe { sys::cuMemAlloc_v2(&mut at, bytes) }, format_args!("cuMemAlloc of {bytes} bytes for the plan's table"))?;
+            done(unsafe { sys::cuMemAlloc_v2(&mut at, before + bytes) }, format_args!("cuMemAlloc of {} bytes for the plan's table", before + bytes))?;
             // From here on whatever fails frees it.
-            (made.divisors, made.constants.divisors) = (at, at);
+            (made.divisors, made.constants.divisors) = (at, at + before as u64);
             // SAFETY: plain numbers as bytes.
             let table = unsafe { std::slice::from_raw_parts(plan.divisors.as_ptr().cast::<u8>(), bytes) };
-            made.put(at, table)?;
+            made.put(made.constants.divisors, table)?;
             drop(current);
         }
         made.seat = plan.ranks.as_ref().map(|ranks| Seat::new(&made.device, ranks.messages())).transpose()?;
@@ -141,13 +142,17 @@ impl OnDevice {
         call.args.outputs = fill::outputs(outputs);
         let way = Way::of(plan, problem, outputs);
         let pieces = pieces::gathering(plan, problem, &self.layout.places(call.base), &mut call.args);
-        call.zeros(if way == Way::GaeAlone { self.layout.counts } else { self.layout.zeros })?;
-        if let Some(pieces) = &pieces {
-            pieces::gather(&self.device, pieces, call.stream)?;
-        }
         // (Of pieces the host sees no whole rollout's length.)
         if way != Way::GaeAlone && pieces.is_none() {
             call.split(problem);
+        }
+        call.zeros(match way {
+            Way::GaeAlone => self.layout.counts,
+            _ if call.is_split() => self.layout.zeros,
+            _ => self.layout.zeros_unsplit,
+        })?;
+        if let Some(pieces) = &pieces {
+            pieces::gather(&self.device, pieces, call.stream)?;
         }
         self.on_whole(&mut call, way, problem)?;
         match &pieces {
@@ -160,7 +165,10 @@ impl OnDevice {
     fn on_whole(&self, call: &mut Call, way: Way, problem: &Problem) -> Result<()> {
         match way {
             Way::GaeAlone => return call.gae(),
-            Way::Joined => call.prepare(mode::COUNTING | mode::JOINED)?,
+            Way::Joined => {
+                let in_place = if way::may_stay_in_place(call.plan, problem) { mode::IN_PLACE } else { 0 };
+                call.prepare(mode::COUNTING | mode::JOINED | in_place)?;
+            }
             Way::Apart => {
                 call.prepare(mode::COUNTING)?;
                 call.launch(Kernel::Sums, problem.rollouts, mode::COUNTING)?;
@@ -382,6 +390,10 @@ impl Call<'_> {
         self.places_of_shape = places;
         self.places_of_prepare = if kl || (dense && whole && c.boundary_rule == BoundaryRule::Adjacent) { places } else { 0 };
         self.places_of_sums = if kl { places } else { 0 };
+    }
+
+    fn is_split(&self) -> bool {
+        self.places_of_prepare + self.places_of_sums + self.places_of_shape > 0
     }
 
     pub(super) fn prepare(&mut self, mode: u32) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Which kernels a run takes: by limits, settings and shapes alone, never by what device memory says.
+use crate::model::array::DType;
 use crate::model::batch::{Groups, Problem, Process};
-use crate::model::config::{BoundaryRule, Chunk, ChunkValue, Credit, DivideScope, GaeOver, Kind, Missing, TokenBaseline, Whiten};
+use crate::model::config::{BoundaryRule, Chunk, ChunkValue, Credit, DivideScope, GaeOver, Kind, Missing, StepValue, TokenBaseline, Whiten};
 use crate::model::outputs::Outputs;
 use crate::plan::Plan;
 
@@ -82,6 +83,15 @@ pub fn is_one_pass(plan: &Plan, p: &Problem) -> bool {
     // Where each token may be a chunk (KL), holes in the scope take another way.
     let holes = p.mask.is_some() || p.steps.is_some_and(|s| s.begins.is_some()) || c.streams[0].missing == Missing::Exclude;
     plain && !beside && !(c.kind == Kind::Kl && holes)
+}
+
+/// May CSR steps stay where the caller has them, in place of lists of the workspace (kernels/elements.cuh, `list_steps_as_chunks`)? Nothing but their values as they are
+/// is asked of them.
+pub fn may_stay_in_place(plan: &Plan, p: &Problem) -> bool {
+    let c = &plan.config;
+    let side_by_side = matches!(p.process, Process::Scores(scores) if scores.dtype == DType::F32 && scores.stride[usize::from(!p.scores_flat)] == 1);
+    let plain = c.streams[0].missing == Missing::Error && c.step_value == StepValue::Score && !plan.slots.joint && p.num_process == 1;
+    side_by_side && plain && is_one_pass(plan, p) && c.whiten == Whiten::None && c.token_baseline == TokenBaseline::None
 }
 
 /// Of kind kl and one scan: do parts of a rollout follow from its length alone (kernels/kl_parts.cuh)? One signal, edges between neighbours kept as bits, nothing

@@ -23,6 +23,8 @@ pub struct Layout {
     pub state: StateLayout,
     /// Keys, sums, counts, marks, the KL table: 0 before a run.
     pub zeros: Stretch,
+    /// Of them those before a run in which no rollout has blocks of its own for its parts.
+    pub zeros_unsplit: Stretch,
     /// Counts and marks alone: 0 before a call on partials.
     pub counts: Stretch,
     /// Statistics of a run over ranks: a buffer of partials.
@@ -97,6 +99,7 @@ impl Layout {
         let table = config.kind == Kind::Kl && config.chunk == Chunk::ByValue;
         // Of each queue: of the kernels that write in parts (passrl_gae does all in one), that look at the signal in parts, that add sums in parts.
         let queued = [config.credit == Credit::Gae || config.kind != Kind::Kl || table, prm || table, table].map(|splits| if_(splits, parts(plan)));
+        let states = c.0;
         let part_states = queued.map(|count| c.take::<u32>(count));
         let in_pieces = limits.pieces > 0;
         let speakers = c.take::<u32>(if_(in_pieces, limits.rollouts));
@@ -105,6 +108,7 @@ impl Layout {
         let live = c.take::<i64>(if_(table, n + 4 * r + 4));
         let pieces_table = c.take::<u32>(if_(in_pieces, limits.rollouts * limits.rollout_pieces));
         let zeros = Stretch { offset: 0, bytes: c.0 };
+        let zeros_unsplit = Stretch { bytes: if table || in_pieces { zeros.bytes } else { states }, ..zeros };
         let keyed_sets = config.step_sets == StepSets::StepGroup;
         let baselines = config.token_baseline != TokenBaseline::None;
         let scans = config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace;
@@ -183,7 +187,7 @@ impl Layout {
             positions: 0,
             keys_from_zero: 1,
         };
-        Layout { bytes: c.0, state, zeros, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places, units }
+        Layout { bytes: c.0, state, zeros, zeros_unsplit, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places, units }
     }
 
     /// Likewise of pieces over calls.
