@@ -21,14 +21,14 @@ struct FusedStreams {
 };
 
 // Sums of the rollout's own elements of set `slot`. The block.
-OUT_OF_LINE Sums own_sums(const Args& args, const Shaping& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
+template <class Own> OUT_OF_LINE Sums own_sums(const Args& args, const Own& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
 
 // How the rollout's values of set `slot` are standardised. The block.
-OUT_OF_LINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
+template <class Own> OUT_OF_LINE Apply block_resolve(const Args& args, const Own& w, const Decision& decision, i32 slot, u32* lost) {
     const Standard& standard = decision.standards[slot];
     const Sums own = needs_own(standard, w.counts) ? own_sums(args, w, slot, standard.extremes) : no_sums();
     u32 own_lost = 0;
-    const Apply apply = resolve(standard, w.counts, own, &own_lost);
+    const Apply apply = resolve(standard, standard.mean, w.counts, own, &own_lost);
     if (is_first_thread()) *lost += own_lost;
     return apply;
 }
@@ -41,7 +41,7 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
 }
 
 // Resolves every process stream. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 prepare_fusion(const Args& args, const Shaping& w, const Decision& decision, FusedStreams& to) {
+template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own& w, const Decision& decision, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
     u32 lost = 0;
     __syncthreads();

@@ -6,7 +6,7 @@
 
 // Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. The block meets at the end.
 // Returns what this thread has seen lost.
-OUT_OF_LINE u32 gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms) {
+template <class Own> OUT_OF_LINE u32 gap_rewards(const Args& args, const Own& w, const Decision& decision, const Terms& terms) {
     const PlanConstants& plan = plan_of(args);
     if (w.scope.count == 0 && !args.work.joint) return 0;
     u32 lost = 0;

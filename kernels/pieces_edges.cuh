@@ -362,15 +362,14 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
         room.task = Task{i, -1, 0, -1, 0, true};
     }
     __syncthreads();
-    u32 flags = prepare_rollout(args, room);
-    const bool fits = !(flags & ROLLOUT_BAD_STEPS);
-    find_edges(args, room, true, fits, edge);
+    prepare_rollout(args, room);
+    find_edges(args, room, true, !(w.kept.flags & ROLLOUT_BAD_STEPS), edge);
     const bool process = (w.kept.state & STATE_HAS_PROCESS) || edge.marks > 0;
     __syncthreads();
     SHARED(u32, joined_flags, [1]);
     if (is_first_thread()) {
         Rollout kept = w.kept;
-        joined_flags[0] = joined_edges(args, room, edge, fits, flags, kept);
+        joined_flags[0] = joined_edges(args, room, edge, !(kept.flags & ROLLOUT_BAD_STEPS), kept.flags, kept);
         w.kept = kept;
         if (args.mode & MODE_COUNTING) {
             count_missing_once(args, room, edge);
@@ -382,8 +381,7 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
         }
     }
     __syncthreads();
-    flags = joined_flags[0];
-    flags = look_at_unit(args, w, flags);
+    const u32 flags = look_at_unit(args, w, joined_flags[0]);
     if (joint_stage(args) == JOINT_EDGES) tell_edges(args, w, edge, flags, process);
     if (joint_stage(args) == JOINT_OWN) tell_own_sums(args, w);
     if (joint_stage(args) > JOINT_OWN) {

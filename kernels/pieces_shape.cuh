@@ -8,10 +8,16 @@
 // What the positions of a rollout's scan are.
 enum Positions { BY_CHUNK, BY_TOKEN, BY_LINE };
 
+// (Types of their own: what is instantiated for one knows where it lies.)
+struct OwnShaping : Shaping {};
+struct WholeRollout : Work {};
+
 // A piece in the hands of a block, in shared memory, beside the shape room.
 struct UnitRoom {
     // As the shape room's `work`, of the chunks that end in the piece; of a scan over all tokens its scope begins with the first that takes part.
-    Shaping own;
+    OwnShaping own;
+    // The whole rollout, as its terms ask of it.
+    WholeRollout whole;
     // Chunks in all and in later pieces.
     i64 chunks, after;
     f64 powers[33], apart[33];
@@ -163,7 +169,7 @@ INLINE f64 joint_path(const Args& args, UnitRoom& room) {
 
 // a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. Returns what this thread has seen lost. The block meets at the end.
 OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
-    const Shaping& w = room.own;
+    const OwnShaping& w = room.own;
     const Terms& terms = shape_of(room).terms;
     FusedStreams& fusion = shape_of(room).fusion;
     const i64 chunks = w.kept.chunks;
@@ -301,7 +307,7 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
 // Chunk values in f, advantages in d, returns in v. Returns what this thread has seen lost. The block meets at the end.
 OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    const Shaping& w = room.own;
+    const OwnShaping& w = room.own;
     u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), shape_of(room).terms) : 0;
     lost += fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) {
@@ -337,7 +343,7 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
     if (is_first_thread()) {
         shape.work = make_shaping(args, i, e, kept);
         shape.path = 0.0;
-        room.own = shape.work;
+        (Shaping&)room.own = shape.work;
         room.own.kept.chunks = (u32)own_chunks(kept);
         if (plan.spreads) room.own.scope.first = unit.line;
         room.tells = args.mode & MODE_SCAN;
@@ -368,11 +374,12 @@ INLINE u32 unit_terms(const Args& args, UnitRoom& room) {
     const Shaping& w = shape_of(room).work;
     const Unit& unit = unit_of(args, w.i);
     // Whether the rollout's last token is in scope, and how many are, all pieces say.
-    Rollout whole = w.kept;
-    whole.count = (u32)unit.total;
-    Extent e = w.e;
-    e.len = (i64)whole.end + (unit.at_end ? 0 : 1);
-    const u32 lost = rollout_terms(args, w.i, e, whole, shared_decision(), shape_of(room).terms);
+    if (is_first_thread()) {
+        (Work&)room.whole = w;
+        room.whole.kept.count = (u32)unit.total;
+        room.whole.e.len = (i64)w.kept.end + (unit.at_end ? 0 : 1);
+    }
+    const u32 lost = rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms);
     if (is_first_thread() && unit.begin + w.e.len != unit.whole) shape_of(room).terms.has_beyond = false;
     __syncthreads();
     return lost;
@@ -442,7 +449,7 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
     if (keeps) keep_advantages(args, w, lines, shape_of(room).path);
     if (writes) unit_outputs(args, room);
     if (writes && !keeps) {
-        write_results(args, shape_of(room), lines, 0, w.e.len);
+        write_results(args, shape_of(room), 0, w.e.len);
         zero_tail(args, args.outputs.advantages, w.e, unit_of(args, i).tail);
     }
 }
@@ -480,8 +487,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
             }
             __syncthreads();
         }
-        group_outputs(args, b, shared_decision());
-        if (is_first_thread()) count_group(args, b, shared_decision());
+        group_outputs(args, shared_decision());
+        if (is_first_thread()) count_group(args, shared_decision());
     }
     if (bad_batch) {
         if (writes) shape_no_unit(args);

@@ -127,7 +127,7 @@ template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room
         if (keeps_ends) store_int(o.chunk_ends, chunk_slot(e, o.chunk_ends, j), every ? first + j + 1 : (i64)w.last[j] + 1);
         if (every) {
             if (keeps_returns) store(o.returns, at(e, o.returns, first + j), g, none);
-            write_advantage(args, at(e, args.outputs.advantages, first + j), 0, clip, temperature == 1.0 ? a : a / temperature, totals);
+            write_advantage(args, at(e, args.outputs.advantages, first + j), false, room.whitening, clip, temperature == 1.0 ? a : a / temperature, totals);
         } else {
             if (keeps_returns) v[j] = g;
             values[n - 1 - r] = a;
@@ -157,7 +157,7 @@ OUT_OF_LINE void join_and_write(const Args& args, const Shaping& w, const Task& 
     const i64 from = larger((i64)w.kept.chunks - (task.number + 1) * size, (i64)0);
     const Lines lines = {false, w.last + from, (i64)w.kept.chunks - from};
     const f64 *const d = w.d + from, *const v = w.v + from;
-    add_written(args, write_slots(args, w.e, begin, end, w.scope, lines, 0, [&](i64 j) { return tempered(plan, d[j]); }));
+    add_written(args, write_slots(args, w.e, begin, end, w.scope, lines, false, Whitening{0.0, 0.0, false, false, false}, [&](i64 j) { return tempered(plan, d[j]); }));
     u64 none = 0;
     if (is_given(o.returns)) {
         each_slot(begin, end, sector_lead(o.returns, at(w.e, o.returns, begin), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return v[j]; },
@@ -174,7 +174,7 @@ template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, 
     auto some = [&] { return part.low < part.high; };
     if (some()) {
         if (!(w.kept.state & STATE_ZEROED)) {
-            u32 lost = rollout_terms(args, w.i, w.e, w.kept, shared_decision(), room.terms);
+            u32 lost = rollout_terms(args, w, shared_decision(), room.terms);
             if (!room.terms.gated) lost += prepare_fusion(args, w, shared_decision(), room.fusion);
             // Counted once a rollout.
             if (task.number == 0) add_lost(args, lost);

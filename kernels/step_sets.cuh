@@ -88,7 +88,7 @@ OUT_OF_LINE void step_set(const Args& args, const KeyedStep* steps, i64 from, i6
     __syncwarp();
     // Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set, and of others.
     u32 lost_outside = 0, lost_inside = 0;
-    const Apply outside = resolve(standard, false, no_sums(), &lost_outside), inside = resolve(standard, true, no_sums(), &lost_inside);
+    const Apply outside = resolve(standard, standard.mean, false, no_sums(), &lost_outside), inside = resolve(standard, standard.mean, true, no_sums(), &lost_inside);
     for (i64 j = from + lane(); j < to; j += 32) {
         const u64 slot = steps[j].slot;
         const f32 x = values[slot >> 1];
