@@ -144,6 +144,15 @@ OUT_OF_LINE void decide(const Args& args, u32 g, Decision& to) {
     __syncthreads();
 }
 
+// Of a batch whose offsets do not fit no set is known. The block.
+OUT_OF_LINE void forget_sets(Decision& decision) {
+    if (threadIdx.x < MAX_STREAMS) {
+        decision.flags[threadIdx.x] |= GROUP_BAD;
+        decision.standards[threadIdx.x].sums = no_sums();
+    }
+    __syncthreads();
+}
+
 // Counts what `decide` has found of its group. One thread.
 OUT_OF_LINE void count_group(const Args& args, const Decision& decision) {
     const PlanConstants& plan = plan_of(args);

@@ -6,26 +6,6 @@
 #include "group_stats.cuh"
 #include "parts.cuh"
 
-// What kind of steps a rollout has.
-enum Form {
-    FORM_STEPLESS,         // no step: one chunk, process term 0
-    FORM_SCORED,           // CSR scores, OPD sums, sparse marks: a value a step
-    FORM_DENSE_WITH_ENDS,  // a value a token, steps given
-    FORM_DENSE,            // a value a token, steps found
-    FORM_TOKENS,           // kind kl: tokens are the elements
-};
-INLINE Form form_of(const Batch& batch, const PlanConstants& plan, i64 count_steps) {
-    if (plan.kind == KIND_NONE || batch.process == PROCESS_NONE) return FORM_STEPLESS;
-    if (plan.kind == KIND_KL) return FORM_TOKENS;
-    if (batch.process == PROCESS_SIGNAL && !is_given(batch.step_marks)) {
-        if (!is_given(batch.step_offsets)) return FORM_DENSE;
-        return count_steps > 0 ? FORM_DENSE_WITH_ENDS : FORM_STEPLESS;
-    }
-    bool marked = is_given(batch.step_marks) && (batch.process == PROCESS_SIGNAL || batch.process == PROCESS_LOGPROBS);
-    return marked || count_steps > 0 ? FORM_SCORED : FORM_STEPLESS;
-}
-INLINE bool has_token_values(Form form) { return form == FORM_DENSE || form == FORM_DENSE_WITH_ENDS; }
-
 constexpr i64 STEPS_AT_HAND = 512;
 // What the threads of a rollout's block share beside its `shared_work`. The first one writes, between barriers.
 struct Room {
@@ -42,6 +22,8 @@ struct Room {
     bool between;
     // Do the rollout's steps fit into it?
     bool fits;
+    // Bits that threads have found (`note_found`).
+    u32 found;
 };
 
 INLINE Room& shared_room() {
@@ -52,6 +34,11 @@ INLINE Room& shared_room() {
 // Bits that each thread finds by itself, until the block joins them: ROLLOUT_* flags, and above them of each process stream p an infinity and (where that is an
 // error) a NaN that no list may come to hold.
 constexpr u32 UNLISTED_INFINITE = 1u << 16, UNLISTED_NAN = 1u << 20;
+
+// They are seldom any.
+INLINE void note_found(Room& room, u32 found) {
+    if (found) atomicOr(&room.found, found);
+}
 
 // The scope of the words that the block has written, for all to see.
 INLINE void take_scope(Room& room, const Scope& scope) {
@@ -465,22 +452,21 @@ OUT_OF_LINE void list_values(const Args& args, const Room& room) {
     }
 }
 
-// Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input. Returns bits found.
-INLINE u32 list_elements_and_chunks(const Args& args, Room& room) {
+// Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input.
+INLINE void list_elements_and_chunks(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = shared_work();
-    u32 found = 0;
     if (is_first_thread()) {
         room.list = StepList{list_of<u32>(args.work.step_begin, w.e), list_of<u32>(args.work.step_end, w.e), list_of<f32>(args.work.elements, w.e), room.task.more > 0 ? room.list.count : 0};
     }
     __syncthreads();
     auto as_chunks = [&] { return steps_are_chunks(args, plan, room); };
-    if (room.form == FORM_DENSE_WITH_ENDS || (room.form == FORM_DENSE && batch.num_process > 1)) found |= look_at_unlisted(args, room);
-    if (as_chunks()) found |= list_steps_as_chunks(args, room);
+    if (room.form == FORM_DENSE_WITH_ENDS || (room.form == FORM_DENSE && batch.num_process > 1)) note_found(room, look_at_unlisted(args, room));
+    if (as_chunks()) note_found(room, list_steps_as_chunks(args, room));
     else if (room.form == FORM_DENSE) list_runs(args, room);
-    else if (room.form == FORM_SCORED && is_given(batch.step_marks)) found |= list_sparse_steps(args, room);
-    else if (room.form != FORM_STEPLESS || is_given(batch.step_offsets)) found |= list_csr_steps(args, room);
+    else if (room.form == FORM_SCORED && is_given(batch.step_marks)) note_found(room, list_sparse_steps(args, room));
+    else if (room.form != FORM_STEPLESS || is_given(batch.step_offsets)) note_found(room, list_csr_steps(args, room));
     if (room.form == FORM_SCORED && batch.process == PROCESS_LOGPROBS) sum_steps(args, room);
     auto scored = [&] { return room.form != FORM_STEPLESS && room.list.count > 0; };
     if (scored() && plan.step_value == STEP_VALUE_RETURN_TO_GO && is_given(batch.step_offsets)) return_steps(args, room);
@@ -496,7 +482,6 @@ INLINE u32 list_elements_and_chunks(const Args& args, Room& room) {
     __syncthreads();
     const bool values = plan.has_values && !(w.kept.state & STATE_ONE_LIST);
     if (scored() && (values || plan.has_token_values || is_given(batch.step_group))) list_values(args, room);
-    return found;
 }
 
 #endif

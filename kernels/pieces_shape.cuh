@@ -167,8 +167,8 @@ INLINE f64 joint_path(const Args& args, UnitRoom& room) {
     return apart ? d + (terms.gated ? terms.gated_every : sum_of_terms(terms)) : d;
 }
 
-// a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
+// a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. The block meets at the end.
+OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
     const OwnShaping& w = room.own;
     const Terms& terms = shape_of(room).terms;
     FusedStreams& fusion = shape_of(room).fusion;
@@ -176,9 +176,10 @@ OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
     if (terms.gated) {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = ends && j + 1 == chunks ? terms.gated_last : terms.gated_every;
         __syncthreads();
-        return 0;
+        return;
     }
-    u32 lost = prepare_fusion(args, w, shared_decision(), fusion);
+    add_lost(args, prepare_fusion(args, w, shared_decision(), terms, fusion));
+    u32 lost = 0;
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();
     auto put = [&](i64 j, i64 t) {
@@ -192,7 +193,7 @@ OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    return lost;
+    add_lost(args, lost);
 }
 
 // From rewards in d (n lines) and values in v (`all`): advantages in d, returns in v. The block meets at the end.
@@ -304,14 +305,14 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
     __syncthreads();
 }
 
-// Chunk values in f, advantages in d, returns in v. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
+// Chunk values in f, advantages in d, returns in v. The block meets at the end.
+INLINE void unit_credited(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const OwnShaping& w = room.own;
-    u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), shape_of(room).terms) : 0;
-    lost += fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
+    if (plan.spreads) gap_rewards(args, w, shared_decision(), shape_of(room).terms);
+    fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) {
-        if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return lost;
+        if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return;
         const i64 n = rewards_and_values(args, w);
         unit_advantages(args, room, plan.spreads ? BY_LINE : BY_TOKEN, n, n);
         if (plan.spreads && !room.tells) {
@@ -324,7 +325,6 @@ OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
     } else {
         unit_credit(args, room);
     }
-    return lost;
 }
 
 // Where piece i stands and what is kept of it; its chunks are listed where its kind is kl. The block.
@@ -370,7 +370,7 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
 }
 
 // The rollout's terms, as this piece has them. The block.
-INLINE u32 unit_terms(const Args& args, UnitRoom& room) {
+INLINE void unit_terms(const Args& args, UnitRoom& room) {
     const Shaping& w = shape_of(room).work;
     const Unit& unit = unit_of(args, w.i);
     // Whether the rollout's last token is in scope, and how many are, all pieces say.
@@ -379,10 +379,9 @@ INLINE u32 unit_terms(const Args& args, UnitRoom& room) {
         room.whole.kept.count = (u32)unit.total;
         room.whole.e.len = (i64)w.kept.end + (unit.at_end ? 0 : 1);
     }
-    const u32 lost = rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms);
+    add_lost(args, rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms));
     if (is_first_thread() && unit.begin + w.e.len != unit.whole) shape_of(room).terms.has_beyond = false;
     __syncthreads();
-    return lost;
 }
 
 // Zeros in the slots of a piece that hold no token.
@@ -431,9 +430,8 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
         for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        u32 lost = unit_terms(args, room);
-        lost += unit_credited(args, room);
-        if (writes) add_lost(args, lost);
+        unit_terms(args, room);
+        unit_credited(args, room);
         if (!room.tells) {
             const f64 path = joint_path(args, room);
             if (is_first_thread()) shape_of(room).path = path;
@@ -480,13 +478,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     const i64 b = blockIdx.x;
     if (b < args.batch.groups && writes) {
         decide(args, b, shared_decision());
-        if (bad_batch) {
-            for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-                shared_decision().flags[row] |= GROUP_BAD;
-                shared_decision().standards[row].sums = no_sums();
-            }
-            __syncthreads();
-        }
+        if (bad_batch) forget_sets(shared_decision());
         group_outputs(args, shared_decision());
         if (is_first_thread()) count_group(args, shared_decision());
     }

@@ -109,17 +109,19 @@ INLINE void prepare_rollout(const Args& args, Room& room) {
     if (is_first_thread()) {
         const bool fits = steps_fit;
         room.fits = fits;
+        room.found = 0;
         room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
         // Steps that do not fit say nothing of the scope.
         room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);
     }
     __syncthreads();
-    u32 found = read_scope(args, room);
-    if (room.fits && plan.kind != KIND_KL) found |= list_elements_and_chunks(args, room);
-    found = block_or(found);
+    note_found(room, read_scope(args, room));
+    if (room.fits && plan.kind != KIND_KL) list_elements_and_chunks(args, room);
     i64 bad = is_given(batch.logp_reference) ? keep_kl(args, w.i, w.e, w.scope) : 0;
     if (is_given(batch.sum_pi_squared)) bad += keep_baseline_weights(args, w.e, w.scope);
+    __syncthreads();
     const bool fits = room.fits;
+    const u32 found = room.found;
     u32 flags = w.kept.flags | (found & (UNLISTED_INFINITE - 1));
     if (!fits) flags |= ROLLOUT_BAD_STEPS;
     if (w.scope.count == 0) flags |= ROLLOUT_NO_SCOPE;
@@ -210,7 +212,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     const Args& args = open_args(given);
     Room* const room = &shared_room();
     if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
-    if (keep_rollout(args, room[0]) && (args.mode & MODE_JOINED)) sum_group_if_last(args, room[0].task.item, shared_work());
+    if (!keep_rollout(args, room[0]) || !(args.mode & MODE_JOINED)) return;
+    sum_group_if_last(args, room[0].task.item, shared_work());
 }
 
 #endif

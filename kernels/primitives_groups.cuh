@@ -4,15 +4,6 @@
 #define PASSRL_PRIMITIVES_GROUPS_CUH
 #include "outputs.cuh"
 
-// Of a batch whose offsets do not fit no set is known.
-INLINE void forget_sets(Decision& decision) {
-    for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-        decision.flags[row] |= GROUP_BAD;
-        decision.standards[row].sums = no_sums();
-    }
-    __syncthreads();
-}
-
 // What is known of the group's one set. One thread.
 OUT_OF_LINE void write_statistics(const Args& args, const Decision& decision) {
     const i64 g = decision.group;

@@ -43,17 +43,15 @@ union Chunks {
 };
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
-// Returns what this thread has seen lost.
-OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
+INLINE void credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), room.terms) : 0;
-    lost += fuse(args, w, shared_decision(), room.terms, room.fusion);
+    if (plan.spreads) gap_rewards(args, w, shared_decision(), room.terms);
+    fuse(args, w, shared_decision(), room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
     else credit(args, w, room.terms, room.tops);
-    return lost;
 }
 
 // Where rollout i lies and what is kept of it, read by one thread for all. The block.
@@ -79,7 +77,7 @@ INLINE bool is_one_pass(const Args& args, const Shaping& w) {
 // of them lie, or 0.
 OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks) {
     const PlanConstants& plan = plan_of(args);
-    const Extent e = room.work.e;
+    const Extent& e = room.work.e;
     Rollout kept = room.work.kept;
     if (plan.kind == KIND_KL) {
         KlEdges edges;
@@ -99,6 +97,7 @@ OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* 
         room.direct = room.one_pass && !(args.mode & (MODE_DRY | MODE_KEEP)) && lies_by_token(plan, kept) && !(kept.state & STATE_ZEROED);
     }
     if (chunks && kept.chunks <= CHUNKS_AT_HAND && !(kept.state & STATE_EVERY_TOKEN)) {
+        __syncthreads();
         const u32* const last = list_of<u32>(args.work.last, e);
         for (u32 j = threadIdx.x; j < kept.chunks; j += blockDim.x) chunks->last[j] = last[j];
         if (is_first_thread()) {
@@ -181,7 +180,6 @@ template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& 
     const i64 k = w.kept.chunks;
     Totals totals = no_totals();
     u32 lost = 0;
-    const bool whitens = DIRECT && room.whitens;
     // What all threads share is read again for each chunk.
     auto value = [&](i64 j) {
         READ_AGAIN();
@@ -200,7 +198,7 @@ template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& 
         const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k + j] : g;
         if (is_given(args.outputs.returns)) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (DIRECT) write_advantage(args, at(w.e, args.outputs.advantages, w.scope.first + j), whitens, room.whitening, plan.clip, tempered(plan, d), totals);
+        if (DIRECT) write_advantage(args, args.outputs.advantages, at(w.e, args.outputs.advantages, w.scope.first + j), room.whitens, room.whitening, plan.clip, tempered(plan, d), totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -213,7 +211,7 @@ template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& 
     return lost;
 }
 INLINE void shape_in_one_pass(const Args& args, ShapeRoom& room) {
-    if (!room.terms.gated) add_lost(args, prepare_fusion(args, room.work, shared_decision(), room.fusion));
+    add_lost(args, prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion));
     if (room.direct) {
         know_whitening(args, room);
         add_lost(args, scan_chunks<true>(args, room));
@@ -230,13 +228,13 @@ INLINE void write_ends(const Args& args, const Shaping& w) {
     u64 none = 0;
     for (i64 t = threadIdx.x; t < w.e.len; t += blockDim.x)
         if (t < w.scope.first || t >= w.scope.end) store(to, at(w.e, to, t), 0.0, none);
-    if (plan_of(args).fill_padding) pad(args, to, w.e);
+    pad_advantages(args, w);
 }
 
-// The same in stages, each over all lines: advantages in d, as they are before the temperature. Returns what this thread has seen lost.
-INLINE u32 shape_in_stages(const Args& args, ShapeRoom& room) {
+// The same in stages, each over all lines: advantages in d, as they are before the temperature.
+OUT_OF_LINE void shape_in_stages(const Args& args, ShapeRoom& room) {
     const Shaping& w = room.work;
-    const u32 lost = credited(args, room);
+    credited(args, room);
     const i64 n = plan_of(args).credits_tokens ? (i64)w.kept.count : (i64)w.kept.chunks;
     if (is_first_thread() && n > 0) room.path = w.d[0];
     __syncthreads();
@@ -245,7 +243,6 @@ INLINE u32 shape_in_stages(const Args& args, ShapeRoom& room) {
         each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
         __syncthreads();
     }
-    return lost;
 }
 
 // Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
@@ -279,7 +276,7 @@ OUT_OF_LINE void write_results(const Args& args, ShapeRoom& room, i64 low, i64 h
     add_written(args, write_slots(args, w.e, low, high, w.scope, result_lines(plan, w.kept, w.last), room.whitens, room.whitening, [&](i64 j) { return tempered(plan, w.d[j]); }));
 }
 
-// A part of a rollout whose results another block has put into d. The block.
+// A part of a rollout whose results another block has put into d, and the block's end. The block.
 OUT_OF_LINE void write_part(const Args& args, ShapeRoom& room, const Task& task) {
     if (is_first_thread()) await_part(args, QUEUE_SHAPE, task.place, 1);
     read_rollout(args, task.item, room);
@@ -287,6 +284,7 @@ OUT_OF_LINE void write_part(const Args& args, ShapeRoom& room, const Task& task)
     __syncthreads();
     const i64 low = task.number * part_size();
     write_results(args, room, low, smaller(low + part_size(), room.work.e.len));
+    end_shape(args);
 }
 
 // Lets other blocks write the rollout's further parts, as its results are in d. The block.
@@ -318,7 +316,7 @@ template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeR
             shape_in_one_pass(args, room);
             if (room.direct) write_ends(args, w);
         } else {
-            add_lost(args, shape_in_stages(args, room));
+            shape_in_stages(args, room);
         }
     }
     if (is_first_thread()) rollout_of(args, w.i) = w.kept;
@@ -327,29 +325,8 @@ template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeR
     if (writes() && !keeps() && !room.direct) {
         if (split()) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
         write_results(args, room, 0, split() ? part_size() : w.e.len);
-        if (plan.fill_padding) pad(args, args.outputs.advantages, w.e);
+        pad_advantages(args, w);
     }
-}
-
-// The batch's offsets do not fit: no rollout has a place, every slot is 0.
-OUT_OF_LINE void shape_nothing(const Args& args) {
-    const Outputs& o = args.outputs;
-    if (args.mode & MODE_DRY) return;
-    zero_all(args, o.advantages);
-    if (is_given(o.returns)) zero_all(args, o.returns);
-    const i64 i = blockIdx.x;
-    if (i >= args.batch.rollouts || !is_first_thread()) return;
-    u64 none = 0;
-    if (is_given(o.path_scores)) store(o.path_scores, i * o.path_scores.stride[0], 0.0, none);
-    if (is_given(o.num_chunks)) store_int(o.num_chunks, i * o.num_chunks.stride[0], 0);
-    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], ROLLOUT_IN_BAD_GROUP);
-}
-
-// Zeros where no rollout is.
-OUT_OF_LINE void shape_ends(const Args& args) {
-    if (!plan_of(args).fill_padding) return;
-    pad_ends(args, args.outputs.advantages);
-    if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
 }
 
 // `token_baseline`: a rollout's weighted returns, before any rollout is shaped.
@@ -361,7 +338,6 @@ INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
     if (shared_decision().bad) return;
     open_rollout(args, i, room, 0);
     const Shaping& w = room.work;
-    // What is lost is counted where the rollouts are shaped.
     rollout_terms(args, w, shared_decision(), room.terms);
     credited(args, room);
     weigh_returns(args, w);
@@ -376,13 +352,7 @@ INLINE i64 group_of_block(const Batch& batch, i64 b) {
 // Its decision, counts and outputs. The block.
 INLINE void shape_group(const Args& args, u32 group, Decision& decision) {
     decide(args, group, decision);
-    if (counts_of(args).bad_offsets != 0) {
-        for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-            decision.flags[row] |= GROUP_BAD;
-            decision.standards[row].sums = no_sums();
-        }
-        __syncthreads();
-    }
+    if (counts_of(args).bad_offsets) forget_sets(decision);
     if (!(args.mode & MODE_DRY)) group_outputs(args, decision);
     if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, decision);
 }
@@ -410,22 +380,21 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
     if (group() >= 0) shape_group(args, (u32)group(), shared_decision());
     if (bad_batch()) {
         shape_nothing(args);
-    } else if (writes() || (args.mode & MODE_KEEP)) {
-        if (has_rollout()) read_rollout(args, number(), room[0]);
-        if (places() > 0 && !is_further()) {
-            // (In bits a rollout is its block's alone: the host has no places then.)
-            queue_parts(args, QUEUE_SHAPE, places(), parts_beside_first(has_rollout() ? room[0].work.e.len : 0), task[0]);
-            __syncthreads();
-        }
-        if (is_further() && is_kl_part()) read_rollout(args, task[0].item, room[0]);
-        if ((has_rollout() || is_kl_part()) && (group() < 0 || room[0].work.kept.group != (u32)group())) decide_for(args, room[0].work.kept, shared_decision());
-        if (is_kl_part()) shape_part(args, room[0], task[0], chunks->part);
-        else if (is_further() && task[0].there) write_part(args, room[0], task[0]);
-        else if (has_rollout()) shape_rollout<STAGES>(args, number(), room[0], chunks, task);
-        if (writes() && !(args.mode & MODE_KEEP)) shape_ends(args);
-        else if (writes() && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
+        return end_shape(args);
     }
-    if (!(args.mode & MODE_KEEP)) finish_report(args);
+    if (!writes() && !(args.mode & MODE_KEEP)) return end_shape(args);
+    if (has_rollout()) read_rollout(args, number(), room[0]);
+    if (places() > 0 && !is_further()) {
+        // (In bits a rollout is its block's alone: the host has no places then.)
+        queue_parts(args, QUEUE_SHAPE, places(), parts_beside_first(has_rollout() ? room[0].work.e.len : 0), task[0]);
+        __syncthreads();
+    }
+    if (is_further() && is_kl_part()) read_rollout(args, task[0].item, room[0]);
+    if ((has_rollout() || is_kl_part()) && (group() < 0 || room[0].work.kept.group != (u32)group())) decide_for(args, room[0].work.kept, shared_decision());
+    if (is_kl_part()) return shape_part(args, room[0], task[0], chunks->part);
+    if (is_further() && task[0].there) return write_part(args, room[0], task[0]);
+    if (has_rollout()) shape_rollout<STAGES>(args, number(), room[0], chunks, task);
+    end_shape(args);
 }
 
 // Every estimator. (Token baselines weigh with the same code in an earlier launch.)

@@ -54,11 +54,12 @@ INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& ke
     return clamped(r, -row.clip_standardized, row.clip_standardized);
 }
 
-// Of a rollout: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
+// Of a rollout, but of one that is zeroed: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
 // (Own: how the caller has the rollout, always at one address in shared memory, which then takes no register.)
 template <class Own> OUT_OF_LINE u32 rollout_terms(const Args& args, const Own& w, const Decision& decision, Terms& to) {
     const PlanConstants& plan = plan_of(args);
     u32 lost = 0;
+    if (w.kept.state & STATE_ZEROED) return lost;
     SHARED(f64, values, [ROLLOUT_STREAMS]);
     __syncthreads();
     if (const i32 own = (i32)threadIdx.x; !plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own))
