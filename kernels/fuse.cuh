@@ -200,15 +200,14 @@ OUT_OF_LINE u32 fuse_means(const Args& args, const Shaping& w, const Terms& term
     return lost;
 }
 
-// a_j = F at the chunk's last token, in f. The block meets at the end.
-OUT_OF_LINE void fuse(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, FusedStreams& fusion) {
+// a_j = F at the chunk's last token, in f, after `prepare_fusion`. The block meets at the end.
+OUT_OF_LINE void fuse(const Args& args, const Shaping& w, const Terms& terms, FusedStreams& fusion) {
     auto chunks = [&] { return (i64)w.kept.chunks; };
     if (terms.gated) {
         for (i64 j = threadIdx.x; j < chunks(); j += blockDim.x) w.f[j] = j + 1 == chunks() ? terms.gated_last : terms.gated_every;
         __syncthreads();
         return;
     }
-    add_lost(args, prepare_fusion(args, w, decision, terms, fusion));
     u32 lost = 0;
     if (plan_of(args).chunk_value == CHUNK_VALUE_MEAN && fusion.streams > 0) {
         lost = fuse_means(args, w, terms, fusion);

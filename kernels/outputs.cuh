@@ -71,13 +71,15 @@ OUT_OF_LINE void pad_advantages(const Args& args, const Shaping& w) {
 // Returns what this thread has counted.
 template <class Value>
 INLINE Totals write_slots(const Args& args, const Extent& e, i64 low, i64 high, const Scope& scope, const Lines& lines, bool whitens, const Whitening& whitening, Value value) {
-    const Array to = args.outputs.advantages;
+    // The array from the rollout's first token on, which the loop reads once.
+    Array to = args.outputs.advantages;
     const f64 clip = plan_of(args).clip;
-    const i64 base = at(e, to, 0), stride = token_stride(e, to);
+    const i64 base = at(e, to, 0), stride = token_stride(e, to), lead = sector_lead(to, base + low * stride, stride);
+    to.data += (u64)(base * bytes_of(to));
     Totals totals = no_totals();
-    each_slot(low, high, sector_lead(to, base + low * stride, stride), scope, lines, value, [&](i64 t, bool in, f64 a) {
-        if (in) write_advantage(args, to, base + t * stride, whitens, whitening, clip, a, totals);
-        else store(to, base + t * stride, 0.0, totals.overflowed);
+    each_slot(low, high, lead, scope, lines, value, [&](i64 t, bool in, f64 a) {
+        if (in) write_advantage(args, to, t * stride, whitens, whitening, clip, a, totals);
+        else store(to, t * stride, 0.0, totals.overflowed);
     });
     return totals;
 }

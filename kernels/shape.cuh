@@ -47,7 +47,8 @@ INLINE void credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     if (plan.spreads) gap_rewards(args, w, shared_decision(), room.terms);
-    fuse(args, w, shared_decision(), room.terms, room.fusion);
+    add_lost(args, prepare_fusion(args, w, shared_decision(), room.terms, room.fusion));
+    fuse(args, w, room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
@@ -232,7 +233,7 @@ INLINE void write_ends(const Args& args, const Shaping& w) {
 }
 
 // The same in stages, each over all lines: advantages in d, as they are before the temperature.
-OUT_OF_LINE void shape_in_stages(const Args& args, ShapeRoom& room) {
+INLINE void shape_in_stages(const Args& args, ShapeRoom& room) {
     const Shaping& w = room.work;
     credited(args, room);
     const i64 n = plan_of(args).credits_tokens ? (i64)w.kept.count : (i64)w.kept.chunks;

@@ -63,12 +63,14 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     const Terms& terms = room.terms;
     const FusedStreams& fusion = room.fusion;
     const Outputs& o = args.outputs;
-    const SignalLine signals = signal_line(args, w.e, 0);
     // (A rollout has less than 2^31 tokens.)
-    const i32 high = (i32)part.high, n = high - (i32)part.low, k = (i32)w.kept.chunks, first = (i32)w.scope.first;
+    const i32 high = (i32)part.high, n = high - (i32)part.low;
     // Zeroed, or the format is wrong: a value is what the rollout says, or its format.
     const bool given = (w.kept.state & STATE_ZEROED) || terms.gated, every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(o.chunk_values);
-    const i32 streams = given ? 0 : fusion.streams, own_lane = lane(), terms_of_every = given ? 0 : terms.every_count;
+    const i32 streams = given ? -1 : fusion.streams, own_lane = lane(), terms_of_every = given ? 0 : terms.every_count;
+    const SignalLine signals = signal_line(args, w.e, 0, every ? w.scope.first : 0);
+    // (The rollout's last chunk is the first position of its first part.)
+    auto is_last = [&](i32 j) { return j + 1 == high && high == (i32)w.kept.chunks; };
     const Apply apply = streams > 0 ? fusion.applies[0] : zero_apply();
     const f64 weight = streams > 0 ? fusion.weights[0] : 0.0;
     f64* const values = part_values(w, part);
@@ -76,13 +78,13 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     u32 lost = 0;
     u64 none = 0;
     auto value = [&](i32 j) {
-        if (given) return w.kept.state & STATE_ZEROED ? 0.0 : j + 1 == k ? terms.gated_last : terms.gated_every;
+        if (streams < 0) return w.kept.state & STATE_ZEROED ? 0.0 : is_last(j) ? terms.gated_last : terms.gated_every;
         f64 process = 0.0;
         if (streams > 0) {
-            const f32 x = signal_on_line(args, plan, w.e, 0, signals, every ? (i64)(first + j) : (i64)last[j]);
+            const f32 x = signal_on_line(args, plan, w.e, 0, signals, every ? (i64)j : (i64)last[j], [&] { return every ? w.scope.first + j : (i64)last[j]; });
             process = weight * standardised(*fusion.standards[0], apply, x, &lost);
         }
-        if (j + 1 == k) return chunk_value(fusion, terms, true, process);
+        if (is_last(j)) return chunk_value(fusion, terms, true, process);
 #pragma unroll 1
         for (i32 s = 0; s < terms_of_every; s++) process += terms.every[s];
         return process;
@@ -151,27 +153,26 @@ OUT_OF_LINE void join_results(const Args& args, const PartRoom& part) {
 
 // A part's tokens, and the chunks that they are looked for in: those of later parts, whose list may not be there yet, have no token of this one.
 struct PartSlots {
-    i64 begin, end, from;
+    i64 begin, end;
     Lines lines;
 };
+INLINE i64 first_chunk_of_part(const Shaping& w, i64 number) { return larger((i64)w.kept.chunks - (number + 1) * part_size(), (i64)0); }
 INLINE PartSlots slots_of_part(const Shaping& w, i64 number) {
-    const i64 size = part_size(), end = larger(w.e.len - number * size, (i64)0), from = larger((i64)w.kept.chunks - (number + 1) * size, (i64)0);
-    return PartSlots{larger(end - size, (i64)0), end, from, Lines{false, w.last + from, (i64)w.kept.chunks - from}};
+    const i64 size = part_size(), end = larger(w.e.len - number * size, (i64)0), from = first_chunk_of_part(w, number);
+    return PartSlots{larger(end - size, (i64)0), end, Lines{false, w.last + from, (i64)w.kept.chunks - from}};
 }
 // Where chunks are longer than a token, once the results of the parts before it are there too: the part's advantages, its returns. The block.
 OUT_OF_LINE void write_part_advantages(const Args& args, const Shaping& w, const Task& task) {
     const PlanConstants& plan = plan_of(args);
     const PartSlots slots = slots_of_part(w, task.number);
-    const u32 from = (u32)slots.from;
-    add_written(args, write_slots(args, w.e, slots.begin, slots.end, w.scope, slots.lines, false, Whitening{0.0, 0.0, false, false, false}, [&](i64 j) { return tempered(plan, w.d[from + j]); }));
+    add_written(args, write_slots(args, w.e, slots.begin, slots.end, w.scope, slots.lines, false, Whitening{0.0, 0.0, false, false, false}, [&](i64 j) { return tempered(plan, w.d[first_chunk_of_part(w, task.number) + j]); }));
 }
 OUT_OF_LINE void write_part_returns(const Args& args, const Shaping& w, const Task& task) {
     const Array& to = args.outputs.returns;
     if (!is_given(to)) return;
     const PartSlots slots = slots_of_part(w, task.number);
-    const u32 from = (u32)slots.from;
     u64 none = 0;
-    each_slot(slots.begin, slots.end, sector_lead(to, at(w.e, to, slots.begin), token_stride(w.e, to)), w.scope, slots.lines, [&](i64 j) { return w.v[from + j]; },
+    each_slot(slots.begin, slots.end, sector_lead(to, at(w.e, to, slots.begin), token_stride(w.e, to)), w.scope, slots.lines, [&](i64 j) { return w.v[first_chunk_of_part(w, task.number) + j]; },
               [&](i64 t, bool, f64 g) { store(to, at(w.e, to, t), g, none); });
 }
 
