@@ -1,11 +1,9 @@
 //! The accuracy that the contract promises, that a float32 pipeline does not have it, and the bits that this numerics version has.
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Floats, How, run, serve};
 use oracle::{Batch, Config, Output};
 use passrl::numerics::convert::OutElem;
+use testkit::{cases, harness, oracle};
 
 /// Largest error of a result, in units of the contract's bound: 1 ulp of f32, or 1e-7 of the group's largest |A|. At most 1 is kept.
 fn error(batch: &Batch, got: &[Vec<f64>], wanted: &Output) -> f64 {

@@ -1,12 +1,10 @@
 //! The CUDA backend of the shipped library on device memory (of the simulated driver, tests/cudasim) against its CPU backend: every bit of every output.
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Got, How, device, serve};
 use oracle::{Batch, Config};
 use passrl::abi::constants::PASSRL_I64;
 use passrl::abi::types::passrl_report;
+use testkit::{cases, harness, oracle};
 
 /// Says why the tests here cannot run, where they cannot.
 fn skipped() -> bool {

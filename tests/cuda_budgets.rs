@@ -8,14 +8,12 @@ mod compiler;
 #[path = "budgets/workload.rs"]
 mod workload;
 
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::device;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use testkit::harness;
 use workload::{Case, Input, Random, Standing};
 
 /// A number, what it is of, and the most that it should be (`None`: it is stated alone).

@@ -1,8 +1,5 @@
 //! Calls of the CUDA backend other than a plain run: partials, graphs, several streams and threads, what is refused, device data that does not fit, failing driver
 //! calls. On the simulated driver (tests/cudasim), through the shipped library.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "cuda/world.rs"]
 mod world;
 
@@ -14,6 +11,7 @@ use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use testkit::{cases, harness, oracle};
 use world::*;
 
 /// Cases for the longer tests: every kind of statistics, none of them large.

@@ -1,8 +1,5 @@
 //! What goes wrong around the CUDA backend: refused arguments, device data that does not fit, driver calls that fail one after the other. Every time a status
 //! and a sentence, the caller's context as it was, nothing leaked, and work again afterwards. On the simulated driver, through the shipped library.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "cuda/world.rs"]
 mod world;
 
@@ -13,6 +10,7 @@ use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use testkit::{cases, harness};
 use world::*;
 
 fn how() -> How {

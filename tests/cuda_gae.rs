@@ -1,9 +1,6 @@
 //! GAE in one kernel (passrl_gae): runs that ask for advantages, returns and a report alone, on device memory of the simulated driver, against the CPU
 //! backend: every byte of both outputs, every count of the report. (Runs that ask for more take the stages of all estimators: tests/cuda.rs.)
 #![allow(dead_code)]
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Floats, GroupsAs, How, Outputs, Placed, device, library};
 use oracle::{Batch, Chunk, Config, Credit, Kind, Rollout, ScanMask};
@@ -12,6 +9,7 @@ use passrl::abi::types::*;
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
+use testkit::{harness, oracle};
 
 /// SplitMix64: a value in -2 .. 2.
 fn value(seed: u64) -> f32 {

@@ -1,14 +1,12 @@
 //! Long rollouts of kind kl in parts (kernels/kl_parts.cuh, shape_parts.cuh), on device memory of the simulated driver, against the CPU backend: every bit of every
 //! output, every count of the report, under several schedules of blocks and threads.
 #![allow(dead_code)]
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Floats, Got, GroupsAs, How, Placed, device};
 use oracle::{AverageOver, Batch, BoundaryRule, Center, Chunk, ChunkValue, Config, Credit, Kind, LogProbs, Rollout, Scale};
 use passrl::abi::constants::PASSRL_FOUND_BAD_OFFSETS;
 use std::sync::atomic::{AtomicU64, Ordering};
+use testkit::{harness, oracle};
 
 /// SplitMix64.
 fn noise(seed: u64) -> u64 {

@@ -1,15 +1,14 @@
 //! Rollouts in pieces on a CUDA context, all of them in one call, over micro-batches, over ranks: cut in any way they have the bits of whole rollouts on the CPU. On the simulated driver (tests/cudasim).
-mod cases;
+#[path = "pieces/captured.rs"]
+mod captured;
 #[path = "pieces/cut.rs"]
 mod cut;
 // What fails once is of the tests of ranks.
 #[allow(dead_code)]
 #[path = "cuda_ranks/engine.rs"]
 mod engine;
-mod harness;
 #[path = "pieces/on_device.rs"]
 mod on_device;
-mod oracle;
 #[path = "pieces/spread.rs"]
 mod spread;
 #[path = "ranks/wire.rs"]
@@ -25,6 +24,7 @@ use oracle::{Batch, Chunk, Credit};
 use passrl::abi::constants::*;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
+use testkit::{cases, harness, oracle};
 use world::*;
 
 fn cuda() -> How {
@@ -424,40 +424,4 @@ fn a_launch_that_fails_leaves_everything_right() {
     cudasim::reset();
     let got = run().unwrap_or_else(|(status, said)| panic!("{status} {said}"));
     assert_eq!(cut::difference(&whole, &got), None);
-}
-
-/// All phases and the results of a batch captured into one graph: its replay has the bits of whole rollouts.
-#[test]
-fn phases_are_captured_and_replayed() {
-    let Some(_lock) = simulated() else { return };
-    let (cfg, batch) = with_every_message();
-    let (pieces, _) = thirds(&batch);
-    let one = Call::new(pieces.clone(), &batch, true, &mut Rng(4));
-    let plan = library().plan(&harness::config(library(), &cfg), &cut::limits(&batch, &pieces, &cuda()), &cuda()).unwrap_or_else(|(_, said)| panic!("{said}"));
-    let bytes = plan.size("passrl_partials_size");
-    let buffer = device::Block::dirty(bytes, 3);
-    let (init, add, apply): (on_device::Init, on_device::Add, on_device::Apply) =
-        (library().get("passrl_partials_init"), library().get("passrl_partials_add"), library().get("passrl_plan_apply"));
-    // SAFETY: a live plan and a buffer of its size; likewise below.
-    ok(unsafe { init(plan.plan, buffer.pointer(), bytes) });
-    let of = cut::parts(&batch, &one);
-    let mut placed = cut::place(&cfg, &of, &How::default());
-    let mut stage = Stage::new(&mut placed, &batch, &one);
-    let (status, said) = on_device::call(&plan, &mut stage, |b, o, workspace, room, _| {
-        let graph = Graph::capture(|stream| {
-            for phase in 0..plan.phases() {
-                // SAFETY: as above.
-                ok(unsafe { add(plan.plan, phase, b, buffer.pointer(), bytes, workspace, room, stream) });
-            }
-            // SAFETY: as above.
-            ok(unsafe { apply(plan.plan, b, buffer.pointer(), bytes, o, workspace, room, stream) });
-        });
-        graph.replay();
-        0
-    });
-    assert!(status >= 0, "{status} {said}");
-    let mut all = harness::empty(&batch);
-    stage.gather(&mut all);
-    assert_eq!(cut::difference(&harness::run(&cfg, &batch, &How::default()), &all), None);
-    assert_eq!(cudasim::report(), "");
 }

@@ -1,7 +1,4 @@
 //! Primitives on token-shaped arrays in device memory (of the simulated driver) against the CPU's: every byte of every output, over layouts, types, in place, bad values.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "primitives/both.rs"]
 mod both;
 #[path = "primitives/rig.rs"]
@@ -19,6 +16,7 @@ use passrl::abi::types::*;
 use rig::{Data, Elem, LENGTHS, Layout, Place, config, data, last};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
+use testkit::{cases, harness};
 use world::{Graph, simulated};
 
 /// Context, batch, inputs, outputs, bootstrap, workspace, its bytes, stream.

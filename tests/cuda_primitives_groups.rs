@@ -1,8 +1,5 @@
 //! Primitives on groups of rollouts and on chunks in device memory (of the simulated driver) against the CPU's: every byte of every output and of the report, over random
 //! groups, rows, findings, layouts and steps.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "primitives/both.rs"]
 mod both;
 #[path = "primitives/rig.rs"]
@@ -22,6 +19,7 @@ use passrl::abi::types::*;
 use rig::{Elem, Layout, Place, config, grid, last, line};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
+use testkit::{cases, harness};
 use world::{Graph, simulated};
 
 /// A call's arguments on one side; a view that is not wanted is NULL.

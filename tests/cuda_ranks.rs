@@ -1,10 +1,7 @@
 //! Plans with a collective on a CUDA context: every rank's share has the bits of one CPU call on the whole batch, whatever the split, and what one rank does wrong every
 //! rank is told. On the simulated driver (tests/cudasim), over an all-reduce of device memory in the order of the stream (tests/cuda_ranks/engine.rs).
-mod cases;
 #[path = "cuda_ranks/engine.rs"]
 mod engine;
-mod harness;
-mod oracle;
 #[path = "cuda_ranks/over.rs"]
 mod over;
 #[path = "ranks/presets.rs"]
@@ -25,6 +22,7 @@ use passrl::abi::constants::*;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
 use std::sync::Arc;
+use testkit::{cases, harness, oracle};
 use world::*;
 
 #[test]

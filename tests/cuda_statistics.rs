@@ -1,12 +1,10 @@
 //! Statistics on the device: the partials of every case, byte by byte those of the CPU backend, phase after phase.
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{How, device, library, place, serve};
 use passrl::abi::types::passrl_batch;
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use testkit::{cases, harness, oracle};
 
 type Init = unsafe extern "C" fn(*const c_void, *mut c_void, usize) -> i32;
 type Add = unsafe extern "C" fn(*const c_void, i32, *const passrl_batch, *mut c_void, usize, *mut c_void, usize, *mut c_void) -> i32;

@@ -1,15 +1,13 @@
 //! Credit of the estimators (rules 58 to 63) through the C ABI: against plain loops, and the same bits whatever the layout, threads and micro-batches.
-mod cases;
 #[path = "estimators_credit/loops.rs"]
 mod loops;
-mod harness;
-mod oracle;
 #[path = "estimators_credit/world.rs"]
 mod world;
 
 use harness::{Got, How};
 use loops::expected;
 use passrl::abi::constants::*;
+use testkit::{cases, harness, oracle};
 use world::{World, bits};
 
 fn ways() -> Vec<How> {

@@ -1,8 +1,5 @@
 //! Process sets of a mean a rollout (rule 57) and chunks that are turns (rule 56), through the C ABI, against plain f64 loops.
-mod cases;
 mod estimators;
-mod harness;
-mod oracle;
 
 use cases::{Input, Rng, Spec, build};
 use estimators::{ROWS, Row, close, hows, tokens_of_steps};
@@ -10,6 +7,7 @@ use harness::{How, run_with};
 use oracle::{Batch, Config, Rollout};
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_config;
+use testkit::{cases, harness, oracle};
 
 /// In-scope values of a rollout's stream: those of its steps (kl: tokens), and for each in-scope token the value standardised there.
 fn values(input: Input, r: &Rollout, p: usize) -> (Vec<f64>, Vec<(usize, f64)>) {

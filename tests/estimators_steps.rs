@@ -1,8 +1,5 @@
 //! Values and sets of steps (rules 56, 57, 64 and 65) through the C ABI, against plain f64 loops written here.
-mod cases;
 mod estimators;
-mod harness;
-mod oracle;
 
 use cases::{Rng, Spec, build};
 use estimators::{ROWS, Row, close, hows, tokens_of_steps};
@@ -10,6 +7,7 @@ use harness::{Floats, Got, How, Ints, run_with};
 use oracle::{Batch, Config};
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_config;
+use testkit::{cases, harness, oracle};
 
 /// What these tests set beyond the oracle's configuration.
 type Edit<'e> = &'e dyn Fn(&mut passrl_config);

@@ -1,8 +1,5 @@
 //! Baselines a token (rule 66) through the C ABI, against plain f64 matrices written as verl writes them: rows are rollouts, columns slots of the response.
-mod cases;
 mod estimators;
-mod harness;
-mod oracle;
 
 use cases::{Input, Rng, Spec, build};
 use estimators::{close, hows};
@@ -10,6 +7,7 @@ use harness::{Floats, Got, How, library, run_with};
 use oracle::{Batch, Config};
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_config;
+use testkit::{cases, harness, oracle};
 
 const PRESETS: [&str; 2] = ["verl.optimal_token_baseline", "verl.tir_optimal_token_baseline"];
 

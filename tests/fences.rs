@@ -1,14 +1,12 @@
 //! Every named case and random ones with each array, output, workspace, partials buffer and view struct right before a page that cannot be read, then right
 //! behind one; inputs are read-only while the library runs. A byte read or written outside what the caller lent ends the test with the case's name.
-mod cases;
-mod harness;
-mod oracle;
 
 use cases::Case;
 use harness::fence::{Fence, Side, fenced};
 use harness::{Floats, GroupsAs, How, Sliced, in_pieces, in_slices, served, try_run};
 use oracle::Batch;
 use passrl::abi::constants::*;
+use testkit::{cases, harness, oracle};
 
 #[global_allocator]
 static FENCE: Fence = Fence;

@@ -1,8 +1,5 @@
 //! The cases of the tests as a file of structs and memory, which `tests/gpu/check` runs on a machine with a GPU and no Rust; and that command itself, on the
 //! simulated driver with some of the cases. `PASSRL_GPU_CASES=FILE cargo test --test gpu_cases` writes the file whole.
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Floats, GroupsAs, How, Outputs, library, limits, place, serve};
 use passrl::abi::constants::*;
@@ -10,6 +7,7 @@ use passrl::abi::types::passrl_view;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testkit::{cases, harness};
 
 /// The forms in which the table of cases is put before the CUDA backend, as in tests/cuda.rs.
 fn hows() -> Vec<(&'static str, How)> {

@@ -1,10 +1,9 @@
 //! The oracle against the printed numbers of pass.md §6 and against laws that need no second implementation. (Not `oracle.rs`: beside
 //! `oracle/mod.rs` that name would make `mod oracle;` ambiguous in every test crate.)
-mod cases;
-mod oracle;
 
 use cases::{all, random, worked_examples, Case, Input, Rng, Spec};
 use oracle::*;
+use testkit::{cases, oracle};
 
 fn find(name: &str) -> Case {
     all().into_iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no case {name}"))

@@ -1,7 +1,4 @@
 //! Rollouts in pieces (context parallelism): cut and spread in any way, over calls and ranks, they have the bits of whole rollouts in one call.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "pieces/cut.rs"]
 mod cut;
 #[path = "pieces/spread.rs"]
@@ -15,6 +12,7 @@ use harness::How;
 use oracle::Batch;
 use passrl::abi::status::*;
 use spread::{deal, in_calls, in_one_call, over_ranks, plan_of};
+use testkit::{cases, harness, oracle};
 
 fn sample() -> Vec<Case> {
     let tokens = |b: &Batch| b.rollouts.iter().map(|r| r.len).sum::<usize>();

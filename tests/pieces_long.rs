@@ -1,7 +1,4 @@
 //! Long rollouts in pieces: scans of many tiles, cut anywhere in a tile, in pieces of a token and of hundreds; and pieces that do not make whole rollouts.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "pieces/cut.rs"]
 mod cut;
 #[path = "pieces/process.rs"]
@@ -16,6 +13,7 @@ use cut::{Call, Piece, Stage};
 use harness::How;
 use oracle::*;
 use passrl::abi::status::*;
+use testkit::{cases, harness, oracle};
 
 /// Cuts at any token, at the edges of tiles from the end, and many in one tile.
 fn cuts(batch: &Batch, rng: &mut Rng) -> Vec<Piece> {

@@ -1,10 +1,8 @@
 //! The shipped library against the oracle, over the whole table of cases.
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Floats, Got, How, not_yet, serve, served, try_run};
 use oracle::{Batch, Config, Output};
+use testkit::{cases, harness, oracle};
 
 /// Bound of the numerics contract: 1 ulp of the output type, or 1e-7 of the group's largest |A|. (Output f64 is judged as f32.)
 fn within(got: f64, wanted: f64, largest: f64, ulp: f64) -> bool {

@@ -1,12 +1,10 @@
 //! Same batch, same bits: whatever the layout, the order of rollouts, the threads, the instruction set, the slicing, what lay in memory before.
-mod cases;
-mod harness;
-mod oracle;
 
 use cases::Case;
 use harness::{Floats, Got, GroupsAs, How, Sliced, in_pieces, in_slices, run, serve};
 use oracle::Batch;
 use passrl::abi::constants::*;
+use testkit::{cases, harness, oracle};
 
 /// Cases that the library serves: the table's small ones and random ones.
 fn sample() -> Vec<Case> {

@@ -1,7 +1,4 @@
 //! Groups spread over ranks: every share has the bits of one call on the whole batch; what one rank does wrong every rank is told.
-mod cases;
-mod harness;
-mod oracle;
 #[path = "ranks/wire.rs"]
 mod wire;
 
@@ -11,6 +8,7 @@ use oracle::{Batch, Config, StepSets, TokenBaseline};
 use passrl::abi::constants::*;
 use passrl::abi::status::*;
 use passrl::abi::types::*;
+use testkit::{cases, harness, oracle};
 use wire::{Seat, Wire};
 
 fn in_pieces(cfg: &Config) -> bool {

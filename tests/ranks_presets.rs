@@ -1,8 +1,5 @@
 //! Every preset with statistics of groups or of the batch, over 1 to 8 ranks and 1 to 17 micro-batches a rank, however the rollouts are spread: the bits of
 //! one process. A sample by default, every case with PASSRL_RANKS=all (`make ranks`).
-mod cases;
-mod harness;
-mod oracle;
 #[path = "pieces/cut.rs"]
 mod cut;
 #[path = "ranks/cuts.rs"]
@@ -22,6 +19,7 @@ use passrl::abi::constants::*;
 use passrl::abi::status::PASSRL_ERR_CONFLICT;
 use passrl::abi::types::{passrl_config, passrl_limits};
 use presets::Preset;
+use testkit::{cases, harness, oracle};
 use wire::{Seat, Wire};
 
 /// How rollouts come to ranks and micro-batches.

@@ -1,8 +1,5 @@
 //! Many virtual ranks in one process: each has copies of its own rollouts and a buffer of its own, and what it learns of others comes by the all-reduces
 //! alone. The bits of one call; printed: rounds, bytes and time a rank. 64 ranks by default, 1,024 with PASSRL_RANKS=all (`make ranks`).
-mod cases;
-mod harness;
-mod oracle;
 #[path = "ranks/micro.rs"]
 mod micro;
 #[path = "ranks/wire.rs"]
@@ -12,6 +9,7 @@ use cases::{Input, Rng, Spec, build};
 use harness::{How, Outputs, library};
 use passrl::abi::constants::*;
 use passrl::abi::types::passrl_config;
+use testkit::{cases, harness, oracle};
 
 /// 128 groups of 16 rollouts, each rollout on a rank of its own draw.
 fn simulated(name: &str, ranks: usize, input: Input, edit: impl Fn(&mut passrl_config)) {

@@ -1,12 +1,10 @@
 //! Real graded rollouts, whole, through the C ABI: 250 tool-using agent trajectories with tool output between the steps, against the oracle.
 //! The data stays beside the project (`../shared/data`); for a clone without it the project's own sample stands in, and the test says so.
-mod cases;
-mod harness;
-mod oracle;
 
 use harness::{Floats, How, run};
 use oracle::{Batch, Config, Rollout};
 use std::path::Path;
+use testkit::{harness, oracle};
 
 fn read(path: &Path) -> Batch {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

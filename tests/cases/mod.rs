@@ -1,6 +1,4 @@
 //! The one table of named cases, the worked examples of pass.md §6, and a seeded generator that mixes everything.
-//! Use from a test crate beside `mod oracle;`, as `mod cases;`.
-#![allow(dead_code, unused_imports)]
 
 mod baselines;
 mod build;

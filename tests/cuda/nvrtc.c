@@ -45,6 +45,10 @@ int nvrtcCompileProgram(void *program, int count, const char *const *options) {
         for (int j = 0; j < count; j++) found |= !strcmp(options[j], wanted[i]);
         if (!found) return 5;
     }
+    int split = 0;
+    for (int j = 0; j < count; j++) split |= !strcmp(options[j], "--split-compile=0");
+    /* Asked for where it is known; one that does not know it refuses it, as it does any option. */
+    if (split == (getenv("PASSRL_TEST_NVRTC_OLD") != NULL)) return 5;
     ((Program *)program)->failed = getenv("PASSRL_TEST_NVRTC_FAILS") != NULL;
     return ((Program *)program)->failed ? 6 : 0;
 }

@@ -5,7 +5,7 @@ use libloading::Library as So;
 use passrl::abi::constants::{PASSRL_CUDA, PASSRL_KERNELS_ANY, PASSRL_KERNELS_NVRTC};
 use passrl::abi::types::*;
 use std::ffi::{CString, c_int, c_uint, c_void};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -101,6 +101,12 @@ impl Driver {
     }
 }
 
+/// target/tmp, which Cargo names to test crates alone: a test lies in target/<profile>/deps.
+fn temporary() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test has a path");
+    exe.ancestors().nth(3).expect("a test lies in target/<profile>/deps").join("tmp")
+}
+
 /// A stand-in for NVRTC (tests/cuda/nvrtc.c), compiled once a test crate, and "no cache": the simulated driver runs the kernels' sources compiled for the
 /// host, so that nothing needs compiling here. (NVRTC itself: tests/cuda_build.rs.)
 pub fn compiler() -> Compiler {
@@ -111,10 +117,10 @@ pub fn compiler() -> Compiler {
     }
     static BUILT: OnceLock<CString> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nvrtc-{}", std::process::id()));
+        let folder = temporary().join(format!("nvrtc-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder below target/tmp");
         let library = folder.join("libnvrtc.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cuda/nvrtc.c");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../cuda/nvrtc.c");
         let done = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&library).arg(source).status();
         assert!(done.is_ok_and(|status| status.success()), "cc does not compile {source}");
         CString::new(library.as_os_str().as_encoded_bytes()).expect("a path")

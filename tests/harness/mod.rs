@@ -1,6 +1,4 @@
 //! Runs cases of the table through the shipped shared library, by its C ABI alone: any layout, types, threads, micro-batches.
-//! Use from a test crate beside `mod oracle;` and `mod cases;`, as `mod harness;`.
-#![allow(dead_code)]
 
 mod arrays;
 pub mod device;
@@ -10,7 +8,6 @@ mod slices;
 
 pub use arrays::Floats;
 pub use library::{Library, Plan, library};
-#[allow(unused_imports)]
 pub use slices::{Outputs, Sliced, empty, gather, in_given_slices, in_slices};
 
 use crate::cases::Case;

@@ -1,7 +1,5 @@
 //! The oracle: pass.md and docs/semantics.md as slow, plain f64 loops, written from the rules and not from the library. "eq." and
 //! "Algorithm" are the paper's numbers, "rule" is a number of docs/semantics.md, "§" a section of pass.md.
-//! Use from a test crate as `mod oracle;`.
-#![allow(dead_code, unused_imports)]
 
 mod baselines;
 mod chunks;

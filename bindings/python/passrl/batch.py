@@ -288,8 +288,7 @@ class Batch:
             shape = next(one.shape for one in self._token_arrays if len(one.shape) == 2)
             self._put("cu_seqlens", a.cu_seqlens, "int64")
             self._put("lengths", a.lengths, "int64")
-            self.rollouts = shape[0]
-            self.token_shape = shape
+            self.rollouts, self.token_shape = shape[0], shape
             self.struct.row_tokens = shape[1]
             self.longest, self.slots = shape[1], shape[0] * shape[1]
             rows = self.rollouts
@@ -302,9 +301,8 @@ class Batch:
             if self._token_arrays:
                 slots = self._token_arrays[0].shape[0]
             else:
-                slots = self._most_tokens if self.device[0] != _ffi.CPU and self._most_tokens else int(read()[-1])
-            self.token_shape = (slots,)
-            self.slots = slots
+                slots = self._most_tokens if self.device[0] != _ffi.CPU and self._most_tokens else max(int(read()[-1]), 0)
+            self.token_shape, self.slots = (slots,), slots
             self.offsets = lambda: read()[:-1]
         self.in_pieces = a.pieces is not None
         if a.pieces is not None:
@@ -351,9 +349,8 @@ class Batch:
             refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
                              "give one, or two-dimensional arrays [R, T]")
         lengths = arrays.host(a.lengths, "lengths")
-        if lengths.size == 0:
-            # An empty list has no type of its own.
-            lengths = lengths.astype(np.int64)
+        # An empty list has no type of its own.
+        lengths = lengths if lengths.size else lengths.astype(np.int64)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
             refuse(ERR_SHAPE, f"passrl: lengths has shape {list(lengths.shape)} of {lengths.dtype}; it must be [R] integers")
         cu = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -463,7 +460,10 @@ class Batch:
                 source = next(array.source for array, kept in self.keep_views() if ctypes.addressof(array.view) == ctypes.addressof(pointer.contents))
                 found: NDArray[np.int64] = np.asarray(arrays.host(source, "groups"), dtype=np.int64)
                 if per_group:
-                    found = np.repeat(np.arange(len(found) - 1, dtype=np.int64), np.maximum(np.diff(found), 0))
+                    # Offsets that do not fit are the library's to refuse: they may ask for any amount of memory here.
+                    counts = np.diff(found)
+                    fit = counts.min(initial=0) >= 0 and counts.sum() == self.rollouts
+                    found = np.repeat(np.arange(len(counts), dtype=np.int64), counts) if fit else counts[:0]
                 return found
         return np.arange(self.rollouts, dtype=np.int64)
 

@@ -29,6 +29,10 @@ simulated = pytest.mark.skipif(not SIMULATED, reason="SKIPPED: the simulated dri
 def on_device(value: Any) -> Any:
     if isinstance(value, passrl.Steps):
         return passrl.Steps(*(on_device(part) for part in vars(value).values()))
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_device(part) for part in value)
+    if isinstance(value, dict):
+        return {name: on_device(part) for name, part in value.items()}
     return cuda.array(value) if isinstance(value, np.ndarray) else value
 
 

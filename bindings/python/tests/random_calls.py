@@ -148,13 +148,74 @@ def settings(draw: Draw) -> dict[str, Any]:
     return given
 
 
+# Fields that few set; and of rows.
+RARE: dict[str, list[Any]] = {
+    "merge_equal_steps": [True], "bridge_scope_gaps": [True], "lam_returns": [1, 0.5], "lam_length_alpha": [0.05, 1], "rho_clip": [0.9, float("inf")], "c_clip": [0.9, 2],
+    "kl_coef": [0.1, 1], "kl_log_ratio_clamp": [0.5], "kl_clamp": [0.5], "step_gamma": [0.9, 0.5], "opd_lambda": [1, 2], "whiten_ddof": [0], "whiten_epsilon": [0.1],
+    "whiten_shift": [False], "k": [8, 1.3],
+}
+RARE_ROWS: dict[str, list[Any]] = {
+    "epsilon": [0, 0.1], "clip_value": [0.4], "clip_standardized": [0.7], "singleton": ["passthrough", "refuse"], "missing": ["exclude", "zero"], "weight": [0, -1, 0.3],
+}
+
+
+def rarely(draw: Draw, given: dict[str, Any], lengths: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Adds to a call what few give: further streams and signals, steps with begins, keys or two rows of scores, marks, given statistics, rare fields."""
+    random, chance, one, rollouts = draw.random, draw.chance, draw.one, len(lengths)
+    rows = ["outcome", "process_0", "format"]
+    if chance(0.3):
+        extras: dict[str, Any] = {}
+        for name in ("one", "two", "three", "four")[: int(random.integers(1, 5))]:
+            values = random.choice([0, 1, -1, 0.5], rollouts).astype(np.float32)
+            values[random.random(rollouts) < one([0, 0, 0.3])] = np.nan
+            rows.append(f"extra_{len(extras)}")
+            extras[name] = (values, float(one([1, 0.5, 2]))) if chance(0.5) else values
+        given["streams"] = extras
+    if "signal" in given and chance(0.2):
+        given["signal"] = [given["signal"], *(np.roll(given["signal"], n, -1).copy() for n in range(int(random.integers(1, 4))))]
+        rows.append("process_1")
+    steps = given.get("steps")
+    if steps is not None and chance(0.3):
+        offsets, ends, scores, begins, keys = vars(steps).values()
+        if scores is not None and chance(0.5):
+            scores = np.stack([scores, np.roll(scores, 1)])
+            rows.append("process_1")
+        if chance(0.5):
+            begins = np.concatenate([[0], ends])[: len(ends)]
+            begins[offsets[:-1][offsets[:-1] < len(ends)]] = 0
+            begins = (begins + np.minimum(random.integers(0, 3, len(ends)), ends - begins - 1)).astype(ends.dtype)
+        if chance(0.5):
+            keys, given["step_sets"] = random.integers(0, 4, len(ends)).astype(np.int32), "step_group"
+        given["steps"] = passrl.Steps(offsets, ends, scores, begins, keys)
+    if steps is None and chance(0.08):
+        given["step_marks"] = (random.random(shape) < 0.05).astype(one([bool, np.int32, np.uint8]))
+    if chance(0.08):
+        given["chunk_ends"] = random.random(shape) < 0.1
+    if "logp_teacher" in given and chance(0.4):
+        given["logp_base"] = -abs(random.standard_normal(shape).astype(given["logp_teacher"].dtype))
+    if "sum_pi_squared" in given and chance(0.5):
+        given["token_ratio"] = abs(random.standard_normal(shape)).astype(np.float32)
+    for _ in range(int(random.integers(3))):
+        name = one(list(RARE))
+        given[name] = one(RARE[name])
+    for _ in range(int(random.integers(3))):
+        name = one(list(RARE_ROWS))
+        given[f"{one([row for row in rows if 'clip' not in name or 'process' not in row])}.{name}"] = one(RARE_ROWS[name])
+    for part, name, statistics in (("center", "stats_mean", {"outcome": 0.4, "process_0": 0.1}), ("scale", "stats_std", {"outcome": 0.4, "process_0": 2.0})):
+        if chance(0.06):
+            given[one(["outcome", "process_0"]) + "." + part], given[name] = "given", statistics
+
+
 def random_call(seed: int) -> tuple[str, dict[str, Any]]:
     """A preset and arguments of `passrl.shape`, the same for a seed. About a third are refused."""
     draw = Draw(seed)
     preset = draw.one(PRESETS) if draw.chance(0.6) else "pass"
     lengths, packed = draw.lengths()
     given, shape = layout(draw, lengths, packed)
-    return preset, given | inputs(draw, passrl.Config(preset), lengths, shape) | settings(draw)
+    given = given | inputs(draw, passrl.Config(preset), lengths, shape) | settings(draw)
+    if draw.chance(0.5):
+        rarely(draw, given, lengths, shape)
+    return preset, given
 
 
 def random_primitives(seed: int) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:

@@ -69,6 +69,8 @@ def test_config() -> None:
     ({"signal": None}, passrl.ArgumentError, -100, "give exactly one, or set kind = none"),
     ({"cu_seqlens": None}, passrl.ArgumentError, -100, "neither cu_seqlens"),
     ({"cu_seqlens": np.array([0, 4, 8])}, passrl.ShapeError, -205, "batch.cu_seqlens[2] is 8; there are 7 elements"),
+    ({"signal": None, "kind": "none", "cu_seqlens": np.array([0, 4, -7])}, passrl.ShapeError, -205, "batch.cu_seqlens[2] is -7 after 4"),
+    ({"group_size": None, "group_offsets": np.array([0, 2**40, 2])}, passrl.ShapeError, -205, "batch.group_offsets[2] is 2 after 1099511627776"),
     ({"format_ok": [1, 0]}, passrl.ArgumentError, -104, "format_ok is given without batch.format"),
     ({"stats_in": b"x" * 64}, passrl.NotServedError, -105, "batch.stats_in"),
     ({"comm": object()}, passrl.ArgumentError, -101, "comm is a object"),
