@@ -118,6 +118,26 @@ OUT_OF_LINE i64 block_chunks_given(const Args& args, const Extent& e, const Scop
     return count;
 }
 
+// What kind of steps a rollout has.
+enum Form {
+    FORM_STEPLESS,         // no step: one chunk, process term 0
+    FORM_SCORED,           // CSR scores, OPD sums, sparse marks: a value a step
+    FORM_DENSE_WITH_ENDS,  // a value a token, steps given
+    FORM_DENSE,            // a value a token, steps found
+    FORM_TOKENS,           // kind kl: tokens are the elements
+};
+INLINE Form form_of(const Batch& batch, const PlanConstants& plan, i64 count_steps) {
+    if (plan.kind == KIND_NONE || batch.process == PROCESS_NONE) return FORM_STEPLESS;
+    if (plan.kind == KIND_KL) return FORM_TOKENS;
+    if (batch.process == PROCESS_SIGNAL && !is_given(batch.step_marks)) {
+        if (!is_given(batch.step_offsets)) return FORM_DENSE;
+        return count_steps > 0 ? FORM_DENSE_WITH_ENDS : FORM_STEPLESS;
+    }
+    bool marked = is_given(batch.step_marks) && (batch.process == PROCESS_SIGNAL || batch.process == PROCESS_LOGPROBS);
+    return marked || count_steps > 0 ? FORM_SCORED : FORM_STEPLESS;
+}
+INLINE bool has_token_values(Form form) { return form == FORM_DENSE || form == FORM_DENSE_WITH_ENDS; }
+
 // A rollout's listed steps: begins and ends, how many, and where the first process stream's values of theirs lie.
 struct StepList {
     u32 *begin, *end;
@@ -176,10 +196,11 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
     SHARED(f32, edges, [2][MOST_WARPS]);
     i32 round = 0;
     bool carried = false;
-    i64 count = 0, held = 0, carry = -1;
+    i32 count = 0, held = 0;
+    i64 carry = -1;
     auto put = [&] {
         __syncthreads();
-        for (i64 j = threadIdx.x; j < held; j += blockDim.x) {
+        for (i32 j = (i32)threadIdx.x; j < held; j += (i32)blockDim.x) {
             last[count + j] = tokens_at_hand[j];
             values[count + j] = values_at_hand[j];
         }
@@ -215,7 +236,7 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
             tokens_at_hand[held + rank.before] = (u32)before;
             values_at_hand[held + rank.before] = y;
         }
-        held += rank.total;
+        held += (i32)rank.total;
         // The last run ends with the scope.
         if (in && t + 1 == scope.end) {
             tokens_at_hand[held] = (u32)t;

@@ -16,6 +16,8 @@ struct Decision {
     i32 bad, crowded, format;
     // Sets (bits) that are degenerate and reported; the caller's statistics that are no number.
     u32 degenerate, bad_given;
+    // Whose it is.
+    u32 group;
     // Rollouts that count (kl).
     i64 members;
 };
@@ -50,22 +52,31 @@ OUT_OF_LINE Whole whole_of(const Args& args, i32 slot, const Stream& stream) {
     return Whole{sums.n, batch_words(args)[7 * slot + 6], sums_mean(sums, grid), deviation_of(stream, sums, grid), all_equal(extremes)};
 }
 
-// One set of the group, whose sums `decide` has put there: its standard, its finding, its flags. One thread.
-OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
+// The standard of one set of the group, whose sums `decide` has put there. One thread.
+INLINE void decide_standard(const Args& args, i32 slot, Decision& to) {
     const PlanConstants& plan = plan_of(args);
+    const i32 row = plan.slot_row[slot];
+    const i64 g = to.group;
+    Standard& s = to.standards[slot];
+    s.stream = &plan.streams[row];
+    s.extremes = load_extremes(args, group_keys(args, g), slot);
+    const Whole whole = plan.slots_batch ? whole_of(args, slot, plan.streams[row]) : Whole{0, 0, 0.0, 1.0, false};
+    const i32 second = plan.slots_runner_up ? load_key(args, group_seconds(args, g) + slot) : KEY_EMPTY;
+    make_standard(s, plan.slot_bits[slot], second, whole, given_statistic(args.batch.stats_mean, g, row), given_statistic(args.batch.stats_std, g, row));
+}
+
+// What is found in that set, and its flags. One thread; nothing that `decide_standard` has read is kept for it.
+INLINE void judge_set(const Args& args, i32 slot, Decision& to) {
+    const PlanConstants& plan = plan_of(args);
+    const i64 g = to.group;
     const GroupMarks& marks = marks_of(args, g);
     const i32 row = plan.slot_row[slot], bits = plan.slot_bits[slot];
     const Stream& stream = plan.streams[row];
+    const Standard& s = to.standards[slot];
     const bool process = slot < plan.sets, in_report = plan.slot_reported[slot] >= 0;
     const bool there = process ? (plan.joint && slot == 1) || slot < args.batch.num_process : has_stream(args, plan, slot - plan.sets);
     const f64 mean = given_statistic(args.batch.stats_mean, g, row), std = given_statistic(args.batch.stats_std, g, row);
     const u32 bad_given = there ? count_bad_given(stream, row == OUTCOME && is_given(args.batch.baselines), mean, std) : 0;
-    const i32 second = plan.slots_runner_up ? load_key(args, group_seconds(args, g) + slot) : KEY_EMPTY;
-    Standard& s = to.standards[slot];
-    s.stream = &stream;
-    s.extremes = load_extremes(args, group_keys(args, g), slot);
-    make_standard(s, bits, second, plan.slots_batch ? whole_of(args, slot, stream) : Whole{0, 0, 0.0, 1.0, false}, mean, std);
-    READ_AGAIN();
     const Extremes extremes = s.extremes;
     i32 finding = 0, flags = 0;
     if (extremes_bad(extremes)) {
@@ -99,39 +110,53 @@ OUT_OF_LINE void decide_set(const Args& args, i64 g, i32 slot, Decision& to) {
 }
 
 // Of group g, by all threads of the block. The block meets at the end.
-OUT_OF_LINE void decide(const Args& args, i64 g, Decision& to) {
+// (Blocks have more threads than there are sets, or rows.)
+OUT_OF_LINE void decide(const Args& args, u32 g, Decision& to) {
     const PlanConstants& plan = plan_of(args);
     __syncthreads();
-    for (i32 s = (i32)threadIdx.x; s < MAX_STREAMS; s += (i32)blockDim.x) to.flags[s] = to.findings[s] = 0;
+    if (threadIdx.x < MAX_STREAMS) to.flags[threadIdx.x] = to.findings[threadIdx.x] = 0;
     // Words of all sets stand side by side.
     const i64* const words = group_words(args, g);
     for (i32 n = (i32)threadIdx.x; n < 6 * plan.slots; n += (i32)blockDim.x) ((i64*)&to.standards[n / 6].sums)[n % 6] = words[n];
     if (is_first_thread()) {
+        to.group = g;
         to.bad = to.crowded = 0;
         to.degenerate = to.bad_given = 0;
         to.format = load_format(args, group_keys(args, g), plan.slots);
         to.members = load_members(plan, group_words(args, g));
     }
     __syncthreads();
-    for (i32 slot = (i32)threadIdx.x; slot < plan.slots; slot += (i32)blockDim.x) decide_set(args, g, slot, to);
+    if ((i32)threadIdx.x < plan.slots) {
+        decide_standard(args, (i32)threadIdx.x, to);
+        READ_AGAIN();
+        judge_set(args, (i32)threadIdx.x, to);
+    }
     __syncthreads();
     if (is_first_thread()) {
-        if (is_given(args.batch.sum_pi_squared) && !to.bad && (i64)marks_of(args, g).rollouts >= most_elements(ROLLOUT_BITS)) {
+        if (is_given(args.batch.sum_pi_squared) && !to.bad && (i64)marks_of(args, to.group).rollouts >= most_elements(ROLLOUT_BITS)) {
             to.bad = to.crowded = 1;
             to.flags[OUTCOME] |= GROUP_TOO_LARGE;
         }
         if (to.format == 1) to.flags[FORMAT] |= GROUP_ALL_VIOLATING;
     }
     __syncthreads();
-    if (to.bad) {
-        for (i32 s = (i32)threadIdx.x; s < MAX_STREAMS; s += (i32)blockDim.x) to.flags[s] |= GROUP_BAD;
+    if (to.bad && threadIdx.x < MAX_STREAMS) to.flags[threadIdx.x] |= GROUP_BAD;
+    __syncthreads();
+}
+
+// Of a batch whose offsets do not fit no set is known. The block.
+OUT_OF_LINE void forget_sets(Decision& decision) {
+    if (threadIdx.x < MAX_STREAMS) {
+        decision.flags[threadIdx.x] |= GROUP_BAD;
+        decision.standards[threadIdx.x].sums = no_sums();
     }
     __syncthreads();
 }
 
-// Counts what `decide` has found of group g. One thread.
-OUT_OF_LINE void count_group(const Args& args, i64 g, const Decision& decision) {
+// Counts what `decide` has found of its group. One thread.
+OUT_OF_LINE void count_group(const Args& args, const Decision& decision) {
     const PlanConstants& plan = plan_of(args);
+    const i64 g = decision.group;
     const GroupMarks& marks = marks_of(args, g);
     Counts& counts = counts_of(args);
     if (decision.crowded) find_in_group(args, g, FOUND_TOO_LARGE, OUTCOME);

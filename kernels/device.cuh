@@ -2,6 +2,7 @@
 // plain CUDA, without any CUDA or standard header: NVRTC finds none.
 //
 //   SHARED(T, name, [n]);       a __shared__ array (or a scalar: leave out the third argument) in a function or a template of one
+//   UNKNOWN_ZERO()              0, as no compiler knows: what is compared with it is compared anew each time, and not kept over a call
 //   READ_AGAIN();               what was read of memory before is read again after it: what all threads share need not stay in registers over a loop
 //   DYNAMIC_SHARED(T, name);    T *name at the start of the launch's dynamic shared memory, 16-byte aligned
 //   cp_async_16(to, from);      16 bytes (also _4, _8) from global to shared memory, both aligned to that; cp_async_commit() ends a group,
@@ -28,4 +29,14 @@ static __device__ __forceinline__ void cp_async_16(void *to, const void *from) {
 static __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 #define CP_ASYNC_WAIT(groups_left) asm volatile("cp.async.wait_group %0;" ::"n"(groups_left) : "memory")
 
+// (Some lane is active: the one that asks.)
+static __device__ __forceinline__ unsigned unknown_zero() {
+    unsigned active;
+    asm volatile("activemask.b32 %0;" : "=r"(active));
+    return active == 0 ? 1 : 0;
+}
+#define UNKNOWN_ZERO() unknown_zero()
+
+#else
+#define UNKNOWN_ZERO() 0u
 #endif

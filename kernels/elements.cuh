@@ -6,26 +6,6 @@
 #include "group_stats.cuh"
 #include "parts.cuh"
 
-// What kind of steps a rollout has.
-enum Form {
-    FORM_STEPLESS,         // no step: one chunk, process term 0
-    FORM_SCORED,           // CSR scores, OPD sums, sparse marks: a value a step
-    FORM_DENSE_WITH_ENDS,  // a value a token, steps given
-    FORM_DENSE,            // a value a token, steps found
-    FORM_TOKENS,           // kind kl: tokens are the elements
-};
-INLINE Form form_of(const Batch& batch, const PlanConstants& plan, i64 count_steps) {
-    if (plan.kind == KIND_NONE || batch.process == PROCESS_NONE) return FORM_STEPLESS;
-    if (plan.kind == KIND_KL) return FORM_TOKENS;
-    if (batch.process == PROCESS_SIGNAL && !is_given(batch.step_marks)) {
-        if (!is_given(batch.step_offsets)) return FORM_DENSE;
-        return count_steps > 0 ? FORM_DENSE_WITH_ENDS : FORM_STEPLESS;
-    }
-    bool marked = is_given(batch.step_marks) && (batch.process == PROCESS_SIGNAL || batch.process == PROCESS_LOGPROBS);
-    return marked || count_steps > 0 ? FORM_SCORED : FORM_STEPLESS;
-}
-INLINE bool has_token_values(Form form) { return form == FORM_DENSE || form == FORM_DENSE_WITH_ENDS; }
-
 constexpr i64 STEPS_AT_HAND = 512;
 // What the threads of a rollout's block share beside its `shared_work`. The first one writes, between barriers.
 struct Room {
@@ -40,6 +20,10 @@ struct Room {
     Form form;
     // Does the caller's begins leave tokens between steps? MODE_IN_PLACE: has each step a token?
     bool between, filled;
+    // Do the rollout's steps fit into it?
+    bool fits;
+    // Bits that threads have found (`note_found`).
+    u32 found;
 };
 
 INLINE Room& shared_room() {
@@ -50,6 +34,11 @@ INLINE Room& shared_room() {
 // Bits that each thread finds by itself, until the block joins them: ROLLOUT_* flags, and above them of each process stream p an infinity and (where that is an
 // error) a NaN that no list may come to hold.
 constexpr u32 UNLISTED_INFINITE = 1u << 16, UNLISTED_NAN = 1u << 20;
+
+// They are seldom any.
+INLINE void note_found(Room& room, u32 found) {
+    if (found) atomicOr(&room.found, found);
+}
 
 // The scope of the words that the block has written, for all to see.
 INLINE void take_scope(Room& room, const Scope& scope) {
@@ -181,10 +170,11 @@ INLINE bool steps_are_chunks(const Args& args, const PlanConstants& plan, const 
     return cut && plain && room.form == FORM_SCORED && batch.process == PROCESS_SCORES && plan.streams[0].missing != MISSING_EXCLUDE && !has_holes(shared_work().scope);
 }
 // Such steps, as one list with their last tokens in `last`; none is made where all have a token and the block that shapes keeps them at hand. Returns bits found.
-OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room, u32* last) {
+OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     const Work& w = shared_work();
+    u32* const last = list_of<u32>(args.work.last, w.e);
     const StepRange steps = room.steps;
     Extremes found = no_extremes();
     u32 missing = 0;
@@ -388,24 +378,26 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
 }
 
 // Lists the runs of a signal without steps; their ends are in `last`.
-OUT_OF_LINE void list_runs(const Args& args, Room& room, u32* last) {
+OUT_OF_LINE void list_runs(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Work& w = shared_work();
-    const bool anchored = plan.boundary_rule == BOUNDARY_ANCHORED;
+    auto anchored = [&] { return plan.boundary_rule == BOUNDARY_ANCHORED; };
     i64 count = room.list.count;
-    if (anchored) count = block_runs_anchored(args, w.e, w.scope, last);
-    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, w.scope.first, w.scope.end, last, room.list.values);
+    if (anchored()) count = block_runs_anchored(args, w.e, w.scope, list_of<u32>(args.work.last, w.e));
+    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, w.scope.first, w.scope.end, list_of<u32>(args.work.last, w.e), room.list.values);
+    const u32* const last = list_of<u32>(args.work.last, w.e);
     // (block_runs has listed the first stream's.)
     for (i64 j = threadIdx.x; j < count; j += blockDim.x) {
-        for (i32 p = anchored ? 0 : 1; p < args.batch.num_process; ++p) list_of<f32>(args, args.work.elements, p, w.e)[j] = signal_value(args, plan, w.e, p, last[j]);
+        for (i32 p = anchored() ? 0 : 1; p < args.batch.num_process; ++p) list_of<f32>(args, args.work.elements, p, w.e)[j] = signal_value(args, plan, w.e, p, last[j]);
     }
     if (is_first_thread()) room.list.count = count;
     __syncthreads();
 }
 
 // `pool = tokens`: how many tokens in scope each step has.
-OUT_OF_LINE void weigh_steps(const Args& args, const Room& room, const u32* last) {
+OUT_OF_LINE void weigh_steps(const Args& args, const Room& room) {
     const Work& w = shared_work();
+    const u32* const last = list_of<u32>(args.work.last, w.e);
     u32* weights = list_of<u32>(args.work.weights, w.e);
     bool runs = room.form == FORM_DENSE;
     for (i64 j = threadIdx.x; j < room.list.count; j += blockDim.x) {
@@ -415,10 +407,11 @@ OUT_OF_LINE void weigh_steps(const Args& args, const Room& room, const u32* last
     __syncthreads();
 }
 
-// Chunks of a rollout whose steps are listed, in `last`; with a barrier at the end.
-OUT_OF_LINE i64 list_chunks(const Args& args, const Room& room, u32* last) {
+// Chunks of a rollout whose steps are listed; with a barrier at the end.
+OUT_OF_LINE i64 list_chunks(const Args& args, const Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Work& w = shared_work();
+    u32* const last = list_of<u32>(args.work.last, w.e);
     const StepList& list = room.list;
     if (plan.chunk == CHUNK_BY_VALUE && room.form != FORM_STEPLESS && list.count > 0) {
         bool uniform = room.form != FORM_DENSE_WITH_ENDS;
@@ -437,9 +430,11 @@ OUT_OF_LINE i64 list_chunks(const Args& args, const Room& room, u32* last) {
 }
 
 // The process values of each chunk, its step (`step_sets`), and the values of each token in scope (`chunk_value = mean`).
-OUT_OF_LINE void list_values(const Args& args, const Room& room, const u32* last, bool values) {
+OUT_OF_LINE void list_values(const Args& args, const Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Work& w = shared_work();
+    const u32* const last = list_of<u32>(args.work.last, w.e);
+    const bool values = plan.has_values && !(w.kept.state & STATE_ONE_LIST);
     i32 streams = args.batch.num_process;
     auto token_value = [&](i32 p, i64 t) {
         if (has_token_values(room.form)) return signal_value(args, plan, w.e, p, t);
@@ -461,39 +456,36 @@ OUT_OF_LINE void list_values(const Args& args, const Room& room, const u32* last
     }
 }
 
-// Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input. Returns bits found.
-OUT_OF_LINE u32 list_elements_and_chunks(const Args& args, Room& room) {
+// Lists the steps that have a token in scope, with their values, and the chunks. prm and outcome-only input.
+INLINE void list_elements_and_chunks(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = shared_work();
-    u32 found = 0;
-    u32* last = list_of<u32>(args.work.last, w.e);
     if (is_first_thread()) {
         room.list = StepList{list_of<u32>(args.work.step_begin, w.e), list_of<u32>(args.work.step_end, w.e), list_of<f32>(args.work.elements, w.e), room.task.more > 0 ? room.list.count : 0};
     }
     __syncthreads();
-    const bool as_chunks = steps_are_chunks(args, plan, room);
-    if (room.form == FORM_DENSE_WITH_ENDS || (room.form == FORM_DENSE && batch.num_process > 1)) found |= look_at_unlisted(args, room);
-    if (as_chunks) found |= list_steps_as_chunks(args, room, last);
-    else if (room.form == FORM_DENSE) list_runs(args, room, last);
-    else if (room.form == FORM_SCORED && is_given(batch.step_marks)) found |= list_sparse_steps(args, room);
-    else if (room.form != FORM_STEPLESS || is_given(batch.step_offsets)) found |= list_csr_steps(args, room);
+    auto as_chunks = [&] { return steps_are_chunks(args, plan, room); };
+    if (room.form == FORM_DENSE_WITH_ENDS || (room.form == FORM_DENSE && batch.num_process > 1)) note_found(room, look_at_unlisted(args, room));
+    if (as_chunks()) note_found(room, list_steps_as_chunks(args, room));
+    else if (room.form == FORM_DENSE) list_runs(args, room);
+    else if (room.form == FORM_SCORED && is_given(batch.step_marks)) note_found(room, list_sparse_steps(args, room));
+    else if (room.form != FORM_STEPLESS || is_given(batch.step_offsets)) note_found(room, list_csr_steps(args, room));
     if (room.form == FORM_SCORED && batch.process == PROCESS_LOGPROBS) sum_steps(args, room);
-    bool scored = room.form != FORM_STEPLESS && room.list.count > 0;
-    if (scored && plan.step_value == STEP_VALUE_RETURN_TO_GO && is_given(batch.step_offsets)) return_steps(args, room);
-    if (scored && plan.pool == POOL_TOKENS) weigh_steps(args, room, last);
+    auto scored = [&] { return room.form != FORM_STEPLESS && room.list.count > 0; };
+    if (scored() && plan.step_value == STEP_VALUE_RETURN_TO_GO && is_given(batch.step_offsets)) return_steps(args, room);
+    if (scored() && plan.pool == POOL_TOKENS) weigh_steps(args, room);
     // The detector's runs are steps and chunks in one.
-    bool one_list = as_chunks || (room.form == FORM_DENSE && (plan.chunk == CHUNK_BY_VALUE || plan.chunk == CHUNK_STEP));
-    i64 chunks = one_list ? room.list.count : list_chunks(args, room, last);
+    auto one_list = [&] { return as_chunks() || (room.form == FORM_DENSE && (plan.chunk == CHUNK_BY_VALUE || plan.chunk == CHUNK_STEP)); };
+    const i64 chunks = one_list() ? room.list.count : list_chunks(args, room);
     if (is_first_thread()) {
-        w.kept.state |= (one_list ? STATE_ONE_LIST : 0) | (scored ? STATE_HAS_PROCESS : 0);
-        w.kept.elements = scored ? (u32)room.list.count : 0;
+        w.kept.state |= (one_list() ? STATE_ONE_LIST : 0) | (scored() ? STATE_HAS_PROCESS : 0);
+        w.kept.elements = scored() ? (u32)room.list.count : 0;
         w.kept.chunks = (u32)chunks;
     }
     __syncthreads();
-    bool values = plan.has_values && !one_list;
-    if (scored && (values || plan.has_token_values || is_given(batch.step_group))) list_values(args, room, last, values);
-    return found;
+    const bool values = plan.has_values && !(w.kept.state & STATE_ONE_LIST);
+    if (scored() && (values || plan.has_token_values || is_given(batch.step_group))) list_values(args, room);
 }
 
 #endif

@@ -191,12 +191,13 @@ INLINE u32 look_at_list(const Args& args, const PlanConstants& plan, const Work&
     return 0;
 }
 
-// Everything that a prepared rollout has for its group's maxima, and every finding; `flags` are the rollout's so far, and those with what is found are
-// returned. `first`: the maxima of the first list where they are known, or 0. The block.
-OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, const Extremes* first) {
+// Everything that a prepared rollout has for its group's maxima, and every finding, which the rollout's flags gain. `first`: the maxima of the first list where they
+// are known, or 0. The block.
+OUT_OF_LINE void look_at_rollout(const Args& args, Work& w, const Extremes* first) {
     const PlanConstants& plan = plan_of(args);
-    bool known = args.mode & MODE_KNOWN;
     if (is_first_thread()) {
+        const u32 flags = w.kept.flags;
+        const bool known = args.mode & MODE_KNOWN;
         i32* keys = group_keys(args, w.kept.group);
         if (!known) max_key_to(args, keys + 3 * plan.slots, flags & ROLLOUT_FORMAT_VIOLATING ? 1 : 2);
         if (flags & ROLLOUT_MISSING) atomicOr(&marks_of(args, w.kept.group).missing, 1u);
@@ -208,8 +209,9 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, cons
         }
     }
     if (w.kept.state & (STATE_INFINITE | STATE_NAN)) poison(args, plan, w, 0, w.kept.state & STATE_NAN ? KEY_NAN : KEY_INFINITE);
-    i32 lists = w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0;
-    for (i32 list = 0; list < lists; ++list) {
+    u32 flags = w.kept.flags;
+#pragma unroll 1
+    for (i32 list = 0; list < (w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0); ++list) {
         Extremes found = list == 0 && first ? *first : list_extremes(args, w, list);
         flags |= look_at_list(args, plan, w, list, found);
     }
@@ -218,11 +220,10 @@ OUT_OF_LINE u32 look_at_rollout(const Args& args, const Work& w, u32 flags, cons
         flags |= credit_findings(args, w, w.scope.first, true);
     }
     // Scalars: the first warp's threads read them for all.
-    SHARED(u32, flags_of_rollout, [1]);
     if (warp() == 0) flags = rollout_extremes(args, w, flags);
-    if (is_first_thread()) flags_of_rollout[0] = flags;
     __syncthreads();
-    return flags_of_rollout[0];
+    if (is_first_thread()) w.kept.flags = flags;
+    __syncthreads();
 }
 
 #endif

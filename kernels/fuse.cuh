@@ -21,16 +21,17 @@ struct FusedStreams {
 };
 
 // Sums of the rollout's own elements of set `slot`. The block.
-OUT_OF_LINE Sums own_sums(const Args& args, const Shaping& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
+template <class Own> OUT_OF_LINE Sums own_sums(const Args& args, const Own& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
 
-// How the rollout's values of set `slot` are standardised. The block.
-OUT_OF_LINE Apply block_resolve(const Args& args, const Shaping& w, const Decision& decision, i32 slot, u32* lost) {
+// How the rollout's values of set `slot` are standardised, in `to`, by one thread. Returns what this thread has seen lost. The block.
+template <class Own> OUT_OF_LINE u32 block_resolve(const Args& args, const Own& w, const Decision& decision, i32 slot, Apply& to) {
     const Standard& standard = decision.standards[slot];
     const Sums own = needs_own(standard, w.counts) ? own_sums(args, w, slot, standard.extremes) : no_sums();
     u32 own_lost = 0;
-    const Apply apply = resolve(standard, w.counts, own, &own_lost);
-    if (is_first_thread()) *lost += own_lost;
-    return apply;
+    const Apply apply = resolve(standard, standard.mean, w.counts, own, &own_lost);
+    if (!is_first_thread()) return 0;
+    to = apply;
+    return own_lost;
 }
 
 // Value of process list p at token t, kind kl.
@@ -40,34 +41,36 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
     return plan.shaped ? shaped(fusion.shaping, x) : x;
 }
 
-// Resolves every process stream. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 prepare_fusion(const Args& args, const Shaping& w, const Decision& decision, FusedStreams& to) {
+// Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. Returns what this thread has seen lost. The block meets at the end.
+template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
     u32 lost = 0;
+    if ((w.kept.state & STATE_ZEROED) || terms.gated) return lost;
     __syncthreads();
-    const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
-    const i32 streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
     if (is_first_thread()) {
-        to.streams = streams;
+        const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
+        to.streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
         to.gained[0] = to.gained[1] = false;
         if (plan.shaped) to.shaping = shaped_reward(args, plan, w.i);
     }
     __syncthreads();
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
-        const Apply apply = block_resolve(args, w, decision, 1, &lost);
+        // (The process stream's is the same, and comes after.)
+        lost += block_resolve(args, w, decision, 1, to.applies[0]);
+        __syncthreads();
         if (threadIdx.x < 2) {
             const i32 s = (i32)threadIdx.x;
             const Value x = rollout_value(args, plan, s, w.i);
             to.gained[s] = x.there;
-            if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], apply, x.x, &lost);
+            if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], to.applies[0], x.x, &lost);
         }
+        __syncthreads();
     }
-    for (i32 p = 0; p < streams && !is_given(args.batch.step_group); p++) {
-        const i32 slot = plan.joint ? 1 : p;
-        const Apply apply = block_resolve(args, w, decision, slot, &lost);
+#pragma unroll 1
+    for (i32 p = 0; p < to.streams && !is_given(args.batch.step_group); p++) {
+        lost += block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies[p]);
         if (is_first_thread()) {
-            to.standards[p] = &decision.standards[slot];
-            to.applies[p] = apply;
+            to.standards[p] = &decision.standards[plan.joint ? 1 : p];
             // The joint set's result is not weighted again: R carries the weights (reward_shaping).
             to.weights[p] = plan.shaped ? 1.0 : plan.streams[p].weight;
             to.skip[p] = p > 0 && plan.streams[p].missing == MISSING_EXCLUDE;
@@ -112,8 +115,10 @@ INLINE f64 mean_of_chunk(const FusedStreams& fusion, i32 p, i64 q, i64 n, u32* l
 INLINE f64 chunk_value(const FusedStreams& fusion, const Terms& terms, bool last, f64 process) {
     f64 f = process;
     if (last && terms.placed) {
+#pragma unroll 1
         for (i32 s = 0; s < terms.last_count; s++) f += terms.last[s];
     } else {
+#pragma unroll 1
         for (i32 s = 0; s < terms.every_count; s++) f += terms.every[s];
     }
     for (i32 s = 0; s < 2 && last; s++)
@@ -196,25 +201,25 @@ OUT_OF_LINE u32 fuse_means(const Args& args, const Shaping& w, const Terms& term
     return lost;
 }
 
-// a_j = F at the chunk's last token, in f. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 fuse(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms, FusedStreams& fusion) {
-    const i64 chunks = w.kept.chunks;
+// a_j = F at the chunk's last token, in f, after `prepare_fusion`. The block meets at the end.
+OUT_OF_LINE void fuse(const Args& args, const Shaping& w, const Terms& terms, FusedStreams& fusion) {
+    auto chunks = [&] { return (i64)w.kept.chunks; };
     if (terms.gated) {
-        for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = j + 1 == chunks ? terms.gated_last : terms.gated_every;
+        for (i64 j = threadIdx.x; j < chunks(); j += blockDim.x) w.f[j] = j + 1 == chunks() ? terms.gated_last : terms.gated_every;
         __syncthreads();
-        return 0;
+        return;
     }
-    u32 lost = prepare_fusion(args, w, decision, fusion);
+    u32 lost = 0;
     if (plan_of(args).chunk_value == CHUNK_VALUE_MEAN && fusion.streams > 0) {
-        lost += fuse_means(args, w, terms, fusion);
+        lost = fuse_means(args, w, terms, fusion);
     } else if (w.kept.state & STATE_EVERY_TOKEN) {
         each_in_scope(w.scope, [&](i64 t, i64 j) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t, &lost)); });
     } else {
-        for (i64 j = threadIdx.x; j < chunks; j += blockDim.x)
+        for (i64 j = threadIdx.x; j < chunks(); j += blockDim.x)
             store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, (i64)w.last[j], &lost));
     }
     __syncthreads();
-    return lost;
+    add_lost(args, lost);
 }
 
 #endif

@@ -19,7 +19,7 @@ template <class Body> INLINE void each_taking_part(const PlanConstants& plan, co
 
 // Rewards of a line a token in d: the caller's, or a_j on the last token of chunk j (f); less the KL. Values in v; 0 where a token takes part without its own.
 // Returns how many lines there are. The block meets at the end.
-OUT_OF_LINE i64 rewards_and_values(const Args& args, const Shaping& w) {
+template <class Own> OUT_OF_LINE i64 rewards_and_values(const Args& args, const Own& w) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     const bool spread = lines_spread(plan);

@@ -70,18 +70,21 @@ INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, f64* y, f32* v, u
     const Extent e = room.e;
     const i64 low = room.low;
     const i32 n = (i32)(room.high - low), tiles = (n + 31) / 32, own_lane = lane();
-    auto each = [&](const Array& a, auto body) {
-        const i32 lead = (i32)sector_lead(a, at(e, a, low), token_stride(e, a));
+    auto each = [&](const Array& given, auto body) {
+        // (Read once: what the loop stores could lie over it, for all that a compiler knows.)
+        const Array a = given;
+        const i64 first = at(e, a, low), stride = token_stride(e, a);
+        const i32 lead = (i32)sector_lead(a, first, stride);
         for (i32 t = (i32)threadIdx.x - lead; t < n; t += (i32)blockDim.x)
-            if (t >= 0) body(t);
+            if (t >= 0) body(a, first + t * stride, t);
     };
-    each(values, [&](i32 t) {
-        const f32 x = load_f32(values, at(e, values, low + t));
+    each(values, [&](const Array& a, i64 slot, i32 t) {
+        const f32 x = load_f32(a, slot);
         bad += is_finite(x) ? 0 : 1;
         v[t] = x;
     });
-    each(rewards, [&](i32 t) {
-        const f32 x = load_f32(rewards, at(e, rewards, low + t));
+    each(rewards, [&](const Array& a, i64 slot, i32 t) {
+        const f32 x = load_f32(a, slot);
         bad += is_finite(x) ? 0 : 1;
         y[t] = (f64)x;
     });
@@ -114,11 +117,11 @@ INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, f64* y, f32* v, u
         return y[t] + room.scan.powers[p % 32 + 1] * room.entering[p / 32];
     };
     u64 none = 0;
-    each(o.returns, [&](i32 t) { store(o.returns, at(e, o.returns, low + t), (f64)v[t] + result(t), none); });
+    each(o.returns, [&](const Array& a, i64 slot, i32 t) { store(a, slot, (f64)v[t] + result(t), none); });
     const f64 temperature = room.temperature, clip = room.clip;
     const bool clips = !is_infinite(clip), reports = o.report != 0;
     Totals totals = no_totals();
-    each(o.advantages, [&](i32 t) {
+    each(o.advantages, [&](const Array& to, i64 slot, i32 t) {
         const f64 a = result(t);
         f64 posted = temperature == 1.0 ? a : a / temperature;
         if (clips) {
@@ -129,7 +132,7 @@ INLINE Totals gae_in_one_pass(const Args& args, GaeRoom& room, f64* y, f32* v, u
             totals.sum += posted;
             totals.squares += posted * posted;
         }
-        store(o.advantages, at(e, o.advantages, low + t), posted, totals.overflowed);
+        store(to, slot, posted, totals.overflowed);
     });
     return totals;
 }

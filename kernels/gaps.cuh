@@ -4,43 +4,54 @@
 #include "findings.cuh"
 #include "fuse.cuh"
 
+struct GapRoom {
+    Apply applies[MAX_PROCESS];
+    ShapedReward shape;
+    i32 streams;
+    // Are tokens out of scope of the scan's own, with rewards of theirs?
+    bool own, rewards;
+};
+
 // Rewards of the tokens out of scope, from the first in scope on, in `lines`; 0 in scope. The block meets at the end.
-// Returns what this thread has seen lost.
-OUT_OF_LINE u32 gap_rewards(const Args& args, const Shaping& w, const Decision& decision, const Terms& terms) {
+template <class Own> OUT_OF_LINE void gap_rewards(const Args& args, const Own& w, const Decision& decision, const Terms& terms) {
     const PlanConstants& plan = plan_of(args);
-    if (w.scope.count == 0 && !args.work.joint) return 0;
-    u32 lost = 0;
-    const i64 first = w.scope.first;
-    const bool process = process_in_gaps(args, plan, w.kept) && !terms.gated, own = plan.scan_mask == SCAN_MASK_NONE;
-    const bool rewards = own && is_given(args.batch.token_rewards) && plan.credit == CREDIT_RETURN_TO_GO;
-    const i32 streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
-    SHARED(Apply, applies, [MAX_PROCESS]);
+    if (w.scope.count == 0 && !args.work.joint) return;
+    // (What all threads share stands in shared memory: it is asked for out of scope alone.)
+    SHARED(GapRoom, room_of_gaps, [1]);
+    GapRoom& room = room_of_gaps[0];
     __syncthreads();
-    for (i32 p = 0; p < streams; p++) {
-        const Apply apply = block_resolve(args, w, decision, plan.joint ? 1 : p, &lost);
-        if (is_first_thread()) applies[p] = apply;
+    if (is_first_thread()) {
+        const bool process = process_in_gaps(args, plan, w.kept) && !terms.gated;
+        room.streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
+        room.own = plan.scan_mask == SCAN_MASK_NONE;
+        room.rewards = room.own && is_given(args.batch.token_rewards) && plan.credit == CREDIT_RETURN_TO_GO;
+        if (plan.shaped) room.shape = shaped_reward(args, plan, w.i);
     }
     __syncthreads();
-    const ShapedReward shape = plan.shaped ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
-    for (i64 t = first + threadIdx.x; t < w.e.len; t += blockDim.x) {
+#pragma unroll 1
+    for (i32 p = 0; p < room.streams; p++) add_lost(args, block_resolve(args, w, decision, plan.joint ? 1 : p, room.applies[p]));
+    __syncthreads();
+    u32 lost = 0;
+    for (i64 t = w.scope.first + threadIdx.x; t < w.e.len; t += blockDim.x) {
         f64 reward = 0.0;
         if (!contains(w.scope, t)) {
-            for (i32 p = 0; p < streams; p++) {
+            READ_AGAIN();
+            for (i32 p = 0; p < room.streams; p++) {
                 f32 x = signal_value(args, plan, w.e, p, t);
                 // A NaN that is no finding is a missing value: it contributes 0.
                 if (is_nan(x)) continue;
-                if (plan.shaped) x = shaped(shape, x);
+                if (plan.shaped) x = shaped(room.shape, x);
                 const f64 weight = plan.shaped ? 1.0 : plan.streams[p].weight;
-                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], applies[p], x, &lost);
+                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], room.applies[p], x, &lost);
             }
-            if (rewards) reward += (f64)load_f32(args.batch.token_rewards, at(w.e, args.batch.token_rewards, t));
+            if (room.rewards) reward += (f64)load_f32(args.batch.token_rewards, at(w.e, args.batch.token_rewards, t));
             // `place = end` means the extent's last token, in scope or not.
-            if (own && terms.has_beyond && t + 1 == w.e.len) reward += terms.beyond;
+            if (room.own && terms.has_beyond && t + 1 == w.e.len) reward += terms.beyond;
         }
-        w.lines[t - first] = reward;
+        w.lines[t - w.scope.first] = reward;
     }
     __syncthreads();
-    return lost;
+    add_lost(args, lost);
 }
 
 // `scan_mask = none`: takes the KL of the tokens out of scope from their rewards, `lines` from the first in scope on.

@@ -61,8 +61,10 @@ INLINE u32* edge_words(const Args& args, i64 g) {
     return (u32*)((u64*)args.work.edges + extent(args, longest).slot / 64 + 2 * longest);
 }
 
-// Decides the edges between neighbouring positions low .. high of group g, each once: a warp a word. Returns how many the warp's first thread has found. The block.
-OUT_OF_LINE u32 keep_edges(const Args& args, i64 g, const Decision& decision, i64 low, i64 high) {
+// Decides the edges between neighbouring positions low .. high of the decision's group, each once: a warp a word. Returns how many the warp's first thread has found.
+// The block.
+OUT_OF_LINE u32 keep_edges(const Args& args, const Decision& decision, i64 low, i64 high) {
+    const u32 g = decision.group;
     const KlEdges edges = make_edges(args, g, decision);
     high = smaller(high, edges.table.positions);
     u32 count = 0;

@@ -48,20 +48,19 @@ INLINE u32* edge_counts(const Args& args, i64 g) {
     return (u32*)args.work.edge_counts + extent(args, longest).slot / part_size() + longest;
 }
 
-// The edges of part `number` of the positions of group g, and how many they are. The block.
-INLINE void keep_part_edges(const Args& args, i64 g, i64 number, const Decision& decision) {
+// The edges of part `number` of the positions of the decision's group, and how many they are. The block.
+INLINE void keep_part_edges(const Args& args, u32 number, const Decision& decision) {
     const i64 low = number * part_size();
-    const u32 count = block_sum(keep_edges(args, g, decision, low, low + part_size()));
-    if (is_first_thread()) edge_counts(args, g)[number] = count;
+    const u32 count = block_sum(keep_edges(args, decision, low, low + part_size()));
+    if (is_first_thread()) edge_counts(args, decision.group)[number] = count;
 }
 
 // Are the positions of a group in parts, where long rollouts are?
 INLINE bool has_part_edges(const Args& args, i64 g, i64 places) { return places > 0 && parts_beside_first(kl_table(args, g).positions) > 0; }
-
-// All edges of group g, or those of the first part of its positions. The block.
-INLINE void keep_first_edges(const Args& args, i64 g, i64 places, const Decision& decision) {
-    if (has_part_edges(args, g, places)) keep_part_edges(args, g, 0, decision);
-    else keep_edges(args, g, decision, 0, 1ll << 40);
+// All edges of the decision's group, or those of the first part of its positions. The block.
+INLINE void keep_first_edges(const Args& args, i64 places, const Decision& decision) {
+    if (has_part_edges(args, decision.group, places)) keep_part_edges(args, 0, decision);
+    else keep_edges(args, decision, 0, 1ll << 40);
 }
 
 // Blocks that keep the edges of further parts of groups' positions: each looks at so many places of the queue, and takes the parts of rollouts that are their groups'
@@ -69,21 +68,23 @@ INLINE void keep_first_edges(const Args& args, i64 g, i64 places, const Decision
 constexpr i64 PLACES_A_BLOCK = 2;
 INLINE i64 edge_blocks(i64 places) { return (places + PLACES_A_BLOCK - 1) / PLACES_A_BLOCK; }
 
-// Block `number` of them. `ready(i, g)`: waits for the sums of group g, of which rollout i is.
-template <class Ready> OUT_OF_LINE void keep_further_edges(const Args& args, i64 number, Decision& decision, Ready ready) {
-    const i64 parts = (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts;
-    u32 decided = NO_GROUP;
-    for (i64 place = PLACES_A_BLOCK * number; place < smaller(parts, PLACES_A_BLOCK * (number + 1)); ++place) {
-        const Part& part = part_of(args, QUEUE_SUMS, place);
-        const i64 i = (i64)part.rollout;
+// Block `number()` of them, which is asked again for each place. `ready(i, g)`: waits for the sums of group g, of which rollout i is.
+template <class Number, class Ready> INLINE void keep_further_edges(const Args& args, Number number, Decision& decision, Ready ready) {
+    if (is_first_thread()) decision.group = NO_GROUP;
+    __syncthreads();
+#pragma unroll 1
+    for (i32 n = 0; n < PLACES_A_BLOCK; ++n) {
+        auto place = [&] { return PLACES_A_BLOCK * number() + n; };
+        if (place() >= (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts) return;
+        const i64 i = (i64)part_of(args, QUEUE_SUMS, place()).rollout;
         const u32 g = rollout_of(args, i).group;
         if (g == NO_GROUP || marks_of(args, g).longest >> 32 == 0 || (i64)(u32)~marks_of(args, g).longest != i) continue;
-        if (g != decided) {
+        // (Rollouts of one group are decided for once.)
+        if (g != decision.group) {
             ready(i, g);
             decide(args, g, decision);
-            decided = g;
         }
-        keep_part_edges(args, g, part.number, decision);
+        keep_part_edges(args, part_of(args, QUEUE_SUMS, place()).number, decision);
     }
 }
 

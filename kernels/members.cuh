@@ -124,13 +124,13 @@ INLINE void sum_members(const Args& args, const Members& members) {
 }
 
 // MODE_JOINED: the block that is the last of its group to be done with its maxima adds the sums of all of them. The block.
-OUT_OF_LINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
+INLINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
     SHARED(Members, members, [1]);
     if (is_first_thread()) members[0] = members_of(args, i);
     if (!is_last_of_group(args, members[0])) return;
     if (members[0].end - members[0].first <= MOST_MEMBERS && adds_as_one(args, plan_of(args)) && !ranks_fault(args)) return sum_members(args, members[0]);
     for (i64 other = members[0].first; other < members[0].end; ++other) {
-        sum_rollout(args, other, w);
+        sum_rollout<false>(args, other, w);
         __syncthreads();
     }
 }

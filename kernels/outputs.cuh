@@ -48,9 +48,9 @@ OUT_OF_LINE void side_outputs(const Args& args, const Shaping& w, f64 path) {
 // Divided by the temperature, where there is one: divisions in f64 are dear.
 INLINE f64 tempered(const PlanConstants& plan, f64 d) { return plan.temperature == 1.0 ? d : d / plan.temperature; }
 
-// An advantage, tempered, to element `slot` of its array: whitening (0: none), clip (the plan's, which loops read once).
-INLINE void write_advantage(const Args& args, i64 slot, const Whitening* whitening, f64 clip, f64 a, Totals& totals) {
-    if (whitening) a = whitened(*whitening, a);
+// An advantage, tempered, to element `slot` of its array: whitening (where it `whitens`), clip (the plan's). Loops read the array and the clip once.
+INLINE void write_advantage(const Args& args, const Array& to, i64 slot, bool whitens, const Whitening& whitening, f64 clip, f64 a, Totals& totals) {
+    if (whitens) a = whitened(whitening, a);
     if (!is_infinite(clip)) {
         totals.clipped += absolute(a) > clip ? 1 : 0;
         a = clamped(a, -clip, clip);
@@ -59,39 +59,49 @@ INLINE void write_advantage(const Args& args, i64 slot, const Whitening* whiteni
         totals.sum += a;
         totals.squares += a * a;
     }
-    store(args.outputs.advantages, slot, a, totals.overflowed);
+    store(to, slot, a, totals.overflowed);
+}
+
+// Zeros in the padding beside a rollout's advantages. The block.
+OUT_OF_LINE void pad_advantages(const Args& args, const Shaping& w) {
+    if (plan_of(args).fill_padding) pad(args, args.outputs.advantages, w.e);
 }
 
 // Slots low .. high of the rollout (of chunks; else every slot): value(j) of the tokens in scope, tempered; 0 elsewhere. What lies under the output has been used.
 // Returns what this thread has counted.
 template <class Value>
-INLINE Totals write_slots(const Args& args, const Extent& e, i64 low, i64 high, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
-    const Array& to = args.outputs.advantages;
+INLINE Totals write_slots(const Args& args, const Extent& e, i64 low, i64 high, const Scope& scope, const Lines& lines, bool whitens, const Whitening& whitening, Value value) {
+    // The array from the rollout's first token on, which the loop reads once.
+    Array to = args.outputs.advantages;
     const f64 clip = plan_of(args).clip;
-    const i64 base = at(e, to, 0), stride = token_stride(e, to);
+    const i64 base = at(e, to, 0), stride = token_stride(e, to), lead = sector_lead(to, base + low * stride, stride);
+    to.data += (u64)(base * bytes_of(to));
     Totals totals = no_totals();
-    each_slot(low, high, sector_lead(to, base + low * stride, stride), scope, lines, value, [&](i64 t, bool in, f64 a) {
-        if (in) write_advantage(args, base + t * stride, whitening, clip, a, totals);
-        else store(to, base + t * stride, 0.0, totals.overflowed);
+    each_slot(low, high, lead, scope, lines, value, [&](i64 t, bool in, f64 a) {
+        if (in) write_advantage(args, to, t * stride, whitens, whitening, clip, a, totals);
+        else store(to, t * stride, 0.0, totals.overflowed);
     });
     return totals;
 }
 // The whole rollout, and the padding beside it.
 template <class Value>
-INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, const Whitening* whitening, Value value) {
-    const Totals totals = write_slots(args, e, 0, e.len, scope, lines, whitening, value);
+INLINE Totals write_advantages(const Args& args, const Extent& e, const Scope& scope, const Lines& lines, bool whitens, const Whitening& whitening, Value value) {
+    const Totals totals = write_slots(args, e, 0, e.len, scope, lines, whitens, whitening, value);
     if (plan_of(args).fill_padding) pad(args, args.outputs.advantages, e);
     return totals;
 }
 
 // Statistics and flags of a group, from its block's decision.
-OUT_OF_LINE void group_outputs(const Args& args, i64 g, const Decision& decision) {
+OUT_OF_LINE void group_outputs(const Args& args, const Decision& decision) {
     const PlanConstants& plan = plan_of(args);
     const Outputs& o = args.outputs;
     u64 none = 0;
-    for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
+    // (Blocks have more threads than there are rows.)
+    const i32 row = (i32)threadIdx.x;
+    if (row < MAX_STREAMS) {
         i64 count = 0;
         f64 mean = 0.0, std = 0.0, absmax = 0.0;
+#pragma unroll 1
         for (i32 slot = 0; slot < plan.slots; slot++) {
             const Standard& standard = decision.standards[slot];
             if (plan.slot_reported[slot] != row || extremes_bad(standard.extremes) || standard.sums.n <= 0) continue;
@@ -99,13 +109,42 @@ OUT_OF_LINE void group_outputs(const Args& args, i64 g, const Decision& decision
             reported(standard, &mean, &std);
             absmax = (f64)absmax_value(standard.extremes);
         }
-        auto place = [&](const Array& to) { return g * to.stride[0] + row * to.stride[1]; };
+        auto place = [&](const Array& to) { return (i64)decision.group * to.stride[0] + row * to.stride[1]; };
         if (is_given(o.stats_count)) store_int(o.stats_count, place(o.stats_count), count);
         if (is_given(o.stats_mean)) store(o.stats_mean, place(o.stats_mean), mean, none);
         if (is_given(o.stats_std)) store(o.stats_std, place(o.stats_std), std, none);
         if (is_given(o.stats_absmax)) store(o.stats_absmax, place(o.stats_absmax), absmax, none);
         if (is_given(o.group_flags)) store_int(o.group_flags, place(o.group_flags), decision.flags[row]);
     }
+}
+
+// What the block does when its rollout is shaped: zeros where no rollout is, and the report. (Ways to it end in it: none goes on where it came from.)
+OUT_OF_LINE void end_shape(const Args& args) {
+    const bool keeps = args.mode & MODE_KEEP, pads = !(args.mode & MODE_DRY) && plan_of(args).fill_padding && !counts_of(args).bad_offsets;
+    if (pads && !keeps) pad_ends(args, args.outputs.advantages);
+    if (pads && is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
+    if (!keeps) finish_report(args);
+}
+
+// The batch's offsets do not fit: no rollout has a place, every slot is 0.
+OUT_OF_LINE void shape_nothing(const Args& args) {
+    const Outputs& o = args.outputs;
+    if (args.mode & MODE_DRY) return;
+    zero_all(args, o.advantages);
+    if (is_given(o.returns)) zero_all(args, o.returns);
+    const i64 i = blockIdx.x;
+    if (i >= args.batch.rollouts || !is_first_thread()) return;
+    u64 none = 0;
+    if (is_given(o.path_scores)) store(o.path_scores, i * o.path_scores.stride[0], 0.0, none);
+    if (is_given(o.num_chunks)) store_int(o.num_chunks, i * o.num_chunks.stride[0], 0);
+    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], ROLLOUT_IN_BAD_GROUP);
+}
+
+// Zeros where no rollout is.
+OUT_OF_LINE void shape_ends(const Args& args) {
+    if (!plan_of(args).fill_padding) return;
+    pad_ends(args, args.outputs.advantages);
+    if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
 }
 
 #endif

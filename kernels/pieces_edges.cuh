@@ -26,6 +26,8 @@ struct Edge {
     // Sparse steps: marks in scope, the values of the first and the last by stream; is the last token in scope one?
     i64 marks, marked[MAX_PROCESS];
     bool marked_last;
+    // Does the piece have a process value of its own?
+    bool process;
 };
 
 // The detector's value at token t of a rollout with scores.
@@ -210,11 +212,12 @@ INLINE Extremes unit_extremes(const Args& args, const Work& w, i32 list) {
 INLINE bool sums_pending(const Args& args) { return is_given(args.batch.logp_reference) && !plan_of(args).kl_by_token && joint_stage(args) <= JOINT_OWN; }
 
 // As `look_at_rollout` of findings.cuh, of a piece. `w.kept.count` is that of all pieces while the rollout's own values are looked at. The block.
-OUT_OF_LINE u32 look_at_unit(const Args& args, Work& w, u32 flags) {
+OUT_OF_LINE void look_at_unit(const Args& args, Work& w) {
     const PlanConstants& plan = plan_of(args);
-    const Unit& unit = unit_of(args, w.i);
-    const bool known = args.mode & MODE_KNOWN;
     if (is_first_thread()) {
+        const Unit& unit = unit_of(args, w.i);
+        const u32 flags = w.kept.flags;
+        const bool known = args.mode & MODE_KNOWN;
         i32* const keys = group_keys(args, w.kept.group);
         if (!known) max_key_to(args, keys + 3 * plan.slots, flags & ROLLOUT_FORMAT_VIOLATING ? 1 : 2);
         if (flags & ROLLOUT_MISSING) atomicOr(&marks_of(args, w.kept.group).missing, 1u);
@@ -228,35 +231,37 @@ OUT_OF_LINE u32 look_at_unit(const Args& args, Work& w, u32 flags) {
         }
     }
     if (w.kept.state & (STATE_INFINITE | STATE_NAN)) poison(args, plan, w, 0, w.kept.state & STATE_NAN ? KEY_NAN : KEY_INFINITE);
-    const i32 lists = w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0;
-    for (i32 list = 0; list < lists; ++list) {
+    u32 flags = w.kept.flags;
+#pragma unroll 1
+    for (i32 list = 0; list < (w.kept.state & STATE_HAS_PROCESS ? lists_of(args, plan) : 0); ++list) {
         flags |= look_at_list(args, plan, w, list, unit_extremes(args, w, list));
     }
     const i64 line = line_of_unit(args, w.i, w.scope.first, w.scope.count, w.e.len);
     if (w.scope.count > 0 || (plan.spreads && line < w.e.len)) {
         if (process_in_gaps(args, plan, w.kept)) flags |= gap_findings(args, w, line);
-        flags |= credit_findings(args, w, line, !unit.scope_before);
+        flags |= credit_findings(args, w, line, !unit_of(args, w.i).scope_before);
     }
-    if (sums_pending(args)) return flags;
-    SHARED(u32, flags_of_unit, [1]);
-    const u32 count = w.kept.count;
+    SHARED(u32, count_of_piece, [1]);
     __syncthreads();
-    if (is_first_thread() && knows_rows(args)) w.kept.count = (u32)unit.total;
+    if (is_first_thread()) {
+        count_of_piece[0] = w.kept.count;
+        if (knows_rows(args) && !sums_pending(args)) w.kept.count = (u32)unit_of(args, w.i).total;
+    }
     __syncthreads();
-    if (warp() == 0) flags = rollout_extremes(args, w, flags);
-    if (is_first_thread()) flags_of_unit[0] = flags;
+    if (!sums_pending(args) && warp() == 0) flags = rollout_extremes(args, w, flags);
     __syncthreads();
-    if (is_first_thread()) w.kept.count = count;
-    flags = flags_of_unit[0];
+    if (is_first_thread()) {
+        w.kept.count = count_of_piece[0];
+        w.kept.flags = flags;
+    }
     __syncthreads();
-    return flags;
 }
 
 // `scan_mask = none`: is a value that the scan would read before the piece's first token in scope a finding? It is if the rollout's scope begins in an earlier piece. The block.
-OUT_OF_LINE bool bad_before(const Args& args, const Work& w, u32 flags) {
+INLINE bool bad_before(const Args& args, const Work& w) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
-    if (!plan.spreads || plan.scan_mask != SCAN_MASK_NONE || (flags & (ROLLOUT_ABSENT | ROLLOUT_BAD_STEPS))) return false;
+    if (!plan.spreads || plan.scan_mask != SCAN_MASK_NONE || (w.kept.flags & (ROLLOUT_ABSENT | ROLLOUT_BAD_STEPS))) return false;
     const i64 before = w.scope.count > 0 ? w.scope.first : w.e.len;
     const bool stepless = plan.kind == KIND_PRM && is_given(batch.step_offsets) && unit_of(args, w.i).steps == 0;
     const bool signals = reads_gaps(args, plan) && !stepless, kl = takes_kl(args, KL_PLACE_REWARD);
@@ -288,12 +293,12 @@ INLINE i64 mark_bits(const Args& args, const Extent& e, const Scope& scope) {
 }
 
 // Adds the piece's row to the table. The block.
-OUT_OF_LINE void tell_edges(const Args& args, const Work& w, const Edge& edge, u32 flags, bool process) {
+OUT_OF_LINE void tell_edges(const Args& args, const Work& w, const Edge& edge) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     const Unit& unit = unit_of(args, w.i);
     i64* const row = row_at(rows_of(args, unit), unit.index);
-    const bool beyond = bad_before(args, w, flags);
+    const bool beyond = bad_before(args, w);
     const i64 marks = mark_bits(args, w.e, w.scope);
     for (i32 list = 0; plan.pool == POOL_ROLLOUTS && (w.kept.state & STATE_HAS_PROCESS) && list < batch.num_process; ++list) {
         const Extremes own = own_extremes(args, w, list);
@@ -306,7 +311,7 @@ OUT_OF_LINE void tell_edges(const Args& args, const Work& w, const Edge& edge, u
     add_to(row + ROW_WHOLE, unit.whole);
     add_to(row + ROW_INPUTS_HASH, (i64)unit.hash);
     add_to(row + ROW_COUNT, w.scope.count);
-    add_to(row + ROW_FLAGS, (process ? ROW_HAS_PROCESS : 0) | marks | (i64)(flags & (ROLLOUT_NONFINITE | ROLLOUT_MISSING | ROLLOUT_BAD_STEPS)) | (beyond ? ROW_BAD_BEFORE : 0));
+    add_to(row + ROW_FLAGS, (edge.process ? ROW_HAS_PROCESS : 0) | marks | (i64)(w.kept.flags & (ROLLOUT_NONFINITE | ROLLOUT_MISSING | ROLLOUT_BAD_STEPS)) | (beyond ? ROW_BAD_BEFORE : 0));
     if (w.scope.count > 0) {
         add_to(row + ROW_FIRST, unit.begin + w.scope.first);
         add_to(row + ROW_LAST, unit.begin + w.scope.end - 1);
@@ -354,7 +359,9 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
             w.kept = rollout_of(args, i);
         }
         find_edges(args, room, false, false, edge);
-        if (!knows_rows(args)) tell_edges(args, w, edge, w.kept.flags, false);
+        if (is_first_thread()) edge.process = false;
+        __syncthreads();
+        if (!knows_rows(args)) tell_edges(args, w, edge);
         return;
     }
     if (is_first_thread()) {
@@ -362,15 +369,14 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
         room.task = Task{i, -1, 0, -1, 0, true};
     }
     __syncthreads();
-    u32 flags = prepare_rollout(args, room);
-    const bool fits = !(flags & ROLLOUT_BAD_STEPS);
-    find_edges(args, room, true, fits, edge);
-    const bool process = (w.kept.state & STATE_HAS_PROCESS) || edge.marks > 0;
+    prepare_rollout(args, room);
+    find_edges(args, room, true, !(w.kept.flags & ROLLOUT_BAD_STEPS), edge);
     __syncthreads();
-    SHARED(u32, joined_flags, [1]);
     if (is_first_thread()) {
         Rollout kept = w.kept;
-        joined_flags[0] = joined_edges(args, room, edge, fits, flags, kept);
+        edge.process = (kept.state & STATE_HAS_PROCESS) || edge.marks > 0;
+        const u32 flags = joined_edges(args, room, edge, !(kept.flags & ROLLOUT_BAD_STEPS), kept.flags, kept);
+        kept.flags = flags;
         w.kept = kept;
         if (args.mode & MODE_COUNTING) {
             count_missing_once(args, room, edge);
@@ -382,18 +388,14 @@ INLINE void keep_unit(const Args& args, i64 i, Room& room, Edge& edge) {
         }
     }
     __syncthreads();
-    flags = joined_flags[0];
-    flags = look_at_unit(args, w, flags);
-    if (joint_stage(args) == JOINT_EDGES) tell_edges(args, w, edge, flags, process);
+    look_at_unit(args, w);
+    if (joint_stage(args) == JOINT_EDGES) tell_edges(args, w, edge);
     if (joint_stage(args) == JOINT_OWN) tell_own_sums(args, w);
     if (joint_stage(args) > JOINT_OWN) {
         if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
-        else if (counts_in_batch(plan, w.kept, flags | unit_of(args, i).flags)) add_batch_extremes(args, w);
+        else if (counts_in_batch(plan, w.kept, w.kept.flags | unit_of(args, i).flags)) add_batch_extremes(args, w);
     }
-    if (!is_first_thread()) return;
-    Rollout kept = w.kept;
-    kept.flags = flags;
-    rollout_of(args, i) = kept;
+    if (is_first_thread()) rollout_of(args, i) = w.kept;
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_prepare(const __grid_constant__ Args given) {

@@ -1,178 +1,21 @@
-// Rollouts in pieces over calls or ranks: a piece from its chunks to its outputs, by the scan of the whole rollout. Tiles of 32 positions are numbered from the rollout's end, so
-// that a piece needs how many positions lie after it, the tops of the tiles after it, and the values of a tile that it shares. Twin of pieces_scan.rs and of shape.rs.
+// Rollouts in pieces over calls or ranks: a piece from its chunks to its outputs, by the scan of the whole rollout (pieces_scan.cuh). Twin of shape.rs.
 #ifndef PASSRL_PIECES_SHAPE_CUH
 #define PASSRL_PIECES_SHAPE_CUH
-#include "pieces_sums.cuh"
-#include "shape.cuh"
+#include "pieces_scan.cuh"
 
-// What the positions of a rollout's scan are.
-enum Positions { BY_CHUNK, BY_TOKEN, BY_LINE };
-
-// A piece in the hands of a block, in shared memory, beside the shape room.
-struct UnitRoom {
-    // As the shape room's `work`, of the chunks that end in the piece; of a scan over all tokens its scope begins with the first that takes part.
-    Shaping own;
-    // Chunks in all and in later pieces.
-    i64 chunks, after;
-    f64 powers[33], apart[33];
-    f64 tops[MOST_THREADS];
-    f64 carry;
-    // While tiles are brought together.
-    bool tells;
-};
-
-INLINE ShapeRoom& shape_of(const UnitRoom&) { return shared_shape_room(); }
-
-// Positions of a scan: in all, after the piece, and of piece j.
-INLINE i64 total_of(const Unit& unit, const UnitRoom& room, Positions by) {
-    return by == BY_CHUNK ? room.chunks : by == BY_TOKEN ? unit.total : unit.first < 0 ? 0 : unit.whole - unit.first;
-}
-INLINE i64 after_of(const Unit& unit, const UnitRoom& room, Positions by) { return by == BY_CHUNK ? room.after : by == BY_TOKEN ? unit.tokens_after : unit.lines_after; }
-INLINE i64 positions_of(const Args& args, const Unit& unit, Positions by, i64 j) {
-    if (by == BY_CHUNK) return bounded(chunk_counts(args, unit)[j], 1ll << 31);
-    const i64* const rows = rows_of(args, unit);
-    if (by == BY_TOKEN) return in_scope(rows, j);
-    const i64* const row = row_at(rows, j);
-    return unit.first < 0 ? 0 : larger(smaller(row[ROW_BEGIN] + row[ROW_SLOTS], row[ROW_WHOLE]) - larger(row[ROW_BEGIN], unit.first), (i64)0);
-}
-// The piece that has position p, which one has.
-INLINE i64 owner_of(const Args& args, const Unit& unit, Positions by, i64 p) {
-    i64 end = 0;
-    for (i64 j = (i64)unit.pieces - 1; j >= 0; j--) {
-        end += positions_of(args, unit, by, j);
-        if (p < end) return j;
-    }
-    return 0;
-}
-
-// Do several pieces have positions of tile m?
-INLINE bool is_shared_tile(const Args& args, const Unit& unit, Positions by, i64 total, i64 m) {
-    return owner_of(args, unit, by, smaller(m * TILE + TILE, total) - 1) != owner_of(args, unit, by, m * TILE);
-}
-// y at the highest position of such a tile before a carry is added. A warp, in every lane.
-OUT_OF_LINE f64 top_of_shared_tile(const Args& args, const Unit& unit, Positions by, i64 total, const f64* powers, i64 m) {
-    const i64 n = smaller(TILE, total - m * TILE);
-    const i64* const shared = scan_shared(args, unit, owner_of(args, unit, by, m * TILE + n - 1));
-    f64 y = lane() < n ? f64_of((u64)shared[lane()]) : 0.0, c = powers[1];
-    for (i32 d = 1; d < 32; d <<= 1) {
-        const f64 before = __shfl_up_sync(WARP, y, d);
-        y = y + c * (lane() >= d ? before : 0.0);
-        c = c * c;
-    }
-    return __shfl_sync(WARP, y, (i32)larger(n - 1, (i64)0));
-}
-
-// G at the highest position of the tile before tile `m` (0: there is none), in every thread. The block.
-OUT_OF_LINE f64 carry_into(const Args& args, const Unit& unit, UnitRoom& room, i32 scan, Positions by, const f64* powers, i64 m) {
-    const i64 total = total_of(unit, room, by), tiles = smaller(m, joint_of(args).tiles);
-    __syncthreads();
-    if (is_first_thread()) room.carry = 0.0;
-    for (i64 base = 0; base < tiles; base += blockDim.x) {
-        const i64 own = base + threadIdx.x;
-        const bool apart = own < tiles && is_shared_tile(args, unit, by, total, own);
-        if (own < tiles && !apart) room.tops[threadIdx.x] = f64_of((u64)scan_tops(args, unit, scan)[own]);
-        for (u32 votes = __ballot_sync(WARP, apart); votes != 0; votes &= votes - 1) {
-            const i32 of = 32 * warp() + __ffs((i32)votes) - 1;
-            const f64 top = top_of_shared_tile(args, unit, by, total, powers, base + of);
-            if (lane() == 0) room.tops[of] = top;
-        }
-        __syncthreads();
-        if (is_first_thread()) {
-            f64 carry = room.carry;
-            for (i64 n = 0; n < smaller(tiles - base, (i64)blockDim.x); n++) carry = room.tops[n] + powers[bounded(total - (base + n) * TILE, TILE)] * carry;
-            room.carry = carry;
-        }
-        __syncthreads();
-    }
-    __syncthreads();
-    return room.carry;
-}
-
-// The value of a piece's first chunk, before any scan.
-INLINE f64 first_value(const Args& args, const Unit& unit, i64 piece) { return f64_of((u64)scan_shared(args, unit, piece)[TILE]); }
-
-// Tells the tops of the tiles that lie in this piece, the values of those that it shares, and the first value: of `own` values, first position last. The block.
-OUT_OF_LINE void tell_scan(const Args& args, const Unit& unit, const UnitRoom& room, i32 scan, Positions by, const f64* values, i64 own, const f64* powers) {
-    const i64 total = total_of(unit, room, by), low = after_of(unit, room, by), high = low + own;
-    if (own == 0) return;
-    for (i64 m = low / TILE + warp(); m < (high + TILE - 1) / TILE && m < joint_of(args).tiles; m += warps()) {
-        const i64 first = m * TILE, end = smaller(first + TILE, total), p = first + lane();
-        if (low <= first && end <= high) {
-            f64 y = p < end ? values[high - 1 - p] : 0.0, c = powers[1];
-            for (i32 d = 1; d < 32; d <<= 1) {
-                const f64 before = __shfl_up_sync(WARP, y, d);
-                y = y + c * (lane() >= d ? before : 0.0);
-                c = c * c;
-            }
-            if (p + 1 == end) add_to(scan_tops(args, unit, scan) + m, (i64)bits_of(y));
-        } else if (scan == 0) {
-            i64* const shared = scan_shared(args, unit, owner_of(args, unit, by, end - 1));
-            if (p >= low && p < smaller(end, high)) add_to(shared + lane(), (i64)bits_of(values[high - 1 - p]));
-        }
-    }
-    if (scan == 0 && is_first_thread()) add_to(scan_shared(args, unit, unit.index) + TILE, (i64)bits_of(values[0]));
-}
-
-// Credit of a piece, in place: `own` values, first chunk (or token) first, become what the scan of the whole rollout gives them, or stay (broadcast); value `own`, where there are
-// `all` > own, becomes that of the chunk that goes on. While the tiles are brought together it tells its own instead. The block meets at the begin and at the end.
-OUT_OF_LINE void joint_scan(const Args& args, UnitRoom& room, i32 scan, Positions by, i64 own, i64 all, const f64* powers, f64* y) {
-    const Unit& unit = unit_of(args, shape_of(room).work.i);
-    const i64 total = total_of(unit, room, by), after = after_of(unit, room, by);
-    __syncthreads();
-    if (room.tells) {
-        tell_scan(args, unit, room, scan, by, y, own, powers);
-        __syncthreads();
-        return;
-    }
-    if (plan_of(args).credit == CREDIT_BROADCAST) {
-        if (all > own && after > 0 && is_first_thread()) y[own] = first_value(args, unit, owner_of(args, unit, by, after - 1));
-        __syncthreads();
-        return;
-    }
-    if (own == 0 && after == total) {
-        // No chunk ends here and none before: the one that goes on is the rollout's first.
-        const f64 g = all > 0 ? carry_into(args, unit, room, scan, by, powers, (total + TILE - 1) / TILE) : 0.0;
-        if (all > 0 && is_first_thread()) y[0] = g;
-        __syncthreads();
-        return;
-    }
-    const i64 m = after / TILE, low = after % TILE;
-    const f64 carry = carry_into(args, unit, room, scan, by, powers, m);
-    const i64* const shared = low == 0 ? 0 : scan_shared(args, unit, owner_of(args, unit, by, smaller((m + 1) * TILE, total) - 1));
-    scan_lines(own + low, powers, shape_of(room).tops, [&](i64 j) { return j < own ? y[j] : f64_of((u64)shared[own + low - 1 - j]); },
-               [&](i64 j, f64 g) { if (j < all) y[j] = g; }, carry);
-    if (all > own && low == 0 && is_first_thread()) y[own] = carry;
-    __syncthreads();
-}
-
-// D of the rollout's first chunk (or token), whichever piece has it, in every thread. The block.
-INLINE f64 joint_path(const Args& args, UnitRoom& room) {
-    const PlanConstants& plan = plan_of(args);
-    const Unit& unit = unit_of(args, shape_of(room).work.i);
-    const bool by_token = plan.credits_tokens;
-    const Positions by = plan.spreads ? BY_LINE : by_token ? BY_TOKEN : BY_CHUNK;
-    const i64 total = total_of(unit, room, by);
-    if (total <= 0) return 0.0;
-    const f64 g = plan.credit == CREDIT_BROADCAST ? first_value(args, unit, owner_of(args, unit, by, total - 1))
-                                                  : carry_into(args, unit, room, 0, by, room.powers, (total + TILE - 1) / TILE);
-    const f64 d = plan.k == 0.0 || by_token ? g : g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - total];
-    const bool apart = plan.divide_scope == DIVIDE_PROCESS && plan.fusion == FUSION_ADVANTAGE && !by_token;
-    const Terms& terms = shape_of(room).terms;
-    return apart ? d + (terms.gated ? terms.gated_every : sum_of_terms(terms)) : d;
-}
-
-// a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
-    const Shaping& w = room.own;
+// a_j of the chunks that end in the piece, in f; `ends`: the rollout's last is among them. The block meets at the end.
+OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
+    const OwnShaping& w = room.own;
     const Terms& terms = shape_of(room).terms;
     FusedStreams& fusion = shape_of(room).fusion;
     const i64 chunks = w.kept.chunks;
     if (terms.gated) {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = ends && j + 1 == chunks ? terms.gated_last : terms.gated_every;
         __syncthreads();
-        return 0;
+        return;
     }
-    u32 lost = prepare_fusion(args, w, shared_decision(), fusion);
+    add_lost(args, prepare_fusion(args, w, shared_decision(), terms, fusion));
+    u32 lost = 0;
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();
     auto put = [&](i64 j, i64 t) {
@@ -186,7 +29,7 @@ OUT_OF_LINE u32 fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    return lost;
+    add_lost(args, lost);
 }
 
 // From rewards in d (n lines) and values in v (`all`): advantages in d, returns in v. The block meets at the end.
@@ -207,17 +50,19 @@ OUT_OF_LINE void unit_advantages(const Args& args, UnitRoom& room, Positions by,
         next = (f64)f32_of((u32)row[ROW_VALUE]);
     }
     __syncthreads();
+    // (What the scans are asked stands there for what comes after them.)
+    if (is_first_thread()) room.asked = JointScan{0, by, n, all, room.powers, w.d};
     for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.d[t] = (w.d[t] + plan.gamma * (t + 1 < n ? w.v[t + 1] : next)) - w.v[t];
     __syncthreads();
-    const bool apart = plan.lam_returns >= 0.0;
-    if (apart) {
+    auto apart = [&] { return plan.lam_returns >= 0.0; };
+    if (apart()) {
         for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.lines[t] = w.d[t];
         if (is_first_thread()) decay_powers(plan.gamma * plan.lam_returns, room.apart);
-        joint_scan(args, room, 1, by, n, all, room.apart, w.lines);
-        for (i64 t = threadIdx.x; t < all && !room.tells; t += blockDim.x) w.v[t] += w.lines[t];
+        joint_scan(args, room, JointScan{1, room.asked.by, room.asked.own, room.asked.all, room.apart, w.lines});
+        for (i64 t = threadIdx.x; t < room.asked.all && !room.tells; t += blockDim.x) w.v[t] += w.lines[t];
     }
-    joint_scan(args, room, 0, by, n, all, room.powers, w.d);
-    for (i64 t = threadIdx.x; t < all && !apart && !room.tells; t += blockDim.x) w.v[t] += w.d[t];
+    joint_scan(args, room, JointScan{0, room.asked.by, room.asked.own, room.asked.all, room.powers, w.d});
+    for (i64 t = threadIdx.x; t < room.asked.all && !apart() && !room.tells; t += blockDim.x) w.v[t] += w.d[t];
     __syncthreads();
 }
 
@@ -275,13 +120,13 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
         __syncthreads();
     }
     if (!plan.spreads) {
-        joint_scan(args, room, 0, BY_CHUNK, own, k, plan.decay, w.v);
+        joint_scan(args, room, JointScan{0, BY_CHUNK, own, k, plan.decay, w.v});
     } else {
         const i64 line = room.own.scope.first, n = w.e.len - line;
         each_in_scope(w.scope, [&](i64 t, i64 j) { w.lines[t - line] = w.v[j]; });
         __syncthreads();
         take_gap_kl(args, room.own, w.lines);
-        joint_scan(args, room, 0, BY_LINE, n, n, plan.decay, w.lines);
+        joint_scan(args, room, JointScan{0, BY_LINE, n, n, plan.decay, w.lines});
         if (room.tells) return;
         gather(room.own.scope, w.lines);
         for (i64 j = threadIdx.x; j < k; j += blockDim.x) w.v[j] = w.lines[j];
@@ -298,14 +143,14 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
     __syncthreads();
 }
 
-// Chunk values in f, advantages in d, returns in v. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
+// Chunk values in f, advantages in d, returns in v. The block meets at the end.
+INLINE void unit_credited(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    const Shaping& w = room.own;
-    u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), shape_of(room).terms) : 0;
-    lost += fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
+    const OwnShaping& w = room.own;
+    if (plan.spreads) gap_rewards(args, w, shared_decision(), shape_of(room).terms);
+    fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) {
-        if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return lost;
+        if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return;
         const i64 n = rewards_and_values(args, w);
         unit_advantages(args, room, plan.spreads ? BY_LINE : BY_TOKEN, n, n);
         if (plan.spreads && !room.tells) {
@@ -318,7 +163,6 @@ OUT_OF_LINE u32 unit_credited(const Args& args, UnitRoom& room) {
     } else {
         unit_credit(args, room);
     }
-    return lost;
 }
 
 // Where piece i stands and what is kept of it; its chunks are listed where its kind is kl. The block.
@@ -326,7 +170,7 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     ShapeRoom& shape = shape_of(room);
     const Unit& unit = unit_of(args, i);
-    const Extent e = shape.work.e;
+    const Extent& e = shape.work.e;
     Rollout kept = shape.work.kept;
     if (plan.kind == KIND_KL) unit_kl_chunks(args, i, e, kept_scope(args, i, e, kept), &shared_decision(), kept);
     if (shared_decision().bad) {
@@ -337,7 +181,7 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
     if (is_first_thread()) {
         shape.work = make_shaping(args, i, e, kept);
         shape.path = 0.0;
-        room.own = shape.work;
+        (Shaping&)room.own = shape.work;
         room.own.kept.chunks = (u32)own_chunks(kept);
         if (plan.spreads) room.own.scope.first = unit.line;
         room.tells = args.mode & MODE_SCAN;
@@ -364,18 +208,19 @@ INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
 }
 
 // The rollout's terms, as this piece has them. The block.
-INLINE u32 unit_terms(const Args& args, UnitRoom& room) {
+INLINE void unit_terms(const Args& args, UnitRoom& room) {
     const Shaping& w = shape_of(room).work;
     const Unit& unit = unit_of(args, w.i);
     // Whether the rollout's last token is in scope, and how many are, all pieces say.
-    Rollout whole = w.kept;
-    whole.count = (u32)unit.total;
-    Extent e = w.e;
-    e.len = (i64)whole.end + (unit.at_end ? 0 : 1);
-    const u32 lost = rollout_terms(args, w.i, e, whole, shared_decision(), shape_of(room).terms);
+    if (is_first_thread()) {
+        (Work&)room.whole = w;
+        room.whole.kept.count = (u32)unit.total;
+        room.whole.e.len = (i64)w.kept.end + (unit.at_end ? 0 : 1);
+    }
+    __syncthreads();
+    add_lost(args, rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms));
     if (is_first_thread() && unit.begin + w.e.len != unit.whole) shape_of(room).terms.has_beyond = false;
     __syncthreads();
-    return lost;
 }
 
 // Zeros in the slots of a piece that hold no token.
@@ -424,9 +269,8 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
         for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        u32 lost = unit_terms(args, room);
-        lost += unit_credited(args, room);
-        if (writes) add_lost(args, lost);
+        unit_terms(args, room);
+        unit_credited(args, room);
         if (!room.tells) {
             const f64 path = joint_path(args, room);
             if (is_first_thread()) shape_of(room).path = path;
@@ -442,7 +286,7 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
     if (keeps) keep_advantages(args, w, lines, shape_of(room).path);
     if (writes) unit_outputs(args, room);
     if (writes && !keeps) {
-        write_results(args, shape_of(room), lines, 0, w.e.len);
+        write_results(args, shape_of(room), 0, w.e.len);
         zero_tail(args, args.outputs.advantages, w.e, unit_of(args, i).tail);
     }
 }
@@ -473,15 +317,9 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     const i64 b = blockIdx.x;
     if (b < args.batch.groups && writes) {
         decide(args, b, shared_decision());
-        if (bad_batch) {
-            for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-                shared_decision().flags[row] |= GROUP_BAD;
-                shared_decision().standards[row].sums = no_sums();
-            }
-            __syncthreads();
-        }
-        group_outputs(args, b, shared_decision());
-        if (is_first_thread()) count_group(args, b, shared_decision());
+        if (bad_batch) forget_sets(shared_decision());
+        group_outputs(args, shared_decision());
+        if (is_first_thread()) count_group(args, shared_decision());
     }
     if (bad_batch) {
         if (writes) shape_no_unit(args);

@@ -9,12 +9,16 @@
 OUT_OF_LINE void unit_kl_chunks(const Args& args, i64 i, const Extent& e, const Scope& scope, const Decision* decision, Rollout& kept) {
     const PlanConstants& plan = plan_of(args);
     const Unit& unit = unit_of(args, i);
-    KlEdges edges;
-    edges.none = true;
-    edges.table = KlTable{0, 0, 0};
-    if (decision && plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, *decision);
-    const KlEdges all = edges;
-    if (all.table.positions > 0) edges.table = KlTable{all.table.columns + unit.position, all.table.live + unit.position, all.table.positions - unit.position};
+    // (Made anew after the chunks are listed.)
+    auto all_edges = [&] {
+        KlEdges edges;
+        edges.none = true;
+        edges.table = KlTable{0, 0, 0};
+        if (decision && plan.chunk == CHUNK_BY_VALUE && kept.group != NO_GROUP) edges = make_edges(args, kept.group, *decision);
+        return edges;
+    };
+    KlEdges edges = all_edges();
+    if (edges.table.positions > 0) edges.table = KlTable{edges.table.columns + unit.position, edges.table.live + unit.position, edges.table.positions - unit.position};
     kept.state &= ~(u32)STATE_OPEN;
     kl_chunks(args, i, e, scope, edges, kept, list_of<u32>(args.work.last, e));
     // (Lists of chunks by value are there.)
@@ -24,7 +28,7 @@ OUT_OF_LINE void unit_kl_chunks(const Args& args, i64 i, const Extent& e, const 
     bool open;
     if (plan.chunk == CHUNK_BY_VALUE) {
         const i64 last = unit.begin + scope.end - 1, following = larger(next[ROW_FIRST], last + 1), first = unit.begin + scope.first - unit.position;
-        open = (following == last + 1 || plan.bridge_scope_gaps) && !edge_between(all, last - first, following - first);
+        open = (following == last + 1 || plan.bridge_scope_gaps) && !edge_between(all_edges(), last - first, following - first);
     } else if (plan.chunk == CHUNK_STEP) {
         const i64 own = is_given(args.batch.step_offsets) ? step_number_at(args, i, step_numbers(args, i), scope.end - 1) : 0;
         open = own > 0 && next[ROW_FIRST_STEP] > 0 ? own == next[ROW_FIRST_STEP] : is_given(args.batch.step_offsets);

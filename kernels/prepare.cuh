@@ -100,24 +100,30 @@ OUT_OF_LINE void shape_lists(const Args& args, const Work& w) {
     __syncthreads();
 }
 
-// Scope, steps, elements and chunks, KL and baseline weights of a rollout; returns its flags. The block.
-OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
+// Scope, steps, elements and chunks, KL and baseline weights of a rollout, and its flags. The block.
+INLINE void prepare_rollout(const Args& args, Room& room) {
     const PlanConstants& plan = plan_of(args);
     const Batch& batch = args.batch;
     Work& w = shared_work();
-    bool filled = false, fits = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND, filled);
+    bool filled = false;
+    const bool steps_fit = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND, filled);
     if (is_first_thread()) {
+        const bool fits = steps_fit;
         room.filled = filled;
+        room.fits = fits;
+        room.found = 0;
         room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
         // Steps that do not fit say nothing of the scope.
         room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);
     }
     __syncthreads();
-    u32 found = read_scope(args, room);
-    if (fits && plan.kind != KIND_KL) found |= list_elements_and_chunks(args, room);
+    note_found(room, read_scope(args, room));
+    if (room.fits && plan.kind != KIND_KL) list_elements_and_chunks(args, room);
     i64 bad = is_given(batch.logp_reference) ? keep_kl(args, w.i, w.e, w.scope) : 0;
     if (is_given(batch.sum_pi_squared)) bad += keep_baseline_weights(args, w.e, w.scope);
-    found = block_or(found);
+    __syncthreads();
+    const bool fits = room.fits;
+    const u32 found = room.found;
     u32 flags = w.kept.flags | (found & (UNLISTED_INFINITE - 1));
     if (!fits) flags |= ROLLOUT_BAD_STEPS;
     if (w.scope.count == 0) flags |= ROLLOUT_NO_SCOPE;
@@ -145,10 +151,10 @@ OUT_OF_LINE u32 prepare_rollout(const Args& args, Room& room) {
         w.kept.count = (u32)w.scope.count;
         if (room.form == FORM_TOKENS) w.kept.elements = w.kept.count;
         w.kept.state = state;
+        w.kept.flags = flags;
     }
     __syncthreads();
-    if (plan.shaped && plan.kind != KIND_KL && (state & STATE_HAS_PROCESS)) shape_lists(args, w);
-    return flags;
+    if (plan.shaped && plan.kind != KIND_KL && (w.kept.state & STATE_HAS_PROCESS)) shape_lists(args, w);
 }
 
 // Of slices of groups whose sums are known: is all of a set this rollout's?
@@ -189,16 +195,16 @@ INLINE bool open_task(const Args& args, Room& room) {
 // A rollout from its data to what is kept of it, its maxima and its findings. The block; false: other blocks have parts of it, and one of them ends it.
 INLINE bool keep_rollout(const Args& args, Room& room) {
     if (!open_task(args, room)) return room.task.place < 0;
-    const bool kl = plan_of(args).kind == KIND_KL, in_parts = room.task.more > 0;
-    if (in_parts && !(kl ? look_at_part(args, room) : list_part(args, room))) return false;
-    u32 flags = prepare_rollout(args, room);
-    const Work& w = shared_work();
-    flags = look_at_rollout(args, w, flags, (kl ? in_parts : room.has_extremes) ? &room.extremes : 0);
+    auto is_kl = [&] { return plan_of(args).kind == KIND_KL; };
+    auto in_parts = [&] { return room.task.more > 0; };
+    if (in_parts() && !(is_kl() ? look_at_part(args, room) : list_part(args, room))) return false;
+    prepare_rollout(args, room);
+    Work& w = shared_work();
+    look_at_rollout(args, w, (is_kl() ? in_parts() : room.has_extremes) ? &room.extremes : 0);
     if (args.mode & MODE_KNOWN) look_for_one_rollout(args, w);
-    else if (counts_in_batch(plan_of(args), w.kept, flags)) add_batch_extremes(args, w);
+    else if (counts_in_batch(plan_of(args), w.kept, w.kept.flags)) add_batch_extremes(args, w);
     if (!is_first_thread()) return true;
-    Rollout kept = w.kept;
-    kept.flags = flags;
+    const Rollout kept = w.kept;
     if (kept.end > kept.first) atomicMax(&marks_of(args, kept.group).longest, (u64)(kept.end - kept.first) << 32 | (u32)~(u32)w.i);
     rollout_of(args, w.i) = kept;
     return true;
@@ -208,8 +214,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     const Args& args = open_args(given);
     Room* const room = &shared_room();
     if (args.batch.grouping == GROUP_OFFSETS) check_group_offsets(args);
-    const bool ended = keep_rollout(args, room[0]);
-    if (ended && (args.mode & MODE_JOINED)) sum_group_if_last(args, room[0].task.item, shared_work());
+    if (!keep_rollout(args, room[0]) || !(args.mode & MODE_JOINED)) return;
+    sum_group_if_last(args, room[0].task.item, shared_work());
 }
 
 #endif

@@ -4,17 +4,9 @@
 #define PASSRL_PRIMITIVES_GROUPS_CUH
 #include "outputs.cuh"
 
-// Of a batch whose offsets do not fit no set is known.
-INLINE void forget_sets(Decision& decision) {
-    for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-        decision.flags[row] |= GROUP_BAD;
-        decision.standards[row].sums = no_sums();
-    }
-    __syncthreads();
-}
-
 // What is known of the group's one set. One thread.
-OUT_OF_LINE void write_statistics(const Args& args, i64 g, const Decision& decision) {
+OUT_OF_LINE void write_statistics(const Args& args, const Decision& decision) {
+    const i64 g = decision.group;
     const Outputs& o = args.outputs;
     const Standard& s = decision.standards[0];
     const bool known = !extremes_bad(s.extremes) && s.sums.n > 0 && decision.findings[0] != FOUND_TOO_LARGE;
@@ -37,7 +29,8 @@ OUT_OF_LINE void leave_too_large(const PlanConstants& plan, Decision& decision) 
 }
 
 // Counts of the group, and its first finding where no rollout's has been told. One thread.
-OUT_OF_LINE void tell_group(const Args& args, i64 g, const Decision& decision) {
+OUT_OF_LINE void tell_group(const Args& args, const Decision& decision) {
+    const i64 g = decision.group;
     const PlanConstants& plan = plan_of(args);
     const GroupMarks& marks = marks_of(args, g);
     if (marks.rollouts == 0) return;
@@ -67,25 +60,29 @@ INLINE i32 early_flags(const Args& args, const Rollout& kept, bool bad) {
     return (i32)(bad ? flags | ROLLOUT_IN_BAD_GROUP : flags);
 }
 
-// Group g: what is known of its sets. The block.
-OUT_OF_LINE void write_group(const Args& args, i64 g, bool bad_batch, Decision& decision) {
-    decide(args, g, decision);
-    if (bad_batch) forget_sets(decision);
+// Does the block's batch have offsets that do not fit?
+INLINE bool is_bad_batch(const Args& args) { return counts_of(args).bad_offsets != 0; }
+
+// The block's group: what is known of its sets. The block.
+INLINE void write_group(const Args& args, Decision& decision) {
+    decide(args, blockIdx.x, decision);
+    if (is_bad_batch(args)) forget_sets(decision);
     if (is_first_thread()) leave_too_large(plan_of(args), decision);
     __syncthreads();
-    if (args.primitive != PRIMITIVE_STANDARDIZE) group_outputs(args, g, decision);
+    if (args.primitive != PRIMITIVE_STANDARDIZE) group_outputs(args, decision);
     if (!is_first_thread()) return;
-    if (args.primitive == PRIMITIVE_STANDARDIZE) write_statistics(args, g, decision);
-    else tell_group(args, g, decision);
+    if (args.primitive == PRIMITIVE_STANDARDIZE) write_statistics(args, decision);
+    else tell_group(args, decision);
 }
 
-// Rollout i: its result, its flags. The block.
-OUT_OF_LINE void write_rollout(const Args& args, i64 i, bool bad_batch, Decision& decision) {
+// The block's rollout: its result, its flags. The block.
+INLINE void write_rollout(const Args& args, Decision& decision) {
     const Outputs& o = args.outputs;
-    const Rollout kept = rollout_of(args, i);
-    if (kept.group != NO_GROUP) decide(args, kept.group, decision);
+    const i64 i = blockIdx.x;
+    if (const u32 g = rollout_of(args, i).group; g != NO_GROUP) decide(args, g, decision);
     if (!is_first_thread()) return;
-    const bool bad = bad_batch || kept.group == NO_GROUP || decision.bad;
+    const Rollout kept = rollout_of(args, i);
+    const bool bad_batch = is_bad_batch(args), bad = bad_batch || kept.group == NO_GROUP || decision.bad;
     if (is_given(o.advantages)) {
         u64 none = 0;
         // x of this rollout is read before its result is written over it; the sums were taken before.
@@ -100,11 +97,9 @@ OUT_OF_LINE void write_rollout(const Args& args, i64 i, bool bad_batch, Decision
 // Block b: group b, then rollout b.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_primitive_groups(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
-    const bool bad_batch = counts_of(args).bad_offsets != 0;
-    const i64 b = blockIdx.x;
-    if (b < args.batch.groups) write_group(args, b, bad_batch, shared_decision());
+    if (blockIdx.x < args.batch.groups) write_group(args, shared_decision());
     __syncthreads();
-    if (b < args.batch.rollouts) write_rollout(args, b, bad_batch, shared_decision());
+    if (blockIdx.x < args.batch.rollouts) write_rollout(args, shared_decision());
     __syncthreads();
     finish_report(args);
 }

@@ -52,8 +52,10 @@ INLINE bool counts_written(const Args& args) { return (args.mode & MODE_COUNTING
 INLINE void add_written(const Args& args, const Totals& totals) {
     if (counts_written(args)) add_totals(args, totals);
 }
+// (Not of a call that only weighs, brings tiles together, or looks.)
 INLINE void add_lost(const Args& args, u32 lost) {
-    if (counts_written(args)) add_counts_to(&counts_of(args).lost_deviations, lost);
+    const bool beside = (args.mode & (MODE_WEIGH | MODE_CHUNKS | MODE_SCAN)) || (args.work.joint && (args.mode & MODE_DRY));
+    if (counts_written(args) && !beside) add_counts_to(&counts_of(args).lost_deviations, lost);
 }
 
 // `passrl_report` of passrl.h.

@@ -21,6 +21,10 @@ struct ShapeRoom {
     f64 path;
     // The batch's offsets do not fit.
     bool bad_batch;
+    // The rollout's way is one scan; its results go to their tokens at once (`direct`).
+    bool one_pass, direct;
+    // Is it whitened, by statistics that are known?
+    bool whitens;
 };
 
 // At one address in all kernels.
@@ -41,17 +45,16 @@ union Chunks {
 };
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
-// Returns what this thread has seen lost.
-OUT_OF_LINE u32 credited(const Args& args, ShapeRoom& room) {
+INLINE void credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    u32 lost = plan.spreads ? gap_rewards(args, w, shared_decision(), room.terms) : 0;
-    lost += fuse(args, w, shared_decision(), room.terms, room.fusion);
+    if (plan.spreads) gap_rewards(args, w, shared_decision(), room.terms);
+    add_lost(args, prepare_fusion(args, w, shared_decision(), room.terms, room.fusion));
+    fuse(args, w, room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
     else credit(args, w, room.terms, room.tops);
-    return lost;
 }
 
 // Where rollout i lies and what is kept of it, read by one thread for all. The block.
@@ -64,11 +67,20 @@ INLINE void read_rollout(const Args& args, i64 i, ShapeRoom& room) {
     __syncthreads();
 }
 
+// Is a rollout's way from its chunks' values to its results one scan, with nothing taken or added between?
+INLINE bool is_one_pass(const Args& args, const Shaping& w) {
+    const PlanConstants& plan = plan_of(args);
+    const bool plain = (plan.credit == CREDIT_RETURN_TO_GO || plan.credit == CREDIT_BROADCAST) && !plan.spreads && plan.divide_scope == DIVIDE_ALL &&
+                       plan.chunk_value == CHUNK_VALUE_LAST;
+    const bool beside = is_given(args.batch.token_rewards) || is_given(args.batch.sum_pi_squared) || (is_given(args.batch.logp_reference) && plan.kl_by_token);
+    return plain && !beside && !((w.kept.state & STATE_EVERY_TOKEN) && has_holes(w.scope));
+}
+
 // Lists rollout i's chunks where its kind is kl and lays out its work in shared memory. `decision` is of its group, or bad where it has none. `chunks`: where few
 // of them lie, or 0.
 OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks) {
     const PlanConstants& plan = plan_of(args);
-    const Extent e = room.work.e;
+    const Extent& e = room.work.e;
     Rollout kept = room.work.kept;
     if (plan.kind == KIND_KL) {
         KlEdges edges;
@@ -84,8 +96,11 @@ OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* 
     if (is_first_thread()) {
         room.work = make_shaping(args, i, e, kept);
         room.path = 0.0;
+        room.one_pass = is_one_pass(args, room.work);
+        room.direct = room.one_pass && !(args.mode & (MODE_DRY | MODE_KEEP)) && lies_by_token(plan, kept) && !(kept.state & STATE_ZEROED);
     }
     if (chunks && kept.chunks <= CHUNKS_AT_HAND && !(kept.state & STATE_EVERY_TOKEN)) {
+        __syncthreads();
         const u32* const last = list_of<u32>(args.work.last, e);
         const bool in_place = kept.state & STATE_IN_PLACE;
         for (u32 j = threadIdx.x; j < kept.chunks; j += blockDim.x) chunks->last[j] = in_place ? last_in_place(args, i, e, kept, j) : last[j];
@@ -99,7 +114,7 @@ OUT_OF_LINE void open_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* 
 }
 
 // Decides for the group of a rollout, where it has one.
-OUT_OF_LINE void decide_for(const Args& args, const Rollout& kept, Decision& decision) {
+INLINE void decide_for(const Args& args, const Rollout& kept, Decision& decision) {
     if (kept.group != NO_GROUP) {
         decide(args, kept.group, decision);
         return;
@@ -109,21 +124,13 @@ OUT_OF_LINE void decide_for(const Args& args, const Rollout& kept, Decision& dec
     __syncthreads();
 }
 
-// Whitening's shift and scale where the batch's statistics are known and the rollout takes part; 0 elsewhere. The block.
-INLINE const Whitening* known_whitening(const Args& args, ShapeRoom& room) {
-    if (plan_of(args).whiten == WHITEN_NONE || (room.work.kept.state & STATE_ZEROED)) return 0;
-    if (is_first_thread()) room.whitening = make_whitening(args);
+// Whitening's shift and scale where the batch's statistics are known and the rollout takes part (`whitens`). The block.
+INLINE void know_whitening(const Args& args, ShapeRoom& room) {
+    if (is_first_thread()) {
+        room.whitens = plan_of(args).whiten != WHITEN_NONE && !(room.work.kept.state & STATE_ZEROED);
+        if (room.whitens) room.whitening = make_whitening(args);
+    }
     __syncthreads();
-    return &room.whitening;
-}
-
-// Is a rollout's way from its chunks' values to its results one scan, with nothing taken or added between?
-INLINE bool is_one_pass(const Args& args, const Shaping& w) {
-    const PlanConstants& plan = plan_of(args);
-    const bool plain = (plan.credit == CREDIT_RETURN_TO_GO || plan.credit == CREDIT_BROADCAST) && !plan.spreads && plan.divide_scope == DIVIDE_ALL &&
-                       plan.chunk_value == CHUNK_VALUE_LAST;
-    const bool beside = is_given(args.batch.token_rewards) || is_given(args.batch.sum_pi_squared) || (is_given(args.batch.logp_reference) && plan.kl_by_token);
-    return plain && !beside && !((w.kept.state & STATE_EVERY_TOKEN) && has_holes(w.scope));
 }
 
 // Is the one scan of a rollout the usual one: its chunks' values lie in one list, are shifted and scaled, and gain the same terms, the last one alone perhaps others?
@@ -169,21 +176,16 @@ OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
 }
 
 // Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
-// result goes to its token at once (`direct`): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
+// result goes to its token at once (DIRECT): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
 // results are in d. Returns what this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct) {
+template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
     const FusedStreams& fusion = room.fusion;
     const i64 k = w.kept.chunks;
     Totals totals = no_totals();
-    u32 lost = terms.gated ? 0 : prepare_fusion(args, w, shared_decision(), room.fusion);
-    if (!direct && is_plain(args, room)) {
-        scan_plain(args, room);
-        return lost;
-    }
-    const Whitening* const whitening = direct ? known_whitening(args, room) : 0;
+    u32 lost = 0;
     // What all threads share is read again for each chunk.
     auto value = [&](i64 j) {
         READ_AGAIN();
@@ -202,7 +204,7 @@ OUT_OF_LINE u32 shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct
         const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k + j] : g;
         if (is_given(args.outputs.returns)) w.v[j] = g;
         if (j == 0) room.path = d;
-        if (direct) write_advantage(args, at(w.e, args.outputs.advantages, w.scope.first + j), whitening, plan.clip, tempered(plan, d), totals);
+        if (DIRECT) write_advantage(args, args.outputs.advantages, at(w.e, args.outputs.advantages, w.scope.first + j), room.whitens, room.whitening, plan.clip, tempered(plan, d), totals);
         else w.d[j] = d;
     };
     if (plan.credit == CREDIT_RETURN_TO_GO) {
@@ -211,8 +213,19 @@ OUT_OF_LINE u32 shape_in_one_pass(const Args& args, ShapeRoom& room, bool direct
         for (i64 j = threadIdx.x; j < k; j += blockDim.x) result(j, value(j));
         __syncthreads();
     }
-    if (direct) add_written(args, totals);
+    if (DIRECT) add_written(args, totals);
     return lost;
+}
+INLINE void shape_in_one_pass(const Args& args, ShapeRoom& room) {
+    add_lost(args, prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion));
+    if (room.direct) {
+        know_whitening(args, room);
+        add_lost(args, scan_chunks<true>(args, room));
+    } else if (is_plain(args, room)) {
+        scan_plain(args, room);
+    } else {
+        add_lost(args, scan_chunks<false>(args, room));
+    }
 }
 
 // Zeros beside the tokens in scope, which have no holes.
@@ -221,13 +234,13 @@ INLINE void write_ends(const Args& args, const Shaping& w) {
     u64 none = 0;
     for (i64 t = threadIdx.x; t < w.e.len; t += blockDim.x)
         if (t < w.scope.first || t >= w.scope.end) store(to, at(w.e, to, t), 0.0, none);
-    if (plan_of(args).fill_padding) pad(args, to, w.e);
+    pad_advantages(args, w);
 }
 
-// The same in stages, each over all lines: advantages in d, as they are before the temperature. Returns what this thread has seen lost.
-INLINE u32 shape_in_stages(const Args& args, ShapeRoom& room) {
+// The same in stages, each over all lines: advantages in d, as they are before the temperature.
+INLINE void shape_in_stages(const Args& args, ShapeRoom& room) {
     const Shaping& w = room.work;
-    const u32 lost = credited(args, room);
+    credited(args, room);
     const i64 n = plan_of(args).credits_tokens ? (i64)w.kept.count : (i64)w.kept.chunks;
     if (is_first_thread() && n > 0) room.path = w.d[0];
     __syncthreads();
@@ -236,7 +249,6 @@ INLINE u32 shape_in_stages(const Args& args, ShapeRoom& room) {
         each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
         __syncthreads();
     }
-    return lost;
 }
 
 // Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
@@ -263,20 +275,22 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
 }
 
 // The advantages in d to slots low .. high of their output; whitened where the batch's statistics are known.
-OUT_OF_LINE void write_results(const Args& args, ShapeRoom& room, const Lines& lines, i64 low, i64 high) {
+OUT_OF_LINE void write_results(const Args& args, ShapeRoom& room, i64 low, i64 high) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
-    add_written(args, write_slots(args, w.e, low, high, w.scope, lines, known_whitening(args, room), [&](i64 j) { return tempered(plan, w.d[j]); }));
+    know_whitening(args, room);
+    add_written(args, write_slots(args, w.e, low, high, w.scope, result_lines(plan, w.kept, w.last), room.whitens, room.whitening, [&](i64 j) { return tempered(plan, w.d[j]); }));
 }
 
-// A part of a rollout whose results another block has put into d. The block.
+// A part of a rollout whose results another block has put into d, and the block's end. The block.
 OUT_OF_LINE void write_part(const Args& args, ShapeRoom& room, const Task& task) {
     if (is_first_thread()) await_part(args, QUEUE_SHAPE, task.place, 1);
     read_rollout(args, task.item, room);
     if (is_first_thread()) room.work = make_shaping(args, task.item, room.work.e, room.work.kept);
     __syncthreads();
     const i64 low = task.number * part_size();
-    write_results(args, room, result_lines(plan_of(args), room.work.kept, room.work.last), low, smaller(low + part_size(), room.work.e.len));
+    write_results(args, room, low, smaller(low + part_size(), room.work.e.len));
+    end_shape(args);
 }
 
 // Lets other blocks write the rollout's further parts, as its results are in d. The block.
@@ -290,7 +304,7 @@ INLINE void tell_parts(const Args& args, const Task& task, i64 places) {
 INLINE i64 shape_items(const Args& args) { return larger(larger(args.batch.rollouts, args.batch.groups), (i64)1); }
 
 // Rollout i by its block; `decision` is of its group. STAGES: some rollout's way may be longer than one scan.
-template <bool STAGES> OUT_OF_LINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks, const Task* task) {
+template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeRoom& room, Chunks* chunks, const Task* task) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     // (Read anew where they are asked for, so that they take no registers between.)
@@ -299,49 +313,26 @@ template <bool STAGES> OUT_OF_LINE void shape_rollout(const Args& args, i64 i, S
     auto split = [&] { return !STAGES && task->more > 0; };
     auto lines = [&] { return result_lines(plan, w.kept, w.last); };
     open_rollout(args, i, room, split() ? 0 : chunks);
-    bool written = false;
     if (w.kept.state & STATE_ZEROED) {
         for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        add_lost(args, rollout_terms(args, w.i, w.e, w.kept, shared_decision(), room.terms));
-        if (!STAGES || is_one_pass(args, w)) {
-            written = writes() && !keeps() && lines().every_token;
-            add_lost(args, shape_in_one_pass(args, room, written));
-            if (written) write_ends(args, w);
+        add_lost(args, rollout_terms(args, w, shared_decision(), room.terms));
+        if (!STAGES || room.one_pass) {
+            shape_in_one_pass(args, room);
+            if (room.direct) write_ends(args, w);
         } else {
-            add_lost(args, shape_in_stages(args, room));
+            shape_in_stages(args, room);
         }
     }
     if ((keeps() || split()) && is_first_thread()) rollout_of(args, w.i) = w.kept;
     if (keeps()) keep_advantages(args, w, lines(), room.path);
     if (writes()) side_outputs(args, w, room.path);
-    if (writes() && !keeps() && !written) {
+    if (writes() && !keeps() && !room.direct) {
         if (split()) tell_parts(args, *task, (i64)gridDim.x - shape_items(args));
-        write_results(args, room, lines(), 0, split() ? part_size() : w.e.len);
-        if (plan.fill_padding) pad(args, args.outputs.advantages, w.e);
+        write_results(args, room, 0, split() ? part_size() : w.e.len);
+        pad_advantages(args, w);
     }
-}
-
-// The batch's offsets do not fit: no rollout has a place, every slot is 0.
-OUT_OF_LINE void shape_nothing(const Args& args) {
-    const Outputs& o = args.outputs;
-    if (args.mode & MODE_DRY) return;
-    zero_all(args, o.advantages);
-    if (is_given(o.returns)) zero_all(args, o.returns);
-    const i64 i = blockIdx.x;
-    if (i >= args.batch.rollouts || !is_first_thread()) return;
-    u64 none = 0;
-    if (is_given(o.path_scores)) store(o.path_scores, i * o.path_scores.stride[0], 0.0, none);
-    if (is_given(o.num_chunks)) store_int(o.num_chunks, i * o.num_chunks.stride[0], 0);
-    if (is_given(o.rollout_flags)) store_int(o.rollout_flags, i * o.rollout_flags.stride[0], ROLLOUT_IN_BAD_GROUP);
-}
-
-// Zeros where no rollout is.
-OUT_OF_LINE void shape_ends(const Args& args) {
-    if (!plan_of(args).fill_padding) return;
-    pad_ends(args, args.outputs.advantages);
-    if (is_given(args.outputs.returns)) pad_ends(args, args.outputs.returns);
 }
 
 // `token_baseline`: a rollout's weighted returns, before any rollout is shaped.
@@ -353,8 +344,7 @@ INLINE void weigh_rollout(const Args& args, i64 i, ShapeRoom& room) {
     if (shared_decision().bad) return;
     open_rollout(args, i, room, 0);
     const Shaping& w = room.work;
-    // What is lost is counted where the rollouts are shaped.
-    rollout_terms(args, i, w.e, w.kept, shared_decision(), room.terms);
+    rollout_terms(args, w, shared_decision(), room.terms);
     credited(args, room);
     weigh_returns(args, w);
 }
@@ -366,17 +356,11 @@ INLINE i64 group_of_block(const Batch& batch, i64 b) {
 }
 
 // Its decision, counts and outputs. The block.
-OUT_OF_LINE void shape_group(const Args& args, i64 group, Decision& decision) {
+INLINE void shape_group(const Args& args, u32 group, Decision& decision) {
     decide(args, group, decision);
-    if (counts_of(args).bad_offsets != 0) {
-        for (i32 row = (i32)threadIdx.x; row < MAX_STREAMS; row += (i32)blockDim.x) {
-            decision.flags[row] |= GROUP_BAD;
-            decision.standards[row].sums = no_sums();
-        }
-        __syncthreads();
-    }
-    if (!(args.mode & MODE_DRY)) group_outputs(args, group, decision);
-    if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, group, decision);
+    if (counts_of(args).bad_offsets) forget_sets(decision);
+    if (!(args.mode & MODE_DRY)) group_outputs(args, decision);
+    if ((args.mode & MODE_COUNTING) && is_first_thread()) count_group(args, decision);
 }
 
 // Block b: a group's counts and outputs, then rollout b. Of `task` (STAGES: 0) further blocks have parts of long rollouts.
@@ -400,25 +384,24 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
         if (!STAGES) take_task(args, QUEUE_SHAPE, shape_items(args), places(), task[0]);
     }
     __syncthreads();
-    if (group() >= 0) shape_group(args, group(), shared_decision());
+    if (group() >= 0) shape_group(args, (u32)group(), shared_decision());
     if (bad_batch()) {
         shape_nothing(args);
-    } else if (writes() || (args.mode & MODE_KEEP)) {
-        if (has_rollout()) read_rollout(args, number(), room[0]);
-        if (places() > 0 && !is_further()) {
-            // (In bits a rollout is its block's alone: the host has no places then.)
-            queue_parts(args, QUEUE_SHAPE, places(), parts_beside_first(has_rollout() ? room[0].work.e.len : 0), task[0]);
-            __syncthreads();
-        }
-        if (is_further() && is_kl_part()) read_rollout(args, task[0].item, room[0]);
-        if ((has_rollout() || is_kl_part()) && (group() < 0 || room[0].work.kept.group != (u32)group())) decide_for(args, room[0].work.kept, shared_decision());
-        if (is_kl_part()) shape_part(args, room[0], task[0], chunks->part);
-        else if (is_further() && task[0].there) write_part(args, room[0], task[0]);
-        else if (has_rollout()) shape_rollout<STAGES>(args, number(), room[0], chunks, task);
-        if (writes() && !(args.mode & MODE_KEEP)) shape_ends(args);
-        else if (writes() && is_given(args.outputs.returns) && plan_of(args).fill_padding) pad_ends(args, args.outputs.returns);
+        return end_shape(args);
     }
-    if (!(args.mode & MODE_KEEP)) finish_report(args);
+    if (!writes() && !(args.mode & MODE_KEEP)) return end_shape(args);
+    if (has_rollout()) read_rollout(args, number(), room[0]);
+    if (places() > 0 && !is_further()) {
+        // (In bits a rollout is its block's alone: the host has no places then.)
+        queue_parts(args, QUEUE_SHAPE, places(), parts_beside_first(has_rollout() ? room[0].work.e.len : 0), task[0]);
+        __syncthreads();
+    }
+    if (is_further() && is_kl_part()) read_rollout(args, task[0].item, room[0]);
+    if ((has_rollout() || is_kl_part()) && (group() < 0 || room[0].work.kept.group != (u32)group())) decide_for(args, room[0].work.kept, shared_decision());
+    if (is_kl_part()) return shape_part(args, room[0], task[0], chunks->part);
+    if (is_further() && task[0].there) return write_part(args, room[0], task[0]);
+    if (has_rollout()) shape_rollout<STAGES>(args, number(), room[0], chunks, task);
+    end_shape(args);
 }
 
 // Every estimator. (Token baselines weigh with the same code in an earlier launch.)
@@ -485,7 +468,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_writ
             const Extent e = extent(args, i);
             const f32* const values = list_of<f32>(args.work.whitened, e);
             totals = write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
-                             kept.state & STATE_ZEROED ? 0 : &whitening[0], [&](i64 j) { return (f64)values[j]; });
+                             !(kept.state & STATE_ZEROED), whitening[0], [&](i64 j) { return (f64)values[j]; });
         }
         if (plan_of(args).fill_padding) pad_ends(args, args.outputs.advantages);
     }

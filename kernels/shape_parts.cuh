@@ -63,32 +63,36 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     const Terms& terms = room.terms;
     const FusedStreams& fusion = room.fusion;
     const Outputs& o = args.outputs;
-    const Extent e = w.e;
-    const i64 high = part.high, n = high - part.low, k = w.kept.chunks, first = w.scope.first;
-    const bool zeroed = w.kept.state & STATE_ZEROED, every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(o.chunk_values), gated = !zeroed && terms.gated;
-    const i32 streams = zeroed || gated ? 0 : fusion.streams, own_lane = lane(), terms_of_every = zeroed || gated ? 0 : terms.every_count;
+    // (A rollout has less than 2^31 tokens.)
+    const i32 high = (i32)part.high, n = high - (i32)part.low;
+    // Zeroed, or the format is wrong: a value is what the rollout says, or its format.
+    const bool given = (w.kept.state & STATE_ZEROED) || terms.gated, every = w.kept.state & STATE_EVERY_TOKEN, keeps_values = is_given(o.chunk_values);
+    const i32 streams = given ? -1 : fusion.streams, own_lane = lane(), terms_of_every = given ? 0 : terms.every_count;
+    const SignalLine signals = signal_line(args, w.e, 0, every ? w.scope.first : 0);
+    // (The rollout's last chunk is the first position of its first part.)
+    auto is_last = [&](i32 j) { return j + 1 == high && high == (i32)w.kept.chunks; };
     const Apply apply = streams > 0 ? fusion.applies[0] : zero_apply();
     const f64 weight = streams > 0 ? fusion.weights[0] : 0.0;
     f64* const values = part_values(w, part);
     const u32* const last = w.last;
     u32 lost = 0;
     u64 none = 0;
-    auto value = [&](i64 j) {
-        if (zeroed) return 0.0;
-        if (gated) return j + 1 == k ? terms.gated_last : terms.gated_every;
+    auto value = [&](i32 j) {
+        if (streams < 0) return w.kept.state & STATE_ZEROED ? 0.0 : is_last(j) ? terms.gated_last : terms.gated_every;
         f64 process = 0.0;
         if (streams > 0) {
-            const f32 x = signal_value(args, plan, e, 0, every ? first + j : (i64)last[j]);
+            const f32 x = signal_on_line(args, plan, w.e, 0, signals, every ? (i64)j : (i64)last[j], [&] { return every ? w.scope.first + j : (i64)last[j]; });
             process = weight * standardised(*fusion.standards[0], apply, x, &lost);
         }
-        if (j + 1 == k) return chunk_value(fusion, terms, true, process);
+        if (is_last(j)) return chunk_value(fusion, terms, true, process);
+#pragma unroll 1
         for (i32 s = 0; s < terms_of_every; s++) process += terms.every[s];
         return process;
     };
-    for (i64 tile = warp(); 32 * tile < n; tile += warps()) {
-        const i64 r = 32 * tile + own_lane, j = high - 1 - r;
+    for (i32 tile = warp(); 32 * tile < n; tile += warps()) {
+        const i32 r = 32 * tile + own_lane, j = high - 1 - r;
         f64 y = r < n ? value(j) : 0.0;
-        if (keeps_values && r < n) store(o.chunk_values, chunk_slot(e, o.chunk_values, j), y, none);
+        if (keeps_values && r < n) store(o.chunk_values, chunk_slot(w.e, o.chunk_values, j), y, none);
         if (scans) {
 #pragma unroll
             for (i32 s = 0; s < 5; s++) {
@@ -109,7 +113,7 @@ template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room
     const Shaping& w = room.work;
     const Outputs& o = args.outputs;
     const Extent e = w.e;
-    const i64 high = part.high, n = high - part.low, k = w.kept.chunks, first = w.scope.first;
+    const i32 high = (i32)part.high, n = high - (i32)part.low, k = (i32)w.kept.chunks, first = (i32)w.scope.first;
     const bool every = w.kept.state & STATE_EVERY_TOKEN, divides = plan.k != 0.0, keeps_returns = is_given(o.returns), keeps_ends = is_given(o.chunk_ends);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
     const f64 clip = plan.clip, temperature = plan.temperature;
@@ -117,8 +121,8 @@ template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room
     const i32 own_lane = lane();
     Totals totals = no_totals();
     u64 none = 0;
-    for (i64 tile = warp(); 32 * tile < n; tile += warps()) {
-        const i64 r = 32 * tile + own_lane, j = high - 1 - r;
+    for (i32 tile = warp(); 32 * tile < n; tile += warps()) {
+        const i32 r = 32 * tile + own_lane, j = high - 1 - r;
         if (r >= n) continue;
         f64 g = values[n - 1 - r];
         if (scans) g = g + room.tops.powers[own_lane + 1] * part.entering[tile];
@@ -127,7 +131,7 @@ template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room
         if (keeps_ends) store_int(o.chunk_ends, chunk_slot(e, o.chunk_ends, j), every ? first + j + 1 : (i64)w.last[j] + 1);
         if (every) {
             if (keeps_returns) store(o.returns, at(e, o.returns, first + j), g, none);
-            write_advantage(args, at(e, args.outputs.advantages, first + j), 0, clip, temperature == 1.0 ? a : a / temperature, totals);
+            write_advantage(args, o.advantages, at(e, args.outputs.advantages, first + j), false, room.whitening, clip, temperature == 1.0 ? a : a / temperature, totals);
         } else {
             if (keeps_returns) v[j] = g;
             values[n - 1 - r] = a;
@@ -137,7 +141,7 @@ template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room
 }
 
 // Waits until the parts before have their results where all blocks see them, and tells that this part has too. The block.
-INLINE void join_results(const Args& args, const PartRoom& part) {
+OUT_OF_LINE void join_results(const Args& args, const PartRoom& part) {
     __threadfence();
     __syncthreads();
     if (is_first_thread()) {
@@ -147,25 +151,32 @@ INLINE void join_results(const Args& args, const PartRoom& part) {
     __syncthreads();
 }
 
-// Where chunks are longer than a token: the part's tokens, once the results of the parts before it are there too. The block.
-OUT_OF_LINE void join_and_write(const Args& args, const Shaping& w, const Task& task, const PartRoom& part) {
+// A part's tokens, and the chunks that they are looked for in: those of later parts, whose list may not be there yet, have no token of this one.
+struct PartSlots {
+    i64 begin, end;
+    Lines lines;
+};
+INLINE i64 first_chunk_of_part(const Shaping& w, i64 number) { return larger((i64)w.kept.chunks - (number + 1) * part_size(), (i64)0); }
+INLINE PartSlots slots_of_part(const Shaping& w, i64 number) {
+    const i64 size = part_size(), end = larger(w.e.len - number * size, (i64)0), from = first_chunk_of_part(w, number);
+    return PartSlots{larger(end - size, (i64)0), end, Lines{false, w.last + from, (i64)w.kept.chunks - from}};
+}
+// Where chunks are longer than a token, once the results of the parts before it are there too: the part's advantages, its returns. The block.
+OUT_OF_LINE void write_part_advantages(const Args& args, const Shaping& w, const Task& task) {
     const PlanConstants& plan = plan_of(args);
-    const Outputs& o = args.outputs;
-    join_results(args, part);
-    // Chunks of later parts, whose list may not be there yet, have no token of this one.
-    const i64 size = part_size(), end = larger(w.e.len - task.number * size, (i64)0), begin = larger(end - size, (i64)0);
-    const i64 from = larger((i64)w.kept.chunks - (task.number + 1) * size, (i64)0);
-    const Lines lines = {false, w.last + from, (i64)w.kept.chunks - from};
-    const f64 *const d = w.d + from, *const v = w.v + from;
-    add_written(args, write_slots(args, w.e, begin, end, w.scope, lines, 0, [&](i64 j) { return tempered(plan, d[j]); }));
+    const PartSlots slots = slots_of_part(w, task.number);
+    add_written(args, write_slots(args, w.e, slots.begin, slots.end, w.scope, slots.lines, false, Whitening{0.0, 0.0, false, false, false}, [&](i64 j) { return tempered(plan, w.d[first_chunk_of_part(w, task.number) + j]); }));
+}
+OUT_OF_LINE void write_part_returns(const Args& args, const Shaping& w, const Task& task) {
+    const Array& to = args.outputs.returns;
+    if (!is_given(to)) return;
+    const PartSlots slots = slots_of_part(w, task.number);
     u64 none = 0;
-    if (is_given(o.returns)) {
-        each_slot(begin, end, sector_lead(o.returns, at(w.e, o.returns, begin), token_stride(w.e, o.returns)), w.scope, lines, [&](i64 j) { return v[j]; },
-                  [&](i64 t, bool, f64 g) { store(o.returns, at(w.e, o.returns, t), g, none); });
-    }
+    each_slot(slots.begin, slots.end, sector_lead(to, at(w.e, to, slots.begin), token_stride(w.e, to)), w.scope, slots.lines, [&](i64 j) { return w.v[first_chunk_of_part(w, task.number) + j]; },
+              [&](i64 t, bool, f64 g) { store(to, at(w.e, to, t), g, none); });
 }
 
-// The block's part; `room.work` has the rollout as it was kept.
+// The block's part, and the block's end; `room.work` has the rollout as it was kept.
 template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
     const PlanConstants& plan = plan_of(args);
     open_part(args, room, task, part);
@@ -173,12 +184,11 @@ template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, 
     auto scans = [&] { return plan.credit == CREDIT_RETURN_TO_GO; };
     auto some = [&] { return part.low < part.high; };
     if (some()) {
-        if (!(w.kept.state & STATE_ZEROED)) {
-            u32 lost = rollout_terms(args, w.i, w.e, w.kept, shared_decision(), room.terms);
-            if (!room.terms.gated) lost += prepare_fusion(args, w, shared_decision(), room.fusion);
-            // Counted once a rollout.
-            if (task.number == 0) add_lost(args, lost);
-        }
+        // Counted once a rollout.
+        const u32 of_terms = rollout_terms(args, w, shared_decision(), room.terms);
+        if (task.number == 0) add_lost(args, of_terms);
+        const u32 of_fusion = prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+        if (task.number == 0) add_lost(args, of_fusion);
         open_scan(plan.decay, room.tops);
         __syncthreads();
         add_lost(args, sum_tiles(args, room, part, scans()));
@@ -186,7 +196,11 @@ template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, 
         __syncthreads();
         finish_tiles(args, room, part, scans());
     }
-    if (!(w.kept.state & STATE_EVERY_TOKEN)) join_and_write(args, w, task, part);
+    if (!(w.kept.state & STATE_EVERY_TOKEN)) {
+        join_results(args, part);
+        write_part_advantages(args, w, task);
+        write_part_returns(args, w, task);
+    }
     if (task.number == 0 && plan.fill_padding) {
         pad(args, args.outputs.advantages, w.e);
         if (is_given(args.outputs.returns)) pad(args, args.outputs.returns, w.e);
@@ -194,6 +208,7 @@ template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, 
     // The first chunk's part has the rollout's path.
     __syncthreads();
     if (is_first_thread() && (some() ? part.low == 0 : w.kept.chunks == 0 && task.number == 0)) rollout_outputs(args, w, room.path);
+    end_shape(args);
 }
 
 #endif

@@ -30,6 +30,23 @@ INLINE f32 signal_value(const Args& args, const PlanConstants& plan, const Exten
     }
     return is_nan(x) && plan.streams[p].missing == MISSING_ZERO ? 0.0f : x;
 }
+// The same where a loop reads one stream's values alone: where they lie is known before it, from token `first` on.
+struct SignalLine {
+    i64 base, stride;
+};
+INLINE SignalLine signal_line(const Args& args, const Extent& e, i32 p, i64 first) { return SignalLine{at(e, args.batch.signal[p], first), token_stride(e, args.batch.signal[p])}; }
+// Value `at` of the line; `token()`: which token of the extent it is.
+template <class Token> INLINE f32 signal_on_line(const Args& args, const PlanConstants& plan, const Extent& e, i32 p, const SignalLine& line, i64 at, Token token) {
+    const Batch& batch = args.batch;
+    READ_AGAIN();
+    f32 x = 0.0f;
+    if (batch.process == PROCESS_SIGNAL) {
+        if (is_given(batch.signal[p])) x = load_f32(batch.signal[p], line.base + at * line.stride);
+    } else if (batch.process == PROCESS_LOGPROBS) {
+        x = signal_of_logprobs(args, e, token());
+    }
+    return is_nan(x) && plan.streams[p].missing == MISSING_ZERO ? 0.0f : x;
+}
 
 // Is the raw value of process stream p NaN at token t, before `missing = zero` replaces it?
 OUT_OF_LINE bool signal_missing(const Args& args, const Extent& e, i32 p, i64 t) {

@@ -142,8 +142,8 @@ INLINE bool needs_own(const Standard &n, bool counts) {
     return n.set >= SET_FLAT && leaves_out(*n.stream) && counts && n.stream->loo_unit != LOO_ELEMENT;
 }
 
-// For a rollout: `own`, the sums of its elements (read where `needs_own`); `counts`: it is in the set.
-INLINE Apply resolve(const Standard &n, bool counts, const Sums &own, u32 *lost) {
+// For a rollout: `of_mean`, what its set's mean is for it; `own`, the sums of its elements (read where `needs_own`); `counts`: it is in the set.
+INLINE Apply resolve(const Standard &n, f64 of_mean, bool counts, const Sums &own, u32 *lost) {
     const Stream &s = *n.stream;
     if (n.set <= SET_EMPTY) return zero_apply();
     if (n.set == SET_SINGLE) return singleton(n);
@@ -154,7 +154,7 @@ INLINE Apply resolve(const Standard &n, bool counts, const Sums &own, u32 *lost)
         // Tested before zero variance: nothing is left when the rollout is left out.
         if (others.n <= 0) return singleton(n);
     }
-    f64 mean = n.mean, inv = n.inv;
+    f64 mean = of_mean, inv = n.inv;
     if (leaves_out(s)) {
         if (by_element && (n.set == SET_PROPER || (has_std(s) && s.zero_variance == ZERO_VARIANCE_CENTER))) return Apply{HOW_LEAVE_OUT, 0.0, 0.0};
         if (s.center == CENTER_LEAVE_ONE_OUT) mean = sums_mean(others, n.grid);
@@ -200,12 +200,11 @@ INLINE f64 scaled(const Standard &s, f64 x, f64 mean, f32 element, i64 n, f64 q,
     return s.stream->zero_variance == ZERO_VARIANCE_CENTER ? x - mean : 0.0;
 }
 
-// N(x; S \ {x}).
-OUT_OF_LINE f64 leave_out(const Standard &s, f32 x, u32 *lost) {
+// N(x; S \ {x}). `mean`: of the set, where none is left out of that.
+OUT_OF_LINE f64 leave_out(const Standard &s, f64 mean, f32 x, u32 *lost) {
     // A value that is no element of the set (a token's own under dense input) may lie beyond the grid.
     const f64 q = rint((f64)x * s.grid.up);
     const i64 n = s.sums.n - 1;
-    f64 mean = s.mean;
     if (s.stream->center == CENTER_LEAVE_ONE_OUT) {
         // A set of zeros has no grid for a value that is none of its elements.
         if (s.grid.up == 0.0) mean = -(f64)x / (f64)n;
@@ -237,9 +236,10 @@ INLINE f64 plain(const Apply &apply, f64 x) {
 }
 
 // N of one value, and of a chunk's mean.
-INLINE f64 standardised(const Standard &s, const Apply &apply, f32 x, u32 *lost) {
-    return apply.how == HOW_LEAVE_OUT ? leave_out(s, x, lost) : plain(apply, (f64)x);
+INLINE f64 standardised(const Standard &s, f64 mean, const Apply &apply, f32 x, u32 *lost) {
+    return apply.how == HOW_LEAVE_OUT ? leave_out(s, mean, x, lost) : plain(apply, (f64)x);
 }
+INLINE f64 standardised(const Standard &s, const Apply &apply, f32 x, u32 *lost) { return standardised(s, s.mean, apply, x, lost); }
 INLINE f64 standardised_mean(const Standard &s, const Apply &apply, f64 x, u32 *lost) {
     return apply.how == HOW_LEAVE_OUT ? leave_out_mean(s, x, lost) : plain(apply, x);
 }

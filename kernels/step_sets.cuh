@@ -55,51 +55,123 @@ INLINE void sort_keyed(KeyedStep* steps, i64 n) {
     }
 }
 
-// One set: steps from .. to of the sorted list, process stream p. A warp.
-OUT_OF_LINE void step_set(const Args& args, const KeyedStep* steps, i64 from, i64 to, i32 p, u32* lost) {
+// What the block shares: the group's steps, where their keys change in a tile of the list, and how many these are; a warp's set, and how its steps are standardised that
+// are in it, and those that are not.
+struct StepSet {
+    i64 from, to;
+    Standard standard;
+    Apply inside, outside;
+    u32 lost_inside, lost_outside;
+};
+struct StepRoom {
+    KeyedStep* steps;
+    i64 count;
+    u32 heads[MOST_THREADS], head_count;
+    StepSet sets[MOST_WARPS];
+};
+INLINE StepRoom& shared_step_room() {
+    SHARED(StepRoom, room_of_block, [1]);
+    return room_of_block[0];
+}
+
+// A NaN that is left is a missing value: in no set, and 0 in the fusion.
+INLINE bool is_there(const Stream& stream, f32 x) { return !(stream.missing == MISSING_EXCLUDE && is_nan(x)); }
+
+// The warp's set in process stream p: its extremes, then its sums, then its standard. A warp.
+OUT_OF_LINE void decide_step_set(const Args& args, i32 p) {
     const PlanConstants& plan = plan_of(args);
     const Stream& stream = plan.streams[p];
+    StepSet& set = shared_step_room().sets[warp()];
+    const KeyedStep* const steps = shared_step_room().steps;
     const f32* const values = (const f32*)args.work.elements + p * plan.max_tokens;
-    f64* const stepped = (f64*)args.work.stepped + p * plan.max_tokens;
+    const i64 from = set.from, to = set.to;
     const i32 bits = plan.slot_bits[p];
-    // A NaN that is left is a missing value: in no set, and 0 in the fusion.
-    auto there = [&](f32 x) { return !(stream.missing == MISSING_EXCLUDE && is_nan(x)); };
     Extremes extremes = no_extremes();
+#pragma unroll 1
     for (i64 j = from + lane(); j < to; j += 32) {
         const f32 x = values[steps[j].slot >> 1];
-        if ((steps[j].slot & KEYED_COUNTS) && there(x)) extremes_push(extremes, x);
+        if ((steps[j].slot & KEYED_COUNTS) && is_there(stream, x)) extremes_push(extremes, x);
     }
     extremes = Extremes{warp_max(extremes.absmax), warp_max(extremes.max), warp_max(extremes.min)};
     const Grid grid = grid_of(bits, extremes.absmax);
     Sums sums = no_sums();
+#pragma unroll 1
     for (i64 j = from + lane(); j < to; j += 32) {
         const f32 x = values[steps[j].slot >> 1];
-        if ((steps[j].slot & KEYED_COUNTS) && there(x)) sums_push_element(sums, grid, x, 1, extremes);
+        if ((steps[j].slot & KEYED_COUNTS) && is_there(stream, x)) sums_push_element(sums, grid, x, 1, extremes);
     }
     sums = warp_sums(sums);
-    SHARED(Standard, standards_of_warps, [MOST_WARPS]);
-    Standard& standard = standards_of_warps[warp()];
     if (lane() == 0) {
-        standard.stream = &stream;
-        standard.extremes = extremes;
-        standard.sums = sums;
-        make_standard(standard, bits, KEY_EMPTY, Whole{0, 0, 0.0, 1.0, false}, 0.0, 0.0);
+        set.standard.stream = &stream;
+        set.standard.extremes = extremes;
+        set.standard.sums = sums;
+        READ_AGAIN();
+        make_standard(set.standard, bits, KEY_EMPTY, Whole{0, 0, 0.0, 1.0, false}, 0.0, 0.0);
     }
-    __syncwarp();
-    // Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set, and of others.
-    u32 lost_outside = 0, lost_inside = 0;
-    const Apply outside = resolve(standard, false, no_sums(), &lost_outside), inside = resolve(standard, true, no_sums(), &lost_inside);
-    for (i64 j = from + lane(); j < to; j += 32) {
-        const u64 slot = steps[j].slot;
-        const f32 x = values[slot >> 1];
-        const bool counts = slot & KEYED_COUNTS;
-        f64 s = 0.0;
-        if (there(x)) {
-            s = standardised(standard, counts ? inside : outside, x, lost);
-            *lost += counts ? lost_inside : lost_outside;
+}
+
+// Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set (`counts`), and of others. One thread.
+OUT_OF_LINE void resolve_step_set(StepSet& set, bool counts) {
+    u32 lost = 0;
+    const Apply apply = resolve(set.standard, set.standard.mean, counts, no_sums(), &lost);
+    if (counts) {
+        set.inside = apply;
+        set.lost_inside = lost;
+    } else {
+        set.outside = apply;
+        set.lost_outside = lost;
+    }
+}
+
+// The warp's set in every process stream. A warp.
+OUT_OF_LINE void step_set(const Args& args) {
+    const PlanConstants& plan = plan_of(args);
+    StepSet& set = shared_step_room().sets[warp()];
+    u32 lost = 0;
+#pragma unroll 1
+    for (i32 p = 0; p < args.batch.num_process; p++) {
+        decide_step_set(args, p);
+        if (lane() == 0) resolve_step_set(set, false);
+        if (lane() == 0) resolve_step_set(set, true);
+        __syncwarp();
+#pragma unroll 1
+        for (i64 j = set.from + lane(); j < set.to; j += 32) {
+            const u64 slot = shared_step_room().steps[j].slot;
+            const f32 x = ((const f32*)args.work.elements + p * plan.max_tokens)[slot >> 1];
+            const bool counts = slot & KEYED_COUNTS;
+            f64 s = 0.0;
+            if (is_there(plan.streams[p], x)) {
+                s = standardised(set.standard, counts ? set.inside : set.outside, x, &lost);
+                lost += counts ? set.lost_inside : set.lost_outside;
+            }
+            ((f64*)args.work.stepped + p * plan.max_tokens)[slot >> 1] = s;
         }
-        stepped[slot >> 1] = s;
+        __syncwarp();
     }
+    add_counts_to(&counts_of(args).lost_deviations, lost);
+}
+
+// Where sets begin in the tile of the sorted list from `base` on. The block.
+OUT_OF_LINE void find_step_sets(StepRoom& room, i64 base) {
+    const i64 j = base + threadIdx.x;
+    const bool head = j < room.count && (j == 0 || room.steps[j - 1].key != room.steps[j].key);
+    const Rank rank = block_rank(head);
+    if (head) room.heads[rank.before] = threadIdx.x;
+    if (is_first_thread()) room.head_count = rank.total;
+    __syncthreads();
+}
+
+// The warp's next set, which begins at `from` and ends where its key does: by bisection, as it may reach beyond the tile. One thread.
+OUT_OF_LINE void open_step_set(StepRoom& room, i64 from) {
+    i64 low = from, high = room.count;
+    while (low < high) {
+        const i64 middle = low + (high - low) / 2;
+        if (room.steps[middle].key > room.steps[from].key) high = middle;
+        else low = middle + 1;
+    }
+    StepSet& set = room.sets[warp()];
+    set.from = from;
+    set.to = low;
 }
 
 // Standardises every process element of group g with the set of its key, for `fuse` to read. The block; the group has no findings.
@@ -110,13 +182,15 @@ INLINE void step_sets(const Args& args, i64 g) {
         const Rollout& kept = rollout_of(args, i);
         if (kept.state & STATE_HAS_PROCESS) own += kept.elements;
     });
-    SHARED(u64, begin, [1]);
+    StepRoom& room = shared_step_room();
     __syncthreads();
-    if (is_first_thread()) begin[0] = atomicAdd(&counts_of(args).keyed, own);
+    if (is_first_thread()) {
+        const u64 begin = atomicAdd(&counts_of(args).keyed, own);
+        room.steps = (KeyedStep*)args.work.keyed + begin;
+        // Rollouts that share steps (offsets that the device has changed) could list more than there are.
+        room.count = smaller((i64)own, larger(plan.max_steps - (i64)begin, (i64)0));
+    }
     __syncthreads();
-    KeyedStep* const steps = (KeyedStep*)args.work.keyed + begin[0];
-    // Rollouts that share steps (offsets that the device has changed) could list more than there are.
-    const i64 n = smaller((i64)own, larger(plan.max_steps - (i64)begin[0], (i64)0));
     i64 count = 0;
     each_member(args, g, [&](i64 i) {
         const Rollout& kept = rollout_of(args, i);
@@ -125,34 +199,22 @@ INLINE void step_sets(const Args& args, i64 g) {
         const i64* const keys = list_of<i64>(args.work.step_keys, e);
         const u64 counts = kept.state & STATE_OUT_OF_STATS ? 0 : KEYED_COUNTS;
         for (i64 j = threadIdx.x; j < (i64)kept.elements; j += blockDim.x)
-            if (count + j < n) steps[count + j] = KeyedStep{keys[j], (u64)(e.slot + j) << 1 | counts};
+            if (count + j < room.count) room.steps[count + j] = KeyedStep{keys[j], (u64)(e.slot + j) << 1 | counts};
         count += kept.elements;
     });
     // Sums are exact and each element is standardised on its own: the order within a key makes no difference.
-    sort_keyed(steps, n);
-    SHARED(u32, heads, [MOST_THREADS]);
-    u32 lost = 0;
-    for (i64 base = 0; base < n; base += blockDim.x) {
-        const i64 j = base + threadIdx.x;
-        const bool head = j < n && (j == 0 || steps[j - 1].key != steps[j].key);
-        const Rank rank = block_rank(head);
-        if (head) heads[rank.before] = threadIdx.x;
-        __syncthreads();
-        for (u32 set = (u32)warp(); set < rank.total; set += (u32)warps()) {
-            const i64 from = base + heads[set];
-            // The set ends where its key does: by bisection, as it may reach beyond the tile.
-            i64 low = from, high = n;
-            while (low < high) {
-                const i64 middle = low + (high - low) / 2;
-                if (steps[middle].key > steps[from].key) high = middle;
-                else low = middle + 1;
-            }
-            for (i32 p = 0; p < args.batch.num_process; p++) step_set(args, steps, from, low, p, &lost);
+    sort_keyed(room.steps, room.count);
+    for (i64 base = 0; base < room.count; base += blockDim.x) {
+        find_step_sets(room, base);
+#pragma unroll 1
+        for (u32 head = (u32)warp(); head < room.head_count; head += (u32)warps()) {
+            if (lane() == 0) open_step_set(room, base + room.heads[head]);
+            __syncwarp();
+            step_set(args);
+            __syncwarp();
         }
         __syncthreads();
     }
-    lost = warp_sum(lost);
-    if (lane() == 0) add_to(&counts_of(args).lost_deviations, (i64)lost);
 }
 
 #endif

@@ -105,17 +105,24 @@ OUT_OF_LINE bool open_work(const Args& args, i64 i, Work& w) {
     return true;
 }
 
-// Everything that rollout i has for sums, or (`task`: there are parts) what this part of it has: the values beside its tokens are the first part's. The block.
-OUT_OF_LINE void sum_rollout(const Args& args, i64 i, Work& w, const Task* task = 0) {
+// The task of passrl_sums.
+INLINE Task& shared_sums_task() {
+    SHARED(Task, task_of_block, [1]);
+    return task_of_block[0];
+}
+
+// Everything that rollout i has for sums, or (TASK: of a rollout in parts) what the block's part of it has: the values beside its tokens are the first part's. The block.
+template <bool TASK> OUT_OF_LINE void sum_rollout(const Args& args, i64 i, Work& w) {
     const PlanConstants& plan = plan_of(args);
     if (ranks_fault(args)) return;
     if (!__syncthreads_or(is_first_thread() && open_work(args, i, w))) return;
-    if (task) {
-        if (is_first_thread()) w.scope = part_scope(task->number, w.scope.first, w.scope.end);
+    if (TASK) {
+        const Task& task = shared_sums_task();
+        if (is_first_thread() && task.more > 0) w.scope = part_scope(task.number, w.scope.first, w.scope.end);
         __syncthreads();
     }
     if (w.kept.state & STATE_HAS_PROCESS) add_process_sums(args, w);
-    if (task && task->number > 0) return;
+    if (TASK && shared_sums_task().number > 0) return;
     if (counts_members(plan) && is_first_thread()) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
     rollout_sums(args, w);
     if (counts_in_batch(plan, w.kept, w.kept.flags)) add_batch_sums(args, w);
@@ -147,12 +154,12 @@ INLINE bool is_last_of_group(const Args& args, const Members& members) {
 }
 
 // MODE_JOINED: the block that is the last of its group to be done with its sums keeps the group's edges, or the first of them. The block.
-OUT_OF_LINE void keep_edges_if_last(const Args& args, i64 i, i64 places, Decision& decision) {
+INLINE void keep_edges_if_last(const Args& args, i64 i, i64 places, Decision& decision) {
     SHARED(Members, members, [1]);
     if (is_first_thread()) members[0] = members_of(args, i);
     if (counts_of(args).bad_offsets || !is_last_of_group(args, members[0])) return;
     decide(args, members[0].group, decision);
-    keep_first_edges(args, members[0].group, places, decision);
+    keep_first_edges(args, places, decision);
 }
 
 // MODE_JOINED: waits until all rollouts of group g have been summed; their blocks have begun before. The block.
@@ -169,49 +176,47 @@ INLINE void await_sums(const Args& args, i64 i, u32 g) {
 // The first blocks have a rollout each, the next ones further parts of long rollouts, and (MODE_JOINED) the last ones the edges of further parts of positions.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_sums(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
-    SHARED(Task, shared_task, [1]);
-    Task& task = shared_task[0];
-    const bool joined = (args.mode & MODE_JOINED) && has_table(plan_of(args));
-    const i64 rollouts = args.batch.rollouts, beside = (i64)gridDim.x - rollouts;
+    Task& task = shared_sums_task();
+    // (Each is formed where it is asked for: no register keeps it over a call.)
+    auto joined = [&] { return (args.mode & MODE_JOINED) && has_table(plan_of(args)); };
     // Of n places there are n + edge_blocks(n) blocks.
-    const i64 places = joined ? beside * PLACES_A_BLOCK / (PLACES_A_BLOCK + 1) : beside;
+    auto places = [&] {
+        const i64 beside = (i64)gridDim.x - args.batch.rollouts;
+        return joined() ? beside * PLACES_A_BLOCK / (PLACES_A_BLOCK + 1) : beside;
+    };
     if (args.layout.claims != 0 && is_first_thread()) claim(args, blockIdx.x);
-    if (places == 0) {
-        sum_rollout(args, blockIdx.x, shared_work());
-        if (joined) keep_edges_if_last(args, blockIdx.x, 0, shared_decision());
-        return;
-    }
     if (is_first_thread()) {
-        take_task(args, QUEUE_SUMS, rollouts, places, task);
-        if (task.there) shared_work().e = extent(args, task.item);
+        take_task(args, QUEUE_SUMS, args.batch.rollouts, places(), task);
+        if (places() > 0 && task.there) shared_work().e = extent(args, task.item);
         if (task.place >= 0 && task.there) task.more = parts_beside_first(shared_work().e.len);
     }
     __syncthreads();
-    if (task.place < 0) {
-        queue_parts(args, QUEUE_SUMS, places, parts_beside_first(shared_work().e.len), task);
-        __syncthreads();
-    } else if (!task.there) {
-        const i64 number = task.place - (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts;
-        if (joined && !counts_of(args).bad_offsets) keep_further_edges(args, number, shared_decision(), [&](i64 i, u32 g) { await_sums(args, i, g); });
+    if (!task.there) {
+        auto number = [&] { return task.place - (i64)*(volatile u64*)&counts_of(args).queues[QUEUE_SUMS].parts; };
+        if (joined() && !counts_of(args).bad_offsets) keep_further_edges(args, number, shared_decision(), [&](i64 i, u32 g) { await_sums(args, i, g); });
         return;
     }
+    if (places() > 0 && task.place < 0) {
+        queue_parts(args, QUEUE_SUMS, places(), parts_beside_first(shared_work().e.len), task);
+        __syncthreads();
+    }
     // Offsets that do not fit may ask for more places than there are: the batch is zeroed.
-    if (counts_of(args).bad_offsets) return;
-    sum_rollout(args, task.item, shared_work(), task.more > 0 ? &task : 0);
-    if (joined && (task.more == 0 || is_last_part(args, QUEUE_SUMS, task))) keep_edges_if_last(args, task.item, places, shared_decision());
+    if (places() > 0 && counts_of(args).bad_offsets) return;
+    sum_rollout<true>(args, task.item, shared_work());
+    if (!joined() || (task.more > 0 && !is_last_part(args, QUEUE_SUMS, task))) return;
+    keep_edges_if_last(args, task.item, places(), shared_decision());
 }
 
 // KL by value, when the sums are complete: the edges of each group's positions. A block a group, and those of further parts.
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_edges(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
     if (counts_of(args).bad_offsets) return;
-    const i64 groups = args.batch.groups, beside = (i64)gridDim.x - groups;
-    if (blockIdx.x < groups) {
+    if (blockIdx.x < args.batch.groups) {
         decide(args, blockIdx.x, shared_decision());
-        keep_first_edges(args, blockIdx.x, beside, shared_decision());
+        keep_first_edges(args, (i64)gridDim.x - args.batch.groups, shared_decision());
         return;
     }
-    keep_further_edges(args, blockIdx.x - groups, shared_decision(), [](i64, u32) {});
+    keep_further_edges(args, [&] { return (i64)blockIdx.x - args.batch.groups; }, shared_decision(), [](i64, u32) {});
 }
 
 #endif

@@ -30,7 +30,9 @@ INLINE f64 total_weight(const Args& args) {
     const PlanConstants& plan = plan_of(args);
     const bool summed = sums_rewards(plan);
     f64 sum = 0.0;
+#pragma unroll 1
     for (i32 p = 0; p < args.batch.num_process; p++) sum += plan.streams[p].weight;
+#pragma unroll 1
     for (i32 s = 0; s < ROLLOUT_STREAMS; s++)
         if (has_stream(args, summed, s)) sum += plan.streams[OUTCOME + s].weight;
     return sum;
@@ -44,37 +46,35 @@ INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& ke
     const Value x = rollout_value(args, plan, s, i);
     if (!x.there) return 0.0;
     const bool counts = !(kept.state & STATE_OUT_OF_STATS) && weighs(row, kept);
-    Standard around;
     const Value baseline = baseline_of(args, i);
-    if (row.center == CENTER_GIVEN && s == 0 && baseline.there) {
-        around = *of;
-        around.mean = (f64)baseline.x;
-        of = &around;
-    }
+    const f64 mean = row.center == CENTER_GIVEN && s == 0 && baseline.there ? (f64)baseline.x : of->mean;
     Sums own = no_sums();
     if (needs_own(*of, counts)) sums_push_element(own, of->grid, x.x, 1, of->extremes);
-    const f64 r = standardised(*of, resolve(*of, counts, own, lost), x.x, lost);
+    const f64 r = standardised(*of, mean, resolve(*of, mean, counts, own, lost), x.x, lost);
     return clamped(r, -row.clip_standardized, row.clip_standardized);
 }
 
-// Of rollout i: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
-OUT_OF_LINE u32 rollout_terms(const Args& args, i64 i, const Extent& e, const Rollout& kept, const Decision& decision, Terms& to) {
+// Of a rollout, but of one that is zeroed: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
+// (Own: how the caller has the rollout, always at one address in shared memory, which then takes no register.)
+template <class Own> OUT_OF_LINE u32 rollout_terms(const Args& args, const Own& w, const Decision& decision, Terms& to) {
     const PlanConstants& plan = plan_of(args);
     u32 lost = 0;
+    if (w.kept.state & STATE_ZEROED) return lost;
     SHARED(f64, values, [ROLLOUT_STREAMS]);
     __syncthreads();
-    const i32 own = (i32)threadIdx.x;
-    if (!plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) values[own] = standardised_stream(args, i, own, kept, decision, &lost);
+    if (const i32 own = (i32)threadIdx.x; !plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own))
+        values[own] = standardised_stream(args, w.i, own, w.kept, decision, &lost);
     __syncthreads();
     if (is_first_thread()) {
         to.every_count = to.last_count = 0;
         to.placed = to.has_beyond = to.gated = false;
         to.beyond = 0.0;
-        const bool at_end = (i64)kept.end == e.len, gate = plan.fusion == FUSION_ADVANTAGE && (kept.flags & ROLLOUT_FORMAT_VIOLATING);
+        const bool at_end = (i64)w.kept.end == w.e.len, gate = plan.fusion == FUSION_ADVANTAGE && (w.kept.flags & ROLLOUT_FORMAT_VIOLATING);
         bool outside = false;
         f64 violation = 0.0;
         const i32 streams = plan.joint ? 0 : ROLLOUT_STREAMS;
         const bool summed = sums_rewards(plan);
+#pragma unroll 1
         for (i32 s = 0; s < streams; s++) {
             if (!has_stream(args, summed, s)) continue;
             const i32 place = plan.streams[OUTCOME + s].place;

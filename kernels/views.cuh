@@ -23,10 +23,12 @@ INLINE const Args& open_args(const Args& given) {
     __syncthreads();
     return shared_args();
 }
+// Of a float array.
+INLINE i64 bytes_of(const Array& a) { return a.dtype == F32 ? 4 : a.dtype == F64 ? 8 : 2; }
 // How many elements of the array lie before element `at` in its sector of 32 bytes; 0 where neighbours do not stand together. Tiles that begin so many tokens
 // earlier have whole sectors.
 INLINE i64 sector_lead(const Array& a, i64 at, i64 stride) {
-    const i64 bytes = a.dtype == F32 ? 4 : a.dtype == F64 ? 8 : 2;
+    const i64 bytes = bytes_of(a);
     return stride == 1 ? (i64)((a.data / (u64)bytes + (u64)at) & (u64)(32 / bytes - 1)) : 0;
 }
 
