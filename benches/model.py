@@ -150,7 +150,7 @@ Sizes, as in `make bench`: {"; ".join(f"{size} N = {tokens:,}, S = {slots:,}" fo
 
 ## Counted
 
-On four groups of 8 rollouts of 1,000 to 2,000 tokens. KL's tables are the group's: larger groups have fewer of their bytes a token.
+On two groups of 8 rollouts of 2,000 to 3,000 tokens. KL's tables are the group's: larger groups have fewer of their bytes a token.
 
 {counted(all_works)}
 ## Time
