@@ -16,9 +16,9 @@ cp docs/third-party-licences.md "$stage/NOTICE-third-party.md"
 mkdir "$stage/crate"
 cp -r Cargo.toml Cargo.lock src kernels include benches "$stage/crate"
 rm -rf "$stage/crate/benches/record"
-# A member of the workspace, without which cargo reads no manifest.
+# Members of the workspace, without which cargo reads no manifest.
 mkdir "$stage/crate/tests"
-cp -r tests/cudasim "$stage/crate/tests"
+cp -r tests/cudasim tests/testkit "$stage/crate/tests"
 find "$stage" -name __pycache__ -prune -exec rm -rf {} +
 printf 'graft crate\ninclude setup.py NOTICE-third-party.md\nglobal-exclude *.pyc\n' >"$stage/MANIFEST.in"
 
