@@ -108,13 +108,12 @@ INLINE void prepare_rollout(const Args& args, Room& room) {
     bool filled = false;
     const bool steps_fit = !is_given(batch.step_offsets) || block_steps_fit(args, room.steps, w.e.len, room.ends, STEPS_AT_HAND, filled);
     if (is_first_thread()) {
-        const bool fits = steps_fit;
         room.filled = filled;
-        room.fits = fits;
+        room.fits = steps_fit;
         room.found = 0;
-        room.form = fits ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
+        room.form = steps_fit ? form_of(batch, plan, room.steps.to - room.steps.from) : FORM_STEPLESS;
         // Steps that do not fit say nothing of the scope.
-        room.between = fits && room.steps.to > room.steps.from && is_given(batch.step_begins);
+        room.between = steps_fit && room.steps.to > room.steps.from && is_given(batch.step_begins);
     }
     __syncthreads();
     note_found(room, read_scope(args, room));

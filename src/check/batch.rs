@@ -51,12 +51,6 @@ const EXTRA: [&str; 10] = [
     "batch.extra[5]", "batch.extra[6]", "batch.extra[7]", "batch.extra[8]", "batch.extra[9]",
 ];
 
-/// Names of the token-shaped views, in the order in which they are asked for their extent.
-const TOKENS: [&str; 15] = [
-    SIGNAL[0], SIGNAL[1], SIGNAL[2], SIGNAL[3], "batch.mask", "batch.logp_policy", "batch.logp_teacher", "batch.logp_reference", "batch.logp_behavior",
-    "batch.sum_pi_squared", "batch.token_ratio", "batch.values", "batch.token_rewards", "batch.chunk_ends", "batch.step_marks",
-];
-
 /// Extent of a token-shaped view along the tokens: what a view of another form says there means nothing.
 fn extent(ndim: i32, shape: [i64; 2], dimension: usize, name: &str) -> Result<i64> {
     if ndim != dimension as i32 + 1 {
@@ -77,13 +71,26 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, l
     let mut found = if !packed && b.row_tokens != 0 { Some(b.row_tokens) } else { None };
     let [s0, s1, s2, s3] = b.signal;
     let views = [
-        s0, s1, s2, s3, b.mask, b.logp_policy, b.logp_teacher, b.logp_reference, b.logp_behavior, b.sum_pi_squared, b.token_ratio, b.values, b.token_rewards, b.chunk_ends,
-        b.step_marks,
+        (s0, SIGNAL[0]),
+        (s1, SIGNAL[1]),
+        (s2, SIGNAL[2]),
+        (s3, SIGNAL[3]),
+        (b.mask, "batch.mask"),
+        (b.logp_policy, "batch.logp_policy"),
+        (b.logp_teacher, "batch.logp_teacher"),
+        (b.logp_reference, "batch.logp_reference"),
+        (b.logp_behavior, "batch.logp_behavior"),
+        (b.sum_pi_squared, "batch.sum_pi_squared"),
+        (b.token_ratio, "batch.token_ratio"),
+        (b.values, "batch.values"),
+        (b.token_rewards, "batch.token_rewards"),
+        (b.chunk_ends, "batch.chunk_ends"),
+        (b.step_marks, "batch.step_marks"),
     ];
-    if let (None, Some(first)) = (found, views.iter().position(|view| !view.is_null())) {
+    if found.is_none() {
         // SAFETY: by the contract.
-        if let Some(view) = unsafe { views[first].as_ref() } {
-            found = Some(extent(view.ndim, view.shape, dimension, TOKENS[first])?);
+        if let Some((view, name)) = views.iter().find_map(|(view, name)| unsafe { view.as_ref() }.map(|view| (view, *name))) {
+            found = Some(extent(view.ndim, view.shape, dimension, name)?);
         }
     }
     if let (None, Some((ndim, shape))) = (found, hint) {

@@ -175,6 +175,7 @@ impl World {
         for (rows, part) in &parts {
             let (placed, workspace) = (self.place(part, rows, how), plan.workspace(how));
             let mut outputs = Outputs::new(&placed, how);
+            // SAFETY: a live plan, and views and buffers of its sizes.
             let status = unsafe {
                 let apply = library.get::<Apply>("passrl_plan_apply");
                 apply(plan.plan, &placed.batch, buffer.as_ptr().cast(), bytes, &outputs.raw(), workspace.at, workspace.bytes, null_mut())

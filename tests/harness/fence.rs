@@ -36,6 +36,7 @@ static NAME_LEN: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn on_fault(_: libc::c_int) {
     let name = NAME.load(Ordering::Relaxed) as *const libc::c_void;
+    // SAFETY: bytes that are there.
     let says = |text: &[u8]| unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     // SAFETY: async-signal-safe calls; the name is leaked by `case`.
     unsafe {

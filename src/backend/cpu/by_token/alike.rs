@@ -42,7 +42,7 @@ impl Worker<'_> {
         }
         if job.by_token.columns {
             self.kl_alike(members, group)
-        } else if job.by_token.gae && self.late && job.problem.token_rewards.is_some() {
+        } else if job.by_token.gae && self.late {
             self.gae_alike(members, group)
         } else {
             false
@@ -139,13 +139,12 @@ impl Worker<'_> {
     fn gae_alike(&mut self, members: Members, group: &Group) -> bool {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
-        let (Some(outputs), Some(values)) = (job.outputs, problem.values.as_ref()) else { return false };
+        let (Some(outputs), Some(values), Some(rewards)) = (job.outputs, problem.values.as_ref(), problem.token_rewards.as_ref()) else { return false };
         if rollout_streams::places(job.sets).any(|s| group.applies[s].is_none()) {
             // What is lost of their deviations is counted, though no reward is made of them.
             return false;
         }
         went(Way::Once);
-        let rewards = problem.token_rewards.as_ref();
         let (stream, own_powers) = (job.by_token.stream, self.own_powers());
         let gae = if job.simd() == Simd::Avx512 { wide::gae } else { steered::gae };
         for (ordinal, i) in members.iter().enumerate() {
@@ -165,13 +164,13 @@ impl Worker<'_> {
                 &job.plan.decay
             };
             let line = Steered { gamma: c.gamma, next, reward: 0.0, powers, sums: outputs.report };
-            let mut ahead = self.ahead_alike(i, false, [Some(values), rewards]);
+            let mut ahead = self.ahead_alike(i, false, [Some(values), Some(rewards)]);
             self.ends_ahead(i, [Some(&outputs.advantages), outputs.returns.as_ref()]);
             let from = |array: &Array| Self::line(array, &at);
             let to = (from(&outputs.advantages), stream);
             let returns = outputs.returns.as_ref().map(|r| (from(r), stream));
             // SAFETY: as above; the rewards and values that lie under the advantages are read before.
-            let done = unsafe { gae((rewards.map(from), from(values)), to, returns, n, &line, &mut ahead) };
+            let done = unsafe { gae((Some(from(rewards)), from(values)), to, returns, n, &line, &mut ahead) };
             self.asked(&ahead, values);
             if done.largest >= LIMIT {
                 // The group is done again, by the general stages.
