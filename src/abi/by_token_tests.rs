@@ -238,6 +238,9 @@ impl Batch {
                 passrl_config_init(&mut config, size_of::<passrl_config>() as u32);
                 (config.kind, config.k) = (PASSRL_KIND_KL, self.k);
                 (config.streams[0].weight, config.streams[0].scale) = (self.weight, self.scale);
+                // The outcome's row has settings of its own, too.
+                config.streams[PASSRL_STREAM_OUTCOME].weight = 1.5 * self.weight;
+                config.streams[PASSRL_STREAM_OUTCOME].clip_standardized = if self.weight < 0.0 { 0.75 } else { f64::INFINITY };
                 config.boundary_rule = i32::from(self.anchored);
             }
         }
