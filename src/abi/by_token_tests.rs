@@ -240,7 +240,7 @@ impl Batch {
                 (config.streams[0].weight, config.streams[0].scale) = (self.weight, self.scale);
                 // The outcome's row has settings of its own, too.
                 config.streams[PASSRL_STREAM_OUTCOME].weight = 1.5 * self.weight;
-                config.streams[PASSRL_STREAM_OUTCOME].clip_standardized = if self.weight < 0.0 { 0.75 } else { f64::INFINITY };
+                config.streams[PASSRL_STREAM_OUTCOME].clip_standardized = 0.25;
                 config.boundary_rule = i32::from(self.anchored);
             }
         }
