@@ -923,14 +923,16 @@ PASSRL_API passrl_status passrl_config_init(struct passrl_config *target, uint32
 
 // Fills a configuration from a preset ("pass", "grpo_process", "grpo_pooled"; see `passrl_preset_name`), writing at most `struct_size` bytes.
 // A preset only fills fields: change any of them afterwards. An unknown name is refused with the nearest ones
-// (`PASSRL_ERR_UNKNOWN_NAME`). `preset`: zero-terminated, read during the call. Any thread.
+// (`PASSRL_ERR_UNKNOWN_NAME`), and one that sets a field beyond `struct_size` (of a caller with an older header) is refused with the field
+// (`PASSRL_ERR_STRUCT_SIZE`). `preset`: zero-terminated, read during the call. Any thread.
 PASSRL_API passrl_status passrl_config_init_preset(struct passrl_config *target, uint32_t struct_size, const char *preset);
 
 // Sets one field by its name, from text: `passrl_config_set(&c, "k", "0.5")`, `("chunk", "step")`, `("outcome.ddof", "0")`,
 // `("standardize", "abs_max")`. Keys: the fields of `passrl_config`; a row of the stream table as `process_0.weight`, `outcome.center`,
 // `extra_3.missing` ...; the shorthands standardize, standardize_process, standardize_outcome, standardize_format, w_process, w_outcome,
 // w_format, ddof, epsilon, epsilon_mode, loo_unit, singleton, missing (all streams), name.standardize (one stream).
-// Unknown keys and values are refused with the nearest ones, the configuration untouched. Not thread-safe on one configuration.
+// Unknown keys and values are refused with the nearest ones, a field beyond the configuration's `struct_size` (of a caller with an older header) with
+// `PASSRL_ERR_STRUCT_SIZE`, the configuration untouched. Not thread-safe on one configuration.
 PASSRL_API passrl_status passrl_config_set(struct passrl_config *config, const char *key, const char *value);
 
 // Number of presets. Any thread.

@@ -38,7 +38,7 @@ pub unsafe fn finish(target: *mut passrl_report, report: &Report) -> Result<i32>
         // SAFETY: by the contract; `structs::read` has accepted the size before the run.
         unsafe {
             let size = target.cast::<u32>().read_unaligned();
-            structs::write(target, size, *report)?;
+            structs::write(target, size, *report, "outputs.report")?;
         }
     }
     Ok(check::report::status(report))

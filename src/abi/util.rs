@@ -141,6 +141,6 @@ pub unsafe extern "C" fn passrl_report_merge(into: *mut passrl_report, other: *c
         crate::check::report::merge(&mut sum, &other);
         let size = sum.struct_size;
         // SAFETY: `read` has seen a struct of `struct_size` bytes there.
-        unsafe { structs::write(into, size, sum) }
+        unsafe { structs::write(into, size, sum, "into") }
     })
 }
