@@ -267,6 +267,9 @@ pub unsafe fn prepare<T>(
         let sinks = &check::outputs::outputs(place, outputs, problem)?;
         let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
         check::outputs::lent(&memory, "workspace", Some(sinks), problem)?;
+        if let Some(report) = check::outputs::report_memory(place, outputs.report) {
+            check::apart(&memory, "workspace", &report, "outputs.report")?;
+        }
         run(problem, sinks, memory, outputs.report)
     }
 }

@@ -303,8 +303,9 @@ pub struct passrl_outputs {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved0: u32,
-    /// A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_*`, `values` or
-    /// `token_rewards` where type, shape and strides are the same (in place).
+    /// A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_policy`, `logp_teacher`, `logp_base`, `values` or
+    /// `token_rewards` where type, shape and strides are the same (in place). Nothing else may share a byte with an output; to lie in each other's gaps (columns of one
+    /// matrix, halves of its rows) is to be apart.
     pub advantages: *const passrl_view,
     /// Return-to-go G before Divide-Length; gae: A + V. Token-shaped f32, bf16, f16 or f64.
     pub returns: *const passrl_view,
@@ -325,8 +326,8 @@ pub struct passrl_outputs {
     pub group_flags: *const passrl_view,
     /// `PASSRL_ROLLOUT_*` bits, `[R]` i32.
     pub rollout_flags: *const passrl_view,
-    /// Overwritten by the run. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of `passrl_report_size` bytes, aligned to 8, of any
-    /// content: give a host copy to `passrl_report_status` once the stream's work is done.
+    /// Overwritten by the run; aligned to 8, apart from all other memory of the call. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of
+    /// `passrl_report_size` bytes, of any content: give a host copy to `passrl_report_status` once the stream's work is done.
     pub report: *mut passrl_report,
 }
 
