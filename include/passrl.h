@@ -434,7 +434,8 @@ typedef struct passrl_stream {
     double clip_standardized;
     // Must be 0.
     int64_t reserved[3];
-    // Name for messages and reports; zero-terminated.
+    // Name in sentences and descriptions of a plan, "accuracy (extra_0)": zero-terminated UTF-8, at most 31 bytes, or the plan is refused. A report holds the row's number
+    // alone: `passrl_report_status`, which knows no plan, says "extra_0".
     char name[32];
 } passrl_stream;
 
@@ -1356,7 +1357,7 @@ PASSRL_API passrl_status passrl_group_index(const struct passrl_view *keys, cons
 PASSRL_API size_t passrl_report_size(void);
 
 // Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding; `PASSRL_ERR_COLLECTIVE` (of groups on several ranks `PASSRL_ERR_CONFLICT`)
-// where it says that ranks did not agree.
+// where it says that ranks did not agree. Streams are called as the stream table's rows are (`extra_0`): a report has no names.
 // Any thread.
 PASSRL_API
 passrl_status passrl_report_status(const struct passrl_report *report);

@@ -242,7 +242,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
             whole(plan, plan.inner.partials.phases, &problem, partials, memory)?;
             match &plan.device {
                 Some(device) => device.apply(&plan.inner, &problem, partials, &sinks, memory, stream).map(|()| PASSRL_OK),
-                None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory)),
+                None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory), &plan.inner.names),
             }
         }
     })

@@ -403,20 +403,25 @@ pub unsafe extern "C" fn passrl_group_flags(
         let place = context.place();
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
         check::stream(place, stream)?;
+        let names = check::config::names(&config)?;
         let config = check::config::config(&config)?;
         checked::apart_fusion(&config)?;
-        check::outputs::report(place, report, "report")?;
+        let report_memory = check::outputs::report(place, report, "report")?;
         let outputs = [
             Given::new("group_flags", group_flags, Shape::GroupStreams, view::I32),
             Given::new("rollout_flags", rollout_flags, Shape::Rollouts, view::I32).optional(),
         ];
         let call = checked::call(place, &batch, Reads { streams: Some(config.num_extra), ..GROUPS }, [], outputs)?;
+        checked::report_apart(&call, report_memory.as_ref(), &outputs)?;
         if let Some(on) = context.device() {
             let which = Groups::Flags { config: &config, outputs: call.outputs, report: report.addr() as u64 };
             return groups_on_device(on, &which, &call, &call.problem, report, workspace, workspace_bytes, stream);
         }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
-        finish(report, &work::group_flags(&call, &config, &w, memory))
+        if let Some(report) = &report_memory {
+            check::apart(&memory, "workspace", report, "report")?;
+        }
+        finish(report, &work::group_flags(&call, &config, &w, memory), &names)
     })
 }
 

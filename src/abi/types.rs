@@ -58,7 +58,8 @@ pub struct passrl_stream {
     pub clip_standardized: f64,
     /// Must be 0.
     pub reserved: [i64; 3],
-    /// Name for messages and reports; zero-terminated.
+    /// Name in sentences and descriptions of a plan, "accuracy (extra_0)": zero-terminated UTF-8, at most 31 bytes, or the plan is refused. A report holds the row's number
+    /// alone: `passrl_report_status`, which knows no plan, says "extra_0".
     pub name: [c_char; 32],
 }
 
