@@ -545,7 +545,8 @@ typedef struct passrl_context_options {
     int32_t backend;
     // CUDA: device ordinal, or -1 for the calling thread's current context, which is borrowed and left as it was. 0.
     int32_t device;
-    // CPU: threads that a run may use, the caller's included. 0 (default): the calling thread's affinity and cgroup quota, at most 8.
+    // CPU: threads that work on a run, 1 to 1024. 1: the calling thread. More: so many of the context's own, for which the calling thread waits. 0 (default): as many as
+    // the calling thread's affinity and cgroup quota allow, at most 8.
     int32_t threads;
     // CPU: instruction set, `PASSRL_SIMD_*`; BEST (default) takes what the processor has. Every path gives the same bits.
     int32_t simd;
@@ -807,7 +808,7 @@ typedef struct passrl_limits {
     uint32_t struct_size;
     // Must be 0.
     uint32_t reserved0;
-    // Rollouts of one call.
+    // Rollouts of one call; below 2^31, as `groups` and `rollout_tokens` (the others: below 2^40, or what is said).
     int64_t rollouts;
     // Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     int64_t groups;
@@ -837,7 +838,7 @@ typedef struct passrl_limits {
 // A value is outside what the argument allows.
 #define PASSRL_ERR_VALUE -101
 
-// `struct_size` is not one that this library can read, or bytes that it does not know are set.
+// `struct_size` is not one that this library can read or cuts a field in two, bytes that it does not know are set, or a field beyond it is to be set.
 #define PASSRL_ERR_STRUCT_SIZE -102
 
 // A key of `passrl_config_set` or a preset's name is unknown.
@@ -1274,7 +1275,9 @@ passrl_status passrl_whiten(const struct passrl_context *context,
 // run: no process signal and no token is looked at, whatever `config.kind` is. Flags and report are those of `passrl_plan_run` with `kind = none`, but that
 // scope is not known (`PASSRL_ROLLOUT_NO_SCOPE` for absent rollouts only) and that `PASSRL_ROLLOUT_NO_STREAM` is set for `kind = none` only.
 //
-// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used; `fusion` must be `advantage`. Reads the groups of `batch`, `outcome`,
+// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used. Settings whose flags need more than a stream's values as they are, are refused
+// (`PASSRL_ERR_CONFLICT`): a `fusion` other than `advantage`; `kl_in_reward` with a `kl_coef` and `kl_place = outcome`; of those rows `center = length_weighted`,
+// `count_by = step` and a finite `clip_value`. Reads the groups of `batch`, `outcome`,
 // `format`, `extra`, `format_ok` and `in_stats`. `group_flags` `[G, PASSRL_MAX_STREAMS]` i32 (columns as `streams`), `rollout_flags` `[R]` i32 or NULL. `report` NULL, or
 // a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0. On CUDA it is device memory, as in `passrl_outputs.report`.
 //

@@ -171,7 +171,7 @@ pub struct passrl_limits {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved0: u32,
-    /// Rollouts of one call.
+    /// Rollouts of one call; below 2^31, as `groups` and `rollout_tokens` (the others: below 2^40, or what is said).
     pub rollouts: i64,
     /// Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     pub groups: i64,
@@ -384,7 +384,8 @@ pub struct passrl_context_options {
     pub backend: i32,
     /// CUDA: device ordinal, or -1 for the calling thread's current context, which is borrowed and left as it was. 0.
     pub device: i32,
-    /// CPU: threads that a run may use, the caller's included. 0 (default): the calling thread's affinity and cgroup quota, at most 8.
+    /// CPU: threads that work on a run, 1 to 1024. 1: the calling thread. More: so many of the context's own, for which the calling thread waits. 0 (default): as many as
+    /// the calling thread's affinity and cgroup quota allow, at most 8.
     pub threads: i32,
     /// CPU: instruction set, `PASSRL_SIMD_*`; BEST (default) takes what the processor has. Every path gives the same bits.
     pub simd: i32,

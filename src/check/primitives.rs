@@ -446,10 +446,9 @@ pub fn divergence(c: &passrl_config) -> Result<Config> {
 pub fn apart_fusion(c: &Config) -> Result<()> {
     if c.fusion != Fusion::Advantage {
         let name = crate::model::config::Choice::name(c.fusion);
-        return refuse!(
-            PASSRL_ERR_CONFLICT,
-            "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage"
-        );
+        let summed = c.fusion == Fusion::RewardSum;
+        let sets = if summed { "whose set is of the sum of the per-rollout streams" } else { "which has one set for process, outcome and format" };
+        return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {name}, {sets}; flags of each stream alone need fusion = advantage");
     }
     super::estimators::early_flags(c)
 }
