@@ -100,7 +100,7 @@ def test_errors(change: dict[str, Any], kind: type[passrl.Error], status: int, s
 def test_findings_are_told_and_strict_refuses() -> None:
     bad = BATCH | {"signal": np.array([1, np.inf, -1, -1, 0.5, 0.5, 0.5], np.float32), "group_size": 1}
     shaped = passrl.shape(**bad)
-    assert shaped.status == 400 and "rollout 0 of group 0 has an infinite value" in shaped.message
+    assert shaped.status == 400 and "rollout 0 of group 0 has a value that is not finite" in shaped.message
     assert shaped.findings == passrl.Finding.NONFINITE and not shaped.advantages[:4].any()
     assert shaped.rollout_flags[0] & passrl.RolloutFlag.IN_BAD_GROUP
     assert shaped.group_flags[0, 0] & passrl.GroupFlag.NONFINITE
