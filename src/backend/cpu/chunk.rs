@@ -408,7 +408,7 @@ mod tests {
                 })
                 .collect();
             // Bounds that none and that all of what is not equal reach among them.
-            let (eta, inv) = [(1e-8, 1.7), (1e-8, 1.7), (0.0, 1.7), (1e-8, 0.3), (3e-9, 1e-3), (1e300, 1.7), (1e-300, 1e300), (f64::MAX, 1e-38)][case as usize / 2 % 8];
+            let (eta, inv) = [(1e-8, 1.7), (1e-8, 1.7), (0.0, 1.7), (1e-8, 0.3), (3e-9, 1e-3), (1e300, 1.7), (1e-300, 1e300), (0.0, 1e-320)][case as usize / 2 % 8];
             let of = |live| KlEdges { columns: &columns, live, down: 2f64.powi(-30), inv, eta, group: None, none: false };
             let (mut got, mut wanted) = (vec![!0u64; positions.div_ceil(64)], vec![0u64; positions.div_ceil(64)]);
             of(Live::Runs(&runs)).adjacent(Simd::best(), positions, 32, &mut got);

@@ -212,17 +212,17 @@ const NEVER: i64 = 1 << 40;
 /// The least whole distance of two sums that stands for an edge: (d part) inv > right holds from there on.
 fn least_edge(part: f64, inv: f64, right: f64) -> i64 {
     let edge = |d: i64| d as f64 * part * inv > right;
-    let guess = right / (part * inv);
-    if !(guess < NEVER as f64) {
-        return NEVER;
+    let (mut none, mut least) = (0, NEVER);
+    // The quotient is nearly that, but for numbers at the ends of f64.
+    let guess = (right / (part * inv)).clamp(0.0, NEVER as f64) as i64;
+    for d in [guess - 2, guess + 2] {
+        if none < d && d < least {
+            if edge(d) { least = d } else { none = d }
+        }
     }
-    // The quotient is nearly the last that is none.
-    let mut least = guess as i64;
-    while !edge(least) && least < NEVER {
-        least += 1;
-    }
-    while least > 0 && edge(least - 1) {
-        least -= 1;
+    while least - none > 1 {
+        let d = none + (least - none) / 2;
+        if edge(d) { least = d } else { none = d }
     }
     least
 }
