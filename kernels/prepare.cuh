@@ -13,6 +13,7 @@
 OUT_OF_LINE void check_group_offsets(const Args& args) {
     const Batch& batch = args.batch;
     bool bad = false;
+#pragma unroll 1
     for (i64 g = (i64)blockIdx.x * blockDim.x + threadIdx.x; g <= batch.groups; g += (i64)gridDim.x * blockDim.x) {
         i64 now = item_int(batch.group_view, g);
         bad = bad || now < 0 || now > batch.rollouts || (g == 0 ? now != 0 : now < item_int(batch.group_view, g - 1)) || (g == batch.groups && now != batch.rollouts);
