@@ -14,23 +14,24 @@ struct Lines {
 
 // Calls body(t, line) for the tokens in scope: `line` is the token's number among them. All threads of the block; neighbours take neighbouring tokens.
 template <class Body> INLINE void each_in_scope(const Scope& scope, Body body) {
+    // (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
     if (!has_holes(scope)) {
-        for (i64 t = scope.first + threadIdx.x; t < scope.end; t += blockDim.x) body(t, t - scope.first);
+        for (u32 line = THREAD_NUMBER(); line < (u32)(scope.end - scope.first); line += blockDim.x) body(scope.first + line, (i64)line);
         return;
     }
-    i64 before = 0;
-    for (i64 base = scope.first; base < scope.end; base += blockDim.x) {
-        const i64 t = base + threadIdx.x;
+    u32 before = 0;
+    for (u32 done = 0; done < (u32)(scope.end - scope.first); done += blockDim.x) {
+        const i64 t = scope.first + (done + threadIdx.x);
         const bool there = t < scope.end && contains(scope, t);
         const Rank rank = block_rank(there);
-        if (there) body(t, before + rank.before);
+        if (there) body(t, (i64)(before + rank.before));
         before += rank.total;
     }
 }
 
 // Calls body(t) for the tokens out of scope in first .. len.
 template <class Body> INLINE void each_in_gaps(const Scope& scope, i64 len, Body body) {
-    for (i64 t = scope.first + threadIdx.x; t < len; t += blockDim.x)
+    for (i64 t = scope.first + THREAD_NUMBER(); t < len; t += blockDim.x)
         if (!contains(scope, t)) body(t);
 }
 
