@@ -149,12 +149,14 @@ INLINE void pad(const Args& args, const Array& to, const Extent& e) {
     zero_slots(to, e.row, e.column + e.len, args.batch.slots, false, threadIdx.x, blockDim.x);
 }
 
+INLINE i64 clamped_slot(i64 slot, i64 slots) { return smaller(larger(slot, (i64)0), slots); }
 // Packed layout: zeros before the first rollout and after the last, by the whole grid.
 OUT_OF_LINE void pad_ends(const Args& args, const Array& to) {
     if (args.batch.layout != PACKED) return;
     SHARED(i64, ends_of_batch, [2]);
     __syncthreads();
-    if (threadIdx.x < 2) ends_of_batch[threadIdx.x] = item_int(args.batch.extents, threadIdx.x == 0 ? 0 : args.batch.rollouts);
+    // (What the device says may lie outside: then the batch is zeroed, by others.)
+    if (threadIdx.x < 2) ends_of_batch[threadIdx.x] = clamped_slot(item_int(args.batch.extents, threadIdx.x == 0 ? 0 : args.batch.rollouts), args.batch.slots);
     __syncthreads();
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
     zero_slots(to, 0, 0, ends_of_batch[0], true, thread, threads);

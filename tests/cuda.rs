@@ -354,6 +354,44 @@ fn steps_where_the_caller_has_them_have_the_bits_of_the_cpu() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// What the simulated device says of its multiprocessors, until this is dropped: with fewer of them a batch's groups are enough to have a block each (`passrl_steps`).
+struct Multiprocessors;
+
+impl Multiprocessors {
+    fn are(count: i32) -> Multiprocessors {
+        cudasim::attribute(16, count);
+        Multiprocessors
+    }
+}
+
+impl Drop for Multiprocessors {
+    fn drop(&mut self) {
+        cudasim::attribute(16, 132);
+    }
+}
+
+/// Every case whose groups stand together, where any number of groups is enough for a block each: those of steps that may have one do.
+#[test]
+fn every_case_has_the_bits_of_the_cpu_where_a_block_has_a_group() {
+    if skipped() || !simulated() {
+        return;
+    }
+    use harness::{Floats, GroupsAs};
+    let how = How { groups_as: GroupsAs::Offsets, ..How::default() };
+    {
+        let _lock = cudasim::lock();
+        cudasim::attribute(16, 0);
+    }
+    table(&[
+        (" packed", how),
+        (" padded, bf16, left", How { padded: true, pad_left: true, spare: 2, output: Floats::Bf16, groups_as: GroupsAs::Constant, wide_offsets: true, ..how }),
+        (" lean, strided", How { stride: 3, lean: true, output: Floats::F32, ..how }),
+    ]);
+    let _lock = cudasim::lock();
+    assert!(cudasim::stats(Some("passrl_steps")).launches > 30, "{}", cudasim::stats(Some("passrl_steps")).launches);
+    drop(Multiprocessors);
+}
+
 /// Settings and batches that nobody thought of, under shuffled schedules of blocks and threads.
 #[test]
 fn random_cases_have_the_bits_of_the_cpu() {

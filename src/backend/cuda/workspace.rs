@@ -27,6 +27,8 @@ pub struct Layout {
     pub zeros_unsplit: Stretch,
     /// Counts and marks alone: 0 before a call on partials.
     pub counts: Stretch,
+    /// Counts alone: 0 before a run of passrl_steps.
+    pub counts_alone: Stretch,
     /// Statistics of a run over ranks: a buffer of partials.
     pub ranks: Stretch,
     /// Offsets in place of addresses; of pieces, where rollouts come in some.
@@ -67,6 +69,9 @@ pub fn gae_threads(plan: &Plan) -> u32 {
 pub fn gae_shared(threads: u32) -> u32 {
     (12 * part(threads) + 4) as u32
 }
+
+/// Threads of a block of passrl_steps at most: many blocks of few threads hide what each waits for.
+pub const STEPS_THREADS: u32 = 128;
 
 struct Carver(usize);
 
@@ -187,7 +192,7 @@ impl Layout {
             positions: 0,
             keys_from_zero: 1,
         };
-        Layout { bytes: c.0, state, zeros, zeros_unsplit, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places, units }
+        Layout { bytes: c.0, state, zeros, zeros_unsplit, counts: Stretch { offset: counted, bytes: counts_end - counted }, counts_alone: Stretch { offset: counted, bytes: size_of::<Counts>() }, ranks, offsets, places, units }
     }
 
     /// Likewise of pieces over calls.
