@@ -376,8 +376,8 @@ impl Call<'_> {
         let at_hand = way::steps_at_hand(problem);
         self.args.batch.steps_at_hand = at_hand as i32;
         self.args.mode = mode::COUNTING | mode::IN_PLACE | mode::WHOLE_GROUPS;
-        let threads = self.threads.min(workspace::STEPS_THREADS);
-        self.on.device.kernels().launch_with(Kernel::Steps, self.groups.max(1), threads, 8 * at_hand as u32, &self.args, self.stream)
+        let threads = workspace::steps_threads(way::group_rollouts(self.plan, problem));
+        self.on.device.kernels().launch_with(Kernel::Steps, self.groups.max(1), threads, way::BYTES_OF_A_STEP * at_hand as u32, &self.args, self.stream)
     }
 
     /// Long rollouts have several blocks, where their parts can be told apart before anything is known of them: of a signal that is looked at token by token, of

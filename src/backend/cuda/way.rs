@@ -14,8 +14,9 @@ const GROUPS_A_MULTIPROCESSOR: usize = 4;
 /// The most tokens that a group may have whose block is to write all of them: 1 MiB of f32.
 const TOKENS_OF_A_GROUP: usize = 1 << 18;
 
-/// 16 KiB of shared memory.
-const MOST_STEPS_AT_HAND: usize = 2048;
+/// What a block of passrl_steps keeps of a step in shared memory, an end, a score and a result; and of how many steps: 16 KiB.
+pub const BYTES_OF_A_STEP: u32 = 16;
+const MOST_STEPS_AT_HAND: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
@@ -35,10 +36,7 @@ impl Way {
     pub fn of(plan: &Plan, problem: &Problem, outputs: &Outputs, multiprocessors: usize) -> Way {
         // Of index groups no block knows which rollout is the last; a set of the whole batch is complete only after the kernel.
         let contiguous = !matches!(problem.grouping, Groups::Index(_));
-        let group = match problem.grouping {
-            Groups::Constant(size) => size,
-            _ => plan.limits.group_rollouts,
-        };
+        let group = group_rollouts(plan, problem);
         let whole_batch = plan.slots.batch != 0;
         if contiguous && is_gae_alone(plan, problem, outputs) {
             Way::GaeAlone
@@ -65,6 +63,14 @@ impl Way {
 /// Do the edges of a table of positions make the chunks?
 fn by_table(plan: &Plan) -> bool {
     plan.config.kind == Kind::Kl && plan.config.chunk == Chunk::ByValue
+}
+
+/// Rollouts that a group may have.
+pub fn group_rollouts(plan: &Plan, problem: &Problem) -> usize {
+    match problem.grouping {
+        Groups::Constant(size) => size,
+        _ => plan.limits.group_rollouts,
+    }
 }
 
 /// Settings under which passrl_gae does all there is to do.
@@ -104,7 +110,7 @@ fn may_have_whole_groups(plan: &Plan, p: &Problem, group: usize, multiprocessors
     steps_alone && p.groups >= GROUPS_A_MULTIPROCESSOR * multiprocessors && group.saturating_mul(longest) <= TOKENS_OF_A_GROUP
 }
 
-/// Steps of a group that a block has room for in shared memory (8 bytes each): twice what groups have on average, as far as a block may have that much beside what it
+/// Steps of a group that a block has room for in shared memory: twice what groups have on average, as far as a block may have that much beside what it
 /// has in any case.
 pub fn steps_at_hand(p: &Problem) -> usize {
     let steps = p.steps.map_or(0, |s| s.ends.shape[0]);

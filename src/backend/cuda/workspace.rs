@@ -70,8 +70,10 @@ pub fn gae_shared(threads: u32) -> u32 {
     (12 * part(threads) + 4) as u32
 }
 
-/// Threads of a block of passrl_steps at most: many blocks of few threads hide what each waits for.
-pub const STEPS_THREADS: u32 = 128;
+/// Threads of a block of passrl_steps, which has groups of so many rollouts: a warp each.
+pub fn steps_threads(group: usize) -> u32 {
+    32 * group.next_power_of_two().clamp(2, 16) as u32
+}
 
 struct Carver(usize);
 
