@@ -486,11 +486,11 @@ class Batch:
 
     def largest_group(self, config: Any) -> tuple[int, int]:
         """Most rollouts, and most elements of the process set, of a group: what exact sums are limited by."""
-        if self.rollouts == 0:
-            return 1, 1
         index = self.index()
-        if len(index) != self.rollouts or index.min() < 0:
-            return self.rollouts, max(self.slots, 1)
+        if self.rollouts == 0 or len(index) != self.rollouts or index.min() < 0:
+            return max(self.rollouts, 1), max(self.slots, 1)
+        # Of few rollouts a group's number may still be any (of a whole batch over ranks); counts are made by number.
+        index = index if index.max() < 8 * self.rollouts else np.unique(index, return_inverse=True)[1]
         rollouts = int(np.bincount(index).max())
         by_steps = self.step_counts is not None and config.kind == "prm" and config.pool == "steps"
         elements = self.step_counts if by_steps else self.extents
