@@ -70,10 +70,10 @@ fn broken(rows: &[Row], recorded: &str, whole: bool) -> Vec<String> {
     found
 }
 
-/// Two groups of 8 rollouts of some 2,500 tokens, as long as the paper's; of steps four, as a multiprocessor has that many before each has a block alone.
+/// Two groups of 8 rollouts of some 2,500 tokens, as long as the paper's.
 fn case(input: Input, padded: bool, narrow: bool) -> Case {
     let random = &mut Random(3);
-    let lengths = (0..if input == Input::Steps { 32 } else { 16 }).map(|_| 2000 + random.below(1000) as usize).collect();
+    let lengths = (0..16).map(|_| 2000 + random.below(1000) as usize).collect();
     Case { input, padded, narrow, scattered: false, whiten: false, few: false, lengths, group_size: 8 }
 }
 

@@ -8,15 +8,16 @@ use crate::plan::Plan;
 /// Rollouts of a group whose sums one block adds, one rollout after another.
 const FEW: usize = 64;
 
-/// Groups from which on each may have one block: so many a multiprocessor keep all of them at work.
-const GROUPS_A_MULTIPROCESSOR: usize = 4;
+/// Groups from which on each may have one block: so many a multiprocessor keep all of them at work. (Chosen, not measured.)
+const GROUPS_A_MULTIPROCESSOR: usize = 2;
 
 /// The most tokens that a group may have whose block is to write all of them: 1 MiB of f32.
 const TOKENS_OF_A_GROUP: usize = 1 << 18;
 
-/// What a block of passrl_steps keeps of a step in shared memory, an end, a score and a result; and of how many steps: 16 KiB.
+/// What a block of passrl_steps keeps of a step in shared memory, an end, a score and a result; and of how many steps: 12 KiB, as a block has 48 without asking for more
+/// and some 33 of them are taken in any case.
 pub const BYTES_OF_A_STEP: u32 = 16;
-const MOST_STEPS_AT_HAND: usize = 1024;
+const MOST_STEPS_AT_HAND: usize = 768;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
