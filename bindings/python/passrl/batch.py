@@ -14,24 +14,9 @@ from . import _ffi, arrays, cuda
 from .arrays import Array, Maker
 from .config import STREAM_NAMES
 from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, integer, refuse
+from .groups import group_index
 from .pieces import Pieces
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Steps in CSR form.
-
-    offsets: `[R+1]` i32/i64, steps of rollout i are `offsets[i] .. offsets[i+1]`. ends: `[S]` i32/i64, exclusive end of each step in
-    tokens of its rollout. scores: `[S]` or `[P, S]` for P process streams, f32, bf16, f16 or f64 (None beside a signal or
-    log-probabilities). begins: `[S]`; given, tokens outside steps are out of scope. groups: `[S]` integers, steps of a
-    group with equal numbers share statistics (`step_sets="step_group"`).
-    """
-
-    offsets: Any
-    ends: Any
-    scores: Any = None
-    begins: Any = None
-    groups: Any = None
+from .steps import Steps, from_ends
 
 
 @dataclass
@@ -104,52 +89,6 @@ TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
 ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
              "bootstrap": "float64", "baselines": "float64", "rollout_lam": "float64"}
-
-
-def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
-    """Dense group numbers of keys, in order of first appearance.
-
-    keys: `[R]` integers or strings (list, NumPy, torch). Returns `[R]` i64 and the keys of the groups, `G` of them.
-    """
-    found = arrays.host(keys, "groups")
-    if found.ndim != 1:
-        refuse(ERR_SHAPE, f"passrl: groups has {found.ndim} dimensions; it must have 1, a key a rollout")
-    index = np.empty(len(found), dtype=np.int64)
-    if found.size == 0:
-        # An empty list has no type of its own.
-        return index, []
-    if found.dtype.kind in "iub":
-        numbers = np.ascontiguousarray(found).astype(np.int64, copy=False)
-        count = ctypes.c_int64()
-        _ffi.call("group_index", ctypes.byref(arrays.from_numpy(numbers, "groups").view),
-                  ctypes.byref(arrays.from_numpy(index, "index").view), ctypes.byref(count))
-        first = np.unique(index, return_index=True)[1]
-        return index, [key.item() for key in found[first]]
-    if found.dtype.kind == "f":
-        refuse(ERR_VALUE, f"passrl: groups is of {found.dtype}; group keys are integers or strings")
-    seen: dict[Any, int] = {}
-    index[:] = [seen.setdefault(key, len(seen)) for key in (found.tolist() if isinstance(keys, np.ndarray) else list(keys))]
-    return index, list(seen)
-
-
-def ragged(rows: Any) -> Steps:
-    """Steps from a sequence of R sequences of ends."""
-    counts = [len(row) for row in rows]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    ends = np.array([end for row in rows for end in row] or np.zeros(0, dtype=np.int64))
-    if ends.ndim != 1 or ends.dtype.kind not in "iu":
-        refuse(ERR_VALUE, f"passrl: step_ends has rows of {ends.dtype}; an end is a whole number")
-    return Steps(offsets, ends.astype(np.int64, copy=False))
-
-
-def _step_ends(value: Any) -> Steps:
-    if isinstance(value, Steps):
-        return value
-    if isinstance(value, tuple) and len(value) == 2 and all(arrays.is_array(part) for part in value):
-        return Steps(*value)
-    if isinstance(value, (list, tuple)) and all(hasattr(row, "__len__") and not isinstance(row, (str, bytes)) for row in value):
-        return ragged(value)
-    refuse(ERR_VALUE, "passrl: step_ends is an array; give (offsets [R+1], ends [S]), a list of R lists of ends, or marks a token as step_marks")
 
 
 def _read_later(cu: Any) -> Callable[[], NDArray[np.int64]]:
@@ -369,7 +308,7 @@ class Batch:
         if a.step_ends is not None:
             if steps is not None:
                 refuse(ERR_CONFLICT, "passrl: steps and step_ends are both given; steps has the ends already")
-            steps = _step_ends(a.step_ends)
+            steps = from_ends(a.step_ends, self.rollouts)
         if steps is None:
             return
         if not isinstance(steps, Steps):

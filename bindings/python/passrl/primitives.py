@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from . import _ffi, arrays
 from ._primitive import Primitive, warn
-from .batch import Arguments, Steps
+from .batch import Arguments
 from .config import Config
 from .results import csr
+from .steps import Steps
 
 
 class Chunks(NamedTuple):
@@ -43,8 +44,8 @@ def chunk(
     """Chunk-by-Value: where the chunks of a process signal end (arXiv 2606.29296, eq. 6, Algorithm 2, the PRM case).
 
     A new chunk begins at token t where |u_t - u_(t-1)| > eta, where a given step ends (unless `merge_equal_steps`) and after an out-of-scope
-    span (unless `bridge_scope_gaps`). signal: token-shaped f32, bf16 or f16, alone or beside step_ends ((offsets `[R+1]`, ends `[S]`) or R
-    lists of ends); or steps: `Steps(offsets, ends, scores, begins=None)`. boundary_rule: "adjacent", or "anchored" (compared with the
+    span (unless `bridge_scope_gaps`). signal: token-shaped f32, bf16 or f16, alone or beside step_ends (a tuple (offsets `[R+1]`, ends `[S]`), or
+    a list of R lists of ends, as to `passrl.shape`); or steps: `Steps(offsets, ends, scores, begins=None)`. boundary_rule: "adjacent", or "anchored" (compared with the
     chunk's first token). missing: "error", "zero" or "exclude", what a NaN is. out: token-shaped i32 or i64 memory, where the ends of rollout i are
     written from its first slot on and the rest is left alone.
 

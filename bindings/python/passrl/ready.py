@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi, arrays
-from .batch import ROLLOUTS, TOKENS, Steps
+from .batch import ROLLOUTS, TOKENS
 from .config import Config
 from .results import Finding, Shaped
+from .steps import Steps
 
 if TYPE_CHECKING:
     from .plan import Call, Plan

@@ -87,7 +87,7 @@ def test_config() -> None:
     ({"outcome": np.ma.array([1.0, 9], mask=[0, 1])}, passrl.ArgumentError, -101, "outcome is a masked array with 1 elements masked; give outcome.filled"),
     ({"streams": {1: [1.0, 2]}}, passrl.ArgumentError, -101, "streams has the name 1, a int"),
     ({"step_ends": [[2.5, 4], [3]]}, passrl.ArgumentError, -101, "step_ends has rows of float64; an end is a whole number"),
-    ({"step_ends": ["ab", "c"]}, passrl.ArgumentError, -101, "step_ends is an array; give"),
+    ({"step_ends": ["ab", "c"]}, passrl.ArgumentError, -101, "step_ends is a list; give (offsets [R+1], ends [S]), a list"),
 ])
 def test_errors(change: dict[str, Any], kind: type[passrl.Error], status: int, sentence: str) -> None:
     with pytest.raises(passrl.Error) as caught:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
+from ..groups import group_index
 from ..results import Shaped
 from .rollouts import Rollouts
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
+from ..groups import group_index
 from ..results import Shaped
 from . import captions
 from .rollouts import Rollouts

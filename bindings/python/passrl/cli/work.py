@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
 from ..errors import Error
+from ..groups import group_index
 from .output import Refused
 from .rollouts import Rollouts
 from .shaper import Shaper

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Steps
 from ..config import Config
 from ..errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
 from ..results import Shaped
+from ..steps import Steps
 
 KEYS = ("step_end", "step_score", "step_begin", "signal", "outcome", "format", "format_ok", "streams")
 _STEPS = ("step_end", "step_score", "step_begin")
