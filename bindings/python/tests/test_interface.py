@@ -48,7 +48,10 @@ def test_config() -> None:
     assert repr(passrl.Config("pass", k=0.5)) == "Config(k=0.5)"
     assert passrl.Config("grpo_process").chunk == "step"
     assert [str(preset) for preset in passrl.presets()][:3] == ["pass", "grpo_process", "grpo_pooled"]
-    assert "2606.29296" in passrl.presets()[0].source
+    preset = passrl.presets()[0]
+    assert "2606.29296" in preset.source
+    for same in (copy.copy(preset), copy.deepcopy(preset), *(pickle.loads(pickle.dumps(preset, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))):
+        assert type(same) is passrl.Preset and (same, same.source) == (preset, preset.source)
 
 
 @pytest.mark.parametrize(("change", "kind", "status", "sentence"), [
