@@ -39,7 +39,7 @@ class Primitive:
         given = {name: value for name, value in views.items() if value is not None}
         device = placed(backend, device_of(arguments, *given.values(), out))
         self._context = context(device, 0, backend is not None)
-        self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device)
+        self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device, alone=True)
         self.on_device = device[0] != _ffi.CPU
         self.batch.maker.once = True
         self._stream = self.batch.follow(stream_pointer(stream))

@@ -89,7 +89,7 @@ def placed(backend: str | None, found: int | None) -> tuple[int, int]:
 
 def context(device: tuple[int, int], threads: int, told: bool = True) -> Context:
     """The process's context of a device and thread count (0: the library's choice). told: the caller named the backend."""
-    key = (*device, integer(threads, "threads"))
+    key = (*device, integer(threads, "threads", 32))
     # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
     found = _contexts.get(key)
     if found is not None:

@@ -76,7 +76,7 @@ def _array(name: str, value: Any, parts: list[Any], found: list[Any]) -> bool:
         shape, strides, unit = value.shape, value.strides, value.itemsize
     else:
         torch = sys.modules.get("torch")
-        if torch is None or kind is not torch.Tensor or not value.is_cpu or value.requires_grad or value.layout is not torch.strided:
+        if torch is None or kind is not torch.Tensor or not value.is_cpu or value.requires_grad or value.is_nested or value.layout is not torch.strided:
             return False
         if value.is_neg() or (name == "groups" and value.dtype not in (torch.int64, torch.int32)):
             return False

@@ -65,7 +65,7 @@ def test_config() -> None:
     ({"group_size": 3}, passrl.ShapeError, -200, "leaves 2 rollouts over"),
     ({"outcome": np.ones(3)}, passrl.ShapeError, -200, "batch.outcome has 3 elements; it must have 2"),
     ({"outcome": np.ones(2, np.int32)}, passrl.DtypeError, -201, "outcome has dtype int32; it must be a float type: give outcome.astype(np.float32)"),
-    ({"signal": np.ones(7)}, passrl.DtypeError, -201, "batch.signal[0] has dtype f64; it is one of f32, bf16, f16"),
+    ({"signal": np.ones(7)}, passrl.DtypeError, -201, "signal has dtype float64; a process signal is float32, bfloat16 or float16: give signal.astype(np.float32)"),
     ({"signal": np.ones(7, np.int16)}, passrl.DtypeError, -201, "signal has dtype int16"),
     ({"signal": np.ones((1, 1, 7), np.float32)}, passrl.ShapeError, -200, "signal has 3 dimensions"),
     ({"signal": "text"}, passrl.ArgumentError, -101, "signal is a str; it must be an array"),
