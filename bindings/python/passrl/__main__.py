@@ -17,7 +17,7 @@ def main() -> None:
         sys.exit(130)
     except ModuleNotFoundError as fault:
         if (fault.name or "").partition(".")[0] in ("click", "rich", "tqdm"):
-            sys.exit(f"passrl: the command line needs {fault.name}; install it with: pip install 'passrl[cli]'")
+            sys.exit(f"passrl: the command line needs {fault.name}; install what it needs with: pip install click rich tqdm matplotlib")
         raise
     commands(prog_name="passrl")
 

@@ -105,5 +105,5 @@ class Work:
 
             compare(part, shapen.rollouts, {run.name: run.shaped for run in shapen.runs if run.name not in self.aside})
         except ModuleNotFoundError as fault:
-            raise Refused(f"--plot needs {fault.name}; install it with: pip install 'passrl[cli]'") from None
+            raise Refused(f"--plot needs {fault.name}; install it with: pip install matplotlib") from None
         return f"picture of group {shapen.rows[0].key} ({self.choice.why}): {path}"
