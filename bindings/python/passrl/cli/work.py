@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import Error
 from ..groups import group_index
+from .lines import printable
 from .output import Refused
 from .rollouts import Rollouts
 from .shaper import Shaper
@@ -106,4 +107,4 @@ class Work:
             compare(part, shapen.rollouts, {run.name: run.shaped for run in shapen.runs if run.name not in self.aside})
         except ModuleNotFoundError as fault:
             raise Refused(f"--plot needs {fault.name}; install it with: pip install matplotlib") from None
-        return f"picture of group {shapen.rows[0].key} ({self.choice.why}): {path}"
+        return f"picture of group {printable(shapen.rows[0].key)} ({self.choice.why}): {path}"
