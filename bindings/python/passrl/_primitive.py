@@ -115,7 +115,9 @@ class Primitive:
         needed = ctypes.c_size_t()
         _ffi.call("primitive_workspace_size", self._context.handle, byref(limits), byref(needed))
         workspace = batch.maker.block(max(needed.value, 1))
-        return _ffi.call(function, self._context.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
+        status = _ffi.call(function, self._context.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
+        arrays.written(arrays.tensors(self._memory[name] for name in self._given))
+        return status
 
 
 def warn(status: int) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -276,12 +277,31 @@ def output(value: Any, name: str) -> Array:
     """A view of memory to write to. Refused: what is no array, read-only arrays, jax arrays (immutable)."""
     if not is_array(value):
         refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__}, no array; it must be memory to write to")
-    if framework(value) == "jax":
+    kind = framework(value)
+    if kind == "jax":
         refuse(ERR_VALUE, f"passrl: {name} is a jax array, and those are immutable; leave {name} out for a new one, or give NumPy memory")
+    if kind == "torch" and value.requires_grad and value.is_leaf and sys.modules["torch"].is_grad_enabled():
+        # As torch refuses to write to it in place.
+        refuse(ERR_VALUE, f"passrl: {name} is a leaf tensor that requires grad, which nothing may write to while gradients are recorded; "
+                          f"give {name}.detach(), or call this under torch.no_grad()")
     found = array(value, name)
     if not found.writable:
         refuse(ERR_VALUE, f"passrl: {name} is a read-only {type(value).__name__}; give memory that may be written")
     return found
+
+
+def tensors(outputs: Iterable[Any]) -> tuple[Any, ...]:
+    """Those of torch among arrays to write to, for `written`."""
+    return tuple(one for one in outputs if framework(one) == "torch" and not one.is_inference())
+
+
+def written(outputs: tuple[Any, ...]) -> None:
+    """Says to torch that tensors were written to: a gradient that has saved what was there is refused then, not computed of what is there now."""
+    # From torch 2.1 on.
+    increment = getattr(sys.modules["torch"].autograd.graph, "increment_version", None) if outputs else None
+    if increment is not None:
+        for one in outputs:
+            increment(one)
 
 
 def cuda_device(value: Any) -> int | None:

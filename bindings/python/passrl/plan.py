@@ -327,7 +327,7 @@ def _give_back(plan: Plan, memory: Any, handle: ctypes.c_void_p, maker: arrays.M
 class Call:
     """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
 
-    __slots__ = ("plan", "batch", "sinks", "shaped", "_function", "_arguments", "_workspace", "_stream", "_current", "_on_device", "_buffer", "__weakref__")
+    __slots__ = ("plan", "batch", "sinks", "shaped", "_function", "_arguments", "_workspace", "_stream", "_current", "_on_device", "_buffer", "_tensors", "__weakref__")
 
     def __init__(self, plan: Plan, batch: Batch, dtype: Any, returns: Any, want: Any, stream: Any, buffer: Any = None) -> None:
         self.plan, self.batch = plan, batch
@@ -355,6 +355,7 @@ class Call:
             kept = ctypes.c_void_p(arrays.address(buffer)), _ffi.word(buffer.nbytes)
             self._arguments = (handle, structs[0], *kept, structs[1], *tail)
         self._buffer = buffer
+        self._tensors = arrays.tensors(self.sinks.native[name] for name in self.sinks.given)
         # Neither holds the batch, whose arrays a kept result would keep alive.
         offsets, keys, sinks = batch.offsets, batch.group_keys, self.sinks
         self.shaped = Shaped(0, sinks.native, sinks.small.memory, sinks.chunks, (offsets,), None if keys is None else (list, keys),
@@ -373,6 +374,8 @@ class Call:
         status = self._function(*self._arguments)
         if status < 0:
             self.plan.fail(status)
+        if self._tensors:
+            arrays.written(self._tensors)
         shaped._status = status
         shaped._csr = None
         return shaped

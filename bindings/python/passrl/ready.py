@@ -305,6 +305,8 @@ class Form:
             # Too many elements for the limits of a plan that `shape` has chosen: it makes another. (It serves no `out` here, which would be written now.)
             if status < 0 or (self.plan is not None and self._report.findings & Finding.TOO_LARGE):
                 return None
+        if self._out >= 0 and type(advantages) is not _ndarray:
+            arrays.written(arrays.tensors((advantages,)))
         cu = None if self.padded else found[self._cu] if self._lengths < 0 else self._offsets.copy()
         keys = None if self._keys < 0 else (_keys_of, np.array(arrays.host(found[self._keys], "groups")), self._index.copy())
         return Shaped(status, native, self._block.copy(), chunks, (_offsets_of_rows, shape) if cu is None else (_offsets_of, cu), keys, self._like)
