@@ -156,7 +156,7 @@ class Plan:
             limits = self._configured(config, fields, {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens,
                                       "rollout_tokens": rollout_tokens, "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements,
                                       "pieces": pieces, "rollout_pieces": rollout_pieces, "batch_rollouts": batch_rollouts})
-            self.device = placed(backend, device if backend == "cuda" else None)
+            self.device = placed(backend, integer(device, "device", 32) if backend == "cuda" else None)
             self._context = context(self.device, threads, _told)
             self._threads = threads
             if comm is not None and self.device[0] != _ffi.CPU:

@@ -84,6 +84,18 @@ def test_a_limit_has_64_bits(value: int) -> None:
         passrl.Plan(rollouts=value, tokens=7)
 
 
+def test_a_phase_a_rank_and_a_device_are_whole_numbers() -> None:
+    partials = passrl.Partials(passrl.Plan(rollouts=2, tokens=7))
+    for name, call in {
+        "phase": lambda: partials.add(0.5, **BATCH), "rank": lambda: passrl.Collective(lambda *_: None, 0.5, 1), "size": lambda: passrl.Collective(lambda *_: None, 0, "1"),  # type: ignore[arg-type]
+        "device": lambda: passrl.Plan(rollouts=2, tokens=7, backend="cuda", device=0.5),  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(passrl.ArgumentError, match=f"passrl: {name} is .*; it must be a whole number"):
+            call()
+    with pytest.raises(passrl.ArgumentError, match="phase is 4294967296; it must be a whole number of 32 bits"):
+        partials.sections(2**32)
+
+
 def test_numbers_of_primitives_are_numbers() -> None:
     for name, call in {
         "gamma": lambda: passrl.discounted_returns(SIGNAL, "x", lengths=[7]), "lam": lambda: passrl.gae(SIGNAL, SIGNAL, 1, None, lengths=[7]),
