@@ -103,11 +103,11 @@ def test_errors(change: dict[str, Any], kind: type[passrl.Error], status: int, s
 def test_findings_are_told_and_strict_refuses() -> None:
     bad = BATCH | {"signal": np.array([1, np.inf, -1, -1, 0.5, 0.5, 0.5], np.float32), "group_size": 1}
     shaped = passrl.shape(**bad)
-    assert shaped.status == 400 and "rollout 0 of group 0 has an infinite value" in shaped.message
+    assert shaped.status == 400 and "rollout 0 of group 0 has a value that is not finite" in shaped.message
     assert shaped.findings == passrl.Finding.NONFINITE and not shaped.advantages[:4].any()
     assert shaped.rollout_flags[0] & passrl.RolloutFlag.IN_BAD_GROUP
     assert shaped.group_flags[0, 0] & passrl.GroupFlag.NONFINITE
-    with pytest.raises(passrl.DataError, match="infinite") as caught:
+    with pytest.raises(passrl.DataError, match="not finite") as caught:
         passrl.shape(strict=True, **bad)
     assert caught.value.status == -400
     both = shaped.report + passrl.shape(group_size=2, **BATCH).report
