@@ -328,7 +328,7 @@
 // The rollout's group is bad; its advantages are 0.
 #define PASSRL_ROLLOUT_IN_BAD_GROUP 64
 
-// Every stream of the rollout is missing; its advantages are 0.
+// Every stream of the rollout is missing, and there are no `token_rewards`; its advantages are 0.
 #define PASSRL_ROLLOUT_NO_STREAM 128
 
 // Findings (bits of `passrl_report.findings`).
@@ -736,7 +736,8 @@ typedef struct passrl_report {
     uint32_t reserved0;
     // `PASSRL_FOUND_*` bits.
     int64_t findings;
-    // The first finding: its `PASSRL_FOUND_*` bit (0: none), rollout (-1: of the group as a whole), group and stream.
+    // The first finding: its `PASSRL_FOUND_*` bit (0: none), rollout (-1: of the group as a whole), group and stream (of a token's values, rewards and log-probabilities
+    // that of `process_0`, of a baseline that of `outcome`).
     int64_t first_finding;
     int64_t first_rollout;
     int64_t first_group;
@@ -1038,6 +1039,7 @@ passrl_status passrl_partials_layout(const struct passrl_plan *plan,
                                      size_t *count);
 
 // Shapes a slice of the batch from the complete statistics in `buffer`: outputs, report and status as `passrl_plan_run`, to the bit those of one call on the whole batch.
+// With `strict` a slice that has findings, or rollouts of a group that has some elsewhere, is refused (`PASSRL_ERR_DATA`), and nothing of it is written; other slices are calls of their own.
 // `buffer` is read only; several calls on it may run at once, each with its own workspace and outputs.
 PASSRL_API
 passrl_status passrl_plan_apply(const struct passrl_plan *plan,

@@ -74,7 +74,9 @@ struct Batch {
     i64 group_size;
     // Steps that the CSR arrays have.
     i64 steps;
-    i32 layout, grouping, process, num_process, scores_flat, reserved;
+    i32 layout, grouping, process, num_process, scores_flat;
+    // Of passrl_steps: steps of a group that its block has room for in shared memory.
+    i32 steps_at_hand;
     // cu_seqlens [R + 1] packed; lengths [R] or none padded. Group index [R] or offsets [G + 1].
     Array extents, group_view;
     Array mask;
@@ -232,6 +234,8 @@ enum Mode {
     MODE_CHUNKS = 256, MODE_SCAN = 512,
     // Steps may stay where the caller has them: f32 scores side by side, one process stream, and nothing asks for lists but what reads them through `elements_of`.
     MODE_IN_PLACE = 1024,
+    // A block has all rollouts of a group (passrl_steps): none is in parts.
+    MODE_WHOLE_GROUPS = 2048,
 };
 
 struct Args {

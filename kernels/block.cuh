@@ -12,7 +12,7 @@ INLINE i32 lane() { return (i32)(threadIdx.x & 31); }
 INLINE i32 warp() { return (i32)(threadIdx.x >> 5); }
 INLINE i32 warps() { return (i32)(blockDim.x >> 5); }
 // (Where it is asked: the answer is no predicate that calls between two questions would have to leave alone, or to spill.)
-INLINE bool is_first_thread() { return threadIdx.x == UNKNOWN_ZERO(); }
+INLINE bool is_first_thread() { return THREAD_NUMBER() == UNKNOWN_ZERO(); }
 
 // ---- warps ----
 template <class T> INLINE T warp_sum(T v) {
@@ -118,7 +118,7 @@ INLINE void add_to(i64* to, i64 v) {
 INLINE void add_counts_to(i64* to, u32 count) {
     if (!__any_sync(WARP, count != 0)) return;
     i64 all = warp_sum((i64)count);
-    if (lane() == 0) atomicAdd((u64*)to, (u64)all);
+    if ((THREAD_NUMBER() & 31) == 0) atomicAdd((u64*)to, (u64)all);
 }
 INLINE void add_sums_to(i64* words, const Sums& s) {
     add_to(words, s.n);

@@ -55,12 +55,14 @@ OUT_OF_LINE Whole whole_of(const Args& args, i32 slot, const Stream& stream) {
 // The standard of one set of the group, whose sums `decide` has put there. One thread.
 INLINE void decide_standard(const Args& args, i32 slot, Decision& to) {
     const PlanConstants& plan = plan_of(args);
-    const i32 row = plan.slot_row[slot];
+    i32 row = plan.slot_row[slot];
     const i64 g = to.group;
-    Standard& s = to.standards[slot];
-    s.stream = &plan.streams[row];
-    s.extremes = load_extremes(args, group_keys(args, g), slot);
+    to.standards[slot].stream = &plan.streams[row];
+    to.standards[slot].extremes = load_extremes(args, group_keys(args, g), slot);
     const Whole whole = plan.slots_batch ? whole_of(args, slot, plan.streams[row]) : Whole{0, 0, 0.0, 1.0, false};
+    FORGET(slot);
+    row = plan.slot_row[slot];
+    Standard& s = to.standards[slot];
     const i32 second = plan.slots_runner_up ? load_key(args, group_seconds(args, g) + slot) : KEY_EMPTY;
     make_standard(s, plan.slot_bits[slot], second, whole, given_statistic(args.batch.stats_mean, g, row), given_statistic(args.batch.stats_std, g, row));
 }
@@ -127,9 +129,9 @@ OUT_OF_LINE void decide(const Args& args, u32 g, Decision& to) {
     }
     __syncthreads();
     if ((i32)threadIdx.x < plan.slots) {
-        decide_standard(args, (i32)threadIdx.x, to);
+        decide_standard(args, (i32)THREAD_NUMBER(), to);
         READ_AGAIN();
-        judge_set(args, (i32)threadIdx.x, to);
+        judge_set(args, (i32)THREAD_NUMBER(), to);
     }
     __syncthreads();
     if (is_first_thread()) {

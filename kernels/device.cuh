@@ -4,6 +4,8 @@
 //   SHARED(T, name, [n]);       a __shared__ array (or a scalar: leave out the third argument) in a function or a template of one
 //   UNKNOWN_ZERO()              0, as no compiler knows: what is compared with it is compared anew each time, and not kept over a call
 //   READ_AGAIN();               what was read of memory before is read again after it: what all threads share need not stay in registers over a loop
+//   THREAD_NUMBER(), BLOCK_NUMBER()  threadIdx.x and blockIdx.x, asked of the processor each time: they need not stay in registers over a call
+//   FORGET(x);                  the compiler knows no more of the integer x than that a register has it: what is formed of it is formed anew, and not kept over a call
 //   DYNAMIC_SHARED(T, name);    T *name at the start of the launch's dynamic shared memory, 16-byte aligned
 //   cp_async_16(to, from);      16 bytes (also _4, _8) from global to shared memory, both aligned to that; cp_async_commit() ends a group,
 //   CP_ASYNC_WAIT(n);           waits until at most n of the calling thread's groups are under way: n a constant; a barrier for other threads' copies
@@ -37,6 +39,23 @@ static __device__ __forceinline__ unsigned unknown_zero() {
 }
 #define UNKNOWN_ZERO() unknown_zero()
 
+static __device__ __forceinline__ unsigned thread_number() {
+    unsigned number;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+    return number;
+}
+static __device__ __forceinline__ unsigned block_number() {
+    unsigned number;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
+    return number;
+}
+#define THREAD_NUMBER() thread_number()
+#define BLOCK_NUMBER() block_number()
+#define FORGET(x) asm volatile("" : "+r"(x))
+
 #else
 #define UNKNOWN_ZERO() 0u
+#define THREAD_NUMBER() threadIdx.x
+#define BLOCK_NUMBER() blockIdx.x
+#define FORGET(x)
 #endif

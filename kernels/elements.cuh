@@ -179,7 +179,7 @@ OUT_OF_LINE u32 list_steps_as_chunks(const Args& args, Room& room) {
     Extremes found = no_extremes();
     u32 missing = 0;
     i64 count = 0;
-    const bool few = steps.to - steps.from <= STEPS_AT_HAND && w.scope.count == w.e.len && parts_beside_first(w.e.len) == 0;
+    const bool few = steps.to - steps.from <= STEPS_AT_HAND && w.scope.count == w.e.len && ((args.mode & MODE_WHOLE_GROUPS) || parts_beside_first(w.e.len) == 0);
     const bool in_place = (args.mode & MODE_IN_PLACE) && room.filled && few;
     f32* const first = list_of<f32>(args, args.work.elements, 0, w.e);
     auto end_of = [&](i64 j) { return j - steps.from < STEPS_AT_HAND ? (i64)room.ends[j - steps.from] : item_int(batch.step_ends, j); };

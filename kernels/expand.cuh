@@ -14,23 +14,24 @@ struct Lines {
 
 // Calls body(t, line) for the tokens in scope: `line` is the token's number among them. All threads of the block; neighbours take neighbouring tokens.
 template <class Body> INLINE void each_in_scope(const Scope& scope, Body body) {
+    // (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
     if (!has_holes(scope)) {
-        for (i64 t = scope.first + threadIdx.x; t < scope.end; t += blockDim.x) body(t, t - scope.first);
+        for (u32 line = THREAD_NUMBER(); line < (u32)(scope.end - scope.first); line += blockDim.x) body(scope.first + line, (i64)line);
         return;
     }
-    i64 before = 0;
-    for (i64 base = scope.first; base < scope.end; base += blockDim.x) {
-        const i64 t = base + threadIdx.x;
+    u32 before = 0;
+    for (u32 done = 0; done < (u32)(scope.end - scope.first); done += blockDim.x) {
+        const i64 t = scope.first + (done + threadIdx.x);
         const bool there = t < scope.end && contains(scope, t);
         const Rank rank = block_rank(there);
-        if (there) body(t, before + rank.before);
+        if (there) body(t, (i64)(before + rank.before));
         before += rank.total;
     }
 }
 
 // Calls body(t) for the tokens out of scope in first .. len.
 template <class Body> INLINE void each_in_gaps(const Scope& scope, i64 len, Body body) {
-    for (i64 t = scope.first + threadIdx.x; t < len; t += blockDim.x)
+    for (i64 t = scope.first + THREAD_NUMBER(); t < len; t += blockDim.x)
         if (!contains(scope, t)) body(t);
 }
 
@@ -47,30 +48,12 @@ INLINE i64 chunk_at(const u32* last, i64 low, i64 high, i64 t) {
 // Calls body(t, in, value) for every slot of the rollout's extent: `in`: it has a line, whose value is load(line); out of scope, and where a token has no chunk
 // (the steps do not fit), it has none. Of chunks a warp takes neighbouring tiles of 32 tokens. It looks its first and last chunk up; then each lane holds a
 // chunk's end and value, 32 chunks at a time and each read once. The ends that lie in a tile are bits, and a token's chunk is how many ends come before it.
-// `lead`: tiles begin so many tokens before the slots (`sector_lead` of what is written). Of chunks the slots may be those of low .. high alone.
-template <class Load, class Body> INLINE void each_slot(i64 low, i64 high, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
-    const i64 len = high;
-    if (lines.every_token) {
-        if (!has_holes(scope)) {
-            for (i64 t = (i64)threadIdx.x - lead; t < len; t += blockDim.x) {
-                if (t < 0) continue;
-                const bool in = t >= scope.first && t < scope.end;
-                body(t, in, in ? load(t - scope.first) : 0.0);
-            }
-            return;
-        }
-        i64 before = 0;
-        for (i64 base = -lead; base < len; base += blockDim.x) {
-            const i64 t = base + threadIdx.x;
-            const bool in = t < len && contains(scope, t);
-            const Rank rank = block_rank(in);
-            if (t >= 0 && t < len) body(t, in, in ? load(before + rank.before) : 0.0);
-            before += rank.total;
-        }
-        return;
-    }
-    const i64 start = low - lead, tiles = (high - start + 31) / 32, each = (tiles + warps() - 1) / warps();
-    const i64 from = each * warp(), to = smaller(from + each, tiles);
+// `lead`: tiles begin so many tokens before the slots (`sector_lead` of what is written). Of chunks the slots may be those of low .. high alone, and of `shares` warps this
+// one has number `share`.
+template <class Load, class Body>
+INLINE void each_slot_of_chunks(i64 low, i64 high, i64 lead, const Scope& scope, const Lines& lines, i32 share, i32 shares, Load load, Body body) {
+    const i64 start = low - lead, tiles = (high - start + 31) / 32, each = (tiles + shares - 1) / shares;
+    const i64 from = each * share, to = smaller(from + each, tiles);
     if (from >= to) return;
     // From here on tokens are counted from the warp's first: a rollout has less than 2^31, and numbers of 32 bits take half the registers.
     const i64 origin = start + 32 * from;
@@ -113,6 +96,30 @@ template <class Load, class Body> INLINE void each_slot(i64 low, i64 high, i64 l
         chunk += __popc(ends);
     }
 }
+// The same of chunks and of tokens, by the block.
+template <class Load, class Body> INLINE void each_slot(i64 low, i64 high, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
+    const i64 len = high;
+    if (lines.every_token) {
+        if (!has_holes(scope)) {
+            for (i64 t = (i64)threadIdx.x - lead; t < len; t += blockDim.x) {
+                if (t < 0) continue;
+                const bool in = t >= scope.first && t < scope.end;
+                body(t, in, in ? load(t - scope.first) : 0.0);
+            }
+            return;
+        }
+        i64 before = 0;
+        for (i64 base = -lead; base < len; base += blockDim.x) {
+            const i64 t = base + threadIdx.x;
+            const bool in = t < len && contains(scope, t);
+            const Rank rank = block_rank(in);
+            if (t >= 0 && t < len) body(t, in, in ? load(before + rank.before) : 0.0);
+            before += rank.total;
+        }
+        return;
+    }
+    each_slot_of_chunks(low, high, lead, scope, lines, warp(), warps(), load, body);
+}
 template <class Load, class Body> INLINE void each_slot(i64 len, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
     each_slot(0, len, lead, scope, lines, load, body);
 }
@@ -149,12 +156,14 @@ INLINE void pad(const Args& args, const Array& to, const Extent& e) {
     zero_slots(to, e.row, e.column + e.len, args.batch.slots, false, threadIdx.x, blockDim.x);
 }
 
+INLINE i64 clamped_slot(i64 slot, i64 slots) { return smaller(larger(slot, (i64)0), slots); }
 // Packed layout: zeros before the first rollout and after the last, by the whole grid.
 OUT_OF_LINE void pad_ends(const Args& args, const Array& to) {
     if (args.batch.layout != PACKED) return;
     SHARED(i64, ends_of_batch, [2]);
     __syncthreads();
-    if (threadIdx.x < 2) ends_of_batch[threadIdx.x] = item_int(args.batch.extents, threadIdx.x == 0 ? 0 : args.batch.rollouts);
+    // (What the device says may lie outside: then the batch is zeroed, by others.)
+    if (threadIdx.x < 2) ends_of_batch[threadIdx.x] = clamped_slot(item_int(args.batch.extents, threadIdx.x == 0 ? 0 : args.batch.rollouts), args.batch.slots);
     __syncthreads();
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
     zero_slots(to, 0, 0, ends_of_batch[0], true, thread, threads);

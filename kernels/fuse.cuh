@@ -18,20 +18,37 @@ struct FusedStreams {
     f64 gains[2];
     bool gained[2];
     ShapedReward shaping;
+    // Deviations that `prepare_fusion` has seen lost.
+    u32 lost;
 };
 
-// Sums of the rollout's own elements of set `slot`. The block.
-template <class Own> OUT_OF_LINE Sums own_sums(const Args& args, const Own& w, i32 slot, const Extremes& of) { return block_own_sums(args, plan_of(args), w, slot, of); }
+// Sums of the rollout's own elements of set `slot`, in `shared_own_sums`, by the thread that reads them. The block.
+INLINE Sums& shared_own_sums() {
+    SHARED(Sums, sums_of_rollout, [1]);
+    return sums_of_rollout[0];
+}
+template <class Own> OUT_OF_LINE void own_sums(const Args& args, const Own& w, i32 slot) {
+    const Sums own = block_own_sums(args, plan_of(args), w, slot, [&] { return shared_decision().standards[slot].extremes; });
+    if (is_first_thread()) shared_own_sums() = own;
+}
 
-// How the rollout's values of set `slot` are standardised, in `to`, by one thread. Returns what this thread has seen lost. The block.
-template <class Own> OUT_OF_LINE u32 block_resolve(const Args& args, const Own& w, const Decision& decision, i32 slot, Apply& to) {
-    const Standard& standard = decision.standards[slot];
-    const Sums own = needs_own(standard, w.counts) ? own_sums(args, w, slot, standard.extremes) : no_sums();
-    u32 own_lost = 0;
-    const Apply apply = resolve(standard, standard.mean, w.counts, own, &own_lost);
-    if (!is_first_thread()) return 0;
-    to = apply;
-    return own_lost;
+// The same as one thread has it, when they are there. Returns what it has seen lost.
+OUT_OF_LINE u32 resolve_own(const Standard& standard, bool counts, Apply& to) {
+    u32 lost = 0;
+    to = resolve(standard, standard.mean, counts, shared_own_sums(), &lost);
+    return lost;
+}
+
+// How the rollout's values of set `slot` are standardised, in to[list], by one thread. Returns what this thread has seen lost. The block.
+// (In line: what the callers keep over the sums is little, and a level of calls less.)
+template <class Own> INLINE u32 block_resolve(const Args& args, const Own& w, const Decision& decision, i32 slot, Apply* to, i32 list) {
+    if (needs_own(decision.standards[slot], w.counts)) own_sums(args, w, slot);
+    FORGET(slot);
+    FORGET(list);
+    return is_first_thread() ? resolve_own(decision.standards[slot], w.counts, to[list]) : 0;
+}
+INLINE void note_lost(FusedStreams& to, u32 lost) {
+    if (lost) atomicAdd(&to.lost, lost);
 }
 
 // Value of process list p at token t, kind kl.
@@ -44,10 +61,10 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
 // Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. Returns what this thread has seen lost. The block meets at the end.
 template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
-    u32 lost = 0;
-    if ((w.kept.state & STATE_ZEROED) || terms.gated) return lost;
+    if ((w.kept.state & STATE_ZEROED) || terms.gated) return 0;
     __syncthreads();
     if (is_first_thread()) {
+        to.lost = 0;
         const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
         to.streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
         to.gained[0] = to.gained[1] = false;
@@ -56,19 +73,22 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
     __syncthreads();
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
         // (The process stream's is the same, and comes after.)
-        lost += block_resolve(args, w, decision, 1, to.applies[0]);
+        note_lost(to, block_resolve(args, w, decision, 1, to.applies, 0));
         __syncthreads();
         if (threadIdx.x < 2) {
             const i32 s = (i32)threadIdx.x;
+            u32 lost = 0;
             const Value x = rollout_value(args, plan, s, w.i);
             to.gained[s] = x.there;
             if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], to.applies[0], x.x, &lost);
+            note_lost(to, lost);
         }
         __syncthreads();
     }
 #pragma unroll 1
     for (i32 p = 0; p < to.streams && !is_given(args.batch.step_group); p++) {
-        lost += block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies[p]);
+        FORGET(p);
+        note_lost(to, block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies, p));
         if (is_first_thread()) {
             to.standards[p] = &decision.standards[plan.joint ? 1 : p];
             // The joint set's result is not weighted again: R carries the weights (reward_shaping).
@@ -77,7 +97,7 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
         }
     }
     __syncthreads();
-    return lost;
+    return is_first_thread() ? to.lost : 0;
 }
 
 // `chunk_value = mean`: the maxima of the rollout's token values set the grids; a rollout outside the set may hold larger values than the set. Where scope has
@@ -140,7 +160,9 @@ INLINE f64 process_part(const Args& args, const Shaping& w, const FusedStreams& 
     const PlanConstants& plan = plan_of(args);
     const bool stepped = is_given(args.batch.step_group);
     f64 sum = 0.0;
+#pragma unroll 1
     for (i32 p = 0; p < fusion.streams; p++) {
+        FORGET(p);
         if (stepped) {
             const u32 step = list_of<u32>(args.work.chunk_steps, w.e)[j];
             sum = joined(p, sum, plan.streams[p].weight * list_of<f64>(args, args.work.stepped, p, w.e)[step]);

@@ -63,23 +63,24 @@ OUT_OF_LINE void gae_advantages(const Args& args, const Shaping& w, i64 n, ScanT
     for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.d[t] = (w.d[t] + plan.gamma * (t + 1 < n ? w.v[t + 1] : bootstrap)) - w.v[t];
     __syncthreads();
     SHARED(f64, powers, [33]);
-    const bool apart = plan.lam_returns >= 0.0;
-    if (apart) {
+    // (Asked again where it is needed: no register keeps it over a scan.)
+    auto apart = [&] { return plan.lam_returns >= 0.0; };
+    auto own = [&] { return is_given(args.batch.rollout_lam) || plan.lam_length_alpha > 0.0; };
+    if (apart()) {
         if (is_first_thread()) decay_powers(plan.gamma * plan.lam_returns, powers);
         __syncthreads();
         scan_lines(n, powers, tops, [&](i64 t) { return w.d[t]; }, [&](i64 t, f64 a) { w.v[t] += a; });
     }
-    const bool own = is_given(args.batch.rollout_lam) || plan.lam_length_alpha > 0.0;
-    if (own && is_first_thread()) {
+    if (own() && is_first_thread()) {
         f64 lam;
         if (is_given(args.batch.rollout_lam)) lam = (f64)item_f32(args.batch.rollout_lam, w.i);
         else lam = larger(0.0, 1.0 - 1.0 / (plan.lam_length_alpha * (f64)w.kept.count));
         decay_powers(plan.gamma * lam, powers);
     }
     __syncthreads();
-    scan_lines(n, own ? (const f64*)powers : plan.decay, tops, [&](i64 t) { return w.d[t]; }, [&](i64 t, f64 a) {
+    scan_lines(n, own() ? (const f64*)powers : plan.decay, tops, [&](i64 t) { return w.d[t]; }, [&](i64 t, f64 a) {
         w.d[t] = a;
-        if (!apart) w.v[t] += a;
+        if (!apart()) w.v[t] += a;
     });
 }
 

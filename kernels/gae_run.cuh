@@ -173,6 +173,7 @@ INLINE void take_back(const Args& args, i64 i) {
 OUT_OF_LINE void finish_gae_group(const Args& args, const Members& members) {
     const PlanConstants& plan = plan_of(args);
     const bool bad = *(const volatile u32*)&marks_of(args, members.group).found != 0;
+    for (i64 i = members.first; bad && i < members.end; ++i) take_back(args, i);
     Totals totals = no_totals();
     i64 tokens = 0, chunks = 0;
     for (i64 i = members.first + threadIdx.x; i < members.end; i += blockDim.x) {
@@ -185,7 +186,6 @@ OUT_OF_LINE void finish_gae_group(const Args& args, const Members& members) {
         totals.sum += own.sum;
         totals.squares += own.squares;
     }
-    for (i64 i = members.first; bad && i < members.end; ++i) take_back(args, i);
     tokens = block_sum(tokens);
     chunks = block_sum(chunks);
     add_totals(args, totals);

@@ -29,14 +29,19 @@ template <class Own> OUT_OF_LINE void gap_rewards(const Args& args, const Own& w
     }
     __syncthreads();
 #pragma unroll 1
-    for (i32 p = 0; p < room.streams; p++) add_lost(args, block_resolve(args, w, decision, plan.joint ? 1 : p, room.applies[p]));
+    for (i32 p = 0; p < room.streams; p++) {
+        FORGET(p);
+        add_lost(args, block_resolve(args, w, decision, plan.joint ? 1 : p, room.applies, p));
+    }
     __syncthreads();
     u32 lost = 0;
     for (i64 t = w.scope.first + threadIdx.x; t < w.e.len; t += blockDim.x) {
         f64 reward = 0.0;
         if (!contains(w.scope, t)) {
             READ_AGAIN();
+#pragma unroll 1
             for (i32 p = 0; p < room.streams; p++) {
+                FORGET(p);
                 f32 x = signal_value(args, plan, w.e, p, t);
                 // A NaN that is no finding is a missing value: it contributes 0.
                 if (is_nan(x)) continue;

@@ -43,7 +43,13 @@ INLINE u32 last_in_place(const Args& args, i64 i, const Extent& e, const Rollout
     return (u32)(j + 1 == (i64)kept.chunks ? e.len : item_int(args.batch.step_ends, item_int(args.batch.step_offsets, i) + j)) - 1;
 }
 
-// Calls each(x, weight) for this thread's share of the values that a rollout's steps or tokens have in a list.
+// The shaped reward of the rollout whose list is read: in shared memory, so that it takes no registers of the loops.
+INLINE ShapedReward& shared_list_shape() {
+    SHARED(ShapedReward, shape_of_list, [1]);
+    return shape_of_list[0];
+}
+
+// Calls each(x, weight) for this thread's share of the values that a rollout's steps or tokens have in a list. The block.
 template <class Each> INLINE void each_value(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
     bool skip = skips_nan(plan, list);
     if (plan.kind != KIND_KL) {
@@ -56,13 +62,17 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
         return;
     }
     bool by_reward = plan.shaped && list == 1;
-    ShapedReward shape = by_reward ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
+    if (by_reward) {
+        __syncthreads();
+        if (is_first_thread()) shared_list_shape() = shaped_reward(args, plan, w.i);
+        __syncthreads();
+    }
     const Array& signal = args.batch.signal[by_reward ? 0 : list];
     const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(w.e, signal, w.scope.first), token_stride(w.e, signal)) : 0;
     for (i64 t = w.scope.first - lead + threadIdx.x; t < w.scope.end; t += blockDim.x) {
         if (!contains(w.scope, t)) continue;
         f32 x = signal_value(args, plan, w.e, by_reward ? 0 : list, t);
-        if (by_reward) x = shaped(shape, x);
+        if (by_reward) x = shaped(shared_list_shape(), x);
         if (!skip || !is_nan(x)) each(x, 1u);
     }
 }
@@ -172,16 +182,17 @@ INLINE Sums one_sum(const PlanConstants& plan, f32 x, i32 slot, i64 weight, cons
     return own;
 }
 
-// Sums of one rollout's own elements of a process slot, for leave-one-out by rollout; in every thread. The block.
-INLINE Sums block_own_sums(const Args& args, const PlanConstants& plan, const Work& w, i32 slot, const Extremes& of) {
+// Sums of one rollout's own elements of a process slot, for leave-one-out by rollout; in every thread. `of()`: the set's extremes, asked again where they are needed. The block.
+template <class Of> INLINE Sums block_own_sums(const Args& args, const PlanConstants& plan, const Work& w, i32 slot, Of of) {
     Sums own = no_sums();
     if (!counts_in_stats(w.kept)) return own;
-    bool pooled = slot == 1 && pools(plan);
-    if (slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) own = list_sums(args, w, pooled ? 0 : slot, slot, of);
-    if (pooled) {
+    auto pooled = [&] { return slot == 1 && pools(plan); };
+    if (slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) own = list_sums(args, w, pooled() ? 0 : slot, slot, of());
+    FORGET(slot);
+    if (pooled()) {
         for (i32 s = 0; s < 2; ++s) {
             Value v = rollout_value(args, plan, s, w.i);
-            if (v.there) sums_add(own, one_sum(plan, v.x, slot, 1, of));
+            if (v.there) sums_add(own, one_sum(plan, v.x, slot, 1, of()));
         }
     }
     return own;

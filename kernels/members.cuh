@@ -108,18 +108,19 @@ INLINE bool adds_as_one(const Args& args, const PlanConstants& plan) {
 INLINE void sum_members(const Args& args, const Members& members) {
     const PlanConstants& plan = plan_of(args);
     SHARED(Member, member, [MOST_MEMBERS]);
-    const i32 count = (i32)(members.end - members.first), lists = lists_of(args, plan);
-    const u32 group = members.group;
-    const bool summed = sums_rewards(plan), pooled = pools(plan);
+    // (Each is formed where it is asked for: no register keeps it over a call.)
+    auto count = [&] { return (i32)(members.end - members.first); };
+    auto pooled = [&] { return pools(plan); };
     open_members(args, members, member);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
-        const i32 list = slot == 1 && pooled ? 0 : slot;
-        if (list < lists) add_members(args, member, count, group, list, slot);
+        const i32 list = slot == 1 && pooled() ? 0 : slot;
+        if (list < lists_of(args, plan)) add_members(args, member, count(), members.group, list, slot);
     }
     for (i32 s = warp(); s < ROLLOUT_STREAMS; s += warps()) {
-        if (!summed && !is_given(args.batch.rollout_streams[s])) continue;
-        add_members_stream(args, member, count, group, members.first, s, false);
-        if (pooled) add_members_stream(args, member, count, group, members.first, s, true);
+        READ_AGAIN();
+        if (!sums_rewards(plan) && !is_given(args.batch.rollout_streams[s])) continue;
+        add_members_stream(args, member, count(), members.group, members.first, s, false);
+        if (pooled()) add_members_stream(args, member, count(), members.group, members.first, s, true);
     }
 }
 
@@ -129,8 +130,10 @@ INLINE void sum_group_if_last(const Args& args, i64 i, Work& w) {
     if (is_first_thread()) members[0] = members_of(args, i);
     if (!is_last_of_group(args, members[0])) return;
     if (members[0].end - members[0].first <= MOST_MEMBERS && adds_as_one(args, plan_of(args)) && !ranks_fault(args)) return sum_members(args, members[0]);
-    for (i64 other = members[0].first; other < members[0].end; ++other) {
-        sum_rollout<false>(args, other, w);
+    while (members[0].first < members[0].end) {
+        sum_rollout<false>(args, members[0].first, w);
+        __syncthreads();
+        if (is_first_thread()) ++members[0].first;
         __syncthreads();
     }
 }

@@ -8,7 +8,7 @@
 INLINE i64 chunk_slot(const Extent& e, const Array& to, i64 j) { return e.flat ? (e.column + j) * to.stride[0] : e.row * to.stride[0] + j * to.stride[1]; }
 
 // Path score, chunk count and flags of a rollout, and what it has for the report. One thread.
-OUT_OF_LINE void rollout_outputs(const Args& args, const Shaping& w, f64 path) {
+OUT_OF_LINE void rollout_outputs(const Args& args, const Work& w, f64 path) {
     const Outputs& o = args.outputs;
     const i64 k = w.kept.chunks;
     u64 none = 0;

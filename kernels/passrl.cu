@@ -15,4 +15,5 @@
 #include "primitives_groups.cuh"
 #include "ranks.cuh"
 #include "shape.cuh"
+#include "steps_run.cuh"
 #include "sums.cuh"

@@ -286,6 +286,7 @@ INLINE i64 mark_bits(const Args& args, const Extent& e, const Scope& scope) {
     if (!is_given(marks)) return 0;
     const i64 before = scope.count > 0 ? scope.first : e.len, after = scope.count > 0 ? scope.end - 1 : e.len;
     u32 found = 0;
+#pragma unroll 1
     for (i64 t = threadIdx.x; t < e.len; t += blockDim.x)
         if (load_flag(marks, at(e, marks, t))) found |= (t < before ? 1u : 0u) | (t >= after ? 2u : 0u);
     found = block_or(found);

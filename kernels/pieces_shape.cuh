@@ -8,9 +8,9 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
     const OwnShaping& w = room.own;
     const Terms& terms = shape_of(room).terms;
     FusedStreams& fusion = shape_of(room).fusion;
-    const i64 chunks = w.kept.chunks;
+    auto chunks = [&] { return (i64)w.kept.chunks; };
     if (terms.gated) {
-        for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) w.f[j] = ends && j + 1 == chunks ? terms.gated_last : terms.gated_every;
+        for (i64 j = THREAD_NUMBER(); j < chunks(); j += blockDim.x) w.f[j] = ends && j + 1 == chunks() ? terms.gated_last : terms.gated_every;
         __syncthreads();
         return;
     }
@@ -21,12 +21,12 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
     auto put = [&](i64 j, i64 t) {
         const f64 process = process_part(args, w, fusion, j, t, &lost);
         if (plan_of(args).divide_scope == DIVIDE_PROCESS) w.d[j] = process;
-        w.f[j] = chunk_value(fusion, terms, ends && j + 1 == chunks, process);
+        w.f[j] = chunk_value(fusion, terms, ends && j + 1 == chunks(), process);
     };
     if (w.kept.state & STATE_EVERY_TOKEN) {
-        each_in_scope(shape_of(room).work.scope, [&](i64 t, i64 j) { if (j < chunks) put(j, t); });
+        each_in_scope(shape_of(room).work.scope, [&](i64 t, i64 j) { if (j < chunks()) put(j, t); });
     } else {
-        for (i64 j = threadIdx.x; j < chunks; j += blockDim.x) put(j, (i64)w.last[j]);
+        for (i64 j = THREAD_NUMBER(); j < chunks(); j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
     add_lost(args, lost);
@@ -52,17 +52,17 @@ OUT_OF_LINE void unit_advantages(const Args& args, UnitRoom& room, Positions by,
     __syncthreads();
     // (What the scans are asked stands there for what comes after them.)
     if (is_first_thread()) room.asked = JointScan{0, by, n, all, room.powers, w.d};
-    for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.d[t] = (w.d[t] + plan.gamma * (t + 1 < n ? w.v[t + 1] : next)) - w.v[t];
+    for (i64 t = THREAD_NUMBER(); t < n; t += blockDim.x) w.d[t] = (w.d[t] + plan.gamma * (t + 1 < n ? w.v[t + 1] : next)) - w.v[t];
     __syncthreads();
     auto apart = [&] { return plan.lam_returns >= 0.0; };
     if (apart()) {
-        for (i64 t = threadIdx.x; t < n; t += blockDim.x) w.lines[t] = w.d[t];
+        for (i64 t = THREAD_NUMBER(); t < n; t += blockDim.x) w.lines[t] = w.d[t];
         if (is_first_thread()) decay_powers(plan.gamma * plan.lam_returns, room.apart);
         joint_scan(args, room, JointScan{1, room.asked.by, room.asked.own, room.asked.all, room.apart, w.lines});
-        for (i64 t = threadIdx.x; t < room.asked.all && !room.tells; t += blockDim.x) w.v[t] += w.lines[t];
+        for (i64 t = THREAD_NUMBER(); t < room.asked.all && !room.tells; t += blockDim.x) w.v[t] += w.lines[t];
     }
     joint_scan(args, room, JointScan{0, room.asked.by, room.asked.own, room.asked.all, room.powers, w.d});
-    for (i64 t = threadIdx.x; t < room.asked.all && !apart() && !room.tells; t += blockDim.x) w.v[t] += w.d[t];
+    for (i64 t = THREAD_NUMBER(); t < room.asked.all && !apart() && !room.tells; t += blockDim.x) w.v[t] += w.d[t];
     __syncthreads();
 }
 
@@ -87,7 +87,7 @@ INLINE void unit_chunk_values(const Args& args, UnitRoom& room) {
     const Array& values = args.batch.values;
     const i64 k = w.kept.chunks;
     const bool every = w.kept.state & STATE_EVERY_TOKEN;
-    for (i64 j = threadIdx.x; j < k; j += blockDim.x) {
+    for (i64 j = THREAD_NUMBER(); j < k; j += blockDim.x) {
         if (j < (i64)room.own.kept.chunks) w.d[j] = w.f[j];
         if (every && is_given(values)) continue;
         const i64 t = is_given(values) ? first_in(w.scope, j == 0 ? w.scope.first : (i64)w.last[j - 1] + 1, (i64)w.last[j] + 1) : -1;
@@ -108,7 +108,7 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
     const i64 k = w.kept.chunks, own = room.own.kept.chunks;
     const Array& rewards = args.batch.token_rewards;
     const bool apart = plan.divide_scope == DIVIDE_PROCESS && plan.fusion == FUSION_ADVANTAGE;
-    for (i64 j = threadIdx.x; j < own; j += blockDim.x) w.v[j] = !apart ? w.f[j] : terms.gated ? 0.0 : w.d[j];
+    for (i64 j = THREAD_NUMBER(); j < own; j += blockDim.x) w.v[j] = !apart ? w.f[j] : terms.gated ? 0.0 : w.d[j];
     __syncthreads();
     if (is_given(rewards) || takes_kl(args, KL_PLACE_REWARD)) {
         // `chunk = token`: line and chunk are one.
@@ -129,13 +129,13 @@ INLINE void unit_credit(const Args& args, UnitRoom& room) {
         joint_scan(args, room, JointScan{0, BY_LINE, n, n, plan.decay, w.lines});
         if (room.tells) return;
         gather(room.own.scope, w.lines);
-        for (i64 j = threadIdx.x; j < k; j += blockDim.x) w.v[j] = w.lines[j];
+        for (i64 j = THREAD_NUMBER(); j < k; j += blockDim.x) w.v[j] = w.lines[j];
         __syncthreads();
     }
     if (room.tells) return;
     const f64 rest = !apart ? 0.0 : terms.gated ? terms.gated_every : sum_of_terms(terms);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - (room.after + own));
-    for (i64 j = threadIdx.x; j < k; j += blockDim.x) {
+    for (i64 j = THREAD_NUMBER(); j < k; j += blockDim.x) {
         const f64 g = w.v[j], d = plan.k == 0.0 ? g : g * divisors[j];
         w.v[j] = apart ? g + rest : g;
         w.d[j] = apart ? d + rest : d;
@@ -257,16 +257,18 @@ INLINE void unit_outputs(const Args& args, const UnitRoom& room) {
 // Piece i by its block; `decision` is of its group.
 INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
-    const bool keeps = args.mode & MODE_KEEP, writes = !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN));
+    // (Each is formed where it is asked for: no register keeps it over a stage.)
+    auto keeps = [&] { return (args.mode & MODE_KEEP) != 0; };
+    auto writes = [&] { return !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN)); };
     open_unit_room(args, i, room);
     const Shaping& w = shape_of(room).work;
     if (args.mode & MODE_CHUNKS) {
         if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, w.kept);
         return;
     }
-    const Lines lines = result_lines(plan, w.kept, w.last);
+    auto lines = [&] { return result_lines(plan, w.kept, w.last); };
     if (w.kept.state & STATE_ZEROED) {
-        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines.count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        for (i64 j = THREAD_NUMBER(); j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
         unit_terms(args, room);
@@ -283,9 +285,9 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
     }
     if (room.tells) return;
     if (is_first_thread()) rollout_of(args, i) = w.kept;
-    if (keeps) keep_advantages(args, w, lines, shape_of(room).path);
-    if (writes) unit_outputs(args, room);
-    if (writes && !keeps) {
+    if (keeps()) keep_advantages(args, w, lines(), shape_of(room).path);
+    if (writes()) unit_outputs(args, room);
+    if (writes() && !keeps()) {
         write_results(args, shape_of(room), 0, w.e.len);
         zero_tail(args, args.outputs.advantages, w.e, unit_of(args, i).tail);
     }
@@ -309,29 +311,30 @@ INLINE void shape_no_unit(const Args& args) {
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_shape(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
     SHARED(UnitRoom, room, [1]);
-    const bool bad_batch = counts_of(args).bad_offsets != 0, writes = !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN));
+    auto bad_batch = [&] { return counts_of(args).bad_offsets != 0; };
+    auto writes = [&] { return !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN)); };
+    auto b = [&] { return (i64)BLOCK_NUMBER(); };
     if (const i32 fault = ranks_fault(args)) {
-        if (writes) report_fault(args, fault);
+        if (writes()) report_fault(args, fault);
         return;
     }
-    const i64 b = blockIdx.x;
-    if (b < args.batch.groups && writes) {
-        decide(args, b, shared_decision());
-        if (bad_batch) forget_sets(shared_decision());
+    if (b() < args.batch.groups && writes()) {
+        decide(args, (u32)b(), shared_decision());
+        if (bad_batch()) forget_sets(shared_decision());
         group_outputs(args, shared_decision());
         if (is_first_thread()) count_group(args, shared_decision());
     }
-    if (bad_batch) {
-        if (writes) shape_no_unit(args);
+    if (bad_batch()) {
+        if (writes()) shape_no_unit(args);
     } else {
-        if (b < args.batch.rollouts) {
-            read_rollout(args, b, shape_of(room[0]));
+        if (b() < args.batch.rollouts) {
+            read_rollout(args, b(), shape_of(room[0]));
             decide_for(args, shape_of(room[0]).work.kept, shared_decision());
-            shape_unit(args, b, room[0]);
+            shape_unit(args, b(), room[0]);
         }
-        if (writes) shape_ends(args);
+        if (writes()) shape_ends(args);
     }
-    if (writes) finish_report(args);
+    if (writes()) finish_report(args);
 }
 
 #endif

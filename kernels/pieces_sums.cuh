@@ -93,8 +93,8 @@ INLINE void sum_unit(const Args& args, i64 i, Work& w) {
     if (!counts_in_stats(w.kept)) return;
     if (is_first_thread() && unit.head && counts_members(plan)) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
     // A mean of all pieces' values counts once.
-    const bool lists = plan.pool != POOL_ROLLOUTS || unit.head;
-    for (i32 slot = 0; (w.kept.state & STATE_HAS_PROCESS) && lists && slot < plan.sets; ++slot) {
+    auto lists = [&] { return plan.pool != POOL_ROLLOUTS || unit.head; };
+    for (i32 slot = 0; (w.kept.state & STATE_HAS_PROCESS) && lists() && slot < plan.sets; ++slot) {
         const bool pooled = slot == 1 && pools(plan);
         const i32 list = pooled ? 0 : slot;
         if (list >= lists_of(args, plan)) continue;
@@ -105,19 +105,17 @@ INLINE void sum_unit(const Args& args, i64 i, Work& w) {
         add_sums_to(group_words(args, w.kept.group) + 6 * slot, own);
         if (asks_one_rollout(plan, slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
     }
-    const bool in_batch = counts_in_batch(plan, w.kept, w.kept.flags | unit.flags);
     __syncthreads();
-    const u32 count = w.kept.count;
     if (unit.head) {
         __syncthreads();
         if (is_first_thread()) w.kept.count = (u32)unit.total;
         __syncthreads();
         rollout_sums(args, w);
         __syncthreads();
-        if (is_first_thread()) w.kept.count = count;
+        if (is_first_thread()) w.kept.count = rollout_of(args, i).count;
         __syncthreads();
     }
-    if (in_batch) add_batch_sums(args, w, lists, unit.head);
+    if (counts_in_batch(plan, w.kept, w.kept.flags | unit.flags)) add_batch_sums(args, w, lists(), unit.head);
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_sums(const __grid_constant__ Args given) {

@@ -13,6 +13,7 @@
 OUT_OF_LINE void check_group_offsets(const Args& args) {
     const Batch& batch = args.batch;
     bool bad = false;
+#pragma unroll 1
     for (i64 g = (i64)blockIdx.x * blockDim.x + threadIdx.x; g <= batch.groups; g += (i64)gridDim.x * blockDim.x) {
         i64 now = item_int(batch.group_view, g);
         bad = bad || now < 0 || now > batch.rollouts || (g == 0 ? now != 0 : now < item_int(batch.group_view, g - 1)) || (g == batch.groups && now != batch.rollouts);
@@ -161,7 +162,7 @@ OUT_OF_LINE void look_for_one_rollout(const Args& args, const Work& w) {
     const PlanConstants& plan = plan_of(args);
     for (i32 slot = 0; slot < plan.sets; ++slot) {
         if (!asks_one_rollout(plan, slot)) continue;
-        i64 own = block_own_sums(args, plan, w, slot, load_extremes(args, group_keys(args, w.kept.group), slot)).n;
+        i64 own = block_own_sums(args, plan, w, slot, [&] { return load_extremes(args, group_keys(args, w.kept.group), slot); }).n;
         bool all = own > 0 && own == load_sums(group_words(args, w.kept.group), slot).n;
         if (all && is_first_thread()) atomicOr(&marks_of(args, w.kept.group).one_rollout, 1u << slot);
     }

@@ -35,13 +35,14 @@ INLINE void decay_powers(f64 c, f64 *powers) {
 template <bool UNIT, class Load, class Store>
 INLINE void scan_lines_by(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
     const i32 own_lane = lane(), own_warp = warp(), count = warps();
+    // (A rollout has less than 2^31 lines: numbers of 32 bits take half the registers.)
+    const u32 lines = (u32)n;
     if (!UNIT) open_scan(powers, shared);
     i32 round = 0;
     __syncthreads();
-    const f64 power = UNIT ? 1.0 : shared.powers[32];
-    for (i64 done = 0; done < n; done += 32 * (i64)count, round ^= 1) {
-        const i64 j = n - 1 - (done + 32 * (i64)own_warp + own_lane);
-        f64 y = j >= 0 ? load(j) : 0.0;
+    for (u32 done = 0; done < lines; done += 32 * (u32)count, round ^= 1) {
+        const i32 j = (i32)(lines - 1 - (done + 32 * (u32)own_warp + (u32)own_lane));
+        f64 y = j >= 0 ? load((i64)j) : 0.0;
 #pragma unroll
         for (i32 d = 0; d < 5; d++) {
             const f64 before = __shfl_up_sync(WARP, y, 1 << d);
@@ -50,14 +51,14 @@ INLINE void scan_lines_by(i64 n, const f64 *powers, ScanTops &shared, Load load,
         }
         if (own_lane == 31) shared.tops[round][own_warp] = y;
         __syncthreads();
-        const f64 top = own_lane < count ? shared.tops[round][own_lane] : 0.0;
+        const f64 top = own_lane < count ? shared.tops[round][own_lane] : 0.0, power = UNIT ? 1.0 : shared.powers[32];
         f64 entering = carry;
         for (i32 w = 0; w < count; w++) {
             if (w == own_warp) entering = carry;
             const f64 own_top = __shfl_sync(WARP, top, w);
             carry = own_top + (UNIT ? carry : power * carry);
         }
-        if (j >= 0) store(j, y + (UNIT ? entering : shared.powers[own_lane + 1] * entering));
+        if (j >= 0) store((i64)j, y + (UNIT ? entering : shared.powers[own_lane + 1] * entering));
     }
     __syncthreads();
 }

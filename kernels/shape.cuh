@@ -232,7 +232,7 @@ INLINE void shape_in_one_pass(const Args& args, ShapeRoom& room) {
 INLINE void write_ends(const Args& args, const Shaping& w) {
     const Array& to = args.outputs.advantages;
     u64 none = 0;
-    for (i64 t = threadIdx.x; t < w.e.len; t += blockDim.x)
+    for (i64 t = THREAD_NUMBER(); t < w.e.len; t += blockDim.x)
         if (t < w.scope.first || t >= w.scope.end) store(to, at(w.e, to, t), 0.0, none);
     pad_advantages(args, w);
 }
@@ -297,7 +297,7 @@ OUT_OF_LINE void write_part(const Args& args, ShapeRoom& room, const Task& task)
 INLINE void tell_parts(const Args& args, const Task& task, i64 places) {
     __threadfence();
     __syncthreads();
-    for (i64 k = threadIdx.x; k < task.more && task.first + k < places; k += blockDim.x) tell_part(args, QUEUE_SHAPE, task.first + k, 1);
+    for (i64 k = THREAD_NUMBER(); k < task.more && task.first + k < places; k += blockDim.x) tell_part(args, QUEUE_SHAPE, task.first + k, 1);
 }
 
 // Blocks of the grid that have a rollout or a group.
@@ -314,7 +314,7 @@ template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeR
     auto lines = [&] { return result_lines(plan, w.kept, w.last); };
     open_rollout(args, i, room, split() ? 0 : chunks);
     if (w.kept.state & STATE_ZEROED) {
-        for (i64 j = threadIdx.x; j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
+        for (i64 j = THREAD_NUMBER(); j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
         add_lost(args, rollout_terms(args, w, shared_decision(), room.terms));
@@ -369,7 +369,7 @@ template <bool STAGES> INLINE void shape_block(const Args& args, ShapeRoom* room
     auto bad_batch = [&] { return room[0].bad_batch; };
     auto writes = [&] { return !(args.mode & MODE_DRY); };
     auto places = [&] { return STAGES || bad_batch() ? 0 : (i64)gridDim.x - shape_items(args); };
-    auto number = [&] { return STAGES ? (i64)blockIdx.x : task[0].place < 0 ? task[0].item : 1ll << 62; };
+    auto number = [&] { return STAGES ? (i64)BLOCK_NUMBER() : task[0].place < 0 ? task[0].item : 1ll << 62; };
     auto group = [&] { return writes() || (args.mode & MODE_COUNTING) ? group_of_block(args.batch, number()) : -1; };
     auto has_rollout = [&] { return number() < args.batch.rollouts; };
     auto is_further = [&] { return !STAGES && task[0].place >= 0; };
@@ -456,20 +456,26 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_sums
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_whiten_write(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
     SHARED(Whitening, whitening, [1]);
-    const i64 i = blockIdx.x;
+    // (What is the rollout's stands in shared memory, and is read where it is asked for.)
+    Work& w = shared_work();
     Totals totals = no_totals();
-    if (is_first_thread()) whitening[0] = make_whitening(args);
+    const bool there = !counts_of(args).bad_offsets && blockIdx.x < args.batch.rollouts;
+    if (is_first_thread()) {
+        whitening[0] = make_whitening(args);
+        if (there) {
+            w.i = blockIdx.x;
+            w.kept = rollout_of(args, w.i);
+            w.e = extent(args, w.i);
+            w.scope = kept_scope(args, w.i, w.e, w.kept);
+        }
+    }
     __syncthreads();
     if (counts_of(args).bad_offsets) {
         zero_all(args, args.outputs.advantages);
     } else {
-        if (i < args.batch.rollouts) {
-            const Rollout kept = rollout_of(args, i);
-            const Extent e = extent(args, i);
-            const f32* const values = list_of<f32>(args.work.whitened, e);
-            totals = write_advantages(args, e, kept_scope(args, i, e, kept), result_lines(plan_of(args), kept, list_of<u32>(args.work.last, e)),
-                             !(kept.state & STATE_ZEROED), whitening[0], [&](i64 j) { return (f64)values[j]; });
-        }
+        if (BLOCK_NUMBER() < args.batch.rollouts)
+            totals = write_advantages(args, w.e, w.scope, result_lines(plan_of(args), w.kept, list_of<u32>(args.work.last, w.e)),
+                             !(w.kept.state & STATE_ZEROED), whitening[0], [&](i64 j) { return (f64)list_of<f32>(args.work.whitened, w.e)[j]; });
         if (plan_of(args).fill_padding) pad_ends(args, args.outputs.advantages);
     }
     add_totals(args, totals);

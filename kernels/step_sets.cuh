@@ -67,6 +67,9 @@ struct StepRoom {
     KeyedStep* steps;
     i64 count;
     u32 heads[MOST_THREADS], head_count;
+    // Where the tile begins, and which of its sets each warp has next.
+    i64 base;
+    u32 next[MOST_WARPS];
     StepSet sets[MOST_WARPS];
 };
 INLINE StepRoom& shared_step_room() {
@@ -130,6 +133,7 @@ OUT_OF_LINE void step_set(const Args& args) {
     u32 lost = 0;
 #pragma unroll 1
     for (i32 p = 0; p < args.batch.num_process; p++) {
+        FORGET(p);
         decide_step_set(args, p);
         if (lane() == 0) resolve_step_set(set, false);
         if (lane() == 0) resolve_step_set(set, true);
@@ -151,18 +155,20 @@ OUT_OF_LINE void step_set(const Args& args) {
     add_counts_to(&counts_of(args).lost_deviations, lost);
 }
 
-// Where sets begin in the tile of the sorted list from `base` on. The block.
-OUT_OF_LINE void find_step_sets(StepRoom& room, i64 base) {
-    const i64 j = base + threadIdx.x;
+// Where sets begin in the tile of the sorted list from `room.base` on. The block.
+OUT_OF_LINE void find_step_sets(StepRoom& room) {
+    const i64 j = room.base + threadIdx.x;
     const bool head = j < room.count && (j == 0 || room.steps[j - 1].key != room.steps[j].key);
     const Rank rank = block_rank(head);
     if (head) room.heads[rank.before] = threadIdx.x;
     if (is_first_thread()) room.head_count = rank.total;
+    if (lane() == 0) room.next[warp()] = (u32)warp();
     __syncthreads();
 }
 
-// The warp's next set, which begins at `from` and ends where its key does: by bisection, as it may reach beyond the tile. One thread.
-OUT_OF_LINE void open_step_set(StepRoom& room, i64 from) {
+// The warp's next set, which ends where its key does: by bisection, as it may reach beyond the tile. One thread.
+OUT_OF_LINE void open_step_set(StepRoom& room) {
+    const i64 from = room.base + room.heads[room.next[warp()]];
     i64 low = from, high = room.count;
     while (low < high) {
         const i64 middle = low + (high - low) / 2;
@@ -172,6 +178,7 @@ OUT_OF_LINE void open_step_set(StepRoom& room, i64 from) {
     StepSet& set = room.sets[warp()];
     set.from = from;
     set.to = low;
+    room.next[warp()] += (u32)warps();
 }
 
 // Standardises every process element of group g with the set of its key, for `fuse` to read. The block; the group has no findings.
@@ -204,15 +211,21 @@ INLINE void step_sets(const Args& args, i64 g) {
     });
     // Sums are exact and each element is standardised on its own: the order within a key makes no difference.
     sort_keyed(room.steps, room.count);
-    for (i64 base = 0; base < room.count; base += blockDim.x) {
-        find_step_sets(room, base);
-#pragma unroll 1
-        for (u32 head = (u32)warp(); head < room.head_count; head += (u32)warps()) {
-            if (lane() == 0) open_step_set(room, base + room.heads[head]);
+    // (No register keeps over the calls where the block is: it stands in the room.)
+    __syncthreads();
+    if (is_first_thread()) room.base = 0;
+    __syncthreads();
+    while (room.base < room.count) {
+        find_step_sets(room);
+        while (room.next[warp()] < room.head_count) {
+            __syncwarp();
+            if (lane() == 0) open_step_set(room);
             __syncwarp();
             step_set(args);
             __syncwarp();
         }
+        __syncthreads();
+        if (is_first_thread()) room.base += blockDim.x;
         __syncthreads();
     }
 }

@@ -181,10 +181,11 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     auto joined = [&] { return (args.mode & MODE_JOINED) && has_table(plan_of(args)); };
     // Of n places there are n + edge_blocks(n) blocks.
     auto places = [&] {
+        READ_AGAIN();
         const i64 beside = (i64)gridDim.x - args.batch.rollouts;
         return joined() ? beside * PLACES_A_BLOCK / (PLACES_A_BLOCK + 1) : beside;
     };
-    if (args.layout.claims != 0 && is_first_thread()) claim(args, blockIdx.x);
+    if (args.layout.claims != 0 && is_first_thread()) claim(args, BLOCK_NUMBER());
     if (is_first_thread()) {
         take_task(args, QUEUE_SUMS, args.batch.rollouts, places(), task);
         if (places() > 0 && task.there) shared_work().e = extent(args, task.item);

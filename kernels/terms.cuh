@@ -54,6 +54,44 @@ INLINE f64 standardised_stream(const Args& args, i64 i, i32 s, const Rollout& ke
     return clamped(r, -row.clip_standardized, row.clip_standardized);
 }
 
+// Standardised values of the streams in their order. One thread.
+template <class Own> INLINE void place_terms(const Args& args, const Own& w, const f64* values, Terms& to) {
+    const PlanConstants& plan = plan_of(args);
+    to.every_count = to.last_count = 0;
+    to.placed = to.has_beyond = to.gated = false;
+    to.beyond = 0.0;
+    const bool at_end = (i64)w.kept.end == w.e.len, gate = plan.fusion == FUSION_ADVANTAGE && (w.kept.flags & ROLLOUT_FORMAT_VIOLATING);
+    bool outside = false;
+    f64 violation = 0.0;
+    const i32 streams = plan.joint ? 0 : ROLLOUT_STREAMS;
+    const bool summed = sums_rewards(plan);
+#pragma unroll 1
+    for (i32 s = 0; s < streams; s++) {
+        if (!has_stream(args, summed, s)) continue;
+        const i32 place = plan.streams[OUTCOME + s].place;
+        const f64 term = stream_weight(plan, s) * values[s];
+        if (place == PLACE_EVERY) to.every[to.every_count++] = term;
+        if (place != PLACE_END || at_end) {
+            to.last[to.last_count++] = term;
+        } else {
+            to.beyond = to.has_beyond ? to.beyond + term : term;
+            to.has_beyond = true;
+        }
+        to.placed = to.placed || place != PLACE_EVERY;
+        if (gate && s == 1) {
+            violation = total_weight(args) * values[s];
+            outside = place == PLACE_END && !at_end;
+            to.gated = true;
+            to.gated_every = place == PLACE_EVERY ? violation : 0.0;
+            to.gated_last = outside ? 0.0 : violation;
+        }
+    }
+    if (to.gated) {
+        to.has_beyond = outside;
+        to.beyond = violation;
+    }
+}
+
 // Of a rollout, but of one that is zeroed: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
 // (Own: how the caller has the rollout, always at one address in shared memory, which then takes no register.)
 template <class Own> OUT_OF_LINE u32 rollout_terms(const Args& args, const Own& w, const Decision& decision, Terms& to) {
@@ -65,41 +103,7 @@ template <class Own> OUT_OF_LINE u32 rollout_terms(const Args& args, const Own& 
     if (const i32 own = (i32)threadIdx.x; !plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own))
         values[own] = standardised_stream(args, w.i, own, w.kept, decision, &lost);
     __syncthreads();
-    if (is_first_thread()) {
-        to.every_count = to.last_count = 0;
-        to.placed = to.has_beyond = to.gated = false;
-        to.beyond = 0.0;
-        const bool at_end = (i64)w.kept.end == w.e.len, gate = plan.fusion == FUSION_ADVANTAGE && (w.kept.flags & ROLLOUT_FORMAT_VIOLATING);
-        bool outside = false;
-        f64 violation = 0.0;
-        const i32 streams = plan.joint ? 0 : ROLLOUT_STREAMS;
-        const bool summed = sums_rewards(plan);
-#pragma unroll 1
-        for (i32 s = 0; s < streams; s++) {
-            if (!has_stream(args, summed, s)) continue;
-            const i32 place = plan.streams[OUTCOME + s].place;
-            const f64 term = stream_weight(plan, s) * values[s];
-            if (place == PLACE_EVERY) to.every[to.every_count++] = term;
-            if (place != PLACE_END || at_end) {
-                to.last[to.last_count++] = term;
-            } else {
-                to.beyond = to.has_beyond ? to.beyond + term : term;
-                to.has_beyond = true;
-            }
-            to.placed = to.placed || place != PLACE_EVERY;
-            if (gate && s == 1) {
-                violation = total_weight(args) * values[s];
-                outside = place == PLACE_END && !at_end;
-                to.gated = true;
-                to.gated_every = place == PLACE_EVERY ? violation : 0.0;
-                to.gated_last = outside ? 0.0 : violation;
-            }
-        }
-        if (to.gated) {
-            to.has_beyond = outside;
-            to.beyond = violation;
-        }
-    }
+    if (is_first_thread()) place_terms(args, w, values, to);
     __syncthreads();
     return lost;
 }

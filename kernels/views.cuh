@@ -19,7 +19,7 @@ INLINE const Args& open_args(const Args& given) {
     constexpr u32 beside = (sizeof(Args) - sizeof(PlanConstants)) / 8;
     u64* const to = (u64*)&shared_args();
     const u64 *const from = (const u64*)&given, *const constants = given.plan ? (const u64*)given.plan : (const u64*)&given.constants;
-    for (u32 n = threadIdx.x; n < sizeof(Args) / 8; n += blockDim.x) to[n] = n < beside ? from[n] : constants[n - beside];
+    for (u32 n = THREAD_NUMBER(); n < sizeof(Args) / 8; n += blockDim.x) to[n] = n < beside ? from[n] : constants[n - beside];
     __syncthreads();
     return shared_args();
 }

@@ -26,9 +26,9 @@ OUT_OF_LINE Whitening make_whitening(const Args& args) {
 
 // Values are read rounded to f32, as the statistics did.
 INLINE f64 whitened(const Whitening& w, f64 x) {
-    if (w.empty) return x;
     const f64 back = w.shift ? 0.0 : w.mean;
     const f64 a = clamped((f64)(f32)x, -F32_LARGEST, F32_LARGEST);
+    if (w.empty) return a;
     return w.flat ? back : (a - w.mean) * w.inv + back;
 }
 

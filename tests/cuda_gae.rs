@@ -264,13 +264,15 @@ fn offsets_that_do_not_fit_make_the_whole_batch_zero() {
     let (cfg, batch) = (config(), batch(&LENGTHS, 3));
     for padded in [false, true] {
         let how = How { output: Floats::F32, padded, cuda: true, ..How::default() };
-        let spoil = |placed: &mut Placed| {
-            constant(3)(placed);
-            let view = if padded { placed.batch.lengths } else { placed.batch.cu_seqlens };
-            // SAFETY: i32 of the placed batch, more than five of them.
-            unsafe { (*view).data.cast::<i32>().add(5).write(-7) };
-        };
-        for seed in 0..3 {
+        // (The first and the last offset say where zeros end and begin that are no rollout's.)
+        for (seed, (at, value)) in [(5, -7), (0, 1 << 30), (11, 1 << 30), (if padded { 11 } else { 12 }, i32::MAX)].into_iter().enumerate() {
+            let spoil = |placed: &mut Placed| {
+                constant(3)(placed);
+                let view = if padded { placed.batch.lengths } else { placed.batch.cu_seqlens };
+                // SAFETY: i32 of the placed batch, more than `at` of them.
+                unsafe { (*view).data.cast::<i32>().add(at).write(value) };
+            };
+            let seed = seed as u64;
             SEED.store(seed, Ordering::Relaxed);
             let left = run(&cfg, &batch, &how, To::Own, &spoil);
             assert!(left.memory[..2].iter().flatten().all(|byte| *byte == 0), "padded: {padded}");

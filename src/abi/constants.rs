@@ -196,7 +196,7 @@ pub const PASSRL_ROLLOUT_BAD_STEPS: i32 = 16;
 pub const PASSRL_ROLLOUT_FORMAT_VIOLATING: i32 = 32;
 /// The rollout's group is bad; its advantages are 0.
 pub const PASSRL_ROLLOUT_IN_BAD_GROUP: i32 = 64;
-/// Every stream of the rollout is missing; its advantages are 0.
+/// Every stream of the rollout is missing, and there are no `token_rewards`; its advantages are 0.
 pub const PASSRL_ROLLOUT_NO_STREAM: i32 = 128;
 
 /// Findings (bits of `passrl_report.findings`).

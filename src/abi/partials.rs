@@ -208,6 +208,7 @@ pub unsafe extern "C" fn passrl_partials_layout(
 }
 
 /// Shapes a slice of the batch from the complete statistics in `buffer`: outputs, report and status as `passrl_plan_run`, to the bit those of one call on the whole batch.
+/// With `strict` a slice that has findings, or rollouts of a group that has some elsewhere, is refused (`PASSRL_ERR_DATA`), and nothing of it is written; other slices are calls of their own.
 /// `buffer` is read only; several calls on it may run at once, each with its own workspace and outputs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_plan_apply(
@@ -240,6 +241,10 @@ pub unsafe extern "C" fn passrl_plan_apply(
             }
             in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
             whole(plan, plan.inner.partials.phases, &problem, partials, memory)?;
+            if plan.inner.config.strict {
+                // (Refused with a device.)
+                check::report::strict(&backend::look_at_slice(&plan.context, &plan.inner, &problem, partials, memory))?;
+            }
             match &plan.device {
                 Some(device) => device.apply(&plan.inner, &problem, partials, &sinks, memory, stream).map(|()| PASSRL_OK),
                 None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory), &plan.inner.names),

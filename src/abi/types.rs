@@ -342,7 +342,8 @@ pub struct passrl_report {
     pub reserved0: u32,
     /// `PASSRL_FOUND_*` bits.
     pub findings: i64,
-    /// The first finding: its `PASSRL_FOUND_*` bit (0: none), rollout (-1: of the group as a whole), group and stream.
+    /// The first finding: its `PASSRL_FOUND_*` bit (0: none), rollout (-1: of the group as a whole), group and stream (of a token's values, rewards and log-probabilities
+    /// that of `process_0`, of a baseline that of `outcome`).
     pub first_finding: i64,
     pub first_rollout: i64,
     pub first_group: i64,

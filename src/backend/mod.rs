@@ -135,6 +135,11 @@ pub fn split_group(context: &Context, plan: &Plan, problem: &Problem, partials: 
     cpu::split_group(&context.pool, plan, problem, partials, memory)
 }
 
+/// What `apply` would find in the data; nothing is written.
+pub fn look_at_slice(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Report {
+    cpu::ranks::look_at_slice(&context.pool, context.threads_for(plan, problem), plan, problem, partials, memory)
+}
+
 /// A slice of the batch, shaped from complete partials.
 pub fn apply(context: &Context, plan: &Plan, problem: &Problem, partials: Memory, outputs: &Outputs, memory: Memory) -> Report {
     cpu::apply(&context.pool, context.threads_for(plan, problem), plan, problem, partials, outputs, memory)

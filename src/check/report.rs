@@ -3,9 +3,12 @@ use crate::abi::constants::PASSRL_MAX_STREAMS;
 use crate::abi::status::*;
 use crate::abi::types::passrl_report;
 use crate::error::{self, Result};
+use crate::model::config::OUTCOME as OUTCOME_ROW;
 use crate::model::names::StreamNames;
 use crate::model::report::{self, Report};
 use crate::refuse;
+
+const OUTCOME: i64 = OUTCOME_ROW as i64;
 
 pub fn from_model(r: &Report) -> passrl_report {
     let (finding, rollout, group, stream) = r.first.map_or((0, -1, -1, -1), |f| (f.finding, f.rollout, f.group, f.stream));
@@ -38,7 +41,7 @@ pub fn from_model(r: &Report) -> passrl_report {
 /// What a finding is, in words, and its status.
 pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
     match finding {
-        report::NONFINITE => (PASSRL_FINDING_NONFINITE, "has an infinite value"),
+        report::NONFINITE => (PASSRL_FINDING_NONFINITE, "has a value that is not finite"),
         report::MISSING => (PASSRL_FINDING_MISSING, "has a NaN where missing = error (set missing = zero or exclude to allow it)"),
         report::BAD_STEPS => (PASSRL_FINDING_BAD_STEPS, "has steps that do not fit (ends decrease, or lie outside the rollout)"),
         report::SINGLETON => (PASSRL_FINDING_SINGLETON, "has a single element where singleton = refuse"),
@@ -54,8 +57,17 @@ pub(super) fn kind(finding: i64) -> (passrl_status, &'static str) {
 /// The same of the finding of a group of which no rollout is at fault here.
 fn of_group(finding: i64) -> &'static str {
     match finding {
-        report::NONFINITE => "has an infinite value, or is given a mean or deviation that is not finite or a deviation below 0",
+        report::NONFINITE => "has a value that is not finite, or is given a mean or deviation that is not finite or a deviation below 0",
         _ => kind(finding).1,
+    }
+}
+
+/// Inputs of a rollout that are no streams: a value of theirs that is not finite is told of the stream that they stand beside.
+fn beside(finding: i64, stream: i64) -> &'static str {
+    match (finding, stream) {
+        (report::NONFINITE, 0) => " (or values, rewards, probabilities of its tokens, its bootstrap or lambda)",
+        (report::NONFINITE, OUTCOME) => " (or its baseline)",
+        _ => "",
     }
 }
 
@@ -81,8 +93,11 @@ pub fn status_of(r: &passrl_report, names: &StreamNames) -> passrl_status {
         ));
     } else if r.first_rollout >= 0 {
         error::set(format_args!(
-            "done, with findings: rollout {} of group {} {words}, stream {stream}; {} group(s) have advantage 0",
-            r.first_rollout, r.first_group, r.bad_groups
+            "done, with findings: rollout {} of group {} {words}, stream {stream}{}; {} group(s) have advantage 0",
+            r.first_rollout,
+            r.first_group,
+            beside(r.first_finding, r.first_stream),
+            r.bad_groups
         ));
     } else {
         error::set(format_args!("done, with findings: group {} {}, stream {stream}; {} group(s) have advantage 0", r.first_group, of_group(r.first_finding), r.bad_groups));

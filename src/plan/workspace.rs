@@ -71,6 +71,9 @@ pub mod state {
 /// Entries of the lists of the usual case beyond those that are used: what a block of comparisons or a window of a permutation reaches further.
 pub const SPARE: usize = 80;
 
+/// Rollouts of a group whose signals are read together (kl).
+pub const TOGETHER: usize = 32;
+
 /// Tokens of a group of short rollouts.
 const SHORT: usize = 1 << 14;
 
@@ -125,6 +128,8 @@ pub struct Scratch {
     pub columns: Part,
     pub live: Part,
     pub edges: Part,
+    /// kl: signals of a group that cannot be read in vectors where they lie.
+    pub formed: Part,
     /// Lines of a scan beside f, d and v.
     pub lines: Part,
     /// The usual case: chunks of a group, with `SPARE` entries to write in advance.
@@ -194,6 +199,9 @@ impl Workspace {
         let kl = config.kind == Kind::Kl;
         // Chunks of a group that are listed at once: as many as a rollout has tokens, or a few thousand.
         let listed = if_(!kl, t.max(4096).min(n + limits.steps) + SPARE);
+        // Each signal begins a line of the caches.
+        let rows = limits.group_rollouts.min(TOGETHER);
+        let formed = if_(kl, (rows * (t + 16)).min(n + 16 * rows));
         // Words of a bit a token of a group of short rollouts: a few thousand tokens, and as many rollouts' lines as a group is likely to have.
         let words = t.max(SHORT).min(n) / 64 + (2 * r).min(128) + 2;
         let scratch = Scratch {
@@ -208,6 +216,7 @@ impl Workspace {
             columns: s.take::<i64>(if_(kl, t + 2)),
             live: s.take::<i64>(if_(kl, t + 2)),
             edges: s.take::<u64>(if_(kl, t / 64 + 2)),
+            formed: s.take::<f32>(formed),
             lines: s.take::<f64>(if_(config.spreads() || config.lam_returns >= 0.0 || config.credit == Credit::Vtrace, t + 32)),
             usual_ends: s.take::<u32>(listed),
             usual_values: s.take::<f32>(listed),

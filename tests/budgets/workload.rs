@@ -24,6 +24,8 @@ pub struct Case {
     /// An index a rollout, in no order, in place of a constant size.
     pub scattered: bool,
     pub whiten: bool,
+    /// Groups are few beside the device's multiprocessors; else it has one, so that a batch that can be counted has many.
+    pub few: bool,
     pub lengths: Vec<usize>,
     pub group_size: usize,
 }
@@ -36,7 +38,7 @@ impl Case {
             Input::Kl => "kl",
             Input::Gae => "gae",
         };
-        let more = [(self.scattered, ", scattered groups"), (self.whiten, ", whitened")];
+        let more = [(self.scattered, ", scattered groups"), (self.whiten, ", whitened"), (self.few, ", few groups")];
         let more: String = more.into_iter().filter(|(is, _)| *is).map(|(_, text)| text).collect();
         format!("{what}, {}, {}{more}", if self.padded { "padded" } else { "packed" }, if self.narrow { "bf16" } else { "f32" })
     }
@@ -153,6 +155,7 @@ impl Standing {
         outputs.report = report.pointer().cast();
         to.memory.push(report);
         let how = How { cuda: true, ..How::default() };
+        cudasim::attribute(16, if case.few { 132 } else { 1 });
         let plan = library().plan(&config, &limits, &how).unwrap_or_else(|(status, said)| panic!("{}: plan refused: {status} {said}", case.name()));
         let workspace = Block::dirty(plan.size("passrl_plan_workspace_size"), 0x5a);
         Standing { plan, batch, outputs, workspace, memory: to.memory, views: to.views }

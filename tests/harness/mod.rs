@@ -40,6 +40,8 @@ pub struct How {
     pub in_place: bool,
     /// Advantages, path scores and chunk counts alone are asked for.
     pub lean: bool,
+    /// With `lean`: and the report.
+    pub reports: bool,
     /// No count, mean, deviation or flag of a group is asked for.
     pub without_counts: bool,
     /// Float inputs in the other type: f64 for f32, and f32 for log-probabilities that it holds exactly.
@@ -74,6 +76,7 @@ impl Default for How {
             dirt: 0xa5,
             in_place: false,
             lean: false,
+            reports: false,
             without_counts: false,
             other_floats: false,
             cuda: false,

@@ -16,6 +16,7 @@ pub struct Outputs {
     advantages: passrl_view,
     output: Floats,
     lean: bool,
+    reports: bool,
     without_counts: bool,
 }
 
@@ -54,7 +55,7 @@ impl Outputs {
         o.group_flags = arena.add(PASSRL_I32, 4, cells, grid, dirty(cells * 4));
         o.rollout_flags = arena.add(PASSRL_I32, 4, rollouts, line, dirty(rollouts * 4));
         let output = if how.in_place && placed.signal.is_some() { Floats::F32 } else { how.output };
-        Outputs { arena, outputs: o, report: Box::new(library().initial()), advantages, output, lean: how.lean, without_counts: how.without_counts }
+        Outputs { arena, outputs: o, report: Box::new(library().initial()), advantages, output, lean: how.lean, reports: how.reports, without_counts: how.without_counts }
     }
 
     pub fn arena_mut(&mut self) -> &mut Arena {
@@ -65,7 +66,10 @@ impl Outputs {
         self.outputs.report = &mut *self.report;
         let mut asked = self.outputs;
         if self.lean {
-            (asked.returns, asked.chunk_values, asked.chunk_ends, asked.report) = (null(), null(), null(), null_mut());
+            (asked.returns, asked.chunk_values, asked.chunk_ends) = (null(), null(), null());
+        }
+        if self.lean && !self.reports {
+            asked.report = null_mut();
         }
         if self.without_counts {
             (asked.stats_count, asked.stats_mean, asked.stats_std, asked.group_flags) = (null(), null(), null(), null());

@@ -9,7 +9,6 @@ stages on their own: `group_standardize`, `chunk`, `discounted_returns`, `gae`, 
 """
 from . import errors
 from ._ffi import include_path, library_path, plain as _plain, text as _text, tvm_ffi_path
-from .batch import Steps, group_index
 from .collective import Collective
 from .config import Config, Preset, presets
 from .errors import (
@@ -27,12 +26,14 @@ from .errors import (
     UnknownNameError,
 )
 from .group_primitives import Flags, group_flags, group_standardize
+from .groups import group_index
 from .partials import Partials, Section
 from .pieces import Pieces, zigzag
 from .plan import Call, Plan
 from .primitives import Chunks, chunk, discounted_returns, divide_length, gae, kl_in_reward, opd_signal, whiten
 from .results import Finding, GroupFlag, Report, RolloutFlag, Shaped, Stats, StreamStats
 from .shape import shape
+from .steps import Steps
 
 __version__: str = _text("version")
 numerics_version: int = _plain("numerics_version")

@@ -1,6 +1,7 @@
 """`passrl` on the command line; needs the extra `cli`."""
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from typing import Any
@@ -17,9 +18,18 @@ def main() -> None:
         sys.exit(130)
     except ModuleNotFoundError as fault:
         if (fault.name or "").partition(".")[0] in ("click", "rich", "tqdm"):
-            sys.exit(f"passrl: the command line needs {fault.name}; install it with: pip install 'passrl[cli]'")
+            sys.exit(f"passrl: the command line needs {fault.name}; install what it needs with: pip install click rich tqdm matplotlib")
         raise
-    commands(prog_name="passrl")
+    for stream in (sys.stdout, sys.stderr):
+        # An encoding without a character (LANG=C, PYTHONIOENCODING=ascii) gets it written out.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        commands(prog_name="passrl")
+    except OSError as fault:
+        # A command answers for its own; the text of --help is click's.
+        print(f"passrl: standard output: {fault.strerror or fault}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _terminated(*_: Any) -> None:

@@ -39,7 +39,7 @@ class Primitive:
         given = {name: value for name, value in views.items() if value is not None}
         device = placed(backend, device_of(arguments, *given.values(), out))
         self._context = context(device, 0, backend is not None)
-        self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device)
+        self.batch = Batch(arguments, out=out, dense=True, views=given, rollouts=rollouts, device=device, alone=True)
         self.on_device = device[0] != _ffi.CPU
         self.batch.maker.once = True
         self._stream = self.batch.follow(stream_pointer(stream))
@@ -115,7 +115,9 @@ class Primitive:
         needed = ctypes.c_size_t()
         _ffi.call("primitive_workspace_size", self._context.handle, byref(limits), byref(needed))
         workspace = batch.maker.block(max(needed.value, 1))
-        return _ffi.call(function, self._context.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
+        status = _ffi.call(function, self._context.handle, byref(batch.struct), *arguments, arrays.address(workspace), needed.value, self._stream)
+        arrays.written(arrays.tensors(self._memory[name] for name in self._given))
+        return status
 
 
 def warn(status: int) -> None:

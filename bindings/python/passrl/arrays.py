@@ -5,13 +5,14 @@ import contextlib
 import ctypes
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi, cuda
-from .errors import ERR_DEVICE, ERR_DTYPE, ERR_LAYOUT, ERR_SHAPE, ERR_VALUE, refuse
+from .errors import ERR_DEVICE, ERR_DTYPE, ERR_LAYOUT, ERR_OFFSETS, ERR_SHAPE, ERR_VALUE, refuse
 
 _NUMPY: dict[str, int] = {
     "float64": _ffi.F64, "float32": _ffi.F32, "float16": _ffi.F16, "bfloat16": _ffi.BF16,
@@ -146,9 +147,15 @@ def _from_capsule(value: Any, name: str) -> Array:
     except Exception as fault:
         # A sparse tensor, one without data, a tracer of jax.
         mend = "; under jax.jit call the package through jax.pure_callback" if "Tracer" in type(value).__name__ else ""
+        if getattr(value, "is_nested", False):
+            mend = f"; give it packed, torch.cat({name}.unbind()), and lengths"
         refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} whose memory cannot be seen: {str(fault).partition(chr(10))[0]}{mend}")
     view = _ffi.View()
     writable = True
+    if not _is_capsule(capsule, b"dltensor_versioned") and not _is_capsule(capsule, b"dltensor"):
+        # Of another name, or one that another consumer has taken.
+        refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} whose __dlpack__ gives a {type(capsule).__name__} that is no unused DLPack capsule; "
+                          f"give an array of NumPy, torch, jax or CuPy, as numpy.asarray({name}) makes one")
     if _is_capsule(capsule, b"dltensor_versioned"):
         base = _capsule_pointer(capsule, b"dltensor_versioned")
         major, minor = (ctypes.c_uint32 * 2).from_address(base)
@@ -238,7 +245,11 @@ def array(value: Any, name: str, listed: str = "float64") -> Array:
         try:
             if any(isinstance(one, (str, bytes)) for one in value):
                 raise TypeError("an element is text")
-            return from_numpy(np.array(value, dtype=listed), name)
+            found = np.array(value, dtype=listed)
+            if listed == "int64" and not np.array_equal(found, np.asarray(value)):
+                # NumPy cuts fractions.
+                raise TypeError("an element is no whole number")
+            return from_numpy(found, name)
         except (TypeError, ValueError, OverflowError) as fault:
             refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array of {listed} ({fault})")
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
@@ -254,16 +265,43 @@ def floats(found: Array, name: str) -> Array:
     return found
 
 
+def short_floats(found: Array, name: str) -> Array:
+    """The same for a process signal, which has no f64 (NumPy's default)."""
+    if floats(found, name).dtype == _ffi.F64:
+        mend = "float()" if framework(found.source) == "torch" else "astype(np.float32)"
+        refuse(ERR_DTYPE, f"passrl: {name} has dtype float64; a process signal is float32, bfloat16 or float16: give {name}.{mend}")
+    return found
+
+
 def output(value: Any, name: str) -> Array:
     """A view of memory to write to. Refused: what is no array, read-only arrays, jax arrays (immutable)."""
     if not is_array(value):
         refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__}, no array; it must be memory to write to")
-    if framework(value) == "jax":
+    kind = framework(value)
+    if kind == "jax":
         refuse(ERR_VALUE, f"passrl: {name} is a jax array, and those are immutable; leave {name} out for a new one, or give NumPy memory")
+    if kind == "torch" and value.requires_grad and value.is_leaf and sys.modules["torch"].is_grad_enabled():
+        # As torch refuses to write to it in place.
+        refuse(ERR_VALUE, f"passrl: {name} is a leaf tensor that requires grad, which nothing may write to while gradients are recorded; "
+                          f"give {name}.detach(), or call this under torch.no_grad()")
     found = array(value, name)
     if not found.writable:
         refuse(ERR_VALUE, f"passrl: {name} is a read-only {type(value).__name__}; give memory that may be written")
     return found
+
+
+def tensors(outputs: Iterable[Any]) -> tuple[Any, ...]:
+    """Those of torch among arrays to write to, for `written`."""
+    return tuple(one for one in outputs if framework(one) == "torch" and not one.is_inference())
+
+
+def written(outputs: tuple[Any, ...]) -> None:
+    """Says to torch that tensors were written to: a gradient that has saved what was there is refused then, not computed of what is there now."""
+    # From torch 2.1 on.
+    increment = getattr(sys.modules["torch"].autograd.graph, "increment_version", None) if outputs else None
+    if increment is not None:
+        for one in outputs:
+            increment(one)
 
 
 def cuda_device(value: Any) -> int | None:
@@ -287,7 +325,10 @@ def host(value: Any, name: str) -> NDArray[Any]:
         return value
     if getattr(value, "requires_grad", False):
         value = value.detach()
-    device = value.__dlpack_device__()[0] if hasattr(value, "__dlpack_device__") else 2 if hasattr(value, "__cuda_array_interface__") else 1
+    try:
+        device = value.__dlpack_device__()[0] if hasattr(value, "__dlpack_device__") else 2 if hasattr(value, "__cuda_array_interface__") else 1
+    except Exception as fault:
+        refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that does not say on which device it is ({fault}); give a NumPy array")
     if device not in (1, 3):
         fetch = getattr(value, "cpu", None) or getattr(value, "get", None) or getattr(value, "copy_to_host", None)
         if fetch is None:
@@ -295,8 +336,22 @@ def host(value: Any, name: str) -> NDArray[Any]:
         value = fetch()
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as fault:
+    except (TypeError, ValueError, RuntimeError) as fault:
         refuse(ERR_VALUE, f"passrl: {name} is a {type(value).__name__} that is no array ({fault})")
+
+
+def extents(value: Any, name: str) -> NDArray[np.int64]:
+    """`[R]` tokens of rollouts, read on the host."""
+    found = host(value, name)
+    # An empty list has no type of its own.
+    found = found if found.size else found.astype(np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        refuse(ERR_SHAPE, f"passrl: {name} has shape {list(found.shape)} of {found.dtype}; it must be [R] integers")
+    # As i64 what is too large for it is below 0 as well.
+    whole = found.astype(np.int64, copy=False)
+    for row in np.flatnonzero(whole < 0)[:1]:
+        refuse(ERR_OFFSETS, f"passrl: {name}[{row}] is {found[row]}; a rollout has 0 tokens or more, and less than 2^63")
+    return whole
 
 
 _FRAMEWORKS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "cupy": "cupy"}

@@ -13,25 +13,10 @@ from numpy.typing import NDArray
 from . import _ffi, arrays, cuda
 from .arrays import Array, Maker
 from .config import STREAM_NAMES
-from .errors import ERR_CONFLICT, ERR_NULL, ERR_SHAPE, ERR_VALUE, integer, refuse
+from .errors import ERR_CONFLICT, ERR_NULL, ERR_OFFSETS, ERR_SHAPE, ERR_VALUE, Error, integer, number, refuse
+from .groups import group_index
 from .pieces import Pieces
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Steps in CSR form.
-
-    offsets: `[R+1]` i32/i64, steps of rollout i are `offsets[i] .. offsets[i+1]`. ends: `[S]` i32/i64, exclusive end of each step in
-    tokens of its rollout. scores: `[S]` or `[P, S]` for P process streams, f32, bf16, f16 or f64 (None beside a signal or
-    log-probabilities). begins: `[S]`; given, tokens outside steps are out of scope. groups: `[S]` integers, steps of a
-    group with equal numbers share statistics (`step_sets="step_group"`).
-    """
-
-    offsets: Any
-    ends: Any
-    scores: Any = None
-    begins: Any = None
-    groups: Any = None
+from .steps import Steps, from_ends
 
 
 @dataclass
@@ -85,6 +70,8 @@ class Arguments:
     def extra(self) -> list[tuple[str, Any, float | None]]:
         """Further streams: name, array, weight (None: the configuration's)."""
         found: list[tuple[str, Any, float | None]] = []
+        if self.streams is not None and not isinstance(self.streams, Mapping):
+            refuse(ERR_VALUE, f'passrl: streams is a {type(self.streams).__name__}; it must be a mapping with a name for each: {{"name": array}} or {{"name": (array, weight)}}')
         for name, value in (self.streams or {}).items():
             if not isinstance(name, str):
                 refuse(ERR_VALUE, f"passrl: streams has the name {name!r}, a {type(name).__name__}; a name is text")
@@ -92,7 +79,7 @@ class Arguments:
             if name in STREAM_NAMES and name != f"extra_{len(found)}":
                 refuse(ERR_VALUE, f"passrl: streams has the name {name!r}, which is another row's of the stream table; choose another")
             weighted = isinstance(value, tuple) and len(value) == 2 and np.ndim(value[1]) == 0
-            found.append((name, value[0], float(value[1])) if weighted else (name, value, None))
+            found.append((name, value[0], number(value[1], f"the weight of streams[{name!r}]")) if weighted else (name, value, None))
         return found
 
 
@@ -104,52 +91,6 @@ TOKENS = {"mask": "bool", "logp_policy": "float64", "logp_teacher": "float64", "
            "values": "float64", "token_rewards": "float64", "step_marks": "bool", "chunk_ends": "bool"}
 ROLLOUTS = {"outcome": "float64", "format": "float64", "format_ok": "bool", "in_stats": "bool", "absent": "bool",
              "bootstrap": "float64", "baselines": "float64", "rollout_lam": "float64"}
-
-
-def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
-    """Dense group numbers of keys, in order of first appearance.
-
-    keys: `[R]` integers or strings (list, NumPy, torch). Returns `[R]` i64 and the keys of the groups, `G` of them.
-    """
-    found = arrays.host(keys, "groups")
-    if found.ndim != 1:
-        refuse(ERR_SHAPE, f"passrl: groups has {found.ndim} dimensions; it must have 1, a key a rollout")
-    index = np.empty(len(found), dtype=np.int64)
-    if found.size == 0:
-        # An empty list has no type of its own.
-        return index, []
-    if found.dtype.kind in "iub":
-        numbers = np.ascontiguousarray(found).astype(np.int64, copy=False)
-        count = ctypes.c_int64()
-        _ffi.call("group_index", ctypes.byref(arrays.from_numpy(numbers, "groups").view),
-                  ctypes.byref(arrays.from_numpy(index, "index").view), ctypes.byref(count))
-        first = np.unique(index, return_index=True)[1]
-        return index, [key.item() for key in found[first]]
-    if found.dtype.kind == "f":
-        refuse(ERR_VALUE, f"passrl: groups is of {found.dtype}; group keys are integers or strings")
-    seen: dict[Any, int] = {}
-    index[:] = [seen.setdefault(key, len(seen)) for key in (found.tolist() if isinstance(keys, np.ndarray) else list(keys))]
-    return index, list(seen)
-
-
-def ragged(rows: Any) -> Steps:
-    """Steps from a sequence of R sequences of ends."""
-    counts = [len(row) for row in rows]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    ends = np.array([end for row in rows for end in row] or np.zeros(0, dtype=np.int64))
-    if ends.ndim != 1 or ends.dtype.kind not in "iu":
-        refuse(ERR_VALUE, f"passrl: step_ends has rows of {ends.dtype}; an end is a whole number")
-    return Steps(offsets, ends.astype(np.int64, copy=False))
-
-
-def _step_ends(value: Any) -> Steps:
-    if isinstance(value, Steps):
-        return value
-    if isinstance(value, tuple) and len(value) == 2 and all(arrays.is_array(part) for part in value):
-        return Steps(*value)
-    if isinstance(value, (list, tuple)) and all(hasattr(row, "__len__") and not isinstance(row, (str, bytes)) for row in value):
-        return ragged(value)
-    refuse(ERR_VALUE, "passrl: step_ends is an array; give (offsets [R+1], ends [S]), a list of R lists of ends, or marks a token as step_marks")
 
 
 def _read_later(cu: Any) -> Callable[[], NDArray[np.int64]]:
@@ -174,7 +115,7 @@ class Batch:
     out: memory for the result. dense: `groups` are keys of any kind, to be made dense. groups: their number where they are dense already.
     views: arrays that are arguments of a primitive rather than fields of the batch, token-shaped where `rollouts` is None: kept by name.
     rollouts: R of a batch without tokens. device: where the run is, and what is made on the host for it is copied to. tokens: N of a batch on a device
-    without token-shaped arrays, whose offsets are not read (0: they are).
+    without token-shaped arrays, whose offsets are not read (0: they are). alone: a packed batch without extents is one rollout.
     """
 
     token_shape: tuple[int, ...]
@@ -184,20 +125,20 @@ class Batch:
     in_pieces: bool
 
     def __init__(self, arguments: Arguments, *, out: Any = None, dense: bool, groups: int = 0, views: Mapping[str, Any] | None = None,
-                 rollouts: int | None = None, device: tuple[int, int] = (_ffi.CPU, 0), tokens: int = 0) -> None:
-        self.device, self._most_tokens = device, tokens
+                 rollouts: int | None = None, device: tuple[int, int] = (_ffi.CPU, 0), tokens: int = 0, alone: bool = False) -> None:
+        self.device, self._most_tokens, self._alone = device, tokens, alone
         self.struct = _ffi.made(_ffi.Batch, "batch")
         self.keep: list[Any] = []
         # Views by their argument; where a list of signals is given, none is "signal".
         self.named: dict[str, _ffi.View] = {}
         self.group_keys: list[Any] | None = None
-        self._token_arrays: list[Array] = []
+        self._token_arrays: dict[str, Array] = {}
         self._like: Any = None
         self.out = None if out is None else self._out(out)
         self.views = {name: arrays.array(value, name) for name, value in (views or {}).items()}
         self.pointers = {name: self._view(found) for name, found in self.views.items()}
         if rollouts is None:
-            self._token_arrays.extend(self.views.values())
+            self._token_arrays |= self.views
             self._tokens(arguments)
             self._extents(arguments)
         else:
@@ -261,7 +202,7 @@ class Batch:
         self.token_shape = (0,)
 
     def _tokens(self, a: Arguments) -> None:
-        signals = [self._placed(arrays.floats(arrays.array(one, "signal", "float32"), "signal"), one, "signal") for one in a.signals()]
+        signals = [self._placed(arrays.short_floats(arrays.array(one, "signal", "float32"), "signal"), one, "signal") for one in a.signals()]
         if len(signals) > _ffi.MAX_PROCESS:
             refuse(ERR_VALUE, f"passrl: signal is a list of {len(signals)} process streams; there are {_ffi.MAX_PROCESS} at most")
         for index, one in enumerate(signals):
@@ -269,23 +210,28 @@ class Batch:
             if len(signals) == 1:
                 self.named["signal"] = one.view
         self.num_signals = len(signals)
-        self._token_arrays.extend(signals)
+        self._token_arrays |= {"signal" if len(signals) == 1 else f"signal[{index}]": one for index, one in enumerate(signals)}
         for name, listed in TOKENS.items():
             found = self._put(name, getattr(a, name), listed)
             if found is not None:
-                self._token_arrays.append(found)
+                self._token_arrays[name] = found
         if self.out is not None:
-            self._token_arrays.append(self.out)
+            self._token_arrays["out"] = self.out
 
     def _extents(self, a: Arguments) -> None:
         sides = {"right": 0, "left": 1}
         if a.pad_side not in sides:
             refuse(ERR_VALUE, f'passrl: pad_side is {a.pad_side!r}; it is "right" or "left"')
-        padded = any(len(one.shape) == 2 for one in self._token_arrays)
+        wide = {name: one.shape for name, one in self._token_arrays.items() if len(one.shape) == 2}
+        padded = bool(wide)
         self.struct.layout = _ffi.PADDED if padded else _ffi.PACKED
         self.struct.pad_side = sides[a.pad_side]
         if padded:
-            shape = next(one.shape for one in self._token_arrays if len(one.shape) == 2)
+            (name, shape), *_ = wide.items()
+            for other, one in self._token_arrays.items():
+                if other not in wide:
+                    refuse(ERR_SHAPE, f"passrl: {name} has shape {list(shape)} and {other} {list(one.shape)}; token-shaped arrays are all padded, [R, T], or all packed, [N] with "
+                                      "cu_seqlens or lengths: give both in one shape")
             self._put("cu_seqlens", a.cu_seqlens, "int64")
             self._put("lengths", a.lengths, "int64")
             self.rollouts, self.token_shape = shape[0], shape
@@ -299,7 +245,9 @@ class Batch:
             # A plan's run on a device reads nothing of it.
             self._cu = read = _read_later(cu)
             if self._token_arrays:
-                slots = self._token_arrays[0].shape[0]
+                name, slots = next((name, one.shape[0]) for name, one in self._token_arrays.items())
+                if a.lengths is not None and cu[-1] > slots:
+                    refuse(ERR_OFFSETS, f"passrl: lengths add up to {cu[-1]} and {name} has {slots} elements; a packed array has those of each rollout, one after the other")
             else:
                 slots = self._most_tokens if self.device[0] != _ffi.CPU and self._most_tokens else max(int(read()[-1]), 0)
             self.token_shape, self.slots = (slots,), slots
@@ -345,14 +293,14 @@ class Batch:
             if len(given.shape) != 1 or given.shape[0] < 1:
                 refuse(ERR_SHAPE, f"passrl: cu_seqlens has shape {list(given.shape)}; it must be [R+1], from 0 to N")
             return given.shape[0] - 1, given.source
+        if a.lengths is None and self._alone and self._token_arrays:
+            cu = np.array([0, next(iter(self._token_arrays.values())).shape[0]], dtype=np.int64)
+            self._put("cu_seqlens", cu, "int64", derived=True)
+            return 1, cu
         if a.lengths is None:
             refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
                              "give one, or two-dimensional arrays [R, T]")
-        lengths = arrays.host(a.lengths, "lengths")
-        # An empty list has no type of its own.
-        lengths = lengths if lengths.size else lengths.astype(np.int64)
-        if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
-            refuse(ERR_SHAPE, f"passrl: lengths has shape {list(lengths.shape)} of {lengths.dtype}; it must be [R] integers")
+        lengths = arrays.extents(a.lengths, "lengths")
         cu = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=cu[1:])
         if self._like is None and arrays.is_array(a.lengths):
@@ -369,7 +317,7 @@ class Batch:
         if a.step_ends is not None:
             if steps is not None:
                 refuse(ERR_CONFLICT, "passrl: steps and step_ends are both given; steps has the ends already")
-            steps = _step_ends(a.step_ends)
+            steps = from_ends(a.step_ends, self.rollouts)
         if steps is None:
             return
         if not isinstance(steps, Steps):
@@ -437,7 +385,12 @@ class Batch:
                 if stream not in known:
                     refuse(ERR_VALUE, f"passrl: {name} has the stream {stream!r}; it is one of {', '.join(known)}")
                 row = STREAM_NAMES.index(stream) if stream in STREAM_NAMES else _ffi.STREAM_EXTRA + self.stream_names.index(stream)
-                column = np.asarray(arrays.host(numbers, f"{name}[{stream!r}]") if arrays.is_array(numbers) else numbers, dtype=np.float64)
+                try:
+                    column = np.asarray(arrays.host(numbers, f"{name}[{stream!r}]") if arrays.is_array(numbers) else numbers, dtype=np.float64)
+                except (TypeError, ValueError) as fault:
+                    if isinstance(fault, Error):
+                        raise
+                    refuse(ERR_VALUE, f"passrl: {name}[{stream!r}] is {numbers!r}; it is a number or [{len(table)}], one a group")
                 if column.shape not in ((), (len(table),)):
                     refuse(ERR_SHAPE, f"passrl: {name}[{stream!r}] has shape {list(column.shape)}; it is a number or [{len(table)}], one a group")
                 table[:, row] = column

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi
-from .errors import ERR_COLLECTIVE, error
+from .errors import ERR_COLLECTIVE, error, integer
 
 _AllReduce = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)
 _TYPES: dict[int, Any] = {_ffi.I64: ctypes.c_int64, _ffi.I32: ctypes.c_int32}
@@ -28,7 +28,7 @@ class Collective:
     """
 
     def __init__(self, all_reduce: Callable[[NDArray[Any], str], None], rank: int, size: int) -> None:
-        self.rank, self.size = int(rank), int(size)
+        self.rank, self.size = integer(rank, "rank", 32), integer(size, "size", 32)
         self._all_reduce = all_reduce
         # What the last failing call raised.
         self.raised: BaseException | None = None

@@ -257,6 +257,9 @@ class Preset(str):
         preset.source = source
         return preset
 
+    def __reduce__(self) -> tuple[type[Preset], tuple[str, str]]:
+        return type(self), (str(self), self.source)
+
     @property
     def config(self) -> Config:
         """The preset's configuration."""

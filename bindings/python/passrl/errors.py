@@ -100,12 +100,26 @@ def refuse(status: int, sentence: str) -> NoReturn:
     raise error(status, sentence) from None
 
 
-def integer(value: Any, name: str) -> int:
-    """An argument that is a whole number; text and fractions are refused, not rounded."""
+def integer(value: Any, name: str, bits: int = 64) -> int:
+    """An argument that is a whole number of so many bits; text and fractions are refused, not rounded, and what is larger is not cut."""
     try:
         found = int(value)
-        if not isinstance(value, (str, bytes)) and found == value:
-            return found
+        whole = not isinstance(value, (str, bytes)) and bool(found == value)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        refuse(ERR_VALUE, f"passrl: {name} is {value!r}; it must be a whole number")
+    most = 2 ** (bits - 1)
+    if not -most <= found < most:
+        refuse(ERR_VALUE, f"passrl: {name} is {found}; it must be a whole number of {bits} bits, {most - 1} at most")
+    return found
+
+
+def number(value: Any, name: str) -> float:
+    """An argument that is a number; text is refused, not read."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    refuse(ERR_VALUE, f"passrl: {name} is {value!r}; it must be a whole number")
+    refuse(ERR_VALUE, f"passrl: {name} is {value!r}; it must be a number")

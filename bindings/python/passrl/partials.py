@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _ffi, arrays, cuda
 from .batch import Batch
 from .collective import Collective
-from .errors import ERR_COLLECTIVE, ERR_WORKSPACE, refuse
+from .errors import ERR_COLLECTIVE, ERR_WORKSPACE, integer, refuse
 from .plan import Call, Plan, arguments_of, stream_pointer
 from .results import Shaped
 
@@ -68,13 +68,14 @@ class Partials:
 
     def add(self, phase: int, *, stream: Any = None, **batch: Any) -> None:
         """Adds a micro-batch's share of a phase (0 to phases - 1). Every micro-batch once a phase, in any order."""
+        phase = integer(phase, "phase", 32)
         bound = self._bound(batch)
         pointer = bound.follow(stream_pointer(stream))
         if self.on_device:
             self._streams.add(pointer)
         workspace = self.plan.workspace(bound.maker)
         try:
-            _ffi.call("partials_add", self.plan.handle, int(phase), byref(bound.struct), arrays.address(self.buffer), self.buffer.nbytes,
+            _ffi.call("partials_add", self.plan.handle, phase, byref(bound.struct), arrays.address(self.buffer), self.buffer.nbytes,
                       arrays.address(workspace), self.plan.workspace_bytes, pointer)
         finally:
             self.plan.release(workspace, pointer)
@@ -118,10 +119,10 @@ class Partials:
         return self._sections(phase, self.buffer)
 
     def _sections(self, phase: int, buffer: Any) -> list[Section]:
-        count = ctypes.c_size_t()
-        _ffi.call("partials_layout", self.plan.handle, int(phase), None, 0, byref(count))
+        count, phase = ctypes.c_size_t(), integer(phase, "phase", 32)
+        _ffi.call("partials_layout", self.plan.handle, phase, None, 0, byref(count))
         found = (_ffi.Section * max(count.value, 1))()
-        _ffi.call("partials_layout", self.plan.handle, int(phase), found, count.value, byref(count))
+        _ffi.call("partials_layout", self.plan.handle, phase, found, count.value, byref(count))
         sections = []
         for section in found[: count.value]:
             dtype = arrays.numpy_dtype(section.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import arrays
-from .errors import ERR_VALUE, refuse
+from .errors import ERR_VALUE, integer, refuse
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ def zigzag(lengths: Any, cp: int, rank: int, rollout_index: Any = None) -> tuple
 
     lengths: `[R]` tokens of the whole rollouts, without padding. Returns the rank's pieces, two a rollout one after the other, and their `cu_seqlens` `[2 R + 1]`.
     """
+    cp, rank = integer(cp, "cp"), integer(rank, "rank")
     if cp < 1 or not 0 <= rank < cp:
         refuse(ERR_VALUE, f"passrl: cp is {cp} and rank {rank}; rank is 0 to cp - 1")
-    whole = np.asarray(arrays.host(lengths, "lengths") if arrays.is_array(lengths) else lengths, dtype=np.int64)
+    whole = arrays.extents(lengths, "lengths")
     slots = -(-whole // (2 * cp))
     index = np.tile(np.array([rank, 2 * cp - 1 - rank], dtype=np.int64), len(whole))
     twice = np.repeat(slots, 2)

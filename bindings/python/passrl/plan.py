@@ -89,7 +89,7 @@ def placed(backend: str | None, found: int | None) -> tuple[int, int]:
 
 def context(device: tuple[int, int], threads: int, told: bool = True) -> Context:
     """The process's context of a device and thread count (0: the library's choice). told: the caller named the backend."""
-    key = (*device, integer(threads, "threads"))
+    key = (*device, integer(threads, "threads", 32))
     # No lock: a process forked while another thread holds one never gets it. Of two made at once one is dropped.
     found = _contexts.get(key)
     if found is not None:
@@ -156,7 +156,7 @@ class Plan:
             limits = self._configured(config, fields, {"rollouts": rollouts, "groups": groups or rollouts, "tokens": tokens,
                                       "rollout_tokens": rollout_tokens, "steps": steps, "group_rollouts": group_rollouts, "group_elements": group_elements,
                                       "pieces": pieces, "rollout_pieces": rollout_pieces, "batch_rollouts": batch_rollouts})
-            self.device = placed(backend, device if backend == "cuda" else None)
+            self.device = placed(backend, integer(device, "device", 32) if backend == "cuda" else None)
             self._context = context(self.device, threads, _told)
             self._threads = threads
             if comm is not None and self.device[0] != _ffi.CPU:
@@ -327,7 +327,7 @@ def _give_back(plan: Plan, memory: Any, handle: ctypes.c_void_p, maker: arrays.M
 class Call:
     """A plan bound to a batch and outputs: calling it is one call into the library, without any conversion."""
 
-    __slots__ = ("plan", "batch", "sinks", "shaped", "_function", "_arguments", "_workspace", "_stream", "_current", "_on_device", "_buffer", "__weakref__")
+    __slots__ = ("plan", "batch", "sinks", "shaped", "_function", "_arguments", "_workspace", "_stream", "_current", "_on_device", "_buffer", "_tensors", "__weakref__")
 
     def __init__(self, plan: Plan, batch: Batch, dtype: Any, returns: Any, want: Any, stream: Any, buffer: Any = None) -> None:
         self.plan, self.batch = plan, batch
@@ -355,6 +355,7 @@ class Call:
             kept = ctypes.c_void_p(arrays.address(buffer)), _ffi.word(buffer.nbytes)
             self._arguments = (handle, structs[0], *kept, structs[1], *tail)
         self._buffer = buffer
+        self._tensors = arrays.tensors(self.sinks.native[name] for name in self.sinks.given)
         # Neither holds the batch, whose arrays a kept result would keep alive.
         offsets, keys, sinks = batch.offsets, batch.group_keys, self.sinks
         self.shaped = Shaped(0, sinks.native, sinks.small.memory, sinks.chunks, (offsets,), None if keys is None else (list, keys),
@@ -373,6 +374,8 @@ class Call:
         status = self._function(*self._arguments)
         if status < 0:
             self.plan.fail(status)
+        if self._tensors:
+            arrays.written(self._tensors)
         shaped._status = status
         shaped._csr = None
         return shaped

@@ -1,7 +1,7 @@
 """Stages of a run on their own, on token-shaped arrays: chunks, returns, GAE, Divide-Length, OPD signal, whitening.
 
-Layout arguments are those of `passrl.shape`: `cu_seqlens` `[R+1]` or `lengths` `[R]` with packed arrays `[N]`; `lengths` and `pad_side`, or the
-mask alone, with padded arrays `[R, T]`. mask: token-shaped scope. absent `[R]`: placeholders, all 0. Floats go in as f32, bf16, f16 or f64
+Layout arguments are those of `passrl.shape`: `cu_seqlens` `[R+1]` or `lengths` `[R]` with packed arrays `[N]` (neither: the array is one rollout);
+`lengths` and `pad_side`, or the mask alone, with padded arrays `[R, T]`. mask: token-shaped scope. absent `[R]`: placeholders, all 0. Floats go in as f32, bf16, f16 or f64
 (rounded to f32 where not said otherwise) and come out rounded once, 0 out of scope and in the padding. Arrays are never copied.
 
 out: memory for the result, of any float type and strides; may be the first argument (in place). dtype: the result's type otherwise, by
@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 
 from . import _ffi, arrays
 from ._primitive import Primitive, warn
-from .batch import Arguments, Steps
+from .batch import Arguments
 from .config import Config
+from .errors import number
 from .results import csr
+from .steps import Steps
 
 
 class Chunks(NamedTuple):
@@ -43,8 +45,8 @@ def chunk(
     """Chunk-by-Value: where the chunks of a process signal end (arXiv 2606.29296, eq. 6, Algorithm 2, the PRM case).
 
     A new chunk begins at token t where |u_t - u_(t-1)| > eta, where a given step ends (unless `merge_equal_steps`) and after an out-of-scope
-    span (unless `bridge_scope_gaps`). signal: token-shaped f32, bf16 or f16, alone or beside step_ends ((offsets `[R+1]`, ends `[S]`) or R
-    lists of ends); or steps: `Steps(offsets, ends, scores, begins=None)`. boundary_rule: "adjacent", or "anchored" (compared with the
+    span (unless `bridge_scope_gaps`). signal: token-shaped f32, bf16 or f16, alone or beside step_ends (a tuple (offsets `[R+1]`, ends `[S]`), or
+    a list of R lists of ends, as to `passrl.shape`); or steps: `Steps(offsets, ends, scores, begins=None)`. boundary_rule: "adjacent", or "anchored" (compared with the
     chunk's first token). missing: "error", "zero" or "exclude", what a NaN is. out: token-shaped i32 or i64 memory, where the ends of rollout i are
     written from its first slot on and the rest is left alone.
 
@@ -77,7 +79,7 @@ def discounted_returns(
     """
     made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"rewards": rewards}, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, "rewards")
-    warn(made.call("discounted_returns", float(gamma), made.view("rewards"), result))
+    warn(made.call("discounted_returns", number(gamma, "gamma"), made.view("rewards"), result))
     return made.result()
 
 
@@ -99,7 +101,7 @@ def gae(
         second = made.make("returns", made.batch.token_shape, result.contents.dtype)
     else:
         second = None if returns is False or returns is None else made.give("returns", arrays.output(returns, "returns"))
-    warn(made.call("gae", float(gamma), float(lam), made.view("rewards"), made.view("values"), tail, result, second))
+    warn(made.call("gae", number(gamma, "gamma"), number(lam, "lam"), made.view("rewards"), made.view("values"), tail, result, second))
     return made.result(), made.result("returns")
 
 
@@ -115,7 +117,7 @@ def divide_length(
     """
     made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), {"x": x}, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, "x")
-    warn(made.call("divide_length", float(k), made.view("x"), result))
+    warn(made.call("divide_length", number(k, "k"), made.view("x"), result))
     return made.result()
 
 
@@ -133,7 +135,7 @@ def opd_signal(
     names = {"logp_policy": logp_policy, "logp_teacher": logp_teacher, "logp_base": logp_base}
     made = Primitive(_layout(cu_seqlens, lengths, pad_side, mask, absent), names, out=out, backend=backend, stream=stream)
     result = made.out(made.batch.token_shape, dtype, None)
-    warn(made.call("opd_signal", float(opd_lambda), *(made.view(name) for name in names), result))
+    warn(made.call("opd_signal", number(opd_lambda, "opd_lambda"), *(made.view(name) for name in names), result))
     return made.result()
 
 

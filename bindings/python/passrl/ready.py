@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ffi, arrays
-from .batch import ROLLOUTS, TOKENS, Steps
+from .batch import ROLLOUTS, TOKENS
 from .config import Config
 from .results import Finding, Shaped
+from .steps import Steps
 
 if TYPE_CHECKING:
     from .plan import Call, Plan
@@ -75,7 +76,7 @@ def _array(name: str, value: Any, parts: list[Any], found: list[Any]) -> bool:
         shape, strides, unit = value.shape, value.strides, value.itemsize
     else:
         torch = sys.modules.get("torch")
-        if torch is None or kind is not torch.Tensor or not value.is_cpu or value.requires_grad or value.layout is not torch.strided:
+        if torch is None or kind is not torch.Tensor or not value.is_cpu or value.requires_grad or value.is_nested or value.layout is not torch.strided:
             return False
         if value.is_neg() or (name == "groups" and value.dtype not in (torch.int64, torch.int32)):
             return False
@@ -304,6 +305,8 @@ class Form:
             # Too many elements for the limits of a plan that `shape` has chosen: it makes another. (It serves no `out` here, which would be written now.)
             if status < 0 or (self.plan is not None and self._report.findings & Finding.TOO_LARGE):
                 return None
+        if self._out >= 0 and type(advantages) is not _ndarray:
+            arrays.written(arrays.tensors((advantages,)))
         cu = None if self.padded else found[self._cu] if self._lengths < 0 else self._offsets.copy()
         keys = None if self._keys < 0 else (_keys_of, np.array(arrays.host(found[self._keys], "groups")), self._index.copy())
         return Shaped(status, native, self._block.copy(), chunks, (_offsets_of_rows, shape) if cu is None else (_offsets_of, cu), keys, self._like)

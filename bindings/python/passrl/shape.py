@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import _ffi
-from .batch import ARGUMENTS, Arguments, Batch, Steps, device_of
+from .batch import ARGUMENTS, Arguments, Batch, device_of
 from .collective import Collective
 from .config import Config, unknown_argument
 from .errors import ERR_COLLECTIVE, ERR_CONFLICT, ERR_VALUE, UnknownNameError, refuse
 from .plan import Call, Plan, placed
 from .ready import remembered
 from .results import Shaped
+from .steps import Steps
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
 _MOST_PLANS = 16
@@ -220,7 +221,8 @@ def shape(
 
     Process signal, one of (none with `kind="none"`):
       signal: token-shaped f32, bf16, f16; a list of up to 4 arrays gives several process streams. kind="prm" (default) or "kl". Beside
-        it step_ends: (offsets `[R+1]`, ends `[S]`) or R lists of ends; or step_marks: token-shaped, nonzero where a token ends a step.
+        it step_ends: a tuple (offsets `[R+1]`, ends `[S]`), or a list of R lists of ends (of two rollouts a tuple of two is the former where its first
+        part can be offsets: 3 numbers, from 0 to the second's length); or step_marks: token-shaped, nonzero where a token ends a step.
       steps: `Steps(offsets, ends, scores, begins=None)`.
       logp_policy, logp_teacher (and logp_base): token-shaped; OPD (G-OPD with `opd_lambda`). Without steps `kind` becomes "kl".
     chunk_ends: token-shaped marks of chunk ends; `chunk` becomes "given".

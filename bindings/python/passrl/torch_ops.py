@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from . import errors
-from .batch import Steps
 from .group_primitives import group_standardize as _group_standardize
 from .primitives import discounted_returns as _discounted_returns
 from .primitives import divide_length as _divide_length
@@ -24,6 +23,7 @@ from .primitives import gae as _gae
 from .primitives import opd_signal as _opd_signal
 from .primitives import whiten as _whiten
 from .shape import shape as _shape
+from .steps import Steps
 
 _LAYOUT = 'Tensor? cu_seqlens=None, Tensor? lengths=None, str pad_side="right", Tensor? mask=None, Tensor? absent=None'
 _GROUPS = "Tensor? groups=None, int? group_size=None, Tensor? group_offsets=None"

@@ -48,7 +48,10 @@ def test_config() -> None:
     assert repr(passrl.Config("pass", k=0.5)) == "Config(k=0.5)"
     assert passrl.Config("grpo_process").chunk == "step"
     assert [str(preset) for preset in passrl.presets()][:3] == ["pass", "grpo_process", "grpo_pooled"]
-    assert "2606.29296" in passrl.presets()[0].source
+    preset = passrl.presets()[0]
+    assert "2606.29296" in preset.source
+    for same in (copy.copy(preset), copy.deepcopy(preset), *(pickle.loads(pickle.dumps(preset, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))):
+        assert type(same) is passrl.Preset and (same, same.source) == (preset, preset.source)
 
 
 @pytest.mark.parametrize(("change", "kind", "status", "sentence"), [
@@ -62,7 +65,7 @@ def test_config() -> None:
     ({"group_size": 3}, passrl.ShapeError, -200, "leaves 2 rollouts over"),
     ({"outcome": np.ones(3)}, passrl.ShapeError, -200, "batch.outcome has 3 elements; it must have 2"),
     ({"outcome": np.ones(2, np.int32)}, passrl.DtypeError, -201, "outcome has dtype int32; it must be a float type: give outcome.astype(np.float32)"),
-    ({"signal": np.ones(7)}, passrl.DtypeError, -201, "batch.signal[0] has dtype f64; it is one of f32, bf16, f16"),
+    ({"signal": np.ones(7)}, passrl.DtypeError, -201, "signal has dtype float64; a process signal is float32, bfloat16 or float16: give signal.astype(np.float32)"),
     ({"signal": np.ones(7, np.int16)}, passrl.DtypeError, -201, "signal has dtype int16"),
     ({"signal": np.ones((1, 1, 7), np.float32)}, passrl.ShapeError, -200, "signal has 3 dimensions"),
     ({"signal": "text"}, passrl.ArgumentError, -101, "signal is a str; it must be an array"),
@@ -87,7 +90,7 @@ def test_config() -> None:
     ({"outcome": np.ma.array([1.0, 9], mask=[0, 1])}, passrl.ArgumentError, -101, "outcome is a masked array with 1 elements masked; give outcome.filled"),
     ({"streams": {1: [1.0, 2]}}, passrl.ArgumentError, -101, "streams has the name 1, a int"),
     ({"step_ends": [[2.5, 4], [3]]}, passrl.ArgumentError, -101, "step_ends has rows of float64; an end is a whole number"),
-    ({"step_ends": ["ab", "c"]}, passrl.ArgumentError, -101, "step_ends is an array; give"),
+    ({"step_ends": ["ab", "c"]}, passrl.ArgumentError, -101, "step_ends is a list; give (offsets [R+1], ends [S]), a list"),
 ])
 def test_errors(change: dict[str, Any], kind: type[passrl.Error], status: int, sentence: str) -> None:
     with pytest.raises(passrl.Error) as caught:
@@ -100,11 +103,11 @@ def test_errors(change: dict[str, Any], kind: type[passrl.Error], status: int, s
 def test_findings_are_told_and_strict_refuses() -> None:
     bad = BATCH | {"signal": np.array([1, np.inf, -1, -1, 0.5, 0.5, 0.5], np.float32), "group_size": 1}
     shaped = passrl.shape(**bad)
-    assert shaped.status == 400 and "rollout 0 of group 0 has an infinite value" in shaped.message
+    assert shaped.status == 400 and "rollout 0 of group 0 has a value that is not finite" in shaped.message
     assert shaped.findings == passrl.Finding.NONFINITE and not shaped.advantages[:4].any()
     assert shaped.rollout_flags[0] & passrl.RolloutFlag.IN_BAD_GROUP
     assert shaped.group_flags[0, 0] & passrl.GroupFlag.NONFINITE
-    with pytest.raises(passrl.DataError, match="infinite") as caught:
+    with pytest.raises(passrl.DataError, match="not finite") as caught:
         passrl.shape(strict=True, **bad)
     assert caught.value.status == -400
     both = shaped.report + passrl.shape(group_size=2, **BATCH).report

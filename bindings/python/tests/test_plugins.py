@@ -62,6 +62,12 @@ def test_further_streams_and_outcomes() -> None:
     (["{", None], "rollout 0 is text that is no JSON"),
     ([{"step_end": [1], "step_score": [1], "format": 1}, None], "rollout 1 has no format and others have"),
     ([{"step_end": [1], "step_score": [1], "step_begin": [0]}, {"step_end": [1], "step_score": [1]}], "rollout 1 has no step_begin"),
+    ([{"step_end": [1], "step_score": ["x"]}, None], r"rollout 0 has step_score\[0\] 'x'; it must be a number"),
+    ([None, {"step_end": [1, 2.5], "step_score": [1, 1]}], r"rollout 1 has step_end\[1\] 2.5; it must be a whole number"),
+    ([{"step_end": [1], "step_score": 1}, None], "rollout 0 has step_score 1; it must be a list, one a step"),
+    ([None, {"signal": [1, [2]]}], r"rollout 1 has signal\[1\] \[2\]; it must be a number"),
+    ([{"signal": [1, 2, 3], "outcome": "high"}, None], "rollout 0 has outcome 'high'"),
+    ([{"signal": [1, 2, 3], "streams": {"a": "b"}}, None], r"rollout 0 has streams\['a'\] 'b'"),
 ])
 def test_bad_records_are_named(rows: list[object], told: str) -> None:
     with pytest.raises(passrl.Error, match=told):

@@ -228,9 +228,9 @@ X = np.ones(7, np.float32)
 
 
 @pytest.mark.parametrize(("call", "kind", "sentence"), [
-    (lambda: passrl.discounted_returns(X, 0.9), passrl.ArgumentError, "neither cu_seqlens"),
+    (lambda: passrl.chunk(step_ends=[[7]]), passrl.ArgumentError, "neither cu_seqlens"),
     (lambda: passrl.discounted_returns(X, 1.5, lengths=[7]), passrl.ArgumentError, "passrl_discounted_returns: gamma is 1.5; it must be from 0.0 to 1.0"),
-    (lambda: passrl.discounted_returns(X, lengths=[8]), passrl.ShapeError, "there are 7 elements"),
+    (lambda: passrl.discounted_returns(X, lengths=[8]), passrl.ShapeError, "lengths add up to 8 and rewards has 7 elements"),
     (lambda: passrl.discounted_returns(X.astype(int), lengths=[7]), passrl.DtypeError, "rewards has dtype i64"),
     (lambda: passrl.discounted_returns(None, lengths=[7]), passrl.ArgumentError, "rewards is NULL"),
     (lambda: passrl.gae(X, X[:6], lengths=[7]), passrl.ShapeError, "values has 6 elements; it must have 7"),

@@ -296,3 +296,36 @@ def test_a_process_that_dies_is_a_collective_error_on_the_others() -> None:
     for rank in (0, 2):
         sentence, cause, untouched = found[rank]
         assert f"all_reduce returned -1 on rank {rank} of 3" in sentence and cause in ("EOFError", "ConnectionResetError", "BrokenPipeError") and untouched
+
+
+def slices(plan: passrl.Plan, batch: dict[str, Any], cuts: list[slice]) -> tuple[passrl.Partials, list[dict[str, Any]]]:
+    """Partials of a batch of rollouts of 2 tokens, all phases of which have come in slices; and the slices."""
+    parts = [{name: array[2 * cut.start : 2 * cut.stop] if name == "values" else array[cut] for name, array in batch.items()} for cut in cuts]
+    partials = passrl.Partials(plan)
+    for phase in range(partials.phases):
+        for part in parts:
+            partials.add(phase, **part)
+    return partials, parts
+
+
+def test_strict_partials_refuse_a_slice_with_findings() -> None:
+    batch = {"outcome": np.float32([1, 0, np.inf, 2]), "lengths": np.full(4, 2), "groups": np.array([0, 0, 1, 1])}
+    plan = passrl.Plan("trl.grpo", strict=True, rollouts=4, groups=2, tokens=8, rollout_tokens=2)
+    partials, parts = slices(plan, batch, [slice(0, 2), slice(2, 3), slice(3, 4)])
+    assert partials.apply(**parts[0]).status == 0
+    for part in parts[1:]:  # The second has the infinity, the third a rollout of its group.
+        out = np.full(2 * len(part["outcome"]), 7, np.float32)
+        with pytest.raises(passrl.DataError, match="strict: .*group 1 has a value that is not finite"):
+            partials.apply(**part, out=out)
+        assert (out == 7).all()
+
+
+def test_an_empty_set_whitens_alike_on_every_way() -> None:
+    random = np.random.default_rng(3)
+    batch = {"outcome": random.standard_normal(8).astype(np.float32), "values": random.standard_normal(16).astype(np.float32), "lengths": np.full(8, 2),
+             "groups": np.arange(8) // 4, "in_stats": np.zeros(8, bool)}
+    plan = passrl.Plan("verl.gae", lam=0.95, gamma=0.99, whiten="tokens", rollouts=8, groups=2, tokens=16, rollout_tokens=2)
+    whole = plan.run(**batch, dtype="float64").advantages.copy()
+    partials, parts = slices(plan, batch, [slice(0, 3), slice(3, 8)])
+    assert (np.concatenate([partials.apply(**part, dtype="float64").advantages for part in parts]) == whole).all()
+    assert (whole == whole.astype(np.float32)).all() and whole.any()

@@ -205,3 +205,37 @@ def test_primitives_write_where_they_say(framework: str) -> None:
     made.call("divide_length", 0.7, made.view("x"), result)
     assert address(made.result()) == result.contents.data
     assert made.view("x").contents.data == address(made.batch.views["x"].source)
+
+
+def test_torch_is_told_of_what_is_written() -> None:
+    torch = module("torch")
+    signal = torch.tensor(SIGNAL)
+    batch = {"signal": signal, "cu_seqlens": torch.tensor([0, 4, 7]), "group_size": 2, "outcome": torch.tensor([1.0, 0.0])}
+    plan = passrl.Plan(rollouts=2, groups=1, tokens=7)
+    for write in (
+        lambda out: passrl.shape(out=out, **batch), lambda out: passrl.shape(returns=out, **batch), lambda out: plan.bind(out=out, **batch)(),
+        # The second and later ones are the short way.
+        *[lambda out: plan.run(out=out, **batch)] * 3, lambda out: passrl.discounted_returns(signal, lengths=[7], out=out),
+        lambda out: passrl.gae(signal, signal, lengths=[7], returns=out), lambda out: passrl.group_standardize(signal, group_size=7, out=out),
+    ):
+        x, out = torch.ones(7, requires_grad=True), torch.zeros(7)
+        loss = (x * out).sum()
+        version = out._version
+        write(out)
+        assert out._version == version + 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+        # Of the others nothing is said: they were read.
+        assert signal._version == 0
+        leaf = torch.zeros(7, requires_grad=True)
+        with pytest.raises(passrl.ArgumentError, match=r"(out|returns) is a leaf tensor that requires grad.*\.detach\(\), or call this under torch.no_grad\(\)"):
+            write(leaf)
+        assert leaf._version == 0 and not leaf.detach().any()
+        with torch.no_grad():
+            write(leaf)
+        assert leaf._version == 1
+        with torch.inference_mode():
+            write(torch.zeros(7))
+    ends = torch.zeros(7, dtype=torch.int32)
+    passrl.chunk(signal, out=ends)
+    assert ends._version == 1

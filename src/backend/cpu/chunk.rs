@@ -407,7 +407,9 @@ mod tests {
                     last
                 })
                 .collect();
-            let of = |live| KlEdges { columns: &columns, live, down: 2f64.powi(-30), inv: 1.7, eta: 1e-8, group: None, none: false };
+            // Bounds that none and that all of what is not equal reach among them.
+            let (eta, inv) = [(1e-8, 1.7), (1e-8, 1.7), (0.0, 1.7), (1e-8, 0.3), (3e-9, 1e-3), (1e300, 1.7), (1e-300, 1e300), (0.0, 1e-320)][case as usize / 2 % 8];
+            let of = |live| KlEdges { columns: &columns, live, down: 2f64.powi(-30), inv, eta, group: None, none: false };
             let (mut got, mut wanted) = (vec![!0u64; positions.div_ceil(64)], vec![0u64; positions.div_ceil(64)]);
             of(Live::Runs(&runs)).adjacent(Simd::best(), positions, 32, &mut got);
             (0..positions - 1).for_each(|t| wanted[t / 64] |= u64::from(of(Live::Each(&live)).between(t, t + 1)) << (t % 64));

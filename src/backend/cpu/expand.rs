@@ -41,6 +41,44 @@ impl Chunks<'_> {
     }
 }
 
+impl Chunks<'_> {
+    /// Calls `each(chunk, begin, end)` for the runs of tokens in scope of each chunk, in order.
+    #[inline(always)]
+    pub fn runs(&self, scope: &Scope, mut each: impl FnMut(usize, usize, usize)) {
+        let Chunks::Last(last) = self else { return self.each(scope, each) };
+        let mut j = 0;
+        scope.runs(scope.first, scope.end, |a, b| {
+            let mut t = a;
+            while t < b && j < last.len() {
+                let own = last[j] as usize + 1;
+                if own > t {
+                    each(j, t, own.min(b));
+                    t = own.min(b);
+                }
+                j += usize::from(own <= b);
+            }
+        });
+    }
+
+    /// Calls `each(chunk, tokens in scope)` for the chunks that have some.
+    #[inline(always)]
+    pub fn counts(&self, scope: &Scope, mut each: impl FnMut(usize, usize)) {
+        let (mut own, mut n) = (0, 0);
+        self.runs(scope, |j, a, b| {
+            if j != own {
+                if n > 0 {
+                    each(own, n);
+                }
+                (own, n) = (j, 0);
+            }
+            n += b - a;
+        });
+        if n > 0 {
+            each(own, n);
+        }
+    }
+}
+
 macro_rules! store {
     ($name:ident, $T:ty) => {
         dispatch! {
@@ -118,14 +156,12 @@ unsafe fn typed<T: Out>(simd: Simd, row: &Row, scope: &Scope, chunks: Chunks, va
             // SAFETY: as above.
             unsafe { row.put(t, T::ZERO) };
         }
-        chunks.each(scope, |j, a, b| {
+        chunks.runs(scope, |j, a, b| {
             let mut over = 0;
             let value = T::from_f64(values[j], &mut over);
-            scope.runs(a, b, |x, y| {
-                overflowed += over * (y - x) as u64;
-                // SAFETY: as above.
-                (x..y).for_each(|t| unsafe { row.put(t, value) });
-            });
+            overflowed += over * (b - a) as u64;
+            // SAFETY: as above.
+            (a..b).for_each(|t| unsafe { row.put(t, value) });
         });
         return overflowed;
     };
@@ -143,13 +179,10 @@ unsafe fn typed<T: Out>(simd: Simd, row: &Row, scope: &Scope, chunks: Chunks, va
     }
     if scope.has_holes() {
         to.fill(T::ZERO);
-        chunks.each(scope, |j, a, b| {
+        chunks.runs(scope, |j, a, b| {
             let mut over = 0;
-            let value = T::from_f64(values[j], &mut over);
-            scope.runs(a, b, |x, y| {
-                overflowed += over * (y - x) as u64;
-                to[x..y].fill(value);
-            });
+            to[a..b].fill(T::from_f64(values[j], &mut over));
+            overflowed += over * (b - a) as u64;
         });
         return overflowed;
     }

@@ -9,6 +9,7 @@ use super::worker::Worker;
 use crate::model::array::{DType, Row};
 use crate::model::batch::Extent;
 use crate::model::config::*;
+use crate::numerics::simd::dispatch;
 use crate::numerics::table::decay_powers;
 use crate::plan::workspace::{Rollout, state};
 
@@ -32,6 +33,15 @@ fn rounded<'s>(row: &'s Row, to: &'s mut [f32]) -> &'s [f32] {
             let to = &mut to[..row.len()];
             row.read_f32(to);
             to
+        }
+    }
+}
+
+dispatch! {
+    /// Deltas in place of rewards, of all lines but the last.
+    fn deltas(gamma: f64, values: &[f64], rewards: &mut [f64]) {
+        for (reward, pair) in rewards.iter_mut().zip(values.windows(2)) {
+            *reward = (*reward + gamma * pair[1]) - pair[0];
         }
     }
 }
@@ -61,10 +71,13 @@ impl Worker<'_> {
         let rewards = &mut self.d[..n];
         match &problem.token_rewards {
             Some(array) => {
-                rewards.fill(0.0);
+                if spread {
+                    rewards.fill(0.0);
+                }
                 let row = at.of(array);
+                let from = rounded(&row, self.compressed);
                 taking_part(scope, first, at.len, c.scan_mask, |a, b, line| {
-                    rewards[line..].iter_mut().zip(a..b).for_each(|(r, t)| *r = row.f32(t) as f64);
+                    rewards[line..].iter_mut().zip(&from[a..b]).for_each(|(r, x)| *r = *x as f64);
                 });
             }
             None => {
@@ -112,11 +125,11 @@ impl Worker<'_> {
         let (c, simd) = (job.config(), job.simd());
         let (rewards, values) = (&mut self.d[..n], &mut self.v[..all]);
         let bootstrap = || if n > 0 { job.problem.bootstrap.map_or(0.0, |b| b.f32(job.problem.row(i)) as f64) } else { 0.0 };
-        let mut next = if all > n { values[n] } else { job.next_value(i).unwrap_or_else(bootstrap) };
-        // A in place of the rewards; the deltas read a reward and two values and write where the reward was.
-        for t in (0..n).rev() {
-            rewards[t] = (rewards[t] + c.gamma * next) - values[t];
-            next = values[t];
+        let next = if all > n { values[n] } else { job.next_value(i).unwrap_or_else(bootstrap) };
+        // A in place of the rewards.
+        if let Some((last, others)) = rewards.split_last_mut() {
+            deltas(simd, c.gamma, &values[..n], others);
+            *last = (*last + c.gamma * next) - values[n - 1];
         }
         if c.lam_returns >= 0.0 {
             let apart = std::mem::take(&mut self.lines);

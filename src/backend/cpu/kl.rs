@@ -77,6 +77,14 @@ impl Worker<'_> {
                     }
                     return;
                 }
+                if c.boundary_rule == BoundaryRule::Adjacent {
+                    self.adjacent_over_gaps(at.len, scope, job.position(i, kept), edges, &mut chunks);
+                    if job.joint.is_none() && chunks.count == scope.count {
+                        return every(kept);
+                    }
+                    kept.chunks = chunks.count as u32;
+                    return;
+                }
                 let first = scope.first;
                 let position = job.position(i, kept);
                 let (mut anchor, mut before) = (None::<usize>, 0usize);
@@ -84,8 +92,7 @@ impl Worker<'_> {
                     for t in a..b {
                         let cut = anchor.is_some_and(|anchor| {
                             let gap = t - before > 1 && !c.bridge_scope_gaps;
-                            let from = if c.boundary_rule == BoundaryRule::Anchored { anchor } else { before };
-                            gap || edges.between(position + from - first, position + t - first)
+                            gap || edges.between(position + anchor - first, position + t - first)
                         });
                         if cut {
                             chunks.last[chunks.count] = before as u32;
@@ -127,6 +134,29 @@ impl Worker<'_> {
     }
 }
 
+impl Worker<'_> {
+    /// The chunks of neighbours compared, where tokens of the rollout are out of scope, or tokens of it stand elsewhere: by the group's edge bits within a run in scope, by
+    /// the gap, or what is on either side of it, between two. `position`: of the first token in scope.
+    fn adjacent_over_gaps(&self, len: usize, scope: &Scope, position: usize, edges: &KlEdges, chunks: &mut ChunkList) {
+        let (bridges, first) = (self.job.config().bridge_scope_gaps, scope.first);
+        let mut before = None;
+        scope.runs(0, len, |a, b| {
+            if let Some(before) = before {
+                if !bridges || edges.between(position + before - first, position + a - first) {
+                    chunks.last[chunks.count] = before as u32;
+                    chunks.count += 1;
+                }
+            }
+            chunks.count += list_edges(&self.edges[..], position + a - first, a, b - a - 1, &mut chunks.last[chunks.count..]);
+            before = Some(b - 1);
+        });
+        if let Some(before) = before {
+            chunks.last[chunks.count] = before as u32;
+            chunks.count += 1;
+        }
+    }
+}
+
 fn every(kept: &mut Rollout) {
     kept.state |= state::EVERY_TOKEN;
     kept.chunks = kept.count;
@@ -147,23 +177,56 @@ fn adjacent_count(edges: &[u64], scope: &Scope) -> (usize, usize) {
 
 /// The last tokens of these chunks.
 fn adjacent_list(edges: &[u64], scope: &Scope, last: &mut [u32]) {
-    let inner = scope.count - 1;
+    let k = list_edges(edges, 0, scope.first, scope.count - 1, last);
+    last[k] = (scope.end - 1) as u32;
+}
+
+/// Lists those of the `count` tokens from `first` on whose bit is set, from bit `position` on; how many they are.
+fn list_edges(edges: &[u64], position: usize, first: usize, count: usize, last: &mut [u32]) -> usize {
+    let (word, shift) = (position / 64, position % 64);
     let mut k = 0;
-    for w in 0..inner.div_ceil(64) {
-        let rest = inner - w * 64;
-        let mut bits = edges[w] & if rest >= 64 { !0 } else { (1u64 << rest) - 1 };
+    for w in 0..count.div_ceil(64) {
+        let rest = count - w * 64;
+        let mut bits = edges[word + w] >> shift;
+        if shift > 0 && 64 - shift < rest {
+            bits |= edges[word + w + 1] << (64 - shift);
+        }
+        bits &= if rest >= 64 { !0 } else { (1u64 << rest) - 1 };
         if bits == !0 {
             // Most words: no two neighbours of 65 are equal.
-            let first = (scope.first + w * 64) as u32;
+            let first = (first + w * 64) as u32;
             last[k..k + 64].iter_mut().zip(first..).for_each(|(last, t)| *last = t);
             k += 64;
             continue;
         }
         while bits != 0 {
-            last[k] = (scope.first + w * 64 + bits.trailing_zeros() as usize) as u32;
+            last[k] = (first + w * 64 + bits.trailing_zeros() as usize) as u32;
             k += 1;
             bits &= bits - 1;
         }
     }
-    last[k] = (scope.end - 1) as u32;
+    k
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list_edges;
+
+    #[test]
+    fn edges_are_listed_bit_by_bit() {
+        let mut seed = 5u64;
+        let mut next = || {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed >> 20
+        };
+        for case in 0..2000 {
+            let edges: [u64; 8] = std::array::from_fn(|_| if next() % 3 == 0 { !0 } else { next() << 30 ^ next() });
+            let (position, first) = (next() as usize % 200, case % 7);
+            let count = next() as usize % (8 * 64 - 200);
+            let wanted: Vec<u32> = (0..count).filter(|t| edges[(position + t) / 64] >> ((position + t) % 64) & 1 == 1).map(|t| (first + t) as u32).collect();
+            let mut last = [0; 512];
+            let k = list_edges(&edges, position, first, count, &mut last);
+            assert_eq!(&last[..k], &wanted[..], "case {case}");
+        }
+    }
 }

@@ -14,19 +14,24 @@ use crate::numerics::simd::dispatch;
 use crate::plan::partials::Stage;
 use crate::plan::workspace::{Rollout, state};
 
+/// `of` each d = policy - reference, not below `floor`.
+#[inline(always)]
+fn each(floor: f64, most: f64, policy: &[f64], reference: &[f64], to: &mut [f32], of: impl Fn(f64) -> f64) {
+    for ((p, r), to) in policy.iter().zip(reference).zip(to) {
+        let there = p.is_finite() & r.is_finite();
+        let kl = of((p - r).max(floor)).clamp(-most, most) as f32;
+        *to = if there { kl } else { f32::NAN };
+    }
+}
+
 dispatch! {
     /// d = policy - reference, not below `floor`; its divergence within +-`most`, rounded to f32. Not finite where a log-probability is not.
     pub fn divergence(kind: KlInReward, floor: f64, most: f64, policy: &[f64], reference: &[f64], to: &mut [f32]) {
-        for ((p, r), to) in policy.iter().zip(reference).zip(to) {
-            let d = (p - r).max(floor);
-            let kl = match kind {
-                KlInReward::K1 | KlInReward::None => d,
-                KlInReward::K2 => (d * d) * 0.5,
-                KlInReward::K3 => exp_minus_linear(d),
-                KlInReward::Abs => d.abs(),
-            };
-            let there = p.is_finite() && r.is_finite();
-            *to = if there { kl.clamp(-most, most) as f32 } else { f32::NAN };
+        match kind {
+            KlInReward::K1 | KlInReward::None => each(floor, most, policy, reference, to, |d| d),
+            KlInReward::K2 => each(floor, most, policy, reference, to, |d| (d * d) * 0.5),
+            KlInReward::K3 => each(floor, most, policy, reference, to, exp_minus_linear),
+            KlInReward::Abs => each(floor, most, policy, reference, to, |d| d.abs()),
         }
     }
 }

@@ -124,10 +124,10 @@ impl Line<'_> {
         let mut over = T::store(Simd::Avx2, self.values, if scope.has_holes() { own } else { &mut table[lead..lead + k] });
         if over > 0 {
             over = 0;
-            Chunks::Last(self.ends).each(scope, |j, x, y| {
+            Chunks::Last(self.ends).runs(scope, |j, x, y| {
                 let mut one = 0;
                 T::from_f64(self.values[j], &mut one);
-                over += one * scope.count_in(x, y) as u64;
+                over += one * (y - x) as u64;
             });
         }
         let mut n = lead;
@@ -137,17 +137,15 @@ impl Line<'_> {
         }
         if scope.has_holes() {
             let mut done = scope.first;
-            Chunks::Last(self.ends).each(scope, |j, x, y| {
-                scope.runs(x, y, |x, y| {
-                    if x > done {
-                        table[n] = T::ZERO;
-                        mark(x + self.before - 1);
-                        n += 1;
-                    }
-                    table[n] = own[j];
-                    mark(y + self.before - 1);
-                    (n, done) = (n + 1, y);
-                });
+            Chunks::Last(self.ends).runs(scope, |j, x, y| {
+                if x > done {
+                    table[n] = T::ZERO;
+                    mark(x + self.before - 1);
+                    n += 1;
+                }
+                table[n] = own[j];
+                mark(y + self.before - 1);
+                (n, done) = (n + 1, y);
             });
         } else {
             self.ends.iter().for_each(|end| mark(*end as usize + self.before));

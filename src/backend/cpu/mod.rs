@@ -5,6 +5,8 @@ pub mod by_token;
 mod chunk;
 mod credit;
 mod expand;
+#[cfg(target_arch = "x86_64")]
+mod formed;
 mod fuse;
 mod gae;
 mod gaps;
@@ -13,6 +15,7 @@ mod group_stats;
 mod kl;
 mod kl_reward;
 mod lines;
+mod logps;
 pub mod members;
 mod order;
 mod outputs;

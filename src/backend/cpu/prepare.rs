@@ -138,7 +138,7 @@ impl Worker<'_> {
             }
             let scope = Scope::from_bits(bits);
             if counting {
-                self.report.low_logps += signal::count_low(job.problem, at, &scope);
+                self.report.low_logps += signal::count_low(job.simd(), job.problem, at, &scope);
             }
             let found = if missing == Missing::Error { 0 } else { signal::count_missing(job.problem, at, p, &scope) };
             if found > 0 {

@@ -86,7 +86,7 @@ pub fn run(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs:
 /// Every rank's findings, before anything is written on any.
 #[allow(clippy::too_many_arguments)]
 fn strict(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory, exchange: &Exchange, message: &Message) -> Result<()> {
-    let own = look(pool, threads, plan, problem, partials, memory);
+    let own = look_at_slice(pool, threads, plan, problem, partials, memory);
     let mut header = exchange.header;
     let refused = (exchange.strict)(&own);
     header[Header::REFUSED] = if refused.is_err() { plan.ranks.as_ref().map_or(0, |r| r.rank) + 1 } else { 0 };
@@ -104,7 +104,7 @@ fn strict(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials:
 }
 
 /// What `apply` would find in the data; nothing is written.
-fn look(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Report {
+pub fn look_at_slice(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, partials: Memory, memory: Memory) -> Report {
     let mut crew = crew(pool, threads, plan, problem, None, memory, true);
     crew.job.joint = joint(plan, partials, None);
     // SAFETY: read only.

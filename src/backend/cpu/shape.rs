@@ -190,9 +190,9 @@ impl Worker<'_> {
         let clips = c.clip < f64::INFINITY;
         if clips {
             let mut clipped = 0;
-            lines.each(scope, |j, a, b| {
+            lines.counts(scope, |j, n| {
                 if d[j].abs() > c.clip {
-                    clipped += scope.count_in(a, b) as i64;
+                    clipped += n as i64;
                 }
             });
             d.iter_mut().for_each(|d| *d = d.clamp(-c.clip, c.clip));
@@ -204,8 +204,8 @@ impl Worker<'_> {
             self.report.sum_squares += squares;
         } else {
             let report = &mut self.report;
-            lines.each(scope, |j, a, b| {
-                let n = if scope.has_holes() { scope.count_in(a, b) } else { b - a } as f64;
+            lines.counts(scope, |j, n| {
+                let n = n as f64;
                 report.sum_advantages += n * d[j];
                 report.sum_squares += n * d[j] * d[j];
             });

@@ -1,34 +1,24 @@
 //! Token values of a rollout: the process signal as given, or formed from log-probabilities (OPD, G-OPD), with the rule for missing values.
+use super::logps::{self, LOW_LOGP, Logp};
 use super::scope::Scope;
-use crate::model::array::Row;
+use crate::model::array::{DType, Row};
 use crate::model::batch::{Extent, Problem, Process};
 use crate::model::config::Missing;
-use crate::numerics::simd::{Simd, dispatch};
+use crate::numerics::simd::Simd;
+use half::bf16;
 
-/// Log-probabilities below it are counted: a sign of a masked or broken softmax.
-pub const LOW_LOGP: f64 = -1e4;
-
-dispatch! {
-    /// s = teacher - policy in f64, rounded once. An infinite log-probability is a finding, even where the difference is NaN.
-    fn opd(policy: &[f64], teacher: &[f64], to: &mut [f32]) {
-        for ((p, t), s) in policy.iter().zip(teacher).zip(to) {
-            *s = if p.is_infinite() || t.is_infinite() { f32::INFINITY } else { (t - p) as f32 };
-        }
+/// Signals of log-probabilities that lie side by side and are all of type T; `None`: they are not.
+fn form<T: Logp>(simd: Simd, lambda: f64, policy: &Row, teacher: &Row, base: Option<&Row>, to: &mut [f32]) -> Option<()> {
+    let (p, t) = (logps::slice::<T>(policy)?, logps::slice::<T>(teacher)?);
+    match base {
+        None => T::opd(simd, p, t, to),
+        Some(base) => T::g_opd(simd, lambda, p, t, logps::slice::<T>(base)?, to),
     }
-}
-
-dispatch! {
-    /// s = lambda (teacher - base) - (policy - base) in f64, rounded once.
-    fn g_opd(lambda: f64, policy: &[f64], teacher: &[f64], base: &[f64], to: &mut [f32]) {
-        for (((p, t), b), s) in policy.iter().zip(teacher).zip(base).zip(to) {
-            let infinite = p.is_infinite() || t.is_infinite() || b.is_infinite();
-            *s = if infinite { f32::INFINITY } else { (lambda * (t - b) - (p - b)) as f32 };
-        }
-    }
+    Some(())
 }
 
 /// Where log-probabilities lie.
-fn logps(problem: &Problem, at: &Extent) -> Option<(Row, Row, Option<Row>)> {
+fn rows(problem: &Problem, at: &Extent) -> Option<(Row, Row, Option<Row>)> {
     match &problem.process {
         Process::LogProbs { policy, teacher, base } => Some((at.of(policy), at.of(teacher), base.as_ref().map(|b| at.of(b)))),
         _ => None,
@@ -54,7 +44,7 @@ pub fn load<'s>(
                 to.fill(0.0);
                 return to;
             };
-            if missing != Missing::Zero && row.dtype() == crate::model::array::DType::F32 {
+            if missing != Missing::Zero && row.dtype() == DType::F32 {
                 if let Some(slice) = row.slice::<f32>() {
                     // The caller's memory outlives the run, and is written in place only after this rollout's values have been used.
                     // SAFETY: as said; `check` has seen the extent.
@@ -64,16 +54,23 @@ pub fn load<'s>(
             row.read_f32(to);
         }
         Process::LogProbs { .. } => {
-            let Some((policy, teacher, base)) = logps(problem, at) else { return to };
-            let [a, b, c] = wide;
-            let (a, b, c) = (&mut a[..len], &mut b[..len], &mut c[..len]);
-            policy.read_f64(a);
-            teacher.read_f64(b);
-            match base {
-                None => opd(simd, a, b, to),
-                Some(base) => {
-                    base.read_f64(c);
-                    g_opd(simd, opd_lambda, a, b, c, to);
+            let Some((policy, teacher, base)) = rows(problem, at) else { return to };
+            let formed = match policy.dtype() {
+                DType::F32 => form::<f32>(simd, opd_lambda, &policy, &teacher, base.as_ref(), to),
+                DType::Bf16 => form::<bf16>(simd, opd_lambda, &policy, &teacher, base.as_ref(), to),
+                _ => None,
+            };
+            if formed.is_none() {
+                let [a, b, c] = wide;
+                let (a, b, c) = (&mut a[..len], &mut b[..len], &mut c[..len]);
+                policy.read_f64(a);
+                teacher.read_f64(b);
+                match base {
+                    None => f64::opd(simd, a, b, to),
+                    Some(base) => {
+                        base.read_f64(c);
+                        f64::g_opd(simd, opd_lambda, a, b, c, to);
+                    }
                 }
             }
         }
@@ -98,14 +95,20 @@ pub fn count_bad(values: &[f32], scope: &Scope) -> (i64, i64) {
 }
 
 /// Log-probabilities in scope that are below `LOW_LOGP`.
-pub fn count_low(problem: &Problem, at: &Extent, scope: &Scope) -> i64 {
-    let Some((policy, teacher, base)) = logps(problem, at) else { return 0 };
+pub fn count_low(simd: Simd, problem: &Problem, at: &Extent, scope: &Scope) -> i64 {
+    let Some((policy, teacher, base)) = rows(problem, at) else { return 0 };
     let mut low = 0;
-    scope.runs(0, at.len, |a, b| {
-        for row in [Some(policy), Some(teacher), base].into_iter().flatten() {
-            low += (a..b).filter(|t| row.f64(*t) < LOW_LOGP).count() as i64;
-        }
-    });
+    for row in [Some(policy), Some(teacher), base].into_iter().flatten() {
+        scope.runs(0, at.len, |a, b| {
+            low += match row.dtype() {
+                DType::F32 => row.slice().map(|xs| f32::low(simd, &xs[a..b])),
+                DType::Bf16 => row.slice().map(|xs| bf16::low(simd, &xs[a..b])),
+                DType::F64 => row.slice().map(|xs| f64::low(simd, &xs[a..b])),
+                _ => None,
+            }
+            .unwrap_or_else(|| (a..b).filter(|t| row.f64(*t) < LOW_LOGP).count() as i64);
+        });
+    }
     low
 }
 
@@ -114,7 +117,7 @@ pub fn count_missing(problem: &Problem, at: &Extent, p: usize, scope: &Scope) ->
     let mut missing = 0;
     let rows: [Option<Row>; 3] = match &problem.process {
         Process::Signal(arrays) => [arrays[p].as_ref().map(|a| at.of(a)), None, None],
-        Process::LogProbs { .. } => logps(problem, at).map_or([None; 3], |(p, t, b)| [Some(p), Some(t), b]),
+        Process::LogProbs { .. } => rows(problem, at).map_or([None; 3], |(p, t, b)| [Some(p), Some(t), b]),
         _ => [None; 3],
     };
     scope.runs(0, at.len, |a, b| {

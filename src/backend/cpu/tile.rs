@@ -206,26 +206,45 @@ pub fn live_edges(columns: &[i64], live: &[i64], scale: f64, inv: f64, eta: f64,
     }
 }
 
+/// No two sums of the values of at most `RUNS` rollouts, of 30 bits each, are as far apart.
+const NEVER: i64 = 1 << 40;
+
+/// The least whole distance of two sums that stands for an edge: (d part) inv > right holds from there on.
+fn least_edge(part: f64, inv: f64, right: f64) -> i64 {
+    let edge = |d: i64| d as f64 * part * inv > right;
+    let (mut none, mut least) = (0, NEVER);
+    // The quotient is nearly that, but for numbers at the ends of f64.
+    let guess = (right / (part * inv)).clamp(0.0, NEVER as f64) as i64;
+    for d in [guess - 2, guess + 2] {
+        if none < d && d < least {
+            if edge(d) { least = d } else { none = d }
+        }
+    }
+    while least - none > 1 {
+        let d = none + (least - none) / 2;
+        if edge(d) { least = d } else { none = d }
+    }
+    least
+}
+
 /// The same where the live counts come in runs: inside one the condition is of the difference of two sums alone, |n C - n C'| = n |C - C'|, and 2^(e - 30) n is
-/// exact. `bits` are clear.
+/// exact; so it is that of an integer with a bound. `bits` are clear.
 #[target_feature(enable = "avx2")]
 pub fn run_edges(columns: &[i64], runs: &[super::chunk::Run], scale: f64, inv: f64, eta: f64, bits: &mut [u64]) {
-    const MAGIC: f64 = 6_755_399_441_055_744.0;
-    let magic = _mm256_set1_pd(MAGIC);
-    let magnitude = _mm256_castsi256_pd(_mm256_set1_epi64x(i64::MAX));
     let mut first = 0;
     for (r, run) in runs.iter().enumerate() {
         let n = run.live as f64;
         // Positions t with t + 1 in the run.
-        let (end, right) = (run.end.min(columns.len()) - 1, eta * n * n);
-        let (part, inverse, least) = (_mm256_set1_pd(n * scale), _mm256_set1_pd(inv), _mm256_set1_pd(right));
-        let single = |t: usize| ((columns[t + 1] - columns[t]) as f64 * n).abs() * scale * inv > right;
+        let end = run.end.min(columns.len()) - 1;
+        let least = least_edge(n * scale, inv, eta * n * n);
+        // -least < d < least, as one comparison: d + (least - 1), as a number without sign, is at most 2 (least - 1).
+        let (raise, most) = (_mm256_set1_epi64x(i64::MIN + least - 1), _mm256_set1_epi64x(i64::MIN + 2 * (least - 1)));
+        let single = |t: usize| (columns[t + 1] - columns[t]).abs() >= least;
         let four = |t: usize| {
             // SAFETY: t + 4 <= end, so that t + 1 + 4 <= columns.len().
             let (a, b) = unsafe { (_mm256_loadu_si256(columns.as_ptr().add(t).cast()), _mm256_loadu_si256(columns.as_ptr().add(t + 1).cast())) };
-            let difference = _mm256_add_epi64(_mm256_sub_epi64(b, a), _mm256_castpd_si256(magic));
-            let left = _mm256_and_pd(_mm256_sub_pd(_mm256_castsi256_pd(difference), magic), magnitude);
-            _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(_mm256_mul_pd(_mm256_mul_pd(left, part), inverse), least)) as u64
+            let there = _mm256_cmpgt_epi64(_mm256_add_epi64(_mm256_sub_epi64(b, a), raise), most);
+            _mm256_movemask_pd(_mm256_castsi256_pd(there)) as u64
         };
         let mut t = first;
         while t < end {
@@ -235,6 +254,12 @@ pub fn run_edges(columns: &[i64], runs: &[super::chunk::Run], scale: f64, inv: f
             while t < stop && t % 4 != 0 {
                 found |= u64::from(single(t)) << (t % 64);
                 t += 1;
+            }
+            if stop - t == 64 {
+                for part in 0..16 {
+                    found |= four(t + 4 * part) << (4 * part);
+                }
+                t = stop;
             }
             while t + 4 <= stop {
                 found |= four(t) << (t % 64);

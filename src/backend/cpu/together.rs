@@ -1,6 +1,8 @@
 //! What a group's rollouts have in common, found out once a group or a call instead of once a rollout: of a short call that is most of the work.
 use super::members::Members;
 use super::rollout_streams;
+use super::scope::Scope;
+use super::signal;
 use super::worker::{Job, Worker};
 use crate::model::array::DType;
 use crate::model::config::*;
@@ -48,6 +50,9 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_FORMAT_VIOLATING;
         }
         if job.config().kind == Kind::Kl {
+            if job.counting {
+                self.report.low_logps += signal::count_low(job.simd(), job.problem, &job.problem.extent(i), &Scope::span(0, len as usize));
+            }
             (kept.elements, kept.state) = (len, state::HAS_PROCESS);
         } else {
             (kept.chunks, kept.state) = (1, if len == 1 { state::EVERY_TOKEN } else { 0 });

@@ -10,6 +10,7 @@ use crate::model::config::*;
 use crate::model::flags;
 use crate::numerics::exact::{MAGIC, ROLLOUT_BITS, power_of_two};
 use crate::numerics::exp::exp;
+use crate::numerics::simd::dispatch;
 use crate::plan::workspace::{Rollout, state};
 
 /// Beside the sum of weights.
@@ -79,22 +80,46 @@ fn runs(by: TokenBaseline, scope: &Scope, len: usize, mut each: impl FnMut(usize
     });
 }
 
+dispatch! {
+    /// w of each token in place of its log-probability; those out of scope are no one's.
+    fn weigh(squared: &[f64], ratio: &[f64], logps: &mut [f64]) {
+        let limited = |x: f64| x.clamp(-f32::MAX as f64, f32::MAX as f64);
+        for ((q, rho), logp) in squared.iter().zip(ratio).zip(logps) {
+            let (p, q, rho) = (limited(exp(*logp)), limited(*q), limited(*rho));
+            *logp = ((1.0 - 2.0 * p) + q) * (rho * rho);
+        }
+    }
+}
+
+dispatch! {
+    /// Tokens of which an input is not finite.
+    fn count_bad(logps: &[f64], squared: &[f64], ratio: &[f64]) -> i64 {
+        logps.iter().zip(squared).zip(ratio).map(|((logp, q), rho)| i64::from(!(logp.is_finite() & q.is_finite() & rho.is_finite()))).sum()
+    }
+}
+
 impl Worker<'_> {
     /// Keeps W of a rollout's tokens in scope: the sum of w up to and with each. A bad input is a finding, once a token.
     pub fn keep_baseline_weights(&mut self, at: &Extent, scope: &Scope, kept: &mut Rollout) {
         let job = self.job;
         let Some(inputs) = &job.problem.baseline_inputs else { return };
         let (policy, squared, ratio) = (at.of(&inputs.policy), at.of(&inputs.sum_pi_squared), inputs.ratio.as_ref().map(|array| at.of(array)));
+        let (p, q, rho) = (&mut self.f[..at.len], &mut self.d[..at.len], &mut self.v[..at.len]);
+        policy.read_f64(p);
+        squared.read_f64(q);
+        match ratio {
+            Some(row) => row.read_f64(rho),
+            None => rho.fill(1.0),
+        }
+        let mut bad = 0;
+        scope.runs(0, at.len, |a, b| bad += count_bad(job.simd(), &p[a..b], &q[a..b], &rho[a..b]));
+        weigh(job.simd(), q, rho, p);
         // SAFETY: the rollout's own list.
         let mut to = unsafe { job.baseline_weights(at) }.iter_mut();
-        let (mut sum, mut bad) = (0.0, 0);
-        let limited = |x: f64| x.clamp(-f32::MAX as f64, f32::MAX as f64);
+        let mut sum = 0.0;
         scope.runs(0, at.len, |a, b| {
-            for (t, to) in (a..b).zip(&mut to) {
-                let (logp, q, rho) = (policy.f64(t), squared.f64(t), ratio.as_ref().map_or(1.0, |row| row.f64(t)));
-                bad += i64::from(!(logp.is_finite() && q.is_finite() && rho.is_finite()));
-                let (p, q, rho) = (limited(exp(logp)), limited(q), limited(rho));
-                sum += ((1.0 - 2.0 * p) + q) * (rho * rho);
+            for (w, to) in p[a..b].iter().zip(&mut to) {
+                sum += w;
                 *to = sum;
             }
         });

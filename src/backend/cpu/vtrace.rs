@@ -1,12 +1,14 @@
 //! V-trace (Espeholt et al. 2018, arXiv 1802.01561): advantages and targets corrected by clipped importance ratios.
+use super::logps::{self, Logp};
 use super::scope::Scope;
 use super::worker::Worker;
-use crate::model::array::Array;
+use crate::model::array::{Array, DType, Row};
 use crate::model::batch::Extent;
-use crate::numerics::exp::exp;
+use crate::numerics::simd::Simd;
 use crate::plan::workspace::Rollout;
+use half::bf16;
 
-/// No ratio is beyond f32, and no sum beyond this: so nothing that comes of finite input is NaN.
+/// No ratio is beyond f32 (`logps::ratio`), and no sum beyond this: so nothing that comes of finite input is NaN.
 const MOST: f64 = 1e250;
 
 impl Worker<'_> {
@@ -19,8 +21,17 @@ impl Worker<'_> {
         self.values(at, scope, n);
         let (policy, behavior) = (at.of(policy), at.of(behavior));
         let ratios = &mut self.lines[..n];
-        let mut line = ratios.iter_mut();
-        scope.runs(0, at.len, |a, b| (a..b).zip(&mut line).for_each(|(t, ratio)| *ratio = exp(policy.f64(t) - behavior.f64(t)).min(f32::MAX as f64)));
+        let simd = job.simd();
+        let made = match policy.dtype() {
+            DType::F32 => make_ratios::<f32>(simd, &policy, &behavior, scope, ratios),
+            DType::Bf16 => make_ratios::<bf16>(simd, &policy, &behavior, scope, ratios),
+            DType::F64 => make_ratios::<f64>(simd, &policy, &behavior, scope, ratios),
+            _ => None,
+        };
+        if made.is_none() {
+            let mut line = ratios.iter_mut();
+            scope.runs(0, at.len, |a, b| (a..b).zip(&mut line).for_each(|(t, ratio)| *ratio = logps::ratio(policy.f64(t), behavior.f64(t))));
+        }
         let bootstrap = problem.bootstrap.map_or(0.0, |b| b.f32(i) as f64);
         let (mut value, mut target, mut a) = (bootstrap, bootstrap, 0.0);
         for t in (0..n).rev() {
@@ -36,11 +47,38 @@ impl Worker<'_> {
 
     /// Tokens in scope with a log-probability that is not finite.
     pub fn bad_logps(&self, at: &Extent, scope: &Scope, (policy, behavior): &(Array, Array)) -> i64 {
-        let (policy, behavior) = (at.of(policy), at.of(behavior));
-        let mut bad = 0;
-        scope.runs(0, at.len, |a, b| {
-            bad += (a..b).filter(|t| !(policy.f64(*t).is_finite() && behavior.f64(*t).is_finite())).count() as i64;
-        });
-        bad
+        let (simd, policy, behavior) = (self.job.simd(), at.of(policy), at.of(behavior));
+        let found = match policy.dtype() {
+            DType::F32 => count_bad::<f32>(simd, &policy, &behavior, scope),
+            DType::Bf16 => count_bad::<bf16>(simd, &policy, &behavior, scope),
+            DType::F64 => count_bad::<f64>(simd, &policy, &behavior, scope),
+            _ => None,
+        };
+        found.unwrap_or_else(|| {
+            let mut bad = 0;
+            scope.runs(0, at.len, |a, b| {
+                bad += (a..b).filter(|t| !(policy.f64(*t).is_finite() && behavior.f64(*t).is_finite())).count() as i64;
+            });
+            bad
+        })
     }
+}
+
+/// Ratios of the tokens in scope, where both log-probabilities lie side by side and are of type T.
+fn make_ratios<T: Logp>(simd: Simd, policy: &Row, behavior: &Row, scope: &Scope, to: &mut [f64]) -> Option<()> {
+    let (p, q) = (logps::slice::<T>(policy)?, logps::slice::<T>(behavior)?);
+    let mut n = 0;
+    scope.runs(0, p.len(), |a, b| {
+        T::ratios(simd, &p[a..b], &q[a..b], &mut to[n..n + b - a]);
+        n += b - a;
+    });
+    Some(())
+}
+
+/// Likewise, how many tokens in scope have one that is not finite.
+fn count_bad<T: Logp>(simd: Simd, policy: &Row, behavior: &Row, scope: &Scope) -> Option<i64> {
+    let (p, q) = (logps::slice::<T>(policy)?, logps::slice::<T>(behavior)?);
+    let mut bad = 0;
+    scope.runs(0, p.len(), |a, b| bad += T::bad(simd, &p[a..b], &q[a..b]));
+    Some(bad)
 }

@@ -31,13 +31,11 @@ impl Whitening {
 
     /// Values are read rounded to f32, as the statistics did.
     pub fn apply(&self, values: &mut [f64]) {
-        if self.empty {
-            return;
-        }
         let back = if self.shift { 0.0 } else { self.mean };
         for x in values {
             let a = (*x as f32).clamp(-f32::MAX, f32::MAX) as f64;
-            *x = if self.flat { back } else { (a - self.mean) * self.inv + back };
+            // Rounded where there is nothing to whiten by, too: a call that keeps its values and one that makes them anew say the same.
+            *x = if self.empty { a } else if self.flat { back } else { (a - self.mean) * self.inv + back };
         }
     }
 }
@@ -125,7 +123,7 @@ impl Worker<'_> {
         let scope = job.kept_scope(i, &kept, &at);
         // SAFETY: as above.
         let last: &[u32] = unsafe { job.last(&at) };
-        Chunks::Last(&last[..n]).each(&scope, |j, a, b| to.push(&grid, grid.quantize(values[j]), scope.count_in(a, b) as i64));
+        Chunks::Last(&last[..n]).counts(&scope, |j, tokens| to.push(&grid, grid.quantize(values[j]), tokens as i64));
     }
 
     /// Last pass of a whitened run: from the kept advantages to the output.

@@ -1,4 +1,6 @@
 //! One thread of a run: its scratch, its share of the shared workspace, its counts.
+#[cfg(target_arch = "x86_64")]
+use super::formed::Formed;
 use super::pieces::{Joint, Place};
 use super::scope::{self, Scope};
 use super::signal;
@@ -57,6 +59,8 @@ pub struct Worker<'a> {
     pub columns: &'a mut [i64],
     pub live: &'a mut [i64],
     pub edges: &'a mut [u64],
+    #[cfg(target_arch = "x86_64")]
+    pub formed: Formed<'a>,
     pub lines: &'a mut [f64],
     pub usual_ends: &'a mut [u32],
     pub usual_values: &'a mut [f32],
@@ -144,6 +148,8 @@ impl<'a> Job<'a> {
                 columns: memory.part(base + s.columns.offset, s.columns.count),
                 live: memory.part(base + s.live.offset, s.live.count),
                 edges: memory.part(base + s.edges.offset, s.edges.count),
+                #[cfg(target_arch = "x86_64")]
+                formed: Formed::new(memory.part(base + s.formed.offset, s.formed.count)),
                 lines: memory.part(base + s.lines.offset, s.lines.count),
                 usual_ends: memory.part(base + s.usual_ends.offset, s.usual_ends.count),
                 usual_values: memory.part(base + s.usual_values.offset, s.usual_values.count),

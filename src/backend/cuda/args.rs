@@ -153,7 +153,7 @@ mirror! {
         process: i32,
         num_process: i32,
         scores_flat: i32,
-        reserved: i32,
+        steps_at_hand: i32,
         extents: Array,
         group_view: Array,
         mask: Array,
@@ -448,6 +448,7 @@ pub mod mode {
     pub const CHUNKS: u32 = 256;
     pub const SCAN: u32 = 512;
     pub const IN_PLACE: u32 = 1024;
+    pub const WHOLE_GROUPS: u32 = 2048;
 }
 
 // A kernel takes at most 4,096 bytes of arguments on every device.

@@ -58,6 +58,7 @@ impl Held {
 
 pub struct Device {
     ordinal: i32,
+    multiprocessors: usize,
     loaded: Loaded,
     text: String,
     held: Held,
@@ -149,6 +150,7 @@ impl Device {
                 capability % 10
             );
         }
+        let multiprocessors = of(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(0) as usize;
         let mut version = 0;
         // SAFETY: writes one number.
         done(unsafe { sys::cuDriverGetVersion(&mut version) }, format_args!("cuDriverGetVersion"))?;
@@ -168,11 +170,15 @@ impl Device {
             loaded.origin,
             image::HASH
         );
-        Ok(Device { ordinal, loaded, text, held })
+        Ok(Device { ordinal, multiprocessors, loaded, text, held })
     }
 
     pub fn ordinal(&self) -> i32 {
         self.ordinal
+    }
+
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
     }
 
     pub fn describe(&self) -> String {

@@ -12,6 +12,7 @@ pub enum Kernel {
     Sums,
     Edges,
     Gae,
+    Steps,
     StepSets,
     BaselinesLongest,
     BaselinesClear,
@@ -41,11 +42,12 @@ pub enum Kernel {
     PiecesShape,
 }
 
-const ALL: [(Kernel, &CStr); 31] = [
+const ALL: [(Kernel, &CStr); 32] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::Edges, c"passrl_edges"),
     (Kernel::Gae, c"passrl_gae"),
+    (Kernel::Steps, c"passrl_steps"),
     (Kernel::StepSets, c"passrl_step_sets"),
     (Kernel::BaselinesLongest, c"passrl_baselines_longest"),
     (Kernel::BaselinesClear, c"passrl_baselines_clear"),

@@ -140,14 +140,15 @@ impl OnDevice {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
         call.args.outputs = fill::outputs(outputs);
-        let way = Way::of(plan, problem, outputs);
+        let way = Way::of(plan, problem, outputs, self.device.multiprocessors());
         let pieces = pieces::gathering(plan, problem, &self.layout.places(call.base), &mut call.args);
         // (Of pieces the host sees no whole rollout's length.)
-        if way != Way::GaeAlone && pieces.is_none() {
+        if !matches!(way, Way::GaeAlone | Way::Steps) && pieces.is_none() {
             call.split(problem);
         }
         call.zeros(match way {
             Way::GaeAlone => self.layout.counts,
+            Way::Steps => self.layout.counts_alone,
             _ if call.is_split() => self.layout.zeros,
             _ => self.layout.zeros_unsplit,
         })?;
@@ -165,6 +166,7 @@ impl OnDevice {
     fn on_whole(&self, call: &mut Call, way: Way, problem: &Problem) -> Result<()> {
         match way {
             Way::GaeAlone => return call.gae(),
+            Way::Steps => return call.steps(problem),
             Way::Joined => {
                 let in_place = if way::may_stay_in_place(call.plan, problem) { mode::IN_PLACE } else { 0 };
                 call.prepare(mode::COUNTING | mode::JOINED | in_place)?;
@@ -367,6 +369,15 @@ impl Call<'_> {
         let blocks = self.args.batch.rollouts as usize + self.places(threads);
         self.args.mode = mode::COUNTING;
         self.on.device.kernels().launch_with(Kernel::Gae, blocks, threads, workspace::gae_shared(threads), &self.args, self.stream)
+    }
+
+    /// A block a group; one at least, which writes the report.
+    fn steps(&mut self, problem: &Problem) -> Result<()> {
+        let at_hand = way::steps_at_hand(problem);
+        self.args.batch.steps_at_hand = at_hand as i32;
+        self.args.mode = mode::COUNTING | mode::IN_PLACE | mode::WHOLE_GROUPS;
+        let threads = workspace::steps_threads(way::group_rollouts(self.plan, problem));
+        self.on.device.kernels().launch_with(Kernel::Steps, self.groups.max(1), threads, way::BYTES_OF_A_STEP * at_hand as u32, &self.args, self.stream)
     }
 
     /// Long rollouts have several blocks, where their parts can be told apart before anything is known of them: of a signal that is looked at token by token, of

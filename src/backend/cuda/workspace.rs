@@ -27,6 +27,8 @@ pub struct Layout {
     pub zeros_unsplit: Stretch,
     /// Counts and marks alone: 0 before a call on partials.
     pub counts: Stretch,
+    /// Counts alone: 0 before a run of passrl_steps.
+    pub counts_alone: Stretch,
     /// Statistics of a run over ranks: a buffer of partials.
     pub ranks: Stretch,
     /// Offsets in place of addresses; of pieces, where rollouts come in some.
@@ -66,6 +68,11 @@ pub fn gae_threads(plan: &Plan) -> u32 {
 /// Bytes of shared memory that a block of it asks for: sums of its tokens, and their values and the one after.
 pub fn gae_shared(threads: u32) -> u32 {
     (12 * part(threads) + 4) as u32
+}
+
+/// Threads of a block of passrl_steps, which has groups of so many rollouts: a warp each.
+pub fn steps_threads(group: usize) -> u32 {
+    32 * group.next_power_of_two().clamp(2, 16) as u32
 }
 
 struct Carver(usize);
@@ -187,7 +194,7 @@ impl Layout {
             positions: 0,
             keys_from_zero: 1,
         };
-        Layout { bytes: c.0, state, zeros, zeros_unsplit, counts: Stretch { offset: counted, bytes: counts_end - counted }, ranks, offsets, places, units }
+        Layout { bytes: c.0, state, zeros, zeros_unsplit, counts: Stretch { offset: counted, bytes: counts_end - counted }, counts_alone: Stretch { offset: counted, bytes: size_of::<Counts>() }, ranks, offsets, places, units }
     }
 
     /// Likewise of pieces over calls.

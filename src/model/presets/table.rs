@@ -231,7 +231,7 @@ pub(super) static PRESETS: &[Preset] = presets! {
     c"openrlhf.gae"
     c"OpenRLHF/OpenRLHF 3c3be623 (0.11.2), openrlhf/trainer/ppo_utils/experience_maker.py, compute_advantages_and_returns (gae); outcome, values"
     |c| {
-        gae(c); raw(c); rows(c, |s| s.clip_standardized = 10.0); (c.lam, c.scan_mask) = (0.95, ScanMask::Decay); whiten_floor(c);
+        gae(c); raw(c); rows(c, |s| s.clip_standardized = 10.0); c.scan_mask = ScanMask::Decay; whiten_floor(c);
         kl(c, KlInReward::K1, KlPlace::Reward, 10.0, 10.0);
     };
     c"nemo_rl.grpo"
@@ -254,7 +254,7 @@ pub(super) static PRESETS: &[Preset] = presets! {
     };
     c"nemo_rl.gae"
     c"NVIDIA-NeMo/RL 7ea279abf, nemo_rl/algorithms/advantage_estimator.py, GeneralizedAdvantageEstimator; outcome, values"
-    |c| { gae(c); raw(c); whiten_bessel(c); kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
+    |c| { gae(c); raw(c); c.lam = 0.95; whiten_bessel(c); kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
     c"nemo_rl.gae_length_adaptive"
     c"NVIDIA-NeMo/RL 7ea279abf, nemo_rl/algorithms/advantage_estimator.py, GeneralizedAdvantageEstimator (length-adaptive lambda of the policy, lambda of the values 1: VAPO); outcome, values"
     |c| { gae(c); raw(c); (c.lam_length_alpha, c.lam_returns) = (0.05, 1.0); whiten_bessel(c); kl(c, KlInReward::K3, KlPlace::Reward, 20.0, 10.0); };
@@ -350,7 +350,7 @@ pub(super) static PRESETS: &[Preset] = presets! {
     |c| { (c.kind, c.chunk, c.k) = (Kind::Kl, Chunk::Segment, 0.0); raw_process(c); no_format(c); };
     c"roll.gigpo"
     c"alibaba/ROLL 090ac94, roll/pipeline/agentic/utils.py, gigpo (step sets within the group); steps without scores but with step_group, outcome"
-    |c| { gigpo(c); norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
+    |c| { gigpo(c); c.step_gamma = 0.95; norm(c, Center::Group, Scale::Group, 1e-6, Singleton::Zero); };
     c"megatron.grpo"
     c"NVIDIA/Megatron-LM d98e8a64, megatron/rl/rl_utils.py, calculate_grpo_advantages; outcome"
     |c| { broadcast(c); norm(c, Center::Group, Scale::Group, 1e-4, Singleton::Zero); rows(c, |s| s.ddof = 0); };

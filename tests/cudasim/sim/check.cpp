@@ -126,7 +126,7 @@ void on_access(uptr p, u32 size, Kind kind, const void* pc) {
         report(pc, "%s: a host address, %#zx, is touched: block %u thread %d", kernel_name, size_t(p), block_number, running->number);
         end_launch(ILLEGAL_ADDRESS);
     }
-    running->log.push_back({pc, p, size, kind, space});
+    running->log.push_back({pc, p, size, running->met, kind, space});
     const Touch now{epoch, u32(running->number), kind == Kind::atomic, running->warp_epoch & 0x1FFFFF, offset_in_library(pc)};
     bool told = false;  // one finding an access
     for (u32 i = 0; i < size; i++) {

@@ -259,6 +259,7 @@ int barrier(Vote vote, int predicate, Where at) {
     at_barrier.push_back(t);
     look_at_barrier();
     next(t->fiber, false);
+    t->met++;
     return votes[mine];  // not touched before every thread is here again at a later barrier
 }
 
@@ -325,6 +326,7 @@ Met meet(unsigned mask, uint64_t value, bool orders, const char* operation, Wher
         next(t->fiber, false);
     }
     m->left |= 1u << t->lane;
+    if (mask == (lanes < 32 ? (1u << lanes) - 1 : ~0u)) t->met++;
     const Met met{m->value, mask};
     // The values stay until the slot is taken again, which no lane of this group can do before it meets once more.
     if (m->left == mask) {

@@ -143,6 +143,7 @@ struct Access {
     const void* pc;
     uptr address;
     u32 size;
+    u32 met;  // how often the whole warp has met before
     Kind kind;
     Space space;
 };
@@ -155,6 +156,7 @@ struct Thread {
     uint3 index;
     int number, lane;
     u32 warp_epoch;  // __syncwarps since the last barrier
+    u32 met;         // barriers and collectives of the whole warp so far
     bool ended;
     Fiber* fiber;
     Where at;

@@ -247,7 +247,7 @@ int run_kernel(Context* context, Entry& kernel, const Geometry& geometry, void**
             t.index = {n % block.x, n / block.x % block.y, n / block.x / block.y};
             t.number = int(n);
             t.lane = int(n % 32);
-            t.warp_epoch = 0;
+            t.warp_epoch = t.met = 0;
             t.ended = false;
             t.async_groups = 0;
             t.async.clear();

@@ -1,5 +1,5 @@
-// The checked build's counts of memory traffic: accesses of a warp's lanes are one request where they are the k-th execution of one instruction.
-// (Approximate where lanes of a warp part and meet again at different counts; then there are more requests, never fewer.)
+// The checked build's counts of memory traffic: accesses of a warp's lanes are one request where they are the k-th execution of one instruction since the whole warp
+// met (at a barrier, or a collective of all lanes). (Approximate where lanes part and go on at different counts before they meet; then there are more requests.)
 #include "internal.h"
 
 #include <unordered_map>
@@ -18,7 +18,8 @@ struct Instruction {
     std::vector<Request> executions;
     size_t used = 0;                  // of them, by this warp
     const Thread* lane = nullptr;     // whose log is read
-    size_t executed = 0;              // by that lane
+    u32 met = 0, executed = 0;        // by that lane: where it met, how often since
+    std::unordered_map<u64, size_t> number;  // of them: which is the k-th since the warp met so often
 };
 
 // In the order of addresses, as they mostly are.
@@ -120,14 +121,17 @@ void count_traffic() {
             Thread& lane = threads[i];
             for (const Access& a : lane.log) {
                 Instruction& at = instructions[a.pc];
-                if (at.lane != &lane) {
+                if (at.lane != &lane || at.met != a.met) {
                     at.lane = &lane;
+                    at.met = a.met;
                     at.executed = 0;
                 }
-                const size_t k = at.executed++;
-                if (at.executions.size() <= k) at.executions.resize(k + 1);
-                for (; at.used <= k; at.used++) at.executions[at.used].lanes = 0;
-                Request& r = at.executions[k];
+                const auto [found, is_new] = at.number.try_emplace(u64(a.met) << 32 | at.executed++, at.used);
+                if (is_new) {
+                    if (at.executions.size() == at.used) at.executions.resize(at.used + 1 + at.used / 2);
+                    at.executions[at.used++].lanes = 0;
+                }
+                Request& r = at.executions[found->second];
                 r.size = a.size;
                 r.kind = a.kind;
                 r.space = a.space;
@@ -156,6 +160,7 @@ void count_traffic() {
             }
             of_warp += at.used;
             at.used = 0;
+            at.number.clear();
             at.lane = nullptr;
         }
         stats.warp_requests += of_warp;

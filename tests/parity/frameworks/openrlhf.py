@@ -63,7 +63,7 @@ def entries() -> list[Entry]:
         entry("reinforce", refuses=none), entry("reinforce", "gamma", gamma=0.9, config={"gamma": 0.9}, refuses=none),
         entry("flash_reinforce", refuses=none),
         entry("group_norm", "clip", clip=(-0.75, 0.75), config={"outcome.clip_standardized": 0.75}),
-        entry("gae", inputs=("outcome", "values"), lam=0.95, refuses=none),
+        entry("gae", inputs=("outcome", "values"), lam=0.95, config={"lam": 0.95}, refuses=none),
         entry("gae", "gamma_lam", inputs=("outcome", "values"), gamma=0.98, lam=0.9, config={"gamma": 0.98, "lam": 0.9}, refuses=none),
         entry("gae", "kl", inputs=("outcome", "values", *log_probs), kl="k1", kl_coef=0.05, gamma=0.98, lam=0.9, refuses=none,
               config={"kl_in_reward": "k1", "kl_coef": 0.05, "gamma": 0.98, "lam": 0.9}),

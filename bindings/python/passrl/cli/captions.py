@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
+from ..groups import group_index
 from ..results import Shaped
+from .lines import printable
 from .rollouts import Rollouts
 
 # The presets that the sentences are about.
@@ -153,7 +154,7 @@ def _trap(made: Notes, shaped: Mapping[str, Shaped], rollouts: Rollouts, rows: N
 
     k = int(shaped[name].num_chunks[i])
     sentence = (f"③ Cumulative trap ({name}): the sum over the chunks that remain is not divided by how many they are, so early tokens of long rollouts weigh most. "
-                f"Sample {rollouts.sample[i]} (③), {k - j} chunks to go against its last: {told(name)}")
+                f"Sample {printable(rollouts.sample[i])} (③), {k - j} chunks to go against its last: {told(name)}")
     made.sentences.append(sentence + (f"; {PASS}: {told(PASS)}." if PASS in shaped else "."))
 
 

@@ -1,10 +1,12 @@
 """Commands of the console script."""
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ..plan import Plan
 from . import help
 from .comparison import Comparison, Records
 from .explained import Explained
-from .lines import BadLine
+from .lines import BadLine, printable
 from .output import Output, Refused, whole
 from .rollouts import Rollouts
 from .shaper import Shaper, differences, limits, settled
@@ -31,9 +33,32 @@ from .work import Work
 BASELINE = "grpo_process"
 
 
+@contextmanager
+def _to_standard_output() -> Iterator[None]:
+    """A write's refusal says where to."""
+    try:
+        yield
+    except OSError as fault:
+        # Else the interpreter writes what is held once more, at its end.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(fault.errno, fault.strerror, "standard output") from None
+
+
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        with _to_standard_output():
+            super().print(*objects, **options)
+
+
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=150)
+    console = _Console()
+    return console if console.is_terminal else _Console(width=150)
+
+
+def _say(sentence: str) -> None:
+    with _to_standard_output():
+        click.echo(sentence)
 
 
 def _answered(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,10 +68,13 @@ def _answered(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(**options)
         except (BadLine, Refused, Error) as fault:
-            click.echo(f"passrl: {str(fault).removeprefix('passrl: ')}", err=True)
+            click.echo(f"passrl: {printable(str(fault).removeprefix('passrl: '))}", err=True)
             sys.exit(2)
         except OSError as fault:
-            click.echo(f"passrl: {fault.filename or options.get('file', '')}: {fault.strerror or fault}", err=True)
+            if fault.errno == errno.EPIPE:
+                # Whoever read this has gone away, and wants no more: click ends quietly with status 1.
+                raise
+            click.echo(f"passrl: {printable(_place(fault, options))}: {fault.strerror or fault}", err=True)
             sys.exit(2)
         except MemoryError:
             click.echo(f"passrl: {options.get('file', '')}: does not fit into memory; give a smaller --batch-tokens, and leave out --whole-file", err=True)
@@ -56,6 +84,18 @@ def _answered(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(130)
 
     return run
+
+
+# What a file that is read never answers.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _place(fault: OSError, options: dict[str, Any]) -> str:
+    """Where the system has refused something: a write names no file."""
+    if fault.filename is not None:
+        return str(fault.filename)
+    written = [str(options[name]) for name in ("out", "page", "distributions", "plot") if options.get(name) is not None]
+    return ", ".join(written) if fault.errno in _NO_ROOM and written else str(options.get("file") or "the file system")
 
 
 def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,11 +151,11 @@ def presets_command(name: str | None) -> None:
 
 def _show_preset(name: str, config: Config) -> None:
     source = next((one.source for one in all_presets() if one == name), "")
-    click.echo(f"preset {name}: {source}")
+    _say(f"preset {name}: {source}")
     changed = differences(config)
-    click.echo("fields that differ from the defaults:" if changed else "all fields are the defaults")
+    _say("fields that differ from the defaults:" if changed else "all fields are the defaults")
     for field, value, default in changed:
-        click.echo(f"  {field} = {value} (default {default})")
+        _say(f"  {field} = {value} (default {default})")
 
 
 def _configured(preset: str, settings: tuple[str, ...], kind: str | None) -> Config:
@@ -281,4 +321,4 @@ def describe_command(file: str | None, preset: str, settings: tuple[str, ...], k
         most |= {"group_rollouts": size, "group_elements": elements}
     plan = Plan(config, threads=threads, **most)
     _show_preset(preset, config)
-    click.echo(str(plan).rstrip())
+    _say(str(plan).rstrip())

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .lines import printable
 from .output import Refused, arrow, whole
 from .rollouts import Rollouts
 from .table import GroupRow, Run, inside, located
@@ -149,7 +150,7 @@ class Comparison:
             table.add_row(
                 escape(record["preset"]), number(record["mean_abs"]), percent(record["zero_share"]), str(record["dead"]),
                 percent(record["sign_agreement"]) if against else "", number(record["correlation"]) if against else "",
-                number(part.largest) if against else "", escape(str(part.largest_group)) if against and part.largest else "")
+                number(part.largest) if against else "", escape(printable(part.largest_group)) if against and part.largest else "")
         console.print(table)
         if len(self.names) > 1:
             console.print(f"largest difference from {first} in the groups where it is largest", highlight=False, markup=False)
@@ -158,7 +159,7 @@ class Comparison:
             for name in self.names[1:]:
                 table.add_column(escape(name), justify="right")
             for _, _, key, parts in sorted(self._worst, key=lambda one: one[:2], reverse=True):
-                table.add_row(escape(str(key)), *(number(part.largest) for part in parts[1:]))
+                table.add_row(escape(printable(key)), *(number(part.largest) for part in parts[1:]))
             console.print(table)
         console.print("dead: every token in scope has A = 0; sign: of the tokens where either A is not 0", highlight=False)
         for name, sentence in self.findings.items():

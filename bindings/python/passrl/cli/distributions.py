@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
+from ..groups import group_index
 from ..results import GroupFlag, Shaped
 from .picture import plain
 from .rollouts import Rollouts

@@ -47,7 +47,7 @@ class Explained:
 
                 plot(stack.enter_context(whole(self.distributions)), rollouts, run.name, run.shaped, terms)
             except ModuleNotFoundError as fault:
-                raise Refused(f"--distributions needs {fault.name}; install it with: pip install 'passrl[cli]'") from None
+                raise Refused(f"--distributions needs {fault.name}; install it with: pip install matplotlib") from None
             told.append(f"distributions{beyond}: {self.distributions}")
         if self.page is not None:
             from .page import TooLarge, write

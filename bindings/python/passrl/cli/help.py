@@ -48,7 +48,7 @@ Examples:
 --out writes, of all rollouts in the file's order:
   .npz      advantages [N], cu_seqlens [R+1], group, sample, path_scores, num_chunks [R], chunk_offsets [R+1], chunk_ends, chunk_values [C]
   .jsonl    an object a rollout: group, sample, advantages, path_score, num_chunks
-  .parquet  the same as columns (pip install 'passrl[parquet]')
+  .parquet  the same as columns (pip install pyarrow)
 {_MEMORY}"""
 
 COMPARE = f"""

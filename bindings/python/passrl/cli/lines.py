@@ -26,6 +26,18 @@ def say(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+# Joiners within words and emoji: no control of a terminal, though no character of their own.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(value: Any) -> str:
+    """A name from a file, or a sentence with one, for a terminal: what would control it (escapes, line ends, directions of writing) is written out."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in _JOINERS else one.encode("unicode_escape").decode() for one in text)
+
+
 class Line:
     """One line's object with checks; `fail` raises with file and line."""
 

@@ -45,7 +45,7 @@ def arrow() -> tuple[Any, Any]:
 
         return pyarrow, pyarrow.parquet
     except ModuleNotFoundError:
-        raise Refused("a .parquet file needs pyarrow; install it with: pip install 'passrl[parquet]', or write .jsonl or .npz") from None
+        raise Refused("a .parquet file needs pyarrow; install it with: pip install pyarrow, or write .jsonl or .npz") from None
 
 
 class Writer(Protocol):

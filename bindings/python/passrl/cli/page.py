@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
 from ..config import Config
+from ..groups import group_index
 from ..results import Shaped
 from . import distributions, table
 from .distributions import counted

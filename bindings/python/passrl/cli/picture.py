@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
+from ..groups import group_index
 from ..results import Shaped
 from . import captions
+from .lines import printable
 from .rollouts import Rollouts
 
 # Rows of all panels together, rows of a panel and chunk marks of a row beyond which a picture is only noise.
@@ -146,7 +147,7 @@ def _legible(rollouts: Rollouts, rows: NDArray[np.int64]) -> float:
 
 def _short(text: Any, most: int) -> str:
     """Cut in its middle: names often differ at their ends."""
-    text = str(text)
+    text = printable(text)
     return plain(text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}")
 
 

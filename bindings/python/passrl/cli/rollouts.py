@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Steps
 from ..config import Config
+from ..steps import Steps
 from .lines import BadLine, Line
 
 __all__ = ["BadLine", "Reader", "Rollouts"]

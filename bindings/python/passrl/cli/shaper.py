@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from .. import cuda
-from ..batch import Batch, Steps, group_index
+from ..batch import Batch
 from ..config import STREAM_FIELDS, Config
+from ..groups import group_index
 from ..partials import Partials
 from ..plan import Plan, arguments_of
 from ..results import Shaped
 from ..shape import shape
+from ..steps import Steps
 from .output import Refused
 from .rollouts import Rollouts
 

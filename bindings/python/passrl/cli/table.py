@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..results import GroupFlag, RolloutFlag, Shaped
+from .lines import printable
 from .rollouts import Rollouts
 
 FIRST = 20
@@ -145,10 +146,10 @@ class Tally:
 
     @staticmethod
     def _cells(rollouts: Rollouts, runs: list[Run], row: GroupRow, sums: list[_Sum]) -> list[str]:
-        cells = [escape(str(row.key)), str(len(row.rows)), f"{row.tokens:,}", "" if row.outcome is None else f"{row.outcome:.2f}"]
+        cells = [escape(printable(row.key)), str(len(row.rows)), f"{row.tokens:,}", "" if row.outcome is None else f"{row.outcome:.2f}"]
         for one in sums:
             cells += [f"{_mean(one.total, row.tokens):.3f}", f"{one.low:+.2f} … {one.high:+.2f}"]
-        names = ["-" if (found := best(run, row.rows)) is None else escape(str(rollouts.sample[found])) for run in runs]
+        names = ["-" if (found := best(run, row.rows)) is None else escape(printable(rollouts.sample[found])) for run in runs]
         return [*cells, names[0] if len(set(names)) == 1 else "[bold]" + " → ".join(names) + "[/bold]", escape(row.flags)]
 
     def _outcomes(self, rollouts: Rollouts, runs: list[Run], row: GroupRow) -> None:
@@ -203,7 +204,7 @@ def located(message: str, rollouts: Rollouts) -> str:
     def named(found: re.Match[str]) -> str:
         i = int(found[1])
         line = "" if rollouts.line is None else f"line {rollouts.line[i]}, "
-        return f"{line}sample {rollouts.sample[i]} of group {rollouts.group[i]}"
+        return f"{line}sample {printable(rollouts.sample[i])} of group {printable(rollouts.group[i])}"
 
     sentence = re.sub(r"rollout (\d+) of group \d+", named, message.removeprefix("passrl_report_status: "), count=1)
     return re.sub(r"; \d+ group\(s\) have advantage 0$", "", sentence)

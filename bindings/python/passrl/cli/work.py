@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import group_index
 from ..errors import Error
+from ..groups import group_index
+from .lines import printable
 from .output import Refused
 from .rollouts import Rollouts
 from .shaper import Shaper
@@ -105,5 +106,5 @@ class Work:
 
             compare(part, shapen.rollouts, {run.name: run.shaped for run in shapen.runs if run.name not in self.aside})
         except ModuleNotFoundError as fault:
-            raise Refused(f"--plot needs {fault.name}; install it with: pip install 'passrl[cli]'") from None
-        return f"picture of group {shapen.rows[0].key} ({self.choice.why}): {path}"
+            raise Refused(f"--plot needs {fault.name}; install it with: pip install matplotlib") from None
+        return f"picture of group {printable(shapen.rows[0].key)} ({self.choice.why}): {path}"

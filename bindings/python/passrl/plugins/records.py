@@ -16,19 +16,20 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batch import Steps
 from ..config import Config
 from ..errors import ERR_NULL, ERR_SHAPE, ERR_VALUE, FindingWarning, refuse
 from ..results import Shaped
+from ..steps import Steps
 
 KEYS = ("step_end", "step_score", "step_begin", "signal", "outcome", "format", "format_ok", "streams")
 _STEPS = ("step_end", "step_score", "step_begin")
+_LISTS = (*_STEPS, "signal")
 
 Record = Mapping[str, Any]
 
@@ -50,6 +51,9 @@ def read(record: Any, row: int) -> Record:
     if ("step_end" in record) != ("step_score" in record):
         has, lacks = ("step_end", "step_score") if "step_end" in record else ("step_score", "step_end")
         refuse(ERR_VALUE, f"passrl: the process record of rollout {row} has {has} without {lacks}; a step has both")
+    for key in _LISTS:
+        if key in record and (not hasattr(record[key], "__len__") or isinstance(record[key], (str, bytes, Mapping))):
+            refuse(ERR_VALUE, f"passrl: the process record of rollout {row} has {key} {record[key]!r}; it must be a list, {'one a token' if key == 'signal' else 'one a step'}")
     for key in _STEPS[1:]:
         if key in record and len(record[key]) != len(record["step_end"]):
             refuse(ERR_SHAPE, f"passrl: the process record of rollout {row} has {len(record['step_end'])} step_end and {len(record[key])} {key}; one a step")
@@ -64,11 +68,12 @@ def _steps(found: Sequence[Record]) -> Steps:
         row = next(row for row, record in with_steps if "step_begin" not in record)
         refuse(ERR_VALUE, f"passrl: the process record of rollout {row} has no step_begin and others have; give it in all or in none")
 
-    def joined(key: str, kind: Any) -> NDArray[Any]:
-        return np.fromiter((value for record in found for value in record.get(key, ())), dtype=kind, count=sum(counts))
+    def joined(key: str, of: Callable[[Any, str, int], NDArray[Any]]) -> NDArray[Any]:
+        rows = [of(record[key], key, row) for row, record in with_steps if key in record]
+        return np.concatenate(rows) if rows else of([], key, 0)
 
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Steps(offsets, joined("step_end", np.int64), joined("step_score", np.float64), joined("step_begin", np.int64) if True in begins else None)
+    return Steps(offsets, joined("step_end", _whole), joined("step_score", _numbers), joined("step_begin", _whole) if True in begins else None)
 
 
 def _signal(found: Sequence[Record], lengths: NDArray[np.int64], width: int | None) -> NDArray[np.float32]:
@@ -78,7 +83,7 @@ def _signal(found: Sequence[Record], lengths: NDArray[np.int64], width: int | No
         if "signal" not in record:
             rows.append(np.zeros(length, dtype=np.float32))
             continue
-        values = np.asarray(record["signal"], dtype=np.float32)
+        values = _numbers(record["signal"], "signal", row).astype(np.float32)
         # What lies behind a padded row's last token in scope (tool output) may have values or not.
         if len(values) < length or len(values) > (length if width is None else width):
             refuse(ERR_SHAPE, f"passrl: the process record of rollout {row} has a signal of {len(values)} values and its response has {length} tokens; give one a token")
@@ -91,8 +96,33 @@ def _signal(found: Sequence[Record], lengths: NDArray[np.int64], width: int | No
     return padded
 
 
-def _number(value: Any) -> float:
-    return np.nan if value is None else float(value)
+def _number(value: Any, key: str, row: int) -> float:
+    """A number of a record; None is NaN."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return np.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    refuse(ERR_VALUE, f"passrl: the process record of rollout {row} has {key} {value!r}; it must be a number")
+
+
+def _numbers(values: Any, key: str, row: int) -> NDArray[np.float64]:
+    """A record's list of numbers; None is NaN."""
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.empty(0, dtype=object)  # Said of the element below.
+    if found.ndim == 1 and found.dtype.kind in "iufb":
+        return found.astype(np.float64)
+    return np.array([_number(one, f"{key}[{i}]", row) for i, one in enumerate(values)], dtype=np.float64)
+
+
+def _whole(values: Any, key: str, row: int) -> NDArray[np.int64]:
+    """A record's list of token offsets."""
+    found = _numbers(values, key, row)
+    for i in np.flatnonzero((found != np.floor(found)) | (np.abs(found) >= 2.0**53))[:1]:
+        refuse(ERR_VALUE, f"passrl: the process record of rollout {row} has {key}[{i}] {found[i]:g}; it must be a whole number, a token offset in the response")
+    return found.astype(np.int64)
 
 
 def arguments(config: Config, given: Sequence[Any], rewards: Any, lengths: Any, *, width: int | None = None, where: str = "the reward function") -> dict[str, Any]:
@@ -116,14 +146,14 @@ def arguments(config: Config, given: Sequence[Any], rewards: Any, lengths: Any, 
             result["signal"] = _signal(found, np.asarray(lengths), width)
         else:
             result["steps"] = _steps(found)
-    told = [_number(record["outcome"]) if "outcome" in record else reward for record, reward in zip(found, np.asarray(rewards, dtype=np.float64))]
+    told = [_number(record["outcome"], "outcome", row) if "outcome" in record else reward for row, (record, reward) in enumerate(zip(found, np.asarray(rewards, dtype=np.float64)))]
     result["outcome"] = np.array(told, dtype=np.float64)
     # A configuration without a format reward has no gate either: the estimators of the frameworks.
     if config.streams["format"].weight != 0 or config.fusion not in ("advantage", "reward_sum"):
         result |= _format(found)
     names = {name: None for record in found for name in record.get("streams", ())}
     if names:
-        result["streams"] = {name: np.array([_number(record.get("streams", {}).get(name)) for record in found]) for name in names}
+        result["streams"] = {name: np.array([_number(record.get("streams", {}).get(name), f"streams[{name!r}]", row) for row, record in enumerate(found)]) for name in names}
     return result
 
 
@@ -133,7 +163,7 @@ def _format(found: Sequence[Record]) -> dict[str, NDArray[Any]]:
     for row, record in enumerate(found):
         if "format" not in record:
             refuse(ERR_NULL, f"passrl: the process record of rollout {row} has no format and others have; give it in all or in none")
-    rewards = np.array([_number(record["format"]) for record in found])
+    rewards = np.array([_number(record["format"], "format", row) for row, record in enumerate(found)])
     return {"format": rewards, "format_ok": np.array([bool(record.get("format_ok", reward != 0)) for record, reward in zip(found, rewards)])}
 
 

@@ -70,7 +70,8 @@ impl Worker<'_> {
     fn kl_alike(&mut self, members: Members, group: &Group) -> bool {
         let job = self.job;
         let (problem, c, plan) = (job.problem, job.config(), job.plan);
-        let (Some(outputs), Some(signal)) = (job.outputs, self.kl_signal()) else { return false };
+        let Some(outputs) = job.outputs else { return false };
+        let arrays = self.kl_arrays();
         if group.edges.is_none() || c.boundary_rule != BoundaryRule::Adjacent || plan.slots.joint {
             return false;
         }
@@ -125,11 +126,15 @@ impl Worker<'_> {
             }
             let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[rows - n..] };
             let line = Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
-            let mut ahead = self.ahead_alike(i, true, [Some(signal), None]);
+            let Some(from) = self.kl_line_alone(i, &at) else {
+                self.shape(i, group, Sink::Write(None));
+                continue;
+            };
+            let mut ahead = self.ahead_alike(i, true, arrays);
             self.ends_ahead(i, [Some(&outputs.advantages), None]);
             // SAFETY: AVX2 is there in a usual call, AVX-512 where `tokens` asks for it; n tokens, in place or apart (`check` has seen which).
-            let done = unsafe { tokens(Self::line(signal, &at), Self::line(&outputs.advantages, &at), n, stream, &line, &mut ahead) };
-            self.asked(&ahead, signal);
+            let done = unsafe { tokens(from, Self::line(&outputs.advantages, &at), n, stream, &line, &mut ahead) };
+            arrays[0].iter().for_each(|array| self.asked(&ahead, array));
             went(Way::Tokens);
             self.done_alike(&at, [Some(&outputs.advantages), None], n, done.sum, done.squares);
         }

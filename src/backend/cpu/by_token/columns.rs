@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 
 /// Rollouts of one pass.
 pub const TOGETHER: usize = RUNS;
+const _: () = assert!(TOGETHER == crate::plan::workspace::TOGETHER);
 
 /// A rollout's tokens in scope.
 #[derive(Clone, Copy)]
@@ -33,39 +34,57 @@ const SOON: usize = 96;
 /// Vectors of a step.
 const VECTORS: usize = STEP / 8;
 
+/// Squares that fit in 64 bits: |q| <= 2^30 - 64, as 24 bits of f32 stand on a grid of 30.
+const SQUARES: usize = 16;
+
+/// Rollouts between which squares are split.
+const SPLIT: usize = SQUARES / VECTORS;
+
 struct Pass {
     up: __m256,
     largest: __m256i,
     /// Pairs of sums, even and odd lanes, of q with 2^31 added.
     both: [__m256i; VECTORS],
     odd: [__m256i; VECTORS],
-    /// Sums of at most eight squares.
+    /// Sums of at most `SQUARES` squares.
     squares: [__m256i; 2],
     limbs: [__m256i; 2],
 }
 
 impl Pass {
-    /// Always inlined, into functions that have AVX2; likewise below.
+    /// q of eight values, which the largest and the sums of squares take in. Always inlined, into functions that have AVX2; likewise below.
     ///
     /// # Safety
     /// AVX2.
     #[inline(always)]
-    unsafe fn add(&mut self, x: __m256, v: usize) {
+    unsafe fn quantized(&mut self, x: __m256) -> __m256i {
         // SAFETY: by the caller's word.
         unsafe {
             self.largest = _mm256_max_epu32(self.largest, _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(i32::MAX)));
             // A product by a power of two is exact, or far below the half that would round to 1.
             let q = _mm256_cvtps_epi32(_mm256_mul_ps(x, self.up));
-            let raised = _mm256_xor_si256(q, _mm256_set1_epi32(i32::MIN));
-            self.both[v] = _mm256_add_epi64(self.both[v], raised);
-            self.odd[v] = _mm256_add_epi64(self.odd[v], _mm256_srli_epi64::<32>(raised));
             let other = _mm256_srli_epi64::<32>(q);
             self.squares[0] = _mm256_add_epi64(self.squares[0], _mm256_mul_epi32(q, q));
             self.squares[1] = _mm256_add_epi64(self.squares[1], _mm256_mul_epi32(other, other));
+            q
         }
     }
 
-    /// Squares into limbs: |q| <= 2^30, so eight of them fit in 64 bits.
+    /// Adds q of eight positions, of one rollout or of two together, to their sums.
+    ///
+    /// # Safety
+    /// AVX2.
+    #[inline(always)]
+    unsafe fn add(&mut self, q: __m256i, v: usize) {
+        // SAFETY: by the caller's word.
+        unsafe {
+            let raised = _mm256_xor_si256(q, _mm256_set1_epi32(i32::MIN));
+            self.both[v] = _mm256_add_epi64(self.both[v], raised);
+            self.odd[v] = _mm256_add_epi64(self.odd[v], _mm256_srli_epi64::<32>(raised));
+        }
+    }
+
+    /// Squares into limbs.
     ///
     /// # Safety
     /// AVX2.
@@ -183,6 +202,8 @@ unsafe fn some<const NARROW: bool>(line: Line, i: usize, count: usize) -> [__m25
 unsafe fn add_as<const NARROW: bool>(rollouts: &[Tokens], exponent: i32, fresh: bool, columns: &mut [i64], sums: &mut Sums) -> u32 {
     let zero = _mm256_setzero_si256();
     let longest = rollouts.first().map_or(0, |r| r.count);
+    let mut lines = [std::ptr::null(); TOGETHER];
+    lines.iter_mut().zip(rollouts).for_each(|(line, r)| *line = r.line.at.cast_const());
     let (mut full, mut alive) = (rollouts.len(), rollouts.len());
     let up = power_of_two(STEP_BITS - exponent) as f32;
     let mut pass = Pass { up: _mm256_set1_ps(up), largest: zero, both: [zero; VECTORS], odd: [zero; VECTORS], squares: [zero; 2], limbs: [zero; 2] };
@@ -197,54 +218,36 @@ unsafe fn add_as<const NARROW: bool>(rollouts: &[Tokens], exponent: i32, fresh: 
         while full > 0 && rollouts[full - 1].count < t + STEP {
             full -= 1;
         }
-        (pass.both, pass.odd) = ([zero; VECTORS], [zero; VECTORS]);
-        for four in rollouts[..full].chunks(8 / VECTORS) {
-            for r in four {
-                // As many lines at a time as there are rollouts: more than the processor follows.
-                _mm_prefetch::<_MM_HINT_T0>(r.line.at.wrapping_add((t + SOON) * if NARROW { 2 } else { 4 }).cast());
-                for v in 0..VECTORS {
-                    // SAFETY: t + STEP <= its count.
-                    unsafe { pass.add(eight::<NARROW>(r.line.at, t + 8 * v), v) };
+        if full == alive {
+            // Whole steps, as long as no rollout ends.
+            let (lines, end) = (&lines[..full], rollouts[full - 1].count);
+            let raise = _mm256_set1_epi64x((full.div_ceil(2) as i64) << 31);
+            while t + STEP <= end {
+                // SAFETY: t + STEP <= the counts; as many columns.
+                unsafe {
+                    step::<NARROW>(&mut pass, lines, t);
+                    put(&found(&mut pass, raise, &mut total), columns.as_mut_ptr().add(t), fresh);
                 }
+                t += STEP;
             }
-            // SAFETY: AVX2.
-            unsafe { pass.split() };
+            continue;
         }
-        for r in &rollouts[full..alive] {
-            // SAFETY: the elements from t on, below its count.
-            unsafe {
+        // SAFETY: of the first ones t + STEP <= the counts, of the others the elements from t on, below their counts.
+        let found = unsafe {
+            step::<NARROW>(&mut pass, &lines[..full], t);
+            for r in &rollouts[full..alive] {
                 for (v, x) in some::<NARROW>(r.line, t, r.count - t).iter().enumerate() {
-                    pass.add(*x, v);
+                    let q = pass.quantized(*x);
+                    pass.add(q, v);
                 }
                 pass.split();
             }
-        }
-        // Back from the raised sums to those of q, in the positions' order.
-        let raise = _mm256_set1_epi64x((alive as i64) << 31);
-        let mut found = [zero; 2 * VECTORS];
-        for v in 0..VECTORS {
-            let even = _mm256_sub_epi64(_mm256_sub_epi64(pass.both[v], _mm256_slli_epi64::<32>(pass.odd[v])), raise);
-            let odd = _mm256_sub_epi64(pass.odd[v], raise);
-            let (a, b) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
-            (found[2 * v], found[2 * v + 1]) = (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b));
-            total = _mm256_add_epi64(total, _mm256_add_epi64(a, b));
-        }
-        if t + STEP <= longest {
-            for (part, found) in found.iter().enumerate() {
-                // SAFETY: four elements, below t + STEP.
-                unsafe {
-                    let c = columns.as_mut_ptr().add(t + 4 * part).cast::<__m256i>();
-                    _mm256_storeu_si256(c, if fresh { *found } else { _mm256_add_epi64(_mm256_loadu_si256(c), *found) });
-                }
-            }
-        } else {
-            let mut lanes = [0i64; STEP];
-            for (part, found) in found.iter().enumerate() {
-                // SAFETY: four elements.
-                unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(4 * part).cast(), *found) };
-            }
-            columns[t..].iter_mut().zip(lanes).for_each(|(c, lane)| *c = if fresh { lane } else { *c + lane });
-        }
+            found(&mut pass, _mm256_set1_epi64x(((full.div_ceil(2) + alive - full) as i64) << 31), &mut total)
+        };
+        let mut lanes = [0i64; STEP];
+        // SAFETY: a step's elements.
+        unsafe { put(&found, lanes.as_mut_ptr(), true) };
+        columns[t..].iter_mut().zip(lanes).for_each(|(c, lane)| *c = if fresh { lane } else { *c + lane });
         t += STEP;
     }
     let sum = |x: __m256i| {
@@ -258,6 +261,78 @@ unsafe fn add_as<const NARROW: bool>(rollouts: &[Tokens], exponent: i32, fresh: 
     sums.hi = sums.hi.wrapping_add(sum(pass.limbs[0]));
     sums.lo = sums.lo.wrapping_add(sum(pass.limbs[1]));
     super::lanes::most(pass.largest)
+}
+
+/// A step of rollouts that all reach its end, two by two: the sum of two q fits in 32 bits. Inlined as `Pass::add` is; likewise below.
+///
+/// # Safety
+/// AVX2; elements t .. t + STEP of each are readable.
+#[inline(always)]
+unsafe fn step<const NARROW: bool>(pass: &mut Pass, lines: &[*const u8], t: usize) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        // As many lines at a time as there are rollouts: more than the processor follows.
+        let soon = |line: *const u8| _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add((t + SOON) * if NARROW { 2 } else { 4 }).cast());
+        for some in lines.chunks(SPLIT) {
+            let mut pairs = some.chunks_exact(2);
+            for pair in &mut pairs {
+                soon(pair[0]);
+                soon(pair[1]);
+                for v in 0..VECTORS {
+                    let (a, b) = (pass.quantized(eight::<NARROW>(pair[0], t + 8 * v)), pass.quantized(eight::<NARROW>(pair[1], t + 8 * v)));
+                    pass.add(_mm256_add_epi32(a, b), v);
+                }
+            }
+            for line in pairs.remainder() {
+                soon(*line);
+                for v in 0..VECTORS {
+                    let q = pass.quantized(eight::<NARROW>(*line, t + 8 * v));
+                    pass.add(q, v);
+                }
+            }
+            pass.split();
+        }
+    }
+}
+
+/// The sums of a step's positions, back from the raised ones, which are 0 again: of each eight those of 0, 1, 4, 5 and of 2, 3, 6, 7.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn found(pass: &mut Pass, raise: __m256i, total: &mut __m256i) -> [__m256i; 2 * VECTORS] {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let zero = _mm256_setzero_si256();
+        let mut found = [zero; 2 * VECTORS];
+        for v in 0..VECTORS {
+            let even = _mm256_sub_epi64(_mm256_sub_epi64(pass.both[v], _mm256_slli_epi64::<32>(pass.odd[v])), raise);
+            let odd = _mm256_sub_epi64(pass.odd[v], raise);
+            (found[2 * v], found[2 * v + 1]) = (_mm256_unpacklo_epi64(even, odd), _mm256_unpackhi_epi64(even, odd));
+            *total = _mm256_add_epi64(*total, _mm256_add_epi64(even, odd));
+        }
+        (pass.both, pass.odd) = ([zero; VECTORS], [zero; VECTORS]);
+        found
+    }
+}
+
+/// What was `found` of a step, in the positions' order.
+///
+/// # Safety
+/// AVX2; `STEP` elements are readable and writable.
+#[inline(always)]
+unsafe fn put(found: &[__m256i; 2 * VECTORS], to: *mut i64, fresh: bool) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        for v in 0..VECTORS {
+            let (a, b) = (found[2 * v], found[2 * v + 1]);
+            let halves = [_mm256_castsi256_si128(a), _mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(a), _mm256_extracti128_si256::<1>(b)];
+            for (part, half) in halves.into_iter().enumerate() {
+                let c = to.add(8 * v + 2 * part).cast::<__m128i>();
+                _mm_storeu_si128(c, if fresh { half } else { _mm_add_epi64(_mm_loadu_si128(c), half) });
+            }
+        }
+    }
 }
 
 #[cfg(test)]

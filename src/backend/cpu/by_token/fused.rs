@@ -194,6 +194,10 @@ unsafe fn pass<const PLAIN: bool, const UNIT: bool, const IN: bool, const OUT: b
 /// AVX2; room for the line's results where they are wanted unrounded.
 #[inline(always)]
 unsafe fn beside(tile: &Tile, lead: usize, line: &Fused, from: isize, totals: &mut Totals) {
+    // One question of most lines, not two.
+    if !line.sums & line.exact.is_null() {
+        return;
+    }
     // SAFETY: by the caller's word.
     unsafe {
         if line.sums {

@@ -28,11 +28,32 @@ fn holes(kept: &Rollout) -> bool {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn kl_signal(&self) -> Option<&'a Array> {
-        match &self.job.problem.process {
-            Process::Signal([Some(signal), ..]) => Some(signal),
-            _ => None,
+    /// Arrays that the signal is read from, those of them whose lines can be asked for ahead.
+    pub(super) fn kl_arrays(&self) -> [Option<&'a Array>; 2] {
+        let problem = self.job.problem;
+        let fits = |array: &'a Array| Line::fits(array, problem.packed()).then_some(array);
+        match &problem.process {
+            Process::Signal([Some(signal), ..]) => [fits(signal), None],
+            Process::LogProbs { policy, teacher, .. } => [fits(policy), fits(teacher)],
+            _ => [None; 2],
         }
+    }
+
+    /// The signal of rollout i. `None`: there is no room for it beside those that were formed since these were forgotten.
+    fn kl_line(&mut self, i: usize, at: &Extent) -> Option<Line> {
+        match &self.job.problem.process {
+            Process::Signal([Some(signal), ..]) if !self.job.by_token.formed => Some(Self::line(signal, at)),
+            _ => Some(Line { at: self.formed(i, at)?.cast(), narrow: false }),
+        }
+    }
+
+    /// The same for a rollout that is read alone.
+    pub(super) fn kl_line_alone(&mut self, i: usize, at: &Extent) -> Option<Line> {
+        if let Some(line) = self.kl_line(i, at) {
+            return Some(line);
+        }
+        self.formed.clear();
+        self.kl_line(i, at)
     }
 
     /// Maxima, sums, columns and live counts of the prepared members, into `to` and the worker's tables; returns the positions. `None`: they are left to the
@@ -43,23 +64,30 @@ impl<'a> Worker<'a> {
         if !job.by_token.columns {
             return None;
         }
-        let signal = self.kl_signal()?;
+        self.formed.clear();
         let positions = self.positions(members);
         // One pass writes the sums and its rollouts' lengths say the counts, where nothing else is asked of them.
         let alone = members.len() <= TOGETHER;
         let by_runs = alone && c.boundary_rule == BoundaryRule::Adjacent && c.average_over == AverageOver::Live && !members.iter().any(|i| holes(&job.rollout(i)));
         // The exponent of the group before, or of the first tokens, is a guess at this one's, which the maximum confirms or corrects.
-        let mut guess = self.exponent.unwrap_or_else(|| {
-            let mut left = FIRST;
-            let most = members.iter().map_while(|i| {
-                let kept = job.rollout(i);
-                let count = ((kept.end - kept.first) as usize).min(left);
-                left -= count;
-                // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
-                (left > 0 || count > 0).then(|| unsafe { columns::largest(Self::line(signal, &job.problem.extent(i)).from(kept.first as usize), count) })
-            });
-            Some(exponent(most.max().unwrap_or(0) as i32)).filter(|e| columns::in_f32(*e)).unwrap_or(1)
-        });
+        let mut guess = match self.exponent {
+            Some(exponent) => exponent,
+            None => {
+                let (mut left, mut most) = (FIRST, 0);
+                for i in members.iter() {
+                    let (kept, at) = (job.rollout(i), job.problem.extent(i));
+                    let count = ((kept.end - kept.first) as usize).min(left);
+                    let line = self.kl_line(i, &at)?.from(kept.first as usize);
+                    // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
+                    most = most.max(unsafe { columns::largest(line, count) });
+                    left -= count;
+                    if left == 0 {
+                        break;
+                    }
+                }
+                Some(exponent(most as i32)).filter(|e| columns::in_f32(*e)).unwrap_or(1)
+            }
+        };
         for _ in 0..2 {
             let mut written = 0;
             if !alone {
@@ -79,7 +107,10 @@ impl<'a> Worker<'a> {
                     if holes(&kept) {
                         return None;
                     }
-                    let line = Self::line(signal, &job.problem.extent(i)).from(kept.first as usize);
+                    if count == 0 && !alone {
+                        self.formed.clear();
+                    }
+                    let line = self.kl_line(i, &job.problem.extent(i))?.from(kept.first as usize);
                     some[count] = Tokens { line, count: kept.count as usize };
                     count += 1;
                 }
@@ -130,7 +161,6 @@ impl<'a> Worker<'a> {
         let job = self.job;
         let (c, plan) = (job.config(), job.plan);
         let outputs = job.outputs?;
-        let signal = self.kl_signal()?;
         let every = matches!(chunks, Chunks::EveryToken);
         let by_edges = group.edges.is_some() && c.boundary_rule == BoundaryRule::Adjacent;
         let usual = matches!(sink, Sink::Write(None))
@@ -163,8 +193,9 @@ impl<'a> Worker<'a> {
         }
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - k..] };
         let line = Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
-        let (from, to) = (Self::line(signal, at).from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
-        let mut ahead = self.ahead(i, true, [Some(signal), None]);
+        let (from, to) = (self.kl_line_alone(i, at)?.from(scope.first), Self::line(&outputs.advantages, at).from(scope.first));
+        let arrays = self.kl_arrays();
+        let mut ahead = self.ahead(i, true, arrays);
         self.ends_ahead(i, [Some(&outputs.advantages), None]);
         let stream = job.by_token.stream;
         let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
@@ -189,7 +220,7 @@ impl<'a> Worker<'a> {
             }
             (sum, squares) = if outputs.report { chunk_totals(chunks, scope, &self.v[..k]) } else { (0.0, 0.0) };
         }
-        self.asked(&ahead, signal);
+        arrays[0].iter().for_each(|array| self.asked(&ahead, array));
         went(if every { Way::Tokens } else { Way::Chunks });
         self.around(&outputs.advantages, at, scope.first, scope.end);
         self.report.sum_advantages += sum;

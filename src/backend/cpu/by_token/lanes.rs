@@ -164,17 +164,15 @@ const RING: usize = 8;
 /// written among those of another output, cost several times as much.
 pub struct Writer<const NARROW: bool> {
     to: Line,
+    n: usize,
     stream: bool,
     /// Elements from a tile's first to the first that begins a line of the caches.
     shift: usize,
-    /// Of the newest tile, which of the ring's it is, if there is one; how many wait.
-    slot: usize,
-    held: bool,
-    waiting: usize,
     ring: Ring,
 }
 
-/// Tiles, falling from the ring's end, and after the last the first bytes of the first: what is read reaches over a tile's end.
+/// Tiles, each where the number of its first element says, so that nothing need be kept of where the ring stands; and after its last the first bytes of the first:
+/// what is read reaches over a tile's end.
 #[repr(align(64))]
 struct Ring([MaybeUninit<u8>; RING * 4 * TILE + LINE]);
 
@@ -188,19 +186,19 @@ impl<const NARROW: bool> Writer<NARROW> {
         // Tiles begin a multiple of 32 elements before the end.
         let beyond = (to.at as usize + n * Self::BYTES) % LINE;
         let shift = if stream { (LINE - beyond) % LINE / Self::BYTES } else { 0 };
-        Writer { to, stream, shift, slot: 0, held: false, waiting: 0, ring: Ring([MaybeUninit::uninit(); RING * 4 * TILE + LINE]) }
+        Writer { to, n, stream, shift, ring: Ring([MaybeUninit::uninit(); RING * 4 * TILE + LINE]) }
     }
 
-    /// Where in the ring the tile stands that came `before` tiles before the newest.
+    /// Where in the ring the tile of elements `from` .. `from + 32` stands.
     #[inline(always)]
-    fn kept(&self, before: usize) -> *const u8 {
-        self.ring.0.as_ptr().wrapping_add((self.slot + before) % RING * TILE * Self::BYTES).cast()
+    fn kept(&self, from: usize) -> *const u8 {
+        self.ring.0.as_ptr().wrapping_add(from / TILE % RING * TILE * Self::BYTES).cast()
     }
 
     /// A tile that is neither the line's last nor its lowest.
     ///
     /// # Safety
-    /// Elements `from` .. `from + 32` and those of the tiles that wait are writable, and the tile after has been handed over.
+    /// Elements `from` .. `from + 32` and those of the tiles that wait are writable, and all tiles after it have been handed over.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub unsafe fn whole(&mut self, from: usize, results: &Results) {
@@ -213,24 +211,23 @@ impl<const NARROW: bool> Writer<NARROW> {
                 }
                 return;
             }
-            if self.waiting == WAIT {
-                self.emit(from + TILE * WAIT, WAIT - 1);
-                self.waiting -= 1;
+            // But for the last tile, which is none of them, as many have come as wait.
+            if from + TILE * (WAIT + 2) <= self.n {
+                self.emit(from + TILE * WAIT);
             }
-            self.keep(results);
-            self.waiting += 1;
+            self.keep(from, results);
         }
     }
 
-    /// The tile that came `before` tiles before the newest, of elements `from` .. `from + 32`: its lines, the last of which may reach into the tile after.
+    /// The tile of elements `from` .. `from + 32`: its lines, the last of which may reach into the tile after.
     ///
     /// # Safety
-    /// Elements up to the end of that are writable.
+    /// Elements up to the end of that are writable, and both tiles are in the ring.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn emit(&self, from: usize, before: usize) {
+    unsafe fn emit(&self, from: usize) {
         let at = self.to.at.wrapping_add((from + self.shift) * Self::BYTES).cast::<__m256i>();
-        let kept = self.kept(before).wrapping_add(self.shift * Self::BYTES).cast::<__m256i>();
+        let kept = self.kept(from).wrapping_add(self.shift * Self::BYTES).cast::<__m256i>();
         for j in 0..Self::BYTES {
             // SAFETY: a tile's bytes, from less than a line after its first on; at an address of the memory's lines.
             unsafe { _mm256_stream_si256(at.wrapping_add(j), _mm256_loadu_si256(kept.wrapping_add(j))) };
@@ -239,16 +236,14 @@ impl<const NARROW: bool> Writer<NARROW> {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn keep(&mut self, results: &Results) {
-        self.slot = (self.slot + RING - 1) % RING;
-        self.held = true;
-        let kept = self.kept(0).cast_mut();
+    fn keep(&mut self, from: usize, results: &Results) {
+        let kept = self.kept(from).cast_mut();
         // SAFETY: a tile of the ring; beyond its last there is room for a line.
         unsafe {
             for (j, x) in results[..Self::BYTES].iter().enumerate() {
                 _mm256_storeu_si256(kept.cast::<__m256i>().add(j), *x);
             }
-            if self.slot == 0 {
+            if from / TILE % RING == 0 {
                 for (j, x) in results[..LINE / 32].iter().enumerate() {
                     _mm256_storeu_si256(kept.add(RING * TILE * Self::BYTES).cast::<__m256i>().add(j), *x);
                 }
@@ -259,7 +254,7 @@ impl<const NARROW: bool> Writer<NARROW> {
     /// The line's last tile or its lowest, of elements `from` .. `from + 32`; the lowest may begin before the line, and what waits is written with it.
     ///
     /// # Safety
-    /// Those elements from 0 on are writable, and what waits.
+    /// Those elements from 0 on are writable, and what waits; all tiles after it have been handed over.
     #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub unsafe fn tile(&mut self, from: isize, results: &Results) {
@@ -267,9 +262,10 @@ impl<const NARROW: bool> Writer<NARROW> {
         unsafe {
             if self.stream && from > 0 {
                 // The last of more than one. What stands in it before its first line is written with the tile before: no line is written in both ways.
-                self.keep(results);
-                let at = self.to.from(from as usize + self.shift).at;
-                return std::ptr::copy_nonoverlapping(self.kept(0).add(self.shift * Self::BYTES), at, (TILE - self.shift) * Self::BYTES);
+                let from = from as usize;
+                self.keep(from, results);
+                let at = self.to.from(from + self.shift).at;
+                return std::ptr::copy_nonoverlapping(self.kept(from).add(self.shift * Self::BYTES), at, (TILE - self.shift) * Self::BYTES);
             }
             if from >= 0 {
                 let at = self.to.from(from as usize).at.cast::<__m256i>();
@@ -280,13 +276,15 @@ impl<const NARROW: bool> Writer<NARROW> {
                 std::ptr::copy_nonoverlapping(own, self.to.at, (TILE - before) * Self::BYTES);
             }
             let after = (from + TILE as isize) as usize;
-            for before in (0..self.waiting).rev() {
-                self.emit(after + TILE * before, before);
+            if !self.stream || after >= self.n {
+                return;
             }
-            if self.held {
-                // Of the tile after, the elements before its first line.
-                std::ptr::copy_nonoverlapping(self.kept(0), self.to.from(after).at, self.shift * Self::BYTES);
+            let waiting = ((self.n - after) / TILE - 1).min(WAIT);
+            for before in (0..waiting).rev() {
+                self.emit(after + TILE * before);
             }
+            // Of the tile after, the elements before its first line.
+            std::ptr::copy_nonoverlapping(self.kept(after), self.to.from(after).at, self.shift * Self::BYTES);
         }
     }
 }

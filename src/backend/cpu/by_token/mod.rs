@@ -77,6 +77,8 @@ pub struct ByToken {
     pub columns: bool,
     /// kl: a rollout's advantages may be.
     pub kl: bool,
+    /// kl: the signal is formed before it is read (`formed`).
+    pub formed: bool,
     pub gae: bool,
     /// kl: a rollout's chunks are listed where the general stages come to read them.
     pub counted: bool,
@@ -144,9 +146,10 @@ mod decide {
                 && problem.reference.is_none()
                 && problem.behavior.is_none()
                 && problem.baseline_inputs.is_none();
-            let signal = match &problem.process {
-                Process::Signal([Some(signal), ..]) => problem.num_process == 1 && fits(signal),
-                _ => false,
+            let (signal, formed) = match &problem.process {
+                Process::Signal([Some(signal), ..]) => (problem.num_process == 1, !fits(signal)),
+                Process::LogProbs { .. } => (true, true),
+                _ => (false, false),
             };
             let row = &c.streams[0];
             let kl = plain
@@ -180,7 +183,7 @@ mod decide {
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
             let counted = columns && outputs.chunk_ends.is_none() && !outputs.report;
-            ByToken { columns, kl, counted, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
+            ByToken { columns, kl, formed, counted, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
         }
     }
 

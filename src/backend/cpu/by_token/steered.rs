@@ -166,8 +166,10 @@ unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
     let none = Line { at: none.as_mut_ptr().cast(), narrow: values.narrow };
     // SAFETY: the first `low` rewards and values.
     let lowest = unsafe { (rewards.map_or(none, |r| r.at_the_end_of(&mut some, low)), values.at_the_end_of(&mut more, low)) };
-    let reward_of = |j: usize| if j + 1 == tiles { lowest.0 } else { rewards.map_or(none, |r| r.from(n - TILE * (j + 1))) };
-    let value_of = |j: usize| if j + 1 == tiles { lowest.1 } else { values.from(n - TILE * (j + 1)) };
+    // Neither branches nor calls, so that what stands in registers stays there.
+    let (reward, step) = rewards.map_or((none, 0), |r| (r, r.bytes()));
+    let reward_of = |j: usize| Line { at: if j + 1 < tiles { reward.at.wrapping_add((n - TILE * (j + 1)) * step) } else { lowest.0.at }, ..lowest.0 };
+    let value_of = |j: usize| if j + 1 < tiles { values.from(n - TILE * (j + 1)) } else { lowest.1 };
     // SAFETY: in row 0 what stands after tile 0; 32 rewards and values of each tile; rows.
     unsafe {
         _mm256_storeu_pd(value_rows.row(0).add(TILE), _mm256_set1_pd(line.next));
@@ -185,8 +187,8 @@ unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
         }
     }
     let mut j = 0;
-    // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers. While a tile is scanned the deltas of
-    // one to come are made, and the values of another are brought to its row.
+    // The line's last tile and its lowest ones, and between them whole tiles, whose registers stay registers. While one of these is scanned the deltas of one to
+    // come are made, and the values of another are brought to its row.
     loop {
         let is_low = j + 1 == tiles;
         let lead = if is_low { TILE - low } else { 0 };
@@ -205,9 +207,11 @@ unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
             if line.sums {
                 totals.add(&tile, lead);
             }
-            to.tile(from, &rounded::<A>(&tile, &mut largest));
+            let results = rounded::<A>(&tile, &mut largest);
+            if j > 0 && !is_low { to.whole(from as usize, &results) } else { to.tile(from, &results) }
             if let Some(returns) = &mut returns {
-                returns.tile(from, &rounded::<R>(&plus(&tile, value_rows.row(j)), &mut largest));
+                let results = rounded::<R>(&plus(&tile, value_rows.row(j)), &mut largest);
+                if j > 0 && !is_low { returns.whole(from as usize, &results) } else { returns.tile(from, &results) }
             }
             if is_low {
                 return totals.done(lanes(&tile)[lead], most(largest));
@@ -215,24 +219,21 @@ unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
         }
         ahead.go();
         j += 1;
-        while j + 1 < tiles {
+        while j + BEFORE < tiles {
             let from = n - TILE * (j + 1);
             let (reward, value) = (j + BEFORE, j + 2 * BEFORE);
-            let (has_reward, has_value) = (reward < tiles, value < tiles);
-            let (rewards_to_come, values_to_come) =
-                (if has_reward { reward_of(reward) } else { none }, if has_value { value_of(value) } else { none });
+            // Chosen here: the compiler would choose anew at each load.
+            let (rewards_to_come, values_to_come) = std::hint::black_box((reward_of(reward).at, value_of(value).at));
+            let (rewards_to_come, values_to_come) = (Line { at: rewards_to_come, ..lowest.0 }, Line { at: values_to_come, ..values });
             let (own, values) = (rows.row(j), value_rows.row(j));
             let (delta_row, value_row) = (rows.row(reward), value_rows.row(reward));
             let (to_come, before) = (value_rows.row(value), value_rows.row(value + 1));
             // SAFETY: as above.
             unsafe {
                 let tile = scan.tile::<UNIT>(own, |part| {
-                    if has_value {
-                        widened::<IN>(values_to_come, 8 * part, to_come, before);
-                        deltas::<IN>(rewards_to_come, 8 * part, gamma, value_row, delta_row);
-                    } else if has_reward {
-                        deltas::<IN>(rewards_to_come, 8 * part, gamma, value_row, delta_row);
-                    }
+                    // Beyond the lowest tile rows are written that none reads.
+                    widened::<IN>(values_to_come, 8 * part, to_come, before);
+                    deltas::<IN>(rewards_to_come, 8 * part, gamma, value_row, delta_row);
                 });
                 if line.sums {
                     totals.add(&tile, 0);

@@ -103,8 +103,7 @@ impl Worker<'_> {
         let clips = c.clip < f64::INFINITY;
         if clips || outputs.report {
             let d = &mut self.d[..k];
-            Chunks::Last(ends).each(&scope, |j, a, b| {
-                let n = if scope.has_holes() { scope.count_in(a, b) } else { b - a };
+            Chunks::Last(ends).counts(&scope, |j, n| {
                 if clips && d[j].abs() > c.clip {
                     self.report.clipped_tokens += n as i64;
                     d[j] = d[j].clamp(-c.clip, c.clip);
