@@ -434,7 +434,8 @@ typedef struct passrl_stream {
     double clip_standardized;
     // Must be 0.
     int64_t reserved[3];
-    // Name for messages and reports; zero-terminated.
+    // Name in sentences and descriptions of a plan, "accuracy (extra_0)": zero-terminated UTF-8, at most 31 bytes, or the plan is refused. A report holds the row's number
+    // alone: `passrl_report_status`, which knows no plan, says "extra_0".
     char name[32];
 } passrl_stream;
 
@@ -544,7 +545,8 @@ typedef struct passrl_context_options {
     int32_t backend;
     // CUDA: device ordinal, or -1 for the calling thread's current context, which is borrowed and left as it was. 0.
     int32_t device;
-    // CPU: threads that a run may use, the caller's included. 0 (default): the calling thread's affinity and cgroup quota, at most 8.
+    // CPU: threads that work on a run, 1 to 1024. 1: the calling thread. More: so many of the context's own, for which the calling thread waits. 0 (default): as many as
+    // the calling thread's affinity and cgroup quota allow, at most 8.
     int32_t threads;
     // CPU: instruction set, `PASSRL_SIMD_*`; BEST (default) takes what the processor has. Every path gives the same bits.
     int32_t simd;
@@ -773,8 +775,9 @@ typedef struct passrl_outputs {
     uint32_t struct_size;
     // Must be 0.
     uint32_t reserved0;
-    // A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_*`, `values` or
-    // `token_rewards` where type, shape and strides are the same (in place).
+    // A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_policy`, `logp_teacher`, `logp_base`, `values` or
+    // `token_rewards` where type, shape and strides are the same (in place). Nothing else may share a byte with an output; to lie in each other's gaps (columns of one
+    // matrix, halves of its rows) is to be apart.
     const struct passrl_view *advantages;
     // Return-to-go G before Divide-Length; gae: A + V. Token-shaped f32, bf16, f16 or f64.
     const struct passrl_view *returns;
@@ -795,8 +798,8 @@ typedef struct passrl_outputs {
     const struct passrl_view *group_flags;
     // `PASSRL_ROLLOUT_*` bits, `[R]` i32.
     const struct passrl_view *rollout_flags;
-    // Overwritten by the run. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of `passrl_report_size` bytes, aligned to 8, of any
-    // content: give a host copy to `passrl_report_status` once the stream's work is done.
+    // Overwritten by the run; aligned to 8, apart from all other memory of the call. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of
+    // `passrl_report_size` bytes, of any content: give a host copy to `passrl_report_status` once the stream's work is done.
     struct passrl_report *report;
 } passrl_outputs;
 
@@ -806,7 +809,7 @@ typedef struct passrl_limits {
     uint32_t struct_size;
     // Must be 0.
     uint32_t reserved0;
-    // Rollouts of one call.
+    // Rollouts of one call; below 2^31, as `groups` and `rollout_tokens` (the others: below 2^40, or what is said).
     int64_t rollouts;
     // Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     int64_t groups;
@@ -836,7 +839,7 @@ typedef struct passrl_limits {
 // A value is outside what the argument allows.
 #define PASSRL_ERR_VALUE -101
 
-// `struct_size` is not one that this library can read, or bytes that it does not know are set.
+// `struct_size` is not one that this library can read or cuts a field in two, bytes that it does not know are set, or a field beyond it is to be set.
 #define PASSRL_ERR_STRUCT_SIZE -102
 
 // A key of `passrl_config_set` or a preset's name is unknown.
@@ -924,14 +927,16 @@ PASSRL_API passrl_status passrl_config_init(struct passrl_config *target, uint32
 
 // Fills a configuration from a preset ("pass", "grpo_process", "grpo_pooled"; see `passrl_preset_name`), writing at most `struct_size` bytes.
 // A preset only fills fields: change any of them afterwards. An unknown name is refused with the nearest ones
-// (`PASSRL_ERR_UNKNOWN_NAME`). `preset`: zero-terminated, read during the call. Any thread.
+// (`PASSRL_ERR_UNKNOWN_NAME`), and one that sets a field beyond `struct_size` (of a caller with an older header) is refused with the field
+// (`PASSRL_ERR_STRUCT_SIZE`). `preset`: zero-terminated, read during the call. Any thread.
 PASSRL_API passrl_status passrl_config_init_preset(struct passrl_config *target, uint32_t struct_size, const char *preset);
 
 // Sets one field by its name, from text: `passrl_config_set(&c, "k", "0.5")`, `("chunk", "step")`, `("outcome.ddof", "0")`,
 // `("standardize", "abs_max")`. Keys: the fields of `passrl_config`; a row of the stream table as `process_0.weight`, `outcome.center`,
 // `extra_3.missing` ...; the shorthands standardize, standardize_process, standardize_outcome, standardize_format, w_process, w_outcome,
 // w_format, ddof, epsilon, epsilon_mode, loo_unit, singleton, missing (all streams), name.standardize (one stream).
-// Unknown keys and values are refused with the nearest ones, the configuration untouched. Not thread-safe on one configuration.
+// Unknown keys and values are refused with the nearest ones, a field beyond the configuration's `struct_size` (of a caller with an older header) with
+// `PASSRL_ERR_STRUCT_SIZE`, the configuration untouched. Not thread-safe on one configuration.
 PASSRL_API passrl_status passrl_config_set(struct passrl_config *config, const char *key, const char *value);
 
 // Number of presets. Any thread.
@@ -1272,7 +1277,9 @@ passrl_status passrl_whiten(const struct passrl_context *context,
 // run: no process signal and no token is looked at, whatever `config.kind` is. Flags and report are those of `passrl_plan_run` with `kind = none`, but that
 // scope is not known (`PASSRL_ROLLOUT_NO_SCOPE` for absent rollouts only) and that `PASSRL_ROLLOUT_NO_STREAM` is set for `kind = none` only.
 //
-// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used; `fusion` must be `advantage`. Reads the groups of `batch`, `outcome`,
+// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used. Settings whose flags need more than a stream's values as they are, are refused
+// (`PASSRL_ERR_CONFLICT`): a `fusion` other than `advantage`; `kl_in_reward` with a `kl_coef` and `kl_place = outcome`; of those rows `center = length_weighted`,
+// `count_by = step` and a finite `clip_value`. Reads the groups of `batch`, `outcome`,
 // `format`, `extra`, `format_ok` and `in_stats`. `group_flags` `[G, PASSRL_MAX_STREAMS]` i32 (columns as `streams`), `rollout_flags` `[R]` i32 or NULL. `report` NULL, or
 // a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0. On CUDA it is device memory, as in `passrl_outputs.report`.
 //
@@ -1355,7 +1362,7 @@ PASSRL_API passrl_status passrl_group_index(const struct passrl_view *keys, cons
 PASSRL_API size_t passrl_report_size(void);
 
 // Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding; `PASSRL_ERR_COLLECTIVE` (of groups on several ranks `PASSRL_ERR_CONFLICT`)
-// where it says that ranks did not agree.
+// where it says that ranks did not agree. Streams are called as the stream table's rows are (`extra_0`): a report has no names.
 // Any thread.
 PASSRL_API
 passrl_status passrl_report_status(const struct passrl_report *report);

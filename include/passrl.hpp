@@ -280,7 +280,7 @@ public:
         check(passrl_plan_workspace_size(get(), &bytes));
         return bytes;
     }
-    // Phases of the statistics, for partials: 2, or 4 where batch whitening follows.
+    // Phases of the statistics, for partials: 2, 2 more where batch whitening follows, others where rollouts come in pieces (passrl_plan_phases).
     [[nodiscard]] std::int32_t phases() const {
         std::int32_t count = 0;
         check(passrl_plan_phases(get(), &count));

@@ -294,6 +294,28 @@ impl Standing {
 }
 
 #[test]
+fn a_report_lies_apart_in_device_memory() {
+    let Some(_lock) = simulated() else { return };
+    let case: &'static Case = Box::leak(Box::new(named("csr")));
+    let mut standing = Standing::new(case, &How { cuda: true, ..How::default() });
+    let (own, workspace) = (standing.raw.report, standing.workspace.pointer().cast::<passrl_report>());
+    // SAFETY: the view of a batch that stands.
+    let advantages = unsafe { (*standing.raw.advantages).data };
+    for (at, status, says) in [
+        (advantages.map_addr(|a| a / 8 * 8).cast(), PASSRL_ERR_OVERLAP, "outputs.report and outputs.advantages share memory"),
+        (workspace, PASSRL_ERR_OVERLAP, "workspace and outputs.report share memory"),
+        (own.wrapping_byte_add(4), PASSRL_ERR_WORKSPACE, "it must be aligned to 8 bytes"),
+    ] {
+        standing.raw.report = at;
+        assert_eq!(standing.run(null_mut()), status, "{}", library().last_error());
+        assert!(library().last_error().contains(says), "{}", library().last_error());
+    }
+    standing.raw.report = own;
+    assert_eq!(standing.run(null_mut()), PASSRL_OK, "{}", library().last_error());
+    assert_eq!(cudasim::report(), "");
+}
+
+#[test]
 fn a_run_is_a_push_a_memset_launches_and_a_pop() {
     let Some(_lock) = simulated() else { return };
     use harness::GroupsAs::{Index, Offsets};

@@ -16,6 +16,10 @@ mod cases_pieces;
 mod common;
 #[path = "hostile/findings.rs"]
 mod findings;
+#[path = "hostile/names.rs"]
+mod names;
+#[path = "hostile/overlap.rs"]
+mod overlap;
 #[path = "hostile/world.rs"]
 mod world;
 

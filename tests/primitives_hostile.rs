@@ -224,7 +224,13 @@ fn hostile_arguments_are_refused_with_a_sentence_and_nothing_is_written() {
         (&[Flags], |s| s.batch.outcome = null(), PASSRL_ERR_NULL, "nothing to flag"),
         (&[Flags], |s| s.batch.format_ok = s.batch.absent, PASSRL_ERR_CONFLICT, "format_ok is given without"),
         (&[Flags], |s| s.batch.extra[0] = s.batch.outcome, PASSRL_ERR_CONFLICT, "num_extra is 0"),
-        (&[Flags], |s| s.config.fusion = PASSRL_FUSION_POOLED, PASSRL_ERR_CONFLICT, "fusion is pooled"),
+        (&[Flags], |s| s.config.fusion = PASSRL_FUSION_POOLED, PASSRL_ERR_CONFLICT, "config.fusion is pooled, which has one set for process, outcome and format; flags of each stream alone need fusion = advantage"),
+        (&[Flags], |s| s.config.fusion = PASSRL_FUSION_REWARD_SUM, PASSRL_ERR_CONFLICT, "config.fusion is reward_sum, whose set is of the sum of the per-rollout streams; flags of each stream alone"),
+        (&[Flags], |s| s.config.streams[4].clip_value = 5.0, PASSRL_ERR_CONFLICT, "config.outcome.clip_value is 5.0; flags alone are of the values as they are: set clip_value = inf"),
+        (&[Flags], |s| s.config.streams[5].count_by = PASSRL_COUNT_BY_STEP, PASSRL_ERR_CONFLICT, "config.format.count_by is step; flags alone know no steps: set count_by = rollout"),
+        (&[Flags], |s| (s.config.streams[4].center, s.config.streams[4].scale) = (PASSRL_CENTER_LENGTH_WEIGHTED, PASSRL_SCALE_NONE), PASSRL_ERR_CONFLICT, "config.outcome.center is length_weighted; flags alone know no lengths: set another center"),
+        (&[Flags], |s| (s.config.kl_in_reward, s.config.kl_coef) = (PASSRL_KL_K1, 0.1), PASSRL_ERR_CONFLICT, "config.kl_in_reward is k1 with kl_place = outcome"),
+        (&[Flags], |s| s.config.streams[15].name = [b'a' as _; 32], PASSRL_ERR_VALUE, "config.streams[15].name (extra_9) has 32 bytes and no terminating zero"),
         (&[Flags], |s| s.flags.shape[1] = 15, PASSRL_ERR_SHAPE, "group_flags has shape [1, 15]; it must be [1, 16]"),
         (&[Flags], |s| s.rollout_flags.dtype = PASSRL_I64, PASSRL_ERR_DTYPE, "rollout_flags has dtype i64"),
     ];
@@ -304,6 +310,36 @@ fn hostile_arguments_are_refused_with_a_sentence_and_nothing_is_written() {
         }
     }
     assert!(refused >= 150, "{refused}");
+}
+
+/// The report of the flags is looked at as their views are, and their sentence calls a stream as the caller does.
+#[test]
+fn the_report_of_flags_lies_apart() {
+    let rig = Rig::new();
+    let (mut x, mut flags, mut memory) = (vec![1.0f32, f32::NAN], vec![7i32; 16], vec![0u64; 64]);
+    let (x, flags) = (line(&mut x), grid(&mut flags, 1, 16));
+    let mut config = config();
+    for (to, from) in config.streams[4].name.iter_mut().zip(b"correct\0") {
+        *to = *from as _;
+    }
+    let b = passrl_batch { num_rollouts: 2, group_size: 2, outcome: &x, ..batch() };
+    let base = memory.as_mut_ptr().cast::<u8>();
+    let call = |at: *mut u8, flags: &passrl_view, b: &passrl_batch| unsafe {
+        at.cast::<passrl_report>().write_unaligned(passrl_report::defaults());
+        passrl_group_flags(rig.context, b, &config, flags, null(), at.cast(), rig.ws(), rig.bytes(), null_mut())
+    };
+    assert_eq!(call(base, &flags, &b), PASSRL_FINDING_MISSING);
+    assert!(last().contains("stream correct (outcome);"), "{}", last());
+    let over = passrl_view { data: base.wrapping_add(160).cast(), ..flags };
+    assert_eq!(call(base, &over, &b), PASSRL_ERR_OVERLAP);
+    assert!(last().contains("report and group_flags share memory; give each its own"), "{}", last());
+    let read = passrl_view { data: base.wrapping_add(164).cast(), ..x };
+    assert_eq!(call(base, &flags, &passrl_batch { outcome: &read, ..b }), PASSRL_ERR_OVERLAP);
+    assert!(last().contains("report and batch.outcome, format or extra share memory"), "{}", last());
+    assert_eq!(call(base.wrapping_add(4), &flags, &b), PASSRL_ERR_WORKSPACE);
+    assert!(last().contains("report is at ") && last().contains("aligned to 8 bytes"), "{}", last());
+    assert_eq!(call(rig.ws().cast(), &flags, &b), PASSRL_ERR_OVERLAP);
+    assert!(last().contains("workspace and report share memory"), "{}", last());
 }
 
 #[test]

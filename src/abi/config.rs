@@ -95,7 +95,8 @@ pub unsafe extern "C" fn passrl_config_init(target: *mut passrl_config, struct_s
 
 /// Fills a configuration from a preset ("pass", "grpo_process", "grpo_pooled"; see `passrl_preset_name`), writing at most `struct_size` bytes.
 /// A preset only fills fields: change any of them afterwards. An unknown name is refused with the nearest ones
-/// (`PASSRL_ERR_UNKNOWN_NAME`). `preset`: zero-terminated, read during the call. Any thread.
+/// (`PASSRL_ERR_UNKNOWN_NAME`), and one that sets a field beyond `struct_size` (of a caller with an older header) is refused with the field
+/// (`PASSRL_ERR_STRUCT_SIZE`). `preset`: zero-terminated, read during the call. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_config_init_preset(
     target: *mut passrl_config,
@@ -106,8 +107,11 @@ pub unsafe extern "C" fn passrl_config_init_preset(
         // SAFETY: a zero-terminated string or NULL by the contract.
         let name = unsafe { util::text(preset, "preset")? };
         let preset = check::names::preset(name)?;
+        structs::writable(target, struct_size, "target")?;
+        let filled = from_model(&preset.config());
+        check::names::preset_fits(name, &filled, struct_size as usize)?;
         // SAFETY: the caller's pointer and size are passed on.
-        unsafe { structs::write(target, struct_size, from_model(&preset.config())) }
+        unsafe { structs::write(target, struct_size, filled, "target") }
     })
 }
 
@@ -115,7 +119,8 @@ pub unsafe extern "C" fn passrl_config_init_preset(
 /// `("standardize", "abs_max")`. Keys: the fields of `passrl_config`; a row of the stream table as `process_0.weight`, `outcome.center`,
 /// `extra_3.missing` ...; the shorthands standardize, standardize_process, standardize_outcome, standardize_format, w_process, w_outcome,
 /// w_format, ddof, epsilon, epsilon_mode, loo_unit, singleton, missing (all streams), name.standardize (one stream).
-/// Unknown keys and values are refused with the nearest ones, the configuration untouched. Not thread-safe on one configuration.
+/// Unknown keys and values are refused with the nearest ones, a field beyond the configuration's `struct_size` (of a caller with an older header) with
+/// `PASSRL_ERR_STRUCT_SIZE`, the configuration untouched. Not thread-safe on one configuration.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_config_set(config: *mut passrl_config, key: *const c_char, value: *const c_char) -> passrl_status {
     guard("passrl_config_set", || {
@@ -125,7 +130,7 @@ pub unsafe extern "C" fn passrl_config_set(config: *mut passrl_config, key: *con
         let size = fields.struct_size;
         check::names::set(&mut fields, key, value)?;
         // SAFETY: `read` has seen a struct of `struct_size` bytes there.
-        unsafe { structs::write(config, size, fields) }
+        unsafe { structs::write(config, size, fields, "config") }
     })
 }
 

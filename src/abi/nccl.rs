@@ -46,7 +46,7 @@ pub unsafe extern "C" fn passrl_nccl_collective(collective: *mut passrl_collecti
             reserved1: 0,
         };
         // SAFETY: the caller's pointer and size are passed on.
-        unsafe { structs::write(collective, struct_size, filled) }
+        unsafe { structs::write(collective, struct_size, filled, "collective") }
     })
 }
 

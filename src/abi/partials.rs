@@ -235,6 +235,10 @@ pub unsafe extern "C" fn passrl_plan_apply(
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
+            if let Some(report) = check::outputs::report_memory(plan.place(), outputs.report) {
+                check::apart(&memory, "workspace", &report, "outputs.report")?;
+                check::apart(&partials, "buffer", &report, "outputs.report")?;
+            }
             in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
             whole(plan, plan.inner.partials.phases, &problem, partials, memory)?;
             if plan.inner.config.strict {
@@ -243,7 +247,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
             }
             match &plan.device {
                 Some(device) => device.apply(&plan.inner, &problem, partials, &sinks, memory, stream).map(|()| PASSRL_OK),
-                None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory)),
+                None => finish(outputs.report, &backend::apply(&plan.context, &plan.inner, &problem, partials, &sinks, memory), &plan.inner.names),
             }
         }
     })

@@ -8,6 +8,7 @@ use super::{context, util};
 use crate::error::Result;
 use crate::model::batch::Problem;
 use crate::model::context::{Memory, Where};
+use crate::model::names::StreamNames;
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
 use crate::plan::Plan;
@@ -28,20 +29,20 @@ pub unsafe fn borrow<'a>(plan: *const passrl_plan) -> Result<&'a passrl_plan> {
     }
 }
 
-/// Writes the report, if one is wanted, and turns it into the run's status.
+/// Writes the report, if one is wanted, and turns it into the run's status. `names`: of the streams, for its sentence.
 ///
 /// # Safety
 /// `target` is NULL or a report of `struct_size` bytes (its size field set).
-pub unsafe fn finish(target: *mut passrl_report, report: &Report) -> Result<i32> {
+pub unsafe fn finish(target: *mut passrl_report, report: &Report, names: &StreamNames) -> Result<i32> {
     let report = &check::report::from_model(report);
     if !target.is_null() {
         // SAFETY: by the contract; `structs::read` has accepted the size before the run.
         unsafe {
             let size = target.cast::<u32>().read_unaligned();
-            structs::write(target, size, *report)?;
+            structs::write(target, size, *report, "outputs.report")?;
         }
     }
-    Ok(check::report::status(report))
+    Ok(check::report::status_of(report, names))
 }
 
 /// Dimensions and shape of the advantages, from which a batch without token-shaped inputs has its N or T.
@@ -65,10 +66,12 @@ unsafe fn make(
 ) -> Result<(Plan, Option<OnDevice>)> {
     // SAFETY: live handle and caller's structs by the contract.
     let (context, config, limits) = unsafe { (context::borrow(context)?, structs::read(config, "config")?, structs::read(limits, "limits")?) };
+    let names = check::config::names(&config)?;
     let config = check::config::config(&config)?;
     let limits = check::config::limits(&limits, &config)?;
     check::served(context.place(), &config)?;
     let mut plan = Plan::create(config, limits, context.threads(), context.simd(), context.tables())?;
+    plan.names = names;
     match rank {
         Some((rank, size)) => plan.spread(rank, size),
         // One call takes the phases one after the other, as the only rank.
@@ -229,14 +232,14 @@ pub unsafe extern "C" fn passrl_plan_run(
             }
             prepare(plan, batch, outputs, workspace, workspace_bytes, stream, |problem, sinks, memory, report| {
                 if plan.inner.partials.pieces.is_some() && plan.device.is_none() {
-                    return finish(report, &super::ranks::alone(plan, problem, sinks, memory)?);
+                    return finish(report, &super::ranks::alone(plan, problem, sinks, memory)?, &plan.inner.names);
                 }
                 if plan.inner.config.strict {
                     check::report::strict(&backend::look(&plan.context, &plan.inner, problem, memory))?;
                 }
                 match &plan.device {
                     Some(device) => device.run(&plan.inner, problem, sinks, memory, stream).map(|()| PASSRL_OK),
-                    None => finish(report, &backend::run(&plan.context, &plan.inner, problem, sinks, memory)),
+                    None => finish(report, &backend::run(&plan.context, &plan.inner, problem, sinks, memory), &plan.inner.names),
                 }
             })
         }
@@ -267,6 +270,9 @@ pub unsafe fn prepare<T>(
         let sinks = &check::outputs::outputs(place, outputs, problem)?;
         let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
         check::outputs::lent(&memory, "workspace", Some(sinks), problem)?;
+        if let Some(report) = check::outputs::report_memory(place, outputs.report) {
+            check::apart(&memory, "workspace", &report, "outputs.report")?;
+        }
         run(problem, sinks, memory, outputs.report)
     }
 }

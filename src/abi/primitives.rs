@@ -380,7 +380,9 @@ pub unsafe extern "C" fn passrl_whiten(
 /// run: no process signal and no token is looked at, whatever `config.kind` is. Flags and report are those of `passrl_plan_run` with `kind = none`, but that
 /// scope is not known (`PASSRL_ROLLOUT_NO_SCOPE` for absent rollouts only) and that `PASSRL_ROLLOUT_NO_STREAM` is set for `kind = none` only.
 ///
-/// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used; `fusion` must be `advantage`. Reads the groups of `batch`, `outcome`,
+/// Of `config` the rows of `outcome`, `format` and the `num_extra` further streams are used. Settings whose flags need more than a stream's values as they are, are refused
+/// (`PASSRL_ERR_CONFLICT`): a `fusion` other than `advantage`; `kl_in_reward` with a `kl_coef` and `kl_place = outcome`; of those rows `center = length_weighted`,
+/// `count_by = step` and a finite `clip_value`. Reads the groups of `batch`, `outcome`,
 /// `format`, `extra`, `format_ok` and `in_stats`. `group_flags` `[G, PASSRL_MAX_STREAMS]` i32 (columns as `streams`), `rollout_flags` `[R]` i32 or NULL. `report` NULL, or
 /// a report (`passrl_report_init`) that is overwritten: counts that need tokens are 0. On CUDA it is device memory, as in `passrl_outputs.report`.
 ///
@@ -403,20 +405,25 @@ pub unsafe extern "C" fn passrl_group_flags(
         let place = context.place();
         let (batch, config) = (structs::read(batch, "batch")?, structs::read(config, "config")?);
         check::stream(place, stream)?;
+        let names = check::config::names(&config)?;
         let config = check::config::config(&config)?;
         checked::apart_fusion(&config)?;
-        check::outputs::report(place, report, "report")?;
+        let report_memory = check::outputs::report(place, report, "report")?;
         let outputs = [
             Given::new("group_flags", group_flags, Shape::GroupStreams, view::I32),
             Given::new("rollout_flags", rollout_flags, Shape::Rollouts, view::I32).optional(),
         ];
         let call = checked::call(place, &batch, Reads { streams: Some(config.num_extra), ..GROUPS }, [], outputs)?;
+        checked::report_apart(&call, report_memory.as_ref(), &outputs)?;
         if let Some(on) = context.device() {
             let which = Groups::Flags { config: &config, outputs: call.outputs, report: report.addr() as u64 };
             return groups_on_device(on, &which, &call, &call.problem, report, workspace, workspace_bytes, stream);
         }
         let (w, memory) = memory(&call, workspace, workspace_bytes)?;
-        finish(report, &work::group_flags(&call, &config, &w, memory))
+        if let Some(report) = &report_memory {
+            check::apart(&memory, "workspace", report, "report")?;
+        }
+        finish(report, &work::group_flags(&call, &config, &w, memory), &names)
     })
 }
 

@@ -237,6 +237,6 @@ impl Comm {
         };
         let found = backend::run_ranks(&plan.context, &plan.inner, &problem, &sinks, memory, &exchange)?;
         // SAFETY: as the run of a plan without a collective.
-        unsafe { super::plan::finish(report, &found) }
+        unsafe { super::plan::finish(report, &found, &plan.inner.names) }
     }
 }

@@ -10,7 +10,7 @@ pub const PASSRL_OK: passrl_status = 0;
 pub const PASSRL_ERR_NULL: passrl_status = -100;
 /// A value is outside what the argument allows.
 pub const PASSRL_ERR_VALUE: passrl_status = -101;
-/// `struct_size` is not one that this library can read, or bytes that it does not know are set.
+/// `struct_size` is not one that this library can read or cuts a field in two, bytes that it does not know are set, or a field beyond it is to be set.
 pub const PASSRL_ERR_STRUCT_SIZE: passrl_status = -102;
 /// A key of `passrl_config_set` or a preset's name is unknown.
 pub const PASSRL_ERR_UNKNOWN_NAME: passrl_status = -103;

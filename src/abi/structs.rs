@@ -16,11 +16,21 @@ pub unsafe trait Growing: Copy {
     fn defaults() -> Self;
 }
 
-fn check_size(name: &str, size: u32) -> Result<()> {
+fn check_size<T: Growing>(size: u32) -> Result<()> {
+    let (name, alignment) = (T::NAME, align_of::<T>());
     if !(8..=MAX_STRUCT_SIZE).contains(&size) {
         return refuse!(
             PASSRL_ERR_STRUCT_SIZE,
             "{name}.struct_size is {size}; initialise the struct with {name}_init(&x, sizeof x), which sets it"
+        );
+    }
+    // No compiler lays the struct out in such a size, whose last field could be half a pointer.
+    if !(size as usize).is_multiple_of(alignment) {
+        return refuse!(
+            PASSRL_ERR_STRUCT_SIZE,
+            "{name}.struct_size is {size}, which is no multiple of {alignment} and may cut a field in two (this library's is {}); \
+             initialise the struct with {name}_init(&x, sizeof x)",
+            size_of::<T>()
         );
     }
     Ok(())
@@ -36,7 +46,7 @@ pub unsafe fn read<T: Growing>(caller: *const T, argument: &str) -> Result<T> {
     }
     // SAFETY: not NULL; the first field is a u32; the caller's struct may have any alignment that its compiler gave it.
     let size = unsafe { caller.cast::<u32>().read_unaligned() };
-    check_size(T::NAME, size)?;
+    check_size::<T>(size)?;
     let known = size_of::<T>();
     let mut value = T::defaults();
     // SAFETY: `size` bytes are readable by the contract; at most sizeof(T) of them are copied into a T, in which every bit pattern is valid.
@@ -63,18 +73,23 @@ pub unsafe fn read<T: Growing>(caller: *const T, argument: &str) -> Result<T> {
 /// `target` is NULL or points to `struct_size` writable bytes.
 pub unsafe fn init<T: Growing>(target: *mut T, struct_size: u32) -> Result<i32> {
     // SAFETY: passed on.
-    unsafe { write(target, struct_size, T::defaults()) }
+    unsafe { write(target, struct_size, T::defaults(), "target") }
+}
+
+/// Can a value be written there? `argument` is the target's name.
+pub fn writable<T: Growing>(target: *const T, struct_size: u32, argument: &str) -> Result<()> {
+    if target.is_null() {
+        return refuse!(PASSRL_ERR_NULL, "{argument} is NULL; it must point to a {}", T::NAME);
+    }
+    check_size::<T>(struct_size)
 }
 
 /// Writes a value as a struct of `struct_size` bytes: what fits, zeros beyond what this library knows.
 ///
 /// # Safety
 /// As `init`.
-pub unsafe fn write<T: Growing>(target: *mut T, struct_size: u32, value: T) -> Result<i32> {
-    if target.is_null() {
-        return refuse!(PASSRL_ERR_NULL, "the first argument is NULL; it must point to a {}", T::NAME);
-    }
-    check_size(T::NAME, struct_size)?;
+pub unsafe fn write<T: Growing>(target: *mut T, struct_size: u32, value: T, argument: &str) -> Result<i32> {
+    writable(target, struct_size, argument)?;
     let size = struct_size as usize;
     let known = size_of::<T>().min(size);
     // SAFETY: `size` bytes are writable by the contract.

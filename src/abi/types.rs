@@ -58,7 +58,8 @@ pub struct passrl_stream {
     pub clip_standardized: f64,
     /// Must be 0.
     pub reserved: [i64; 3],
-    /// Name for messages and reports; zero-terminated.
+    /// Name in sentences and descriptions of a plan, "accuracy (extra_0)": zero-terminated UTF-8, at most 31 bytes, or the plan is refused. A report holds the row's number
+    /// alone: `passrl_report_status`, which knows no plan, says "extra_0".
     pub name: [c_char; 32],
 }
 
@@ -170,7 +171,7 @@ pub struct passrl_limits {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved0: u32,
-    /// Rollouts of one call.
+    /// Rollouts of one call; below 2^31, as `groups` and `rollout_tokens` (the others: below 2^40, or what is said).
     pub rollouts: i64,
     /// Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     pub groups: i64,
@@ -303,8 +304,9 @@ pub struct passrl_outputs {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved0: u32,
-    /// A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_*`, `values` or
-    /// `token_rewards` where type, shape and strides are the same (in place).
+    /// A, token-shaped f32, bf16, f16 or f64: every slot of the shape is written. May be the memory of `signal[0]`, `logp_policy`, `logp_teacher`, `logp_base`, `values` or
+    /// `token_rewards` where type, shape and strides are the same (in place). Nothing else may share a byte with an output; to lie in each other's gaps (columns of one
+    /// matrix, halves of its rows) is to be apart.
     pub advantages: *const passrl_view,
     /// Return-to-go G before Divide-Length; gae: A + V. Token-shaped f32, bf16, f16 or f64.
     pub returns: *const passrl_view,
@@ -325,8 +327,8 @@ pub struct passrl_outputs {
     pub group_flags: *const passrl_view,
     /// `PASSRL_ROLLOUT_*` bits, `[R]` i32.
     pub rollout_flags: *const passrl_view,
-    /// Overwritten by the run. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of `passrl_report_size` bytes, aligned to 8, of any
-    /// content: give a host copy to `passrl_report_status` once the stream's work is done.
+    /// Overwritten by the run; aligned to 8, apart from all other memory of the call. NULL: not wanted (on the CPU the status still tells). On CUDA device memory of
+    /// `passrl_report_size` bytes, of any content: give a host copy to `passrl_report_status` once the stream's work is done.
     pub report: *mut passrl_report,
 }
 
@@ -383,7 +385,8 @@ pub struct passrl_context_options {
     pub backend: i32,
     /// CUDA: device ordinal, or -1 for the calling thread's current context, which is borrowed and left as it was. 0.
     pub device: i32,
-    /// CPU: threads that a run may use, the caller's included. 0 (default): the calling thread's affinity and cgroup quota, at most 8.
+    /// CPU: threads that work on a run, 1 to 1024. 1: the calling thread. More: so many of the context's own, for which the calling thread waits. 0 (default): as many as
+    /// the calling thread's affinity and cgroup quota allow, at most 8.
     pub threads: i32,
     /// CPU: instruction set, `PASSRL_SIMD_*`; BEST (default) takes what the processor has. Every path gives the same bits.
     pub simd: i32,

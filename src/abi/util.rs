@@ -121,7 +121,7 @@ pub extern "C" fn passrl_report_size() -> usize {
 }
 
 /// Status and sentence of a report (a host copy, where the run was on a device): 0, or the positive status of its first kind of finding; `PASSRL_ERR_COLLECTIVE` (of groups on several ranks `PASSRL_ERR_CONFLICT`)
-/// where it says that ranks did not agree.
+/// where it says that ranks did not agree. Streams are called as the stream table's rows are (`extra_0`): a report has no names.
 /// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_report_status(report: *const passrl_report) -> passrl_status {
@@ -141,6 +141,6 @@ pub unsafe extern "C" fn passrl_report_merge(into: *mut passrl_report, other: *c
         crate::check::report::merge(&mut sum, &other);
         let size = sum.struct_size;
         // SAFETY: `read` has seen a struct of `struct_size` bytes there.
-        unsafe { structs::write(into, size, sum) }
+        unsafe { structs::write(into, size, sum, "into") }
     })
 }

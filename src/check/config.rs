@@ -5,6 +5,7 @@ use crate::abi::status::*;
 use crate::abi::types::{passrl_config, passrl_limits, passrl_stream};
 use crate::error::Result;
 use crate::model::config::*;
+use crate::model::names::StreamNames;
 use crate::model::presets::stream_name;
 use crate::refuse;
 
@@ -153,6 +154,30 @@ pub fn config(c: &passrl_config) -> Result<Config> {
     super::estimators::steps(&config)?;
     super::estimators::token_baseline(&config)?;
     Ok(config)
+}
+
+/// What the caller calls the rows of the stream table.
+pub fn names(c: &passrl_config) -> Result<StreamNames> {
+    let mut names = StreamNames::TABLE;
+    for (index, row) in c.streams.iter().enumerate() {
+        let bytes = row.name.map(|byte| byte as u8);
+        let table = stream_name(index);
+        let Some(end) = bytes.iter().position(|byte| *byte == 0) else {
+            return refuse!(
+                PASSRL_ERR_VALUE,
+                "config.streams[{index}].name ({table}) has {} bytes and no terminating zero among them; a name has at most {}",
+                bytes.len(), bytes.len() - 1
+            );
+        };
+        match std::str::from_utf8(&bytes[..end]) {
+            Ok(name) => names.set(index, name),
+            Err(fault) => {
+                let at = fault.valid_up_to();
+                return refuse!(PASSRL_ERR_VALUE, "config.streams[{index}].name ({table}) is not UTF-8 text: byte {at} is 0x{:02x}", bytes[at]);
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// Settings that exclude each other.

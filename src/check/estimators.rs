@@ -89,13 +89,16 @@ pub(super) fn early_flags(c: &Config) -> Result<()> {
     if c.asks_kl() && c.kl_place == KlPlace::Outcome {
         return refuse!(PASSRL_ERR_CONFLICT, "config.kl_in_reward is {} with kl_place = outcome; flags alone are of the outcomes as they are: set kl_coef = 0", c.kl_in_reward.name());
     }
-    for (index, s) in c.streams.iter().enumerate().skip(OUTCOME) {
-        if s.center == Center::LengthWeighted || s.count_by == CountBy::Step || s.clip_value < f64::INFINITY {
-            return refuse!(
-                PASSRL_ERR_CONFLICT,
-                "config.{} has center {}, count_by {} and clip_value {:?}; flags alone are of the values as they are: set another center, rollout and inf",
-                stream_name(index), s.center.name(), s.count_by.name(), s.clip_value
-            );
+    for (index, s) in c.streams.iter().enumerate().skip(OUTCOME).take(2 + c.num_extra) {
+        let name = stream_name(index);
+        if s.center == Center::LengthWeighted {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.center is {}; flags alone know no lengths: set another center", s.center.name());
+        }
+        if s.count_by == CountBy::Step {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.count_by is {}; flags alone know no steps: set count_by = rollout", s.count_by.name());
+        }
+        if s.clip_value < f64::INFINITY {
+            return refuse!(PASSRL_ERR_CONFLICT, "config.{name}.clip_value is {:?}; flags alone are of the values as they are: set clip_value = inf", s.clip_value);
         }
     }
     Ok(())

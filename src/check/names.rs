@@ -6,6 +6,7 @@ use crate::model::config::*;
 use crate::model::presets::{PRESETS, Preset, stream_name};
 use crate::refuse;
 use std::ffi::CStr;
+use std::mem::offset_of;
 
 /// Edit distance, to find the name that was meant.
 fn distance(a: &str, b: &str) -> usize {
@@ -23,9 +24,10 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The three nearest names.
+/// The three nearest names, capital letters taken for small ones.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let mut ranked: Vec<(usize, &str)> = names.map(|n| (distance(name, n), n)).collect();
+    let name = name.to_lowercase();
+    let mut ranked: Vec<(usize, &str)> = names.map(|n| (distance(&name, n), n)).collect();
     ranked.sort();
     ranked.dedup();
     ranked.iter().take(3).map(|(_, n)| *n).collect::<Vec<_>>().join(", ")
@@ -66,7 +68,8 @@ fn chosen<T: Choice>(key: &str, value: &str) -> Result<i32> {
 
 /// All values of a field, nearest first.
 fn nearest_all<T: Choice>(value: &str) -> String {
-    let mut ranked: Vec<(usize, &str)> = T::ALL.iter().map(|row| (distance(value, row.2), row.2)).collect();
+    let value = value.to_lowercase();
+    let mut ranked: Vec<(usize, &str)> = T::ALL.iter().map(|row| (distance(&value, row.2), row.2)).collect();
     ranked.sort();
     ranked.iter().map(|(_, n)| *n).collect::<Vec<_>>().join(", ")
 }
@@ -106,15 +109,22 @@ fn name_of<C: Choice>(word: i64) -> String {
 
 struct Field<T> {
     name: &'static str,
+    /// The first byte of the struct behind it.
+    end: usize,
     set: Setter<T>,
     word: fn(&T) -> i64,
     text: fn(&T, i64) -> String,
+}
+
+const fn bytes<T, F>(_: fn(&T) -> &F) -> usize {
+    size_of::<F>()
 }
 
 macro_rules! fields {
     ($T:ty; $($field:ident: $kind:tt $(<$C:ty>)?),* $(,)?) => {
         &[$(Field {
             name: stringify!($field),
+            end: offset_of!($T, $field) + bytes(|c: &$T| &c.$field),
             set: |c: &mut $T, key: &str, value: &str| { c.$field = fields!(@ $kind $(<$C>)? key, value); Ok(()) },
             word: |c: &$T| c.$field.word(),
             text: fields!(@@ $kind $(<$C>)? $T, $field),
@@ -146,9 +156,43 @@ const STREAM_FIELDS: &[Field<passrl_stream>] = fields!(passrl_stream;
     zero_variance: chosen<ZeroVariance>, count_by: chosen<CountBy>, clip_value: number, clip_standardized: number,
 );
 
+/// What sets a row of the stream table: the key, the first byte of the row behind what it sets, how.
+type StreamKey = (&'static str, usize, Setter<passrl_stream>);
+
 /// What a row of the stream table can be set by: its fields, and the shorthand.
-fn stream_keys() -> impl Iterator<Item = (&'static str, Setter<passrl_stream>)> {
-    std::iter::once(("standardize", standardize as Setter<passrl_stream>)).chain(STREAM_FIELDS.iter().map(|f| (f.name, f.set)))
+fn stream_keys() -> impl Iterator<Item = StreamKey> {
+    let shorthand = ("standardize", offset_of!(passrl_stream, scale) + size_of::<i32>(), standardize as Setter<passrl_stream>);
+    std::iter::once(shorthand).chain(STREAM_FIELDS.iter().map(|f| (f.name, f.end, f.set)))
+}
+
+/// The first byte of a configuration behind what ends at `end` of row `row` of its stream table.
+const fn end_of(row: usize, end: usize) -> usize {
+    offset_of!(passrl_config, streams) + row * size_of::<passrl_stream>() + end
+}
+
+/// What a caller of an older header can do about a field that its configuration does not have.
+const RECOMPILE: &str = "the caller was compiled with an older header, which has no such field: recompile with this library's passrl.h";
+
+/// Does the caller's configuration of `size` bytes have every field in which this one differs from the defaults? Fields that it does not have count as the defaults.
+pub fn preset_fits(preset: &str, config: &passrl_config, size: usize) -> Result<()> {
+    let known = size_of::<passrl_config>();
+    if size >= known {
+        return Ok(());
+    }
+    let defaults = crate::abi::config::from_model(&crate::model::presets::DEFAULT.config());
+    let fields = FIELDS.iter().map(|f| f.end);
+    let rows = (0..MAX_STREAMS).flat_map(|row| STREAM_FIELDS.iter().map(move |f| end_of(row, f.end)));
+    for ((index, end), (ours, default)) in fields.chain(rows).enumerate().zip(words(config).into_iter().zip(words(&defaults))) {
+        if end > size && ours != default {
+            let (name, text) = word_text(config, index);
+            return refuse!(
+                PASSRL_ERR_STRUCT_SIZE,
+                "struct_size is {size}, and preset \"{preset}\" sets {name} = {}, which ends at byte {end} of the {known} of this library's passrl_config; {RECOMPILE}",
+                text(ours)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Every field of a configuration as a word, in the order of `word_text`.
@@ -200,24 +244,33 @@ fn rows(suffix: &str) -> Option<std::ops::Range<usize>> {
     })
 }
 
+/// Sets what `key` names. The caller's configuration has `config.struct_size` bytes: what lies beyond them could not be kept.
 pub fn set(config: &mut passrl_config, key: &str, value: &str) -> Result<()> {
-    let key = key.trim();
+    let (key, size, known) = (key.trim(), config.struct_size as usize, size_of::<passrl_config>());
+    let kept = |name: &str, end: usize| match end <= size {
+        true => Ok(()),
+        false => refuse!(
+            PASSRL_ERR_STRUCT_SIZE,
+            "config.struct_size is {size}, and {name} ends at byte {end} of the {known} of this library's passrl_config; {RECOMPILE}"
+        ),
+    };
     if let Some(field) = FIELDS.iter().find(|f| f.name == key) {
+        kept(key, field.end)?;
         return (field.set)(config, key, value);
     }
-    let stream_field = |name: &str| stream_keys().find(|row| row.0 == name).map(|row| row.1);
+    let stream_field = |name: &str| stream_keys().find(|row| row.0 == name);
     let target = match key.split_once('.') {
-        Some((stream, field)) => stream_field(field).and_then(|set| {
+        Some((stream, field)) => stream_field(field).and_then(|found| {
             let index = (0..MAX_STREAMS).find(|i| stream_name(*i) == stream);
-            index.map(|i| (i..i + 1, set)).or_else(|| rows(stream).map(|r| (r, set)))
+            index.map(|i| (i..i + 1, found)).or_else(|| rows(stream).map(|r| (r, found)))
         }),
         None => key
             .strip_prefix("w_")
             .and_then(|suffix| rows(suffix).zip(stream_field("weight")))
             .or_else(|| key.strip_prefix("standardize_").and_then(|suffix| rows(suffix).zip(stream_field("standardize"))))
-            .or_else(|| stream_field(key).filter(|_| key != "weight").map(|set| (0..MAX_STREAMS, set))),
+            .or_else(|| stream_field(key).filter(|_| key != "weight").map(|found| (0..MAX_STREAMS, found))),
     };
-    let Some((range, set)) = target else {
+    let Some((range, (field, end, set))) = target else {
         let shorthands = ["w_process", "w_outcome", "w_format", "standardize_process", "standardize_outcome", "standardize_format"];
         let dotted: Vec<String> =
             (0..MAX_STREAMS).flat_map(|i| stream_keys().map(move |row| format!("{}.{}", stream_name(i), row.0))).collect();
@@ -228,7 +281,10 @@ pub fn set(config: &mut passrl_config, key: &str, value: &str) -> Result<()> {
             nearest(key, names.chain(dotted.iter().map(String::as_str).filter(|_| key.contains('.'))))
         );
     };
-    range.into_iter().try_for_each(|i| set(&mut config.streams[i], key, value))
+    range.into_iter().try_for_each(|i| {
+        kept(&format!("{}.{field}", stream_name(i)), end_of(i, end))?;
+        set(&mut config.streams[i], key, value)
+    })
 }
 
 /// Name of a status.

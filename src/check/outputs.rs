@@ -5,7 +5,7 @@ use crate::abi::status::*;
 use crate::abi::structs;
 use crate::abi::types::{passrl_outputs, passrl_report};
 use crate::error::Result;
-use crate::model::array::Array;
+use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process};
 use crate::model::context::{Memory, Where};
 use crate::model::outputs::Outputs;
@@ -22,7 +22,7 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
     }
     // SAFETY: by the contract.
     unsafe {
-        report(place, o.report, "outputs.report")?;
+        let report = report(place, o.report, "outputs.report")?;
         let Some(advantages) = view::output(place, o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
             return refuse!(PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them");
         };
@@ -45,7 +45,7 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
         if problem.pieces.is_some() {
             super::pieces::outputs(&outputs)?;
         }
-        apart(&outputs, problem)?;
+        apart(&outputs, report.as_ref(), problem)?;
         Ok(outputs)
     }
 }
@@ -54,14 +54,30 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
 ///
 /// # Safety
 /// On the host NULL or a report.
-pub unsafe fn report(place: Where, report: *mut passrl_report, name: &'static str) -> Result<()> {
-    match place {
-        _ if report.is_null() => (),
-        // SAFETY: by the contract.
-        Where::Host => _ = unsafe { structs::read(report, name)? },
-        Where::Cuda(_) => _ = super::memory(report.cast(), size_of::<passrl_report>(), size_of::<passrl_report>(), 8, name)?,
+pub unsafe fn report(place: Where, report: *mut passrl_report, name: &'static str) -> Result<Option<Memory>> {
+    if report.is_null() {
+        return Ok(None);
     }
-    Ok(())
+    let bytes = match place {
+        // SAFETY: by the contract.
+        Where::Host => unsafe { structs::read(report, name)? }.struct_size as usize,
+        Where::Cuda(_) => size_of::<passrl_report>(),
+    };
+    super::memory(report.cast(), bytes, bytes, align_of::<passrl_report>(), name).map(Some)
+}
+
+/// What a run writes of a report that `report` has accepted.
+///
+/// # Safety
+/// As `report`.
+pub unsafe fn report_memory(place: Where, report: *mut passrl_report) -> Option<Memory> {
+    let bytes = match place {
+        _ if report.is_null() => return None,
+        // SAFETY: a report, whose first field is its size.
+        Where::Host => unsafe { (*report).struct_size as usize },
+        Where::Cuda(_) => size_of::<passrl_report>(),
+    };
+    Some(Memory { data: report.cast(), bytes })
 }
 
 /// Hands over the outputs that are given, the advantages first.
@@ -87,11 +103,43 @@ fn given(o: &Outputs, each: &mut dyn FnMut(&'static str, &Array)) {
     }
 }
 
+/// May two arrays share a byte? Where the answer is no, they do not; columns of one matrix and parts of its rows lie in each other's gaps.
 pub fn touch(a: &Array, b: &Array) -> bool {
     match (a.span(), b.span()) {
-        (Some((a0, a1)), Some((b0, b1))) => a0 <= b1 && b0 <= a1,
+        (Some((a0, a1)), Some((b0, b1))) => a0 <= b1 && b0 <= a1 && !gaps(a, b),
         _ => false,
     }
+}
+
+/// Is there a period after which the bytes of both repeat, and within which they are apart? The strides are tried. Whatever the period is, a byte that both had would
+/// have one place in it.
+fn gaps(a: &Array, b: &Array) -> bool {
+    let strides = |a: &Array| [0, 1].map(|d| if a.shape[d] > 1 { a.stride[d].unsigned_abs() * a.dtype.bytes() } else { 0 });
+    strides(a).into_iter().chain(strides(b)).filter(|period| *period > 0).any(|period| {
+        let ((a0, a), (b0, b)) = (within(a, period), within(b, period));
+        let ahead = |from: usize, to: usize| (to + period - from) % period;
+        // Each begins behind the other's end, going round.
+        a < period && b < period && ahead(a0, b0) >= a && ahead(b0, a0) >= b
+    })
+}
+
+/// Where in a period the bytes of an array that has some lie: from where on, how many at most.
+fn within(a: &Array, period: usize) -> (usize, usize) {
+    let (each, mut low, mut high) = (a.dtype.bytes() as isize, 0, 0);
+    for d in 0..2 {
+        let stride = if a.shape[d] > 1 { a.stride[d] * each } else { 0 };
+        // A dimension that steps by whole periods is at one place in all of them.
+        if stride.unsigned_abs() % period != 0 {
+            let reach = (a.shape[d] as isize - 1) * stride;
+            (low, high) = (low + reach.min(0), high + reach.max(0));
+        }
+    }
+    (a.data.addr().wrapping_add_signed(low) % period, (high - low + each) as usize)
+}
+
+/// Memory as an array of bytes.
+pub fn block(memory: &Memory) -> Array {
+    Array { data: memory.data, dtype: DType::U8, shape: [memory.bytes, 1], stride: [1, 1] }
 }
 
 pub fn same(a: &Array, b: &Array) -> bool {
@@ -99,9 +147,12 @@ pub fn same(a: &Array, b: &Array) -> bool {
 }
 
 /// Does no output share memory with anything? (The usual answer, found without looking for words.)
-fn all_apart(o: &Outputs, p: &Problem) -> bool {
-    // Outputs given, by their first and last bytes; the first of them is the advantages.
-    let (mut spans, mut count, mut apart) = ([(0usize, 0usize); 12], 0, true);
+fn all_apart(o: &Outputs, report: Option<&Memory>, p: &Problem) -> bool {
+    // Outputs given, by their first and last bytes; the first of them is the report, if there is one.
+    let (mut spans, mut count, mut apart) = ([(0usize, 0usize); 13], 0, true);
+    if let Some(span) = report.and_then(Memory::span) {
+        (spans[0], count) = (span, 1);
+    }
     let met = |spans: &[(usize, usize)], (low, high): (usize, usize)| spans.iter().any(|s| s.0 <= high && low <= s.1);
     given(o, &mut |_, array| {
         if let Some(span) = array.span() {
@@ -114,9 +165,12 @@ fn all_apart(o: &Outputs, p: &Problem) -> bool {
     apart
 }
 
-fn apart(o: &Outputs, p: &Problem) -> Result<()> {
-    if all_apart(o, p) {
+fn apart(o: &Outputs, report: Option<&Memory>, p: &Problem) -> Result<()> {
+    if all_apart(o, report, p) {
         return Ok(());
+    }
+    if let Some(report) = report {
+        lent(report, "outputs.report", Some(o), p)?;
     }
     let (mut first, mut found) = (0, Ok(()));
     given(o, &mut |name, a| {
@@ -131,8 +185,8 @@ fn apart(o: &Outputs, p: &Problem) -> Result<()> {
             if found.is_ok() && touch(a, b) && !(in_place && first == 0 && same(a, b)) {
                 found = refuse!(
                     PASSRL_ERR_OVERLAP,
-                    "outputs.{name} and batch.{other} share memory; only advantages may be written in place, over signal[0], logp_*, values or \
-                     token_rewards of the same type, shape and strides"
+                    "outputs.{name} and batch.{other} share memory; only advantages may be written in place, over signal[0], logp_policy, \
+                     logp_teacher, logp_base, values or token_rewards of the same type, shape and strides"
                 );
             }
         });
@@ -213,7 +267,7 @@ pub(super) fn inputs(p: &Problem, each: &mut dyn FnMut(&'static str, &Array, boo
 /// Memory lent for the call shares nothing with an output or an input. A buffer that is only read may be read twice, but nothing is both.
 pub fn lent(memory: &Memory, name: &str, o: Option<&Outputs>, p: &Problem) -> Result<()> {
     let Some((low, high)) = memory.span() else { return Ok(()) };
-    let inside = |a: &Array| a.span().is_some_and(|(a0, a1)| a0 <= high && low <= a1);
+    let inside = |a: &Array| a.span().is_some_and(|(a0, a1)| a0 <= high && low <= a1) && touch(a, &block(memory));
     let mut found = Ok(());
     if let Some(o) = o {
         given(o, &mut |other, array| {

@@ -9,9 +9,8 @@ use crate::abi::types::{passrl_batch, passrl_config, passrl_limits, passrl_strea
 use crate::error::{self, Result};
 use crate::model::array::{Array, DType};
 use crate::model::batch::{Extents, Groups, Problem, Process};
-use crate::model::context::Where;
 use crate::model::config::{Config, Fusion, KlInReward, Limits, Stream};
-use crate::model::context::Memory;
+use crate::model::context::{Memory, Where};
 use crate::model::primitives::{Call, Found, What};
 use crate::model::report::{Report, SINGLETON};
 use crate::refuse;
@@ -354,6 +353,18 @@ fn apart<const I: usize, const O: usize>(call: &Call<I, O>, inputs: &[Given; I],
     Ok(())
 }
 
+/// The report shares no memory with an output or what a batch gives.
+pub fn report_apart<const I: usize, const O: usize>(call: &Call<I, O>, report: Option<&Memory>, outs: &[Given; O]) -> Result<()> {
+    let Some(block) = report.map(outputs::block) else { return Ok(()) };
+    let written = call.outputs.iter().zip(outs).find(|(out, _)| out.is_some_and(|a| outputs::touch(&a, &block)));
+    let mut met = written.map(|(_, given)| ("", given.name));
+    outputs::inputs(&call.problem, &mut |other, a, _| met = met.or(outputs::touch(a, &block).then_some(("batch.", other))));
+    match met {
+        Some((of, other)) => refuse!(PASSRL_ERR_OVERLAP, "report and {of}{other} share memory; give each its own"),
+        None => Ok(()),
+    }
+}
+
 /// The workspace: large enough, aligned, apart from everything else.
 pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mut c_void, bytes: usize, needed: usize) -> Result<Memory> {
     if bytes < needed {
@@ -365,9 +376,10 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
     if !pointer.addr().is_multiple_of(64) {
         return refuse!(PASSRL_ERR_WORKSPACE, "workspace is at {pointer:p}; it must be aligned to 64 bytes");
     }
-    let (low, high) = (pointer.addr(), pointer.addr() + needed - 1);
+    let memory = Memory { data: pointer.cast(), bytes: needed };
+    let block = outputs::block(&memory);
     let mut met = None;
-    let mut see = |array: &Array| met = met.or(array.span().is_some_and(|(a, b)| a <= high && low <= b).then_some(array.data));
+    let mut see = |array: &Array| met = met.or(outputs::touch(array, &block).then_some(array.data));
     call.outputs.iter().chain(&call.inputs).flatten().for_each(&mut see);
     outputs::inputs(&call.problem, &mut |_, array, _| see(array));
     if let Some(data) = met {
@@ -376,7 +388,7 @@ pub fn workspace<const I: usize, const O: usize>(call: &Call<I, O>, pointer: *mu
             "workspace of {needed} bytes at {pointer:p} and an array at {data:p} share memory; the workspace is scratch, give it its own"
         );
     }
-    Ok(Memory { data: pointer.cast(), bytes: needed })
+    Ok(memory)
 }
 
 /// Limits of `passrl_primitive_workspace_size`: rollouts, groups, tokens of the longest rollout.
@@ -434,10 +446,9 @@ pub fn divergence(c: &passrl_config) -> Result<Config> {
 pub fn apart_fusion(c: &Config) -> Result<()> {
     if c.fusion != Fusion::Advantage {
         let name = crate::model::config::Choice::name(c.fusion);
-        return refuse!(
-            PASSRL_ERR_CONFLICT,
-            "config.fusion is {name}, which has one set for process, outcome and format; flags of streams alone need fusion = advantage"
-        );
+        let summed = c.fusion == Fusion::RewardSum;
+        let sets = if summed { "whose set is of the sum of the per-rollout streams" } else { "which has one set for process, outcome and format" };
+        return refuse!(PASSRL_ERR_CONFLICT, "config.fusion is {name}, {sets}; flags of each stream alone need fusion = advantage");
     }
     super::estimators::early_flags(c)
 }

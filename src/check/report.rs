@@ -1,9 +1,10 @@
 //! Reports: from the backend's counts, their status, their sum.
+use crate::abi::constants::PASSRL_MAX_STREAMS;
 use crate::abi::status::*;
 use crate::abi::types::passrl_report;
 use crate::error::{self, Result};
 use crate::model::config::OUTCOME as OUTCOME_ROW;
-use crate::model::presets::stream_name;
+use crate::model::names::StreamNames;
 use crate::model::report::{self, Report};
 use crate::refuse;
 
@@ -70,8 +71,13 @@ fn beside(finding: i64, stream: i64) -> &'static str {
     }
 }
 
-/// Status of a report; its sentence goes to the last error.
+/// Status of a report; its sentence goes to the last error and calls streams by the table's names.
 pub fn status(r: &passrl_report) -> passrl_status {
+    status_of(r, &StreamNames::TABLE)
+}
+
+/// Likewise, with the names of a plan.
+pub fn status_of(r: &passrl_report, names: &StreamNames) -> passrl_status {
     if r.first_finding == 0 {
         return PASSRL_OK;
     }
@@ -79,7 +85,8 @@ pub fn status(r: &passrl_report) -> passrl_status {
         return super::ranks::found(r.first_stream, r.first_rollout, r.first_group);
     }
     let (status, words) = kind(r.first_finding);
-    let stream = usize::try_from(r.first_stream).ok().filter(|s| *s < 16).map_or("?", stream_name);
+    let row = usize::try_from(r.first_stream).ok().filter(|s| *s < PASSRL_MAX_STREAMS).map(|row| names.of(row));
+    let stream: &dyn std::fmt::Display = row.as_ref().map_or(&"?", |name| name);
     if r.first_finding == report::BAD_OFFSETS && r.first_group < 0 {
         error::set(format_args!(
             "done, with findings: cu_seqlens, lengths or group indices in device memory do not fit the arrays or the plan's limits; the rollouts concerned (of offsets: all) have advantage 0"

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod config;
 pub mod context;
 pub mod flags;
+pub mod names;
 pub mod outputs;
 pub mod pieces;
 pub mod presets;

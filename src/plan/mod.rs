@@ -8,7 +8,7 @@ pub mod workspace;
 
 use crate::error::Result;
 use crate::model::config::*;
-use crate::model::presets::stream_name;
+use crate::model::names::StreamNames;
 use crate::numerics::simd::Simd;
 use crate::numerics::table::decay_powers;
 use divisors::{Divisors, Tables};
@@ -72,6 +72,8 @@ impl Slots {
 pub struct Plan {
     pub config: Config,
     pub limits: Limits,
+    /// Of the rows of the stream table, for sentences.
+    pub names: StreamNames,
     pub slots: Slots,
     pub workspace: Workspace,
     pub partials: Partials,
@@ -92,6 +94,7 @@ impl Plan {
         Ok(Plan {
             config,
             limits,
+            names: StreamNames::TABLE,
             slots,
             workspace: Workspace::new(&config, &limits, &slots, threads),
             partials: Partials::new(&config, &limits, &slots),
@@ -128,7 +131,7 @@ impl Plan {
         }
         for slot in 0..self.slots.count {
             let s = &c.streams[self.slots.row(slot)];
-            let name = if self.slots.joint && slot == 1 { c.fusion.name() } else { stream_name(self.slots.row(slot)) };
+            let name = if self.slots.joint && slot == 1 { c.fusion.name().to_string() } else { self.names.of(self.slots.row(slot)).to_string() };
             line(format!(
                 "2. group_stats {name}: center {}, scale {}, ddof {}, epsilon {:e} {}, {} bits, weight {}",
                 s.center.name(), s.scale.name(), s.ddof, s.epsilon, s.epsilon_mode.name(), self.bits(slot), s.weight

@@ -55,7 +55,11 @@ int main(void) {
     OK(passrl_config_init(config, (uint32_t)n_config));
     OK(passrl_config_set(config, "gamma", "0.5"));
     OK(passrl_config_set(config, "gamma", "1"));
-    CHECK(passrl_config_set(config, "extra_0.weight", "1") == PASSRL_OK && config->struct_size == n_config);
+    /* A field that this client does not have cannot be set, nor a preset that needs one: it would be another estimator under the name. */
+    CHECK(passrl_config_set(config, "extra_0.weight", "2") == PASSRL_ERR_STRUCT_SIZE && strstr(passrl_last_error(), "recompile with this library's passrl.h"));
+    CHECK(passrl_config_set(config, "rho_clip", "2") == PASSRL_ERR_STRUCT_SIZE && config->struct_size == n_config);
+    CHECK(passrl_config_init_preset(config, (uint32_t)n_config, "verl.grpo") == PASSRL_ERR_STRUCT_SIZE && strstr(passrl_last_error(), "preset \"verl.grpo\" sets kl_in_reward = k1"));
+    OK(passrl_config_init(config, (uint32_t)n_config));
     /* Output structs end with the report, which an older client without it does not know. */
     OK(passrl_outputs_init(outputs, (uint32_t)n_outputs));
 
@@ -109,7 +113,7 @@ int main(void) {
     for (uint32_t size = 0; size <= sizeof(passrl_config); size++) {
         unsigned char *cut = room(size);
         int status = passrl_config_init((passrl_config *)(void *)cut, size);
-        CHECK(status == (size < 8 ? PASSRL_ERR_STRUCT_SIZE : PASSRL_OK));
+        CHECK(status == (size < 8 || size % 8 ? PASSRL_ERR_STRUCT_SIZE : PASSRL_OK));
         alive(cut, size, "passrl_config_init");
         free(cut);
     }

@@ -214,6 +214,12 @@ impl Api {
             (w.damage)(std::slice::from_raw_parts_mut(buffer(1).cast(), part));
         }
         Api::fill(w);
+        if let Some((lent, bytes)) = w.report_in {
+            let at = buffer(["workspace", "buffer", "from"].iter().position(|name| *name == lent).expect("memory lent")).wrapping_byte_add(bytes);
+            // SAFETY: 256 bytes more than are needed lie there.
+            unsafe { at.cast::<passrl_report>().write_unaligned(w.report) };
+            w.outputs.report = at.cast();
+        }
         let place = |lent: &Lent, i: usize, bytes: usize| -> (Mem, usize) {
             let pointer = match lent.over {
                 Some("workspace") => buffer(0),

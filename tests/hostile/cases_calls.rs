@@ -33,12 +33,63 @@ fn init(api: &Api, w: &mut World, target: *mut passrl_config, size: u32) -> i32 
     status
 }
 
-fn preset(api: &Api, w: &mut World, name: *const c_char) -> i32 {
+fn preset_at(api: &Api, w: &mut World, target: *mut passrl_config, size: u32, name: *const c_char) -> i32 {
     let f = symbol!(api, passrl_config_init_preset(*mut passrl_config, u32, *const c_char) -> i32);
-    // SAFETY: a configuration, a string or NULL.
-    let status = unsafe { f(&mut w.config, CONFIG, name) };
+    // SAFETY: a configuration or NULL, a string or NULL.
+    let status = unsafe { f(target, size, name) };
     *w.said() = api.last_error();
     status
+}
+
+fn preset(api: &Api, w: &mut World, name: *const c_char) -> i32 {
+    let target = &raw mut w.config;
+    preset_at(api, w, target, CONFIG, name)
+}
+
+/// A preset whose configuration is cut at a field of an older header, and untouched where it is refused.
+fn preset_cut(api: &Api, w: &mut World, size: usize, name: &CStr) -> i32 {
+    let (target, before) = (&raw mut w.config, w.config);
+    let status = preset_at(api, w, target, size as u32, name.as_ptr());
+    assert_eq!(format!("{before:?}"), format!("{:?}", w.config), "a refused preset leaves the configuration alone");
+    status
+}
+
+/// Every preset at every size: all of what it sets is there, or it is refused.
+#[test]
+fn no_preset_is_cut_in_silence() {
+    let api = Api::load();
+    let mut w = World::new(&api);
+    let whole = api.symbol::<unsafe extern "C" fn(i32) -> *const c_char>("passrl_preset_name\0");
+    let (mut cut, mut kept, mut index) = (0, 0, 0);
+    loop {
+        // SAFETY: any number; NULL beyond the last.
+        let name = unsafe { whole(index) };
+        if name.is_null() {
+            break;
+        }
+        assert_eq!(preset(&api, &mut w, name), PASSRL_OK, "{}", w.sentence);
+        let full = w.config;
+        for size in (8..CONFIG).step_by(8) {
+            let target = &raw mut w.config;
+            assert_eq!(init(&api, &mut w, target, CONFIG), PASSRL_OK);
+            match preset_at(&api, &mut w, target, size, name) {
+                PASSRL_OK => {
+                    // What lies beyond has the defaults, and they are the preset's.
+                    let as_read = passrl_config { struct_size: CONFIG, ..w.config };
+                    assert_eq!(format!("{as_read:?}"), format!("{full:?}"), "preset {index} at {size}");
+                    kept += 1;
+                }
+                status => {
+                    assert_eq!(status, PASSRL_ERR_STRUCT_SIZE, "{}", w.sentence);
+                    assert!(w.sentence.contains(&format!("struct_size is {size}, and preset \"")), "{}", w.sentence);
+                    cut += 1;
+                }
+            }
+        }
+        index += 1;
+    }
+    println!("{index} presets: {kept} sizes keep all, {cut} are refused");
+    assert!(index > 80 && kept > 100 && cut > 1000);
 }
 
 #[repr(C)]
@@ -175,8 +226,23 @@ pub fn cases() -> Vec<Case> {
         ("outputs_newer_bytes", Apply, PASSRL_ERR_STRUCT_SIZE, "passrl_outputs of ", |w| { w.outputs.struct_size += 64; w.outputs_tail[63] = 1 }),
         ("report_size_0", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_report.struct_size is 0", |w| w.report_size = Some(0)),
         ("report_size_garbage", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_report.struct_size is 1000000", |w| w.report_size = Some(1_000_000)),
-        ("init_null", Direct(|a, w| init(a, w, null_mut(), CONFIG)), PASSRL_ERR_NULL, "config_init: the first argument is NULL", |_| ()),
+        ("init_null", Direct(|a, w| init(a, w, null_mut(), CONFIG)), PASSRL_ERR_NULL, "config_init: target is NULL; it must point to a passrl_config", |_| ()),
         ("init_size_4", Direct(|a, w| { let c = &raw mut w.config; init(a, w, c, 4) }), PASSRL_ERR_STRUCT_SIZE, "passrl_config.struct_size is 4", |_| ()),
+        // A size at which a field is cut in two.
+        ("options_half_a_pointer", Context, PASSRL_ERR_STRUCT_SIZE, "passrl_context_options.struct_size is 36, which is no multiple of 8 and may cut a field in two (this library's is 56)", |w| w.options.struct_size = 36),
+        ("config_half_a_number", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_config.struct_size is 2292, which is no multiple of 8", |w| w.config.struct_size = 2292),
+        ("limits_half_a_number", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_limits.struct_size is 12, which is no multiple of 8", |w| w.limits.struct_size = 12),
+        ("batch_half_a_pointer", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_batch.struct_size is 44, which is no multiple of 8", |w| w.batch.struct_size = 44),
+        ("outputs_half_a_pointer", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_outputs.struct_size is 20, which is no multiple of 8", |w| w.outputs.struct_size = 20),
+        ("report_half_a_number", Run, PASSRL_ERR_STRUCT_SIZE, "passrl_report.struct_size is 164, which is no multiple of 8", |w| w.report_size = Some(164)),
+        ("init_half_a_number", Direct(|a, w| { let c = &raw mut w.config; init(a, w, c, 100) }), PASSRL_ERR_STRUCT_SIZE, "passrl_config.struct_size is 100, which is no multiple of 8", |_| ()),
+        // What an older header does not have is not lost in silence.
+        ("set_beyond", Direct(|a, w| pair(a, w, c"k", c"0.5")), PASSRL_ERR_STRUCT_SIZE, "config.struct_size is 8, and k ends at byte 128 of the 2296 of this library's passrl_config; the caller was compiled with an older header, which has no such field: recompile with this library's passrl.h", |w| w.config.struct_size = 8),
+        ("set_beyond_by_one", Direct(|a, w| pair(a, w, c"c_clip", c"2")), PASSRL_ERR_STRUCT_SIZE, "config.struct_size is 2288, and c_clip ends at byte 2296", |w| w.config.struct_size = 2288),
+        ("set_a_row_beyond", Direct(|a, w| pair(a, w, c"extra_0.weight", c"2")), PASSRL_ERR_STRUCT_SIZE, "and extra_0.weight ends at byte ", |w| w.config.struct_size = 920),
+        ("set_rows_beyond", Direct(|a, w| pair(a, w, c"ddof", c"0")), PASSRL_ERR_STRUCT_SIZE, "and extra_0.ddof ends at byte ", |w| w.config.struct_size = 920),
+        ("set_a_shorthand_beyond", Direct(|a, w| pair(a, w, c"standardize_outcome", c"mean")), PASSRL_ERR_STRUCT_SIZE, "and outcome.standardize ends at byte 688", |w| w.config.struct_size = 680),
+        ("preset_beyond", Direct(|a, w| preset_cut(a, w, std::mem::offset_of!(passrl_config, kl_in_reward), c"verl.grpo")), PASSRL_ERR_STRUCT_SIZE, "struct_size is 2200, and preset \"verl.grpo\" sets kl_in_reward = k1, which ends at byte 2204 of the 2296 of this library's passrl_config; the caller was compiled with an older header", |_| ()),
         // Contexts.
         ("backend_unknown", Context, PASSRL_ERR_VALUE, "options.backend is 3; it is PASSRL_CPU (1)", |w| w.options.backend = 3),
         ("threads_negative", Context, PASSRL_ERR_VALUE, "options.threads is -1; it is 0", |w| w.options.threads = -1),
@@ -200,6 +266,9 @@ pub fn cases() -> Vec<Case> {
         ("standardize_unknown", Direct(|a, w| pair(a, w, c"standardize", c"zscore")), PASSRL_ERR_VALUE, "standardize is \"zscore\"; nearest: ", |_| ()),
         ("value_not_utf8", Direct(|a, w| pair(a, w, c"k", c"\xff")), PASSRL_ERR_VALUE, "value is not UTF-8 text", |_| ()),
         ("preset_unknown", Direct(|a, w| preset(a, w, c"grpo".as_ptr())), PASSRL_ERR_UNKNOWN_NAME, "preset \"grpo\" is unknown; nearest: ", |_| ()),
+        ("preset_in_capitals", Direct(|a, w| preset(a, w, c"VERL.GRPO".as_ptr())), PASSRL_ERR_UNKNOWN_NAME, "preset \"VERL.GRPO\" is unknown; nearest: verl.grpo, ", |_| ()),
+        ("choice_in_capitals", Direct(|a, w| pair(a, w, c"kl_in_reward", c"ABS")), PASSRL_ERR_VALUE, "kl_in_reward is \"ABS\"; it is one of: abs, ", |_| ()),
+        ("preset_target_null", Direct(|a, w| preset_at(a, w, null_mut(), CONFIG, c"pass".as_ptr())), PASSRL_ERR_NULL, "target is NULL; it must point to a passrl_config", |_| ()),
         ("preset_null", Direct(|a, w| preset(a, w, null())), PASSRL_ERR_NULL, "preset is NULL", |_| ()),
         // DLPack.
         ("dlpack_dimensions", Direct(|a, w| dlpack(a, w, |t| t.3 = 3)), PASSRL_ERR_SHAPE, "dltensor has 3 dimensions; a view has 1 or 2", |_| ()),

@@ -60,6 +60,8 @@ pub fn cases() -> Vec<Case> {
         ("batch_with_pooled", Plan, PASSRL_ERR_CONFLICT, "config.fusion is pooled and config.outcome asks for the batch's", |w| { w.config.fusion = PASSRL_FUSION_POOLED; w.config.streams[4].scale = PASSRL_SCALE_BATCH }),
         ("place_with_pooled", Plan, PASSRL_ERR_CONFLICT, "config.fusion is pooled and config.format has place end", |w| { w.config.fusion = PASSRL_FUSION_POOLED; w.config.streams[5].place = PASSRL_PLACE_END }),
         ("zero_variance_unknown", Plan, PASSRL_ERR_VALUE, "(outcome).zero_variance is 7", |w| w.config.streams[4].zero_variance = 7),
+        ("name_without_end", Plan, PASSRL_ERR_VALUE, "config.streams[6].name (extra_0) has 32 bytes and no terminating zero among them; a name has at most 31", |w| w.config.streams[6].name = [b'a' as _; 32]),
+        ("name_not_utf8", Plan, PASSRL_ERR_VALUE, "config.streams[7].name (extra_1) is not UTF-8 text: byte 2 is 0xff", |w| { w.config.streams[7].name[..4].copy_from_slice(&[b'o' as _, b'k' as _, 0xffu8 as _, 0]) }),
         ("compat_not_yet", Plan, PASSRL_ERR_NOT_YET, "config.compat is 1", |w| w.config.compat = 1),
         ("collective_of_zeros", Plan, PASSRL_ERR_STRUCT_SIZE, "passrl_collective.struct_size is 0", |w| w.collective = true),
         // Numbers out of range.

@@ -38,6 +38,8 @@ pub struct World {
     pub damage: fn(&mut [u8]),
     pub from_is_into: bool,
     pub report_size: Option<u32>,
+    /// The report lies in memory lent for the call, so many bytes from its begin.
+    pub report_in: Option<(&'static str, usize)>,
     /// The sentence of the call.
     pub sentence: String,
 }
@@ -87,6 +89,7 @@ impl World {
                 damage: |_| (),
                 from_is_into: false,
                 report_size: None,
+                report_in: None,
                 sentence: String::new(),
             }
         };
@@ -285,6 +288,14 @@ impl World {
         self.ints("batch.piece_rollout", PASSRL_I32, &[0, 0, 1, 2, 3, 4, 5]);
         self.ints("batch.piece_begin", PASSRL_I64, &[2, 0, 0, 0, 0, 0, 0]);
         self.ints("batch.piece_index", PASSRL_I32, &[1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    /// GAE with importance ratios.
+    pub fn vtrace(&mut self) {
+        self.gae();
+        self.config.credit = PASSRL_CREDIT_VTRACE;
+        self.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]);
+        self.floats("batch.logp_behavior", PASSRL_F32, &[-1.5; 24]);
     }
 
     pub fn gae(&mut self) {
