@@ -124,6 +124,14 @@ def test_primitives() -> None:
                     assert here == theirs, (seed, name)
 
 
+def test_an_array_without_extents_is_one_rollout() -> None:
+    values = np.random.default_rng(10).normal(size=300).astype(np.float32)
+    mask = values > -1
+    for call in (lambda x, m: passrl.whiten(x, m), lambda x, m: passrl.discounted_returns(x, 0.9, mask=m), lambda x, m: passrl.chunk(x, mask=m).ends):
+        found = call(passrl.cuda.array(values), passrl.cuda.array(mask))
+        assert arrays.host(found, "found").tobytes() == call(values, mask).tobytes()
+
+
 def test_primitives_on_a_stream(sim: Any) -> None:
     """In its order, behind what it holds already; lists go to the device."""
     stream, values = new_stream(), np.float32([1, -1, 0.5, 2])
