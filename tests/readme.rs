@@ -99,6 +99,8 @@ fn presets_are_the_librarys() {
     // The page of all of them is written from the library: BLESS=1 writes it.
     let mut page = String::from(
         "# Presets\n\nA preset only fills fields; change any of them afterwards. A released preset's fields never change: a framework's new behaviour gets a dated name.\n\
+         Discounts (`gamma`, `lam`, `step_gamma`) are the framework's defaults where it has some; set those of your run. Where a framework's numbers differ all the same: \
+         [migration.md](migration.md), \"What is not reproduced\".\n\
          `passrl presets NAME` prints the fields of one; docs/migration.md says how to call it. What the batch gives comes beside extents and groups.\n\n\
          | name | the batch gives | source |\n| --- | --- | --- |\n",
     );
