@@ -267,7 +267,7 @@ pub fn cases() -> Vec<Case> {
         ("value_not_utf8", Direct(|a, w| pair(a, w, c"k", c"\xff")), PASSRL_ERR_VALUE, "value is not UTF-8 text", |_| ()),
         ("preset_unknown", Direct(|a, w| preset(a, w, c"grpo".as_ptr())), PASSRL_ERR_UNKNOWN_NAME, "preset \"grpo\" is unknown; nearest: ", |_| ()),
         ("preset_in_capitals", Direct(|a, w| preset(a, w, c"VERL.GRPO".as_ptr())), PASSRL_ERR_UNKNOWN_NAME, "preset \"VERL.GRPO\" is unknown; nearest: verl.grpo, ", |_| ()),
-        ("choice_in_capitals", Direct(|a, w| pair(a, w, c"kl_in_reward", c"ABS")), PASSRL_ERR_VALUE, "kl_in_reward is \"ABS\"; it is one of: abs, ", |_| ()),
+        ("choice_in_capitals", Direct(|a, w| pair(a, w, c"kl_in_reward", c"NONE")), PASSRL_ERR_VALUE, "kl_in_reward is \"NONE\"; it is one of: none, ", |_| ()),
         ("preset_target_null", Direct(|a, w| preset_at(a, w, null_mut(), CONFIG, c"pass".as_ptr())), PASSRL_ERR_NULL, "target is NULL; it must point to a passrl_config", |_| ()),
         ("preset_null", Direct(|a, w| preset(a, w, null())), PASSRL_ERR_NULL, "preset is NULL", |_| ()),
         // DLPack.
