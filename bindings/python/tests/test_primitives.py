@@ -261,7 +261,7 @@ X = np.ones(7, np.float32)
     (lambda: passrl.group_standardize(X, [0] * 7, center="mean"), passrl.ArgumentError, 'outcome.center is "mean"'),
     (lambda: passrl.group_flags(group_size=2), passrl.ArgumentError, "outcome, format and streams are None"),
     (lambda: passrl.group_flags(X, group_size=7, gama=1), passrl.UnknownNameError, 'key "gama" is unknown'),
-    (lambda: passrl.group_flags(X, group_size=7, fusion="pooled"), passrl.ArgumentError, "flags of streams alone need fusion = advantage"),
+    (lambda: passrl.group_flags(X, group_size=7, fusion="pooled"), passrl.ArgumentError, "flags of each stream alone need fusion = advantage"),
 ])
 def test_errors(call: Callable[[], Any], kind: type[passrl.Error], sentence: str) -> None:
     with pytest.raises(passrl.Error) as caught:
