@@ -3,12 +3,10 @@ use crate::abi::constants::PASSRL_MAX_STREAMS;
 use crate::abi::status::*;
 use crate::abi::types::passrl_report;
 use crate::error::{self, Result};
-use crate::model::config::OUTCOME as OUTCOME_ROW;
+use crate::model::config::OUTCOME;
 use crate::model::names::StreamNames;
 use crate::model::report::{self, Report};
 use crate::refuse;
-
-const OUTCOME: i64 = OUTCOME_ROW as i64;
 
 pub fn from_model(r: &Report) -> passrl_report {
     let (finding, rollout, group, stream) = r.first.map_or((0, -1, -1, -1), |f| (f.finding, f.rollout, f.group, f.stream));
@@ -66,7 +64,7 @@ fn of_group(finding: i64) -> &'static str {
 fn beside(finding: i64, stream: i64) -> &'static str {
     match (finding, stream) {
         (report::NONFINITE, 0) => " (or values, rewards, probabilities of its tokens, its bootstrap or lambda)",
-        (report::NONFINITE, OUTCOME) => " (or its baseline)",
+        (report::NONFINITE, stream) if stream == OUTCOME as i64 => " (or its baseline)",
         _ => "",
     }
 }

@@ -226,7 +226,7 @@ pub struct Run {
 }
 
 /// Rollouts whose lengths may be kept as runs.
-pub const RUNS: usize = 32;
+pub const RUNS: usize = crate::plan::workspace::TOGETHER;
 
 /// Of the group in work: the runs of its rollouts; none: its counts are a table.
 #[derive(Clone, Copy)]

@@ -41,7 +41,8 @@ impl Worker<'_> {
     /// `prepare` of a rollout like all others (`alike`). `false`: it has no tokens, which is told.
     pub fn prepare_alike(&mut self, i: usize, group: usize) -> bool {
         let job = self.job;
-        let len = job.problem.extent(i).len as u32;
+        let at = job.problem.extent(i);
+        let len = at.len as u32;
         if len == 0 {
             return false;
         }
@@ -51,7 +52,7 @@ impl Worker<'_> {
         }
         if job.config().kind == Kind::Kl {
             if job.counting {
-                self.report.low_logps += signal::count_low(job.simd(), job.problem, &job.problem.extent(i), &Scope::span(0, len as usize));
+                self.report.low_logps += signal::count_low(job.simd(), job.problem, &at, &Scope::span(0, at.len));
             }
             (kept.elements, kept.state) = (len, state::HAS_PROCESS);
         } else {

@@ -1,7 +1,7 @@
 //! Which kernels a run takes: by limits, settings and shapes alone, never by what device memory says.
 use crate::model::array::DType;
 use crate::model::batch::{Groups, Problem, Process};
-use crate::model::config::{BoundaryRule, Chunk, ChunkValue, Credit, DivideScope, GaeOver, Kind, KlInReward, Missing, StepSets, StepValue, TokenBaseline, Whiten};
+use crate::model::config::{BoundaryRule, Chunk, ChunkValue, Config, Credit, DivideScope, GaeOver, Kind, KlInReward, Missing, StepSets, StepValue, TokenBaseline, Whiten};
 use crate::model::outputs::Outputs;
 use crate::plan::Plan;
 
@@ -97,9 +97,8 @@ fn is_gae_alone(plan: &Plan, p: &Problem, o: &Outputs) -> bool {
 fn may_be_steps(plan: &Plan) -> bool {
     let c = &plan.config;
     let scored = c.kind == Kind::Prm && c.num_process == 1 && c.streams[0].missing == Missing::Error && c.step_value == StepValue::Score && !plan.slots.joint;
-    let one_scan = matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast) && !c.spreads() && c.divide_scope == DivideScope::All && c.chunk_value == ChunkValue::Last;
     let beside = c.whiten != Whiten::None || c.token_baseline != TokenBaseline::None || c.step_sets != StepSets::Group || c.kl_in_reward != KlInReward::None;
-    scored && one_scan && !beside && plan.limits.pieces == 0
+    scored && is_one_scan(c) && !beside && plan.limits.pieces == 0
 }
 
 /// May a block have a whole group? Its steps stay where the caller has them and nothing else of its tokens is read; the device has groups enough for all of its
@@ -118,14 +117,18 @@ pub fn steps_at_hand(p: &Problem) -> usize {
     (2 * steps.div_ceil(p.groups.max(1))).next_multiple_of(32).clamp(64, MOST_STEPS_AT_HAND)
 }
 
+/// Do settings ask for one scan of a rollout's chunks, with nothing taken or added between?
+fn is_one_scan(c: &Config) -> bool {
+    matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast) && !c.spreads() && c.divide_scope == DivideScope::All && c.chunk_value == ChunkValue::Last
+}
+
 /// Is every rollout's way from its chunks' values to its results one scan (kernels/shape.cuh, `is_one_pass`), whatever device memory says?
 pub fn is_one_pass(plan: &Plan, p: &Problem) -> bool {
     let c = &plan.config;
-    let plain = matches!(c.credit, Credit::ReturnToGo | Credit::Broadcast) && !c.spreads() && c.divide_scope == DivideScope::All && c.chunk_value == ChunkValue::Last;
     let beside = p.token_rewards.is_some() || p.baseline_inputs.is_some() || (p.reference.is_some() && c.kl_by_token());
     // Where each token may be a chunk (KL), holes in the scope take another way.
     let holes = p.mask.is_some() || p.steps.is_some_and(|s| s.begins.is_some()) || c.streams[0].missing == Missing::Exclude;
-    plain && !beside && !(c.kind == Kind::Kl && holes)
+    is_one_scan(c) && !beside && !(c.kind == Kind::Kl && holes)
 }
 
 /// May CSR steps stay where the caller has them, in place of lists of the workspace (kernels/elements.cuh, `list_steps_as_chunks`)? Nothing but their values as they are

@@ -7,7 +7,6 @@ use std::arch::x86_64::*;
 
 /// Rollouts of one pass.
 pub const TOGETHER: usize = RUNS;
-const _: () = assert!(TOGETHER == crate::plan::workspace::TOGETHER);
 
 /// A rollout's tokens in scope.
 #[derive(Clone, Copy)]
