@@ -4,6 +4,7 @@ pub mod partials;
 pub mod pieces;
 pub mod primitives;
 pub mod ranks;
+mod states;
 pub mod workspace;
 
 use crate::error::Result;
