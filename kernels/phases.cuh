@@ -4,8 +4,8 @@
 #include "args.cuh"
 #include "device.cuh"
 
-// Added to the count of a phase that was not in its order: it is then no other phase's.
-constexpr i64 OUT_OF_ORDER = 1ll << 48;
+// Added to the count of phase 1 (there are two at least) where some phase was not in its order: it is then not that of phase 0.
+constexpr i64 OUT_OF_ORDER = 1ll << 40;
 
 // Before a call's share of a phase is added: counts it in the buffer. Before the buffer is applied: the kernels that follow write nothing where the phases have not been
 // given as much each. One thread.
@@ -15,7 +15,8 @@ extern "C" __global__ void passrl_phases(const __grid_constant__ PhaseNote note)
         if (note.units == 0) return;
         bool in_order = note.phase == 0 || given(note.phase - 1) != 0;
         for (i32 later = note.phase + 1; later < note.phases; later++) in_order = in_order && given(later) == 0;
-        given(note.phase) += note.units + (in_order ? 0 : OUT_OF_ORDER);
+        given(note.phase) += note.units;
+        if (!in_order) given(1) += OUT_OF_ORDER;
     } else {
         bool complete = note.units == 0 || given(0) != 0;
         for (i32 phase = 1; phase < note.phases; phase++) complete = complete && given(phase) == given(0);

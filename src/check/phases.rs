@@ -58,5 +58,5 @@ pub fn merged(differ: Option<usize>) -> Result<()> {
 }
 
 fn rows(problem: &Problem) -> &'static str {
-    if problem.pieces.is_some() { "pieces" } else { "rollouts" }
+    if problem.pieces.is_some() { "piece(s)" } else { "rollout(s)" }
 }
