@@ -149,8 +149,8 @@ pub unsafe extern "C" fn passrl_partials_add(
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
-            in_order(plan, phase, &problem, partials)?;
             in_whole(plan, phase, &problem, partials)?;
+            in_order(plan, phase, &problem, partials)?;
             whole(plan, phase, &problem, partials, memory)?;
             match &plan.device {
                 Some(device) => device.partials_add(&plan.inner, phase, &problem, partials, memory, stream)?,
@@ -264,8 +264,8 @@ pub unsafe extern "C" fn passrl_plan_apply(
                 check::apart(&memory, "workspace", &report, "outputs.report")?;
                 check::apart(&partials, "buffer", &report, "outputs.report")?;
             }
-            in_order(plan, plan.inner.partials.phases, &problem, partials)?;
             in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
+            in_order(plan, plan.inner.partials.phases, &problem, partials)?;
             whole(plan, plan.inner.partials.phases, &problem, partials, memory)?;
             if plan.inner.config.strict {
                 // (Refused with a device.)
