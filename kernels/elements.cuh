@@ -329,7 +329,7 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
     auto tokens = [&] { return list_of<u32>(args.work.step_begin, e); };
     auto values = [&] { return list_of<f32>(args.work.step_end, e); };
     auto low = [&] { return task.number * part_size(); };
-    const i64 own = block_runs(args, e, span_scope(0, e.len), low(), smaller(low() + part_size(), e.len), tokens() + low(), values() + low());
+    const i64 own = block_runs(args, e, span_scope(0, e.len), (i32)low(), (i32)smaller(low() + part_size(), e.len), tokens() + low(), values() + low());
     // (How many the first part has stands with the second.)
     if (is_first_thread()) {
         Part& to = part_of(args, QUEUE_PREPARE, larger(task.place, task.first));
@@ -384,7 +384,7 @@ OUT_OF_LINE void list_runs(const Args& args, Room& room) {
     auto anchored = [&] { return plan.boundary_rule == BOUNDARY_ANCHORED; };
     i64 count = room.list.count;
     if (anchored()) count = block_runs_anchored(args, w.e, w.scope, list_of<u32>(args.work.last, w.e));
-    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, w.scope.first, w.scope.end, list_of<u32>(args.work.last, w.e), room.list.values);
+    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, (i32)w.scope.first, (i32)w.scope.end, list_of<u32>(args.work.last, w.e), room.list.values);
     const u32* const last = list_of<u32>(args.work.last, w.e);
     // (block_runs has listed the first stream's.)
     for (i64 j = threadIdx.x; j < count; j += blockDim.x) {

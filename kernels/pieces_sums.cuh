@@ -94,11 +94,13 @@ INLINE void add_unit_to_table(const Args& args, const Work& w, const Extremes& o
     }
 }
 
-// Everything that a piece has for sums. The block.
-INLINE void sum_unit(const Args& args, i64 i, Work& w) {
+// Everything that the block's piece has for sums. The block.
+INLINE void sum_unit(const Args& args, Work& w) {
     const PlanConstants& plan = plan_of(args);
-    const Unit& unit = unit_of(args, i);
+    // (It is found where it is asked for: no register keeps it over a call.)
+    auto unit = [&]() -> const Unit& { return unit_of(args, w.i); };
     if (is_first_thread()) {
+        const i64 i = BLOCK_NUMBER();
         w.i = i;
         w.kept = rollout_of(args, i);
         w.e = extent(args, i);
@@ -109,13 +111,13 @@ INLINE void sum_unit(const Args& args, i64 i, Work& w) {
     if (!has_table(plan)) {
         if (plan.kind == KIND_KL && !(w.kept.flags & ROLLOUT_ABSENT)) unit_kl_chunks(args, w, 0);
         else if (is_first_thread()) shared_unit_kept() = w.kept;
-        if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, shared_unit_kept());
+        if (is_first_thread()) tell_chunks(args, w.i, w.e, w.scope, shared_unit_kept());
         __syncthreads();
     }
     if (!counts_in_stats(w.kept)) return;
-    if (is_first_thread() && unit.head && counts_members(plan)) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
+    if (is_first_thread() && unit().head && counts_members(plan)) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
     // A mean of all pieces' values counts once.
-    auto lists = [&] { return plan.pool != POOL_ROLLOUTS || unit.head; };
+    auto lists = [&] { return plan.pool != POOL_ROLLOUTS || unit().head; };
     for (i32 slot = 0; (w.kept.state & STATE_HAS_PROCESS) && lists() && slot < plan.sets; ++slot) {
         const bool pooled = slot == 1 && pools(plan);
         const i32 list = pooled ? 0 : slot;
@@ -125,22 +127,22 @@ INLINE void sum_unit(const Args& args, i64 i, Work& w) {
         if (slot == 0 && has_table(plan)) add_unit_to_table(args, w, of());
     }
     __syncthreads();
-    if (unit.head) {
+    if (unit().head) {
         __syncthreads();
-        if (is_first_thread()) w.kept.count = (u32)unit.total;
+        if (is_first_thread()) w.kept.count = (u32)unit().total;
         __syncthreads();
         rollout_sums(args, w);
         __syncthreads();
-        if (is_first_thread()) w.kept.count = rollout_of(args, i).count;
+        if (is_first_thread()) w.kept.count = rollout_of(args, w.i).count;
         __syncthreads();
     }
-    if (counts_in_batch(plan, w.kept, w.kept.flags | unit.flags)) add_batch_sums(args, w, lists(), unit.head);
+    if (counts_in_batch(plan, w.kept, w.kept.flags | unit().flags)) add_batch_sums(args, w, lists(), unit().head);
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_sums(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
     if (ranks_fault(args) || counts_of(args).bad_offsets) return;
-    sum_unit(args, blockIdx.x, shared_work());
+    sum_unit(args, shared_work());
 }
 
 #endif
