@@ -209,8 +209,9 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
     };
     // Only bits of a scope with holes ask for tiles of their words.
     const i32 lead = args.batch.process == PROCESS_SIGNAL ? (i32)sector_lead(signal, at(e, signal, low), token_stride(e, signal)) : 0;
-    for (i32 tile = has_holes(scope) ? (i32)first_tile(scope) : low - lead; tile < high; tile += (i32)blockDim.x) {
-        const i32 t = tile + (i32)threadIdx.x;
+    for (i32 tile = has_holes(scope) ? (i32)first_tile(scope) : low - lead; tile < high; tile = next_below(tile, blockDim.x, high)) {
+        // (Beyond the last number it is below 0, where no token is.)
+        const i32 t = (i32)((u32)tile + threadIdx.x);
         // What lies before `low` in its sector is compared with.
         const bool there = contains(scope, t) && t < high, in = there && t >= low;
         i64 carried_token = carry;
@@ -245,7 +246,7 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
             values_at_hand[held] = x;
         }
         // (Not after the last tile, beside whose ends that of the scope stands.)
-        if (held > MOST_THREADS && tile + (i32)blockDim.x < high) put();
+        if (held > MOST_THREADS && next_below(tile, blockDim.x, high) < high) put();
     }
     if (scope.count > 0 && high == scope.end) ++held;
     put();

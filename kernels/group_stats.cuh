@@ -72,7 +72,7 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
     const Array& signal = args.batch.signal[by_reward ? 0 : list];
     const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(w.e, signal, w.scope.first), token_stride(w.e, signal)) : 0;
     // (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
-    for (i32 t = (i32)(w.scope.first - lead) + (i32)threadIdx.x; t < (i32)w.scope.end; t += (i32)blockDim.x) {
+    for (i32 t = (i32)smaller(w.scope.first - lead + threadIdx.x, w.scope.end); t < (i32)w.scope.end; t = next_below(t, blockDim.x, (i32)w.scope.end)) {
         if (!contains(w.scope, t)) continue;
         f32 x = signal_value(args, plan, w.e, by_reward ? 0 : list, t);
         if (by_reward) x = shaped(shared_list_shape(), x);
