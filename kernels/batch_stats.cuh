@@ -39,7 +39,7 @@ INLINE void add_to_batch(const Args& args, i32 slot, const Sums& sums, i64 nonze
     add_sums_to(words, sums);
     add_to(words + 6, nonzero);
 }
-// Adds a rollout's elements of a list on the grid that the batch's maxima set. The block.
+// Adds a rollout's elements of a list, whose mean (`pool = rollouts`) is there, on the grid that the batch's maxima set. The block.
 OUT_OF_LINE void add_batch_list(const Args& args, const Work& w, i32 slot) {
     const PlanConstants& plan = plan_of(args);
     const Extremes of = load_extremes(args, batch_keys(args), slot);
@@ -58,7 +58,9 @@ OUT_OF_LINE void add_batch_list(const Args& args, const Work& w, i32 slot) {
 OUT_OF_LINE void add_batch_sums(const Args& args, const Work& w, bool lists = true, bool values = true) {
     const PlanConstants& plan = plan_of(args);
     for (i32 slot = 0; slot < plan.sets && lists; ++slot) {
-        if (batch_list(args, plan, w.kept, slot)) add_batch_list(args, w, slot);
+        if (!batch_list(args, plan, w.kept, slot)) continue;
+        if (plan.pool == POOL_ROLLOUTS) mean_of_list(args, w, slot);
+        add_batch_list(args, w, slot);
     }
     if (!values) return;
     for (i32 s = 0; s < ROLLOUT_STREAMS; ++s) {

@@ -14,6 +14,9 @@ INLINE i32 warps() { return (i32)(blockDim.x >> 5); }
 // (Where it is asked: the answer is no predicate that calls between two questions would have to leave alone, or to spill.)
 INLINE bool is_first_thread() { return THREAD_NUMBER() == UNKNOWN_ZERO(); }
 
+// The next of t, t + by, t + 2 by, ... where that is below `end`, else `end`: numbers of 32 bits that may end at the last of them.
+INLINE i32 next_below(i32 t, u32 by, i32 end) { return (u32)end - (u32)t > by ? t + (i32)by : end; }
+
 // ---- warps ----
 template <class T> INLINE T warp_sum(T v) {
     for (i32 by = 16; by > 0; by >>= 1) v += __shfl_xor_sync(WARP, v, by);

@@ -184,8 +184,8 @@ OUT_OF_LINE i64 block_chunks_by_value(const Args& args, const Extent& e, const S
 
 // Runs of equal values of a signal without steps: they are steps and chunks in one, listed with the value at the run's last token. Each value is read once: the
 // one before comes from a neighbour.
-// Of tokens low .. high alone where these are not all.
-OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope, i64 low, i64 high, u32* last, f32* values) {
+// Of tokens low .. high alone where these are not all. (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
+OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope, i32 low, i32 high, u32* last, f32* values) {
     const PlanConstants& plan = plan_of(args);
     const f64 eta = plan.eta;
     const bool bridges = plan.bridge_scope_gaps;
@@ -197,7 +197,7 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
     i32 round = 0;
     bool carried = false;
     i32 count = 0, held = 0;
-    i64 carry = -1;
+    i32 carry = -1;
     auto put = [&] {
         __syncthreads();
         for (i32 j = (i32)threadIdx.x; j < held; j += (i32)blockDim.x) {
@@ -208,12 +208,15 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
         held = 0;
     };
     // Only bits of a scope with holes ask for tiles of their words.
-    const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(e, signal, low), token_stride(e, signal)) : 0;
-    for (i64 tile = has_holes(scope) ? first_tile(scope) : low - lead; tile < high; tile += blockDim.x) {
-        i64 t = tile + threadIdx.x;
+    const i32 lead = args.batch.process == PROCESS_SIGNAL ? (i32)sector_lead(signal, at(e, signal, low), token_stride(e, signal)) : 0;
+    for (i32 tile = has_holes(scope) ? (i32)first_tile(scope) : low - lead; tile < high; tile = next_below(tile, blockDim.x, high)) {
+        // (Beyond the last number it is below 0, where no token is.)
+        const i32 t = (i32)((u32)tile + threadIdx.x);
         // What lies before `low` in its sector is compared with.
         const bool there = contains(scope, t) && t < high, in = there && t >= low;
-        i64 before = block_token_before(scope, t, in, carry);
+        i64 carried_token = carry;
+        const i32 before = (i32)block_token_before(scope, t, in, carried_token);
+        carry = (i32)carried_token;
         f32 x = there ? signal_value(args, plan, e, 0, t) : 0.0f;
         f32 y;
         if (!has_holes(scope)) {
@@ -226,8 +229,8 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
             carried = true;
             round ^= 1;
         } else {
-            i64 from = before - (t - lane());
-            y = __shfl_sync(WARP, x, from >= 0 ? (i32)from : 0);
+            const i32 from = before - (t - lane());
+            y = __shfl_sync(WARP, x, from >= 0 ? from : 0);
             if (in && before >= 0 && from < 0) y = signal_value(args, plan, e, 0, before);
         }
         bool ends = in && before >= 0 && ((t - before > 1 && !bridges) || is_edge(y, x, eta));
@@ -243,7 +246,7 @@ OUT_OF_LINE i64 block_runs(const Args& args, const Extent& e, const Scope& scope
             values_at_hand[held] = x;
         }
         // (Not after the last tile, beside whose ends that of the scope stands.)
-        if (held > MOST_THREADS && tile + blockDim.x < high) put();
+        if (held > MOST_THREADS && next_below(tile, blockDim.x, high) < high) put();
     }
     if (scope.count > 0 && high == scope.end) ++held;
     put();

@@ -49,6 +49,16 @@ static __device__ __forceinline__ unsigned block_number() {
     asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
     return number;
 }
+// blockDim.x is asked of the launch each time, whose constant it is: compilers keep it else, and what is formed of it, over loops and calls, where registers are few.
+struct BlockSize {
+    unsigned x;
+};
+static __device__ __forceinline__ BlockSize block_size() {
+    unsigned threads;
+    asm volatile("mov.u32 %0, %%ntid.x;" : "=r"(threads));
+    return BlockSize{threads};
+}
+#define blockDim block_size()
 #define THREAD_NUMBER() thread_number()
 #define BLOCK_NUMBER() block_number()
 #define FORGET(x) asm volatile("" : "+r"(x))

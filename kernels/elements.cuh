@@ -325,11 +325,11 @@ constexpr i32 QUEUE_PREPARE = 1;
 OUT_OF_LINE bool list_part(const Args& args, Room& room) {
     const Task& task = room.task;
     const Extent& e = shared_work().e;
-    const i64 size = part_size(), low = task.number * size, high = smaller(low + size, e.len);
-    // (The lists of steps are not asked for.)
-    u32* const tokens = list_of<u32>(args.work.step_begin, e);
-    f32* const values = list_of<f32>(args.work.step_end, e);
-    const i64 own = block_runs(args, e, span_scope(0, e.len), low, high, tokens + low, values + low);
+    // (The lists of steps are not asked for. Each is formed where it is asked for: no register keeps it over a call.)
+    auto tokens = [&] { return list_of<u32>(args.work.step_begin, e); };
+    auto values = [&] { return list_of<f32>(args.work.step_end, e); };
+    auto low = [&] { return task.number * part_size(); };
+    const i64 own = block_runs(args, e, span_scope(0, e.len), (i32)low(), (i32)smaller(low() + part_size(), e.len), tokens() + low(), values() + low());
     // (How many the first part has stands with the second.)
     if (is_first_thread()) {
         Part& to = part_of(args, QUEUE_PREPARE, larger(task.place, task.first));
@@ -357,10 +357,10 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
             with += lane() >= d ? before : 0;
         }
         for (i32 p = warp(); p < 32; p += warps()) {
-            const i64 n = __shfl_sync(WARP, count, p), at = to + __shfl_sync(WARP, with, p) - n, from = (base + p) * size;
+            const i64 n = __shfl_sync(WARP, count, p), at = to + __shfl_sync(WARP, with, p) - n, from = (base + p) * part_size();
             for (i64 j = lane(); j < n; j += 32) {
-                const f32 x = values[from + j];
-                last[at + j] = tokens[from + j];
+                const f32 x = values()[from + j];
+                last[at + j] = tokens()[from + j];
                 elements[at + j] = x;
                 extremes_push(found, x);
             }
@@ -384,7 +384,7 @@ OUT_OF_LINE void list_runs(const Args& args, Room& room) {
     auto anchored = [&] { return plan.boundary_rule == BOUNDARY_ANCHORED; };
     i64 count = room.list.count;
     if (anchored()) count = block_runs_anchored(args, w.e, w.scope, list_of<u32>(args.work.last, w.e));
-    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, w.scope.first, w.scope.end, list_of<u32>(args.work.last, w.e), room.list.values);
+    else if (room.task.more == 0) count = block_runs(args, w.e, w.scope, (i32)w.scope.first, (i32)w.scope.end, list_of<u32>(args.work.last, w.e), room.list.values);
     const u32* const last = list_of<u32>(args.work.last, w.e);
     // (block_runs has listed the first stream's.)
     for (i64 j = threadIdx.x; j < count; j += blockDim.x) {

@@ -49,6 +49,12 @@ INLINE ShapedReward& shared_list_shape() {
     return shape_of_list[0];
 }
 
+OUT_OF_LINE void shape_list(const Args& args, i64 i) {
+    __syncthreads();
+    if (is_first_thread()) shared_list_shape() = shaped_reward(args, plan_of(args), i);
+    __syncthreads();
+}
+
 // Calls each(x, weight) for this thread's share of the values that a rollout's steps or tokens have in a list. The block.
 template <class Each> INLINE void each_value(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
     bool skip = skips_nan(plan, list);
@@ -62,14 +68,11 @@ template <class Each> INLINE void each_value(const Args& args, const PlanConstan
         return;
     }
     bool by_reward = plan.shaped && list == 1;
-    if (by_reward) {
-        __syncthreads();
-        if (is_first_thread()) shared_list_shape() = shaped_reward(args, plan, w.i);
-        __syncthreads();
-    }
+    if (by_reward) shape_list(args, w.i);
     const Array& signal = args.batch.signal[by_reward ? 0 : list];
     const i64 lead = args.batch.process == PROCESS_SIGNAL ? sector_lead(signal, at(w.e, signal, w.scope.first), token_stride(w.e, signal)) : 0;
-    for (i64 t = w.scope.first - lead + threadIdx.x; t < w.scope.end; t += blockDim.x) {
+    // (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
+    for (i32 t = (i32)smaller(w.scope.first - lead + threadIdx.x, w.scope.end); t < (i32)w.scope.end; t = next_below(t, blockDim.x, (i32)w.scope.end)) {
         if (!contains(w.scope, t)) continue;
         f32 x = signal_value(args, plan, w.e, by_reward ? 0 : list, t);
         if (by_reward) x = shaped(shared_list_shape(), x);
@@ -86,7 +89,7 @@ INLINE i32 joint_most(const Args& args, const Unit& unit, i32 list) {
 }
 INLINE Grid joint_grid(const Args& args, const Unit& unit, i32 most) { return grid_of(sum_bits(plan_of(args).kind == KIND_KL ? unit.total : 0), most); }
 // `pool = rollouts` of a rollout in pieces: the mean that their sums come to.
-INLINE Value joint_mean(const Args& args, const Work& w, i32 list) {
+OUT_OF_LINE Value joint_mean(const Args& args, const Work& w, i32 list) {
     const Unit& unit = unit_of(args, w.i);
     const i32 most = joint_stage(args) > JOINT_OWN ? joint_most(args, unit, list) : 0;
     if (joint_stage(args) <= JOINT_OWN) return Value{0.0f, false};
@@ -98,41 +101,63 @@ INLINE Value joint_mean(const Args& args, const Work& w, i32 list) {
 // Exact sum of a rollout's values of a list on a grid, and their number. The block.
 INLINE i64 block_sum_of(const Args& args, const PlanConstants& plan, const Work& w, i32 list, const Grid& grid, i64& n) {
     i64 q = 0;
-    n = 0;
+    u32 own = 0;
     each_value(args, plan, w, list, [&](f32 x, u32) {
         q += quantize(grid, x);
-        ++n;
+        ++own;
     });
-    q = block_sum(q);
-    n = block_sum(n);
-    return q;
+    n = block_sum((i64)own);
+    return block_sum(q);
 }
 
-// `pool = rollouts`: the mean of a rollout's values of a list, by an exact sum on a grid of its own. The block.
-OUT_OF_LINE Value block_rollout_mean(const Args& args, const Work& w, i32 list) {
-    const PlanConstants& plan = plan_of(args);
-    if (args.work.joint) return joint_mean(args, w, list);
+// Key of the largest of a rollout's values of a list. The block.
+OUT_OF_LINE i32 list_absmax(const Args& args, const Work& w, i32 list) {
     i32 absmax = 0;
-    each_value(args, plan, w, list, [&](f32 x, u32) { absmax = larger(absmax, absolute_key(x)); });
-    absmax = block_max(absmax, 0);
-    if (absmax >= KEY_INFINITE) return Value{bad_sum(absmax), true};
-    Grid grid = grid_of(sum_bits((i64)w.kept.elements), absmax);
+    each_value(args, plan_of(args), w, list, [&](f32 x, u32) { absmax = larger(absmax, absolute_key(x)); });
+    return block_max(absmax, 0);
+}
+// Their mean, by an exact sum on the grid that it sets. The block.
+OUT_OF_LINE Value list_mean(const Args& args, const Work& w, i32 list, i32 absmax) {
+    const Grid grid = grid_of(sum_bits((i64)w.kept.elements), absmax);
     i64 n;
-    const i64 q = block_sum_of(args, plan, w, list, grid, n);
+    const i64 q = block_sum_of(args, plan_of(args), w, list, grid, n);
     return n > 0 ? Value{(f32)(((f64)q / (f64)n) * grid.down), true} : Value{0.0f, false};
+}
+// `pool = rollouts`: the one value that a rollout's list comes to, where `mean_of_list` has put it.
+INLINE Value& shared_list_mean() {
+    SHARED(Value, mean_of_rollout, [1]);
+    return mean_of_rollout[0];
+}
+// The mean of a rollout's values of a list, by an exact sum on a grid of its own. The block meets at the end.
+OUT_OF_LINE void mean_of_list(const Args& args, const Work& w, i32 list) {
+    Value mean;
+    if (args.work.joint) {
+        mean = joint_mean(args, w, list);
+    } else {
+        const i32 absmax = list_absmax(args, w, list);
+        mean = absmax >= KEY_INFINITE ? Value{bad_sum(absmax), true} : list_mean(args, w, list, absmax);
+    }
+    __syncthreads();
+    if (is_first_thread()) shared_list_mean() = mean;
+    __syncthreads();
+}
+// Calls each(x, weight) for this thread's share of the elements: the values, or (`pool = rollouts`) their one mean, which is there.
+template <class Each> INLINE void each_element(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
+    if (plan.pool != POOL_ROLLOUTS) return each_value(args, plan, w, list, each);
+    if (shared_list_mean().there && is_first_thread()) each(shared_list_mean().x, 1u);
 }
 
 // Maxima of a rollout's elements of a list. The block.
-OUT_OF_LINE Extremes list_extremes(const Args& args, const Work& w, i32 list) {
-    const PlanConstants& plan = plan_of(args);
+OUT_OF_LINE Extremes extremes_of_list(const Args& args, const Work& w, i32 list) {
     Extremes found = no_extremes();
-    if (plan.pool == POOL_ROLLOUTS) {
-        Value mean = block_rollout_mean(args, w, list);
-        if (mean.there) extremes_push(found, mean.x);
-        return found;
-    }
-    each_value(args, plan, w, list, [&](f32 x, u32) { extremes_push(found, x); });
+    each_element(args, plan_of(args), w, list, [&](f32 x, u32) { extremes_push(found, x); });
     return block_extremes(found);
+}
+// (The mean is found before, so that nothing is kept while it is.)
+INLINE Extremes list_extremes(const Args& args, const Work& w, i32 list) {
+    if (plan_of(args).pool == POOL_ROLLOUTS) mean_of_list(args, w, list);
+    FORGET(list);
+    return extremes_of_list(args, w, list);
 }
 
 // Does the slot's set know how many of its elements are at the extremes? (On a grid of 30 bits, without weights and missing values, the CPU does not count.)
@@ -140,15 +165,8 @@ INLINE bool counts_extremes(const PlanConstants& plan, i32 list, i32 bits) {
     return skips_nan(plan, list) || (plan.kind != KIND_KL && plan.pool == POOL_TOKENS) || bits != STEP_BITS;
 }
 
-// Calls each(x, weight) for this thread's share of the elements: the values, or (`pool = rollouts`) their one mean.
-template <class Each> INLINE void each_element(const Args& args, const PlanConstants& plan, const Work& w, i32 list, Each each) {
-    if (plan.pool != POOL_ROLLOUTS) return each_value(args, plan, w, list, each);
-    Value mean = block_rollout_mean(args, w, list);
-    if (mean.there && is_first_thread()) each(mean.x, 1u);
-}
-
 // Sums of a rollout's elements of a list on the grid of a slot, whose set has the extremes `of`; in every thread. The block.
-OUT_OF_LINE Sums list_sums(const Args& args, const Work& w, i32 list, i32 slot, Extremes of) {
+OUT_OF_LINE Sums sums_of_list(const Args& args, const Work& w, i32 list, i32 slot, Extremes of) {
     const PlanConstants& plan = plan_of(args);
     Sums own = no_sums();
     // A set with findings has no grid, and its group no use for sums.
@@ -174,6 +192,14 @@ OUT_OF_LINE Sums list_sums(const Args& args, const Work& w, i32 list, i32 slot, 
     return block_sums(own);
 }
 
+// The same, with what they are made of before. `of()`: the set's extremes, asked when they are needed.
+template <class Of> INLINE Sums list_sums(const Args& args, const Work& w, i32 list, i32 slot, Of of) {
+    if (plan_of(args).pool == POOL_ROLLOUTS) mean_of_list(args, w, list);
+    FORGET(list);
+    FORGET(slot);
+    return sums_of_list(args, w, list, slot, of());
+}
+
 // A per-rollout value's share of a slot's set, as often as `weight` says. Of a sum of rewards a finding is in the set of a term: it is not looked for here.
 INLINE Sums one_sum(const PlanConstants& plan, f32 x, i32 slot, i64 weight, const Extremes& of) {
     Sums own = no_sums();
@@ -187,7 +213,7 @@ template <class Of> INLINE Sums block_own_sums(const Args& args, const PlanConst
     Sums own = no_sums();
     if (!counts_in_stats(w.kept)) return own;
     auto pooled = [&] { return slot == 1 && pools(plan); };
-    if (slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) own = list_sums(args, w, pooled() ? 0 : slot, slot, of());
+    if (slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) own = list_sums(args, w, pooled() ? 0 : slot, slot, of);
     FORGET(slot);
     if (pooled()) {
         for (i32 s = 0; s < 2; ++s) {

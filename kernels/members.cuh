@@ -18,7 +18,9 @@ struct Member {
     bool counts;
 };
 
-INLINE void open_members(const Args& args, const Members& members, Member* to) {
+// (Out of line: where a rollout's lists lie takes more registers than are left beside what the kernels keep.)
+OUT_OF_LINE void open_members(const Args& args, const Members& members, Member* to) {
+#pragma unroll 1
     for (i32 m = (i32)threadIdx.x; m < (i32)(members.end - members.first); m += (i32)blockDim.x) {
         const Rollout kept = rollout_of(args, members.first + m);
         const bool counts = kept.group != NO_GROUP && counts_in_stats(kept);
@@ -70,20 +72,20 @@ OUT_OF_LINE void add_members(const Args& args, const Member* members, i32 count,
 }
 
 // Their values of per-rollout stream s, to its set or (`pooled`) to the pooled one. A warp.
-OUT_OF_LINE void add_members_stream(const Args& args, const Member* members, i32 count, u32 group, i64 first, i32 s, bool pooled) {
+INLINE void add_members_stream(const Args& args, const Members& members, const Member* of, i32 s, bool pooled) {
     const PlanConstants& plan = plan_of(args);
     const i32 slot = pooled ? 1 : slot_of_stream(plan, s);
     if (slot >= plan.slots) return;
     const Stream& row = plan.streams[OUTCOME + s];
-    const Extremes of = load_extremes(args, group_keys(args, group), slot);
+    const Extremes extremes = load_extremes(args, group_keys(args, members.group), slot);
     Sums own = no_sums();
-    for (i32 m = lane(); m < count; m += 32) {
-        const Member member = members[m];
-        const Value v = member.counts ? rollout_value(args, plan, s, first + m) : Value{0.0f, false};
+    for (i32 m = lane(); m < (i32)(members.end - members.first); m += 32) {
+        const Member& member = of[m];
+        const Value v = member.counts ? rollout_value(args, plan, s, members.first + m) : Value{0.0f, false};
         if (!v.there) continue;
         const bool by_length = !pooled && row.center == CENTER_LENGTH_WEIGHTED;
         const i64 weight = by_length ? (i64)member.count : !pooled && row.count_by == COUNT_BY_STEP ? (i64)member.elements : (i64)1;
-        Sums one = one_sum(plan, v.x, slot, weight, of);
+        Sums one = one_sum(plan, v.x, slot, weight, extremes);
         if (by_length) {
             // As often as the rollout has tokens in scope; the counts at the extremes are of rollouts.
             one.at_max = one.at_max > 0 ? 1 : 0;
@@ -91,10 +93,19 @@ OUT_OF_LINE void add_members_stream(const Args& args, const Member* members, i32
         }
         sums_add(own, one);
         const bool weighs = (row.center != CENTER_LENGTH_WEIGHTED || member.count > 0) && (row.count_by == COUNT_BY_ROLLOUT || member.elements > 0);
-        if (!pooled && (plan.slots_runner_up >> slot & 1) && weighs && key(v.x) < of.max) max_key_to(args, group_seconds(args, group) + slot, key(v.x));
+        if (!pooled && (plan.slots_runner_up >> slot & 1) && weighs && key(v.x) < extremes.max) max_key_to(args, group_seconds(args, members.group) + slot, key(v.x));
     }
     own = warp_sums(own);
-    if (lane() == 0) add_sums_to(group_words(args, group) + 6 * slot, own);
+    if (lane() == 0) add_sums_to(group_words(args, members.group) + 6 * slot, own);
+}
+// Of all streams: a warp has every n-th. The block.
+OUT_OF_LINE void add_members_streams(const Args& args, const Members& members, const Member* of) {
+    for (i32 s = warp(); s < ROLLOUT_STREAMS; s += warps()) {
+        READ_AGAIN();
+        if (!sums_rewards(plan_of(args)) && !is_given(args.batch.rollout_streams[s])) continue;
+#pragma unroll 1
+        for (i32 set = 0; set < (pools(plan_of(args)) ? 2 : 1); ++set) add_members_stream(args, members, of, s, set == 1);
+    }
 }
 
 // Is all that a group's rollouts have for its sums in their lists and streams, and nothing asked of a single one?
@@ -116,12 +127,7 @@ INLINE void sum_members(const Args& args, const Members& members) {
         const i32 list = slot == 1 && pooled() ? 0 : slot;
         if (list < lists_of(args, plan)) add_members(args, member, count(), members.group, list, slot);
     }
-    for (i32 s = warp(); s < ROLLOUT_STREAMS; s += warps()) {
-        READ_AGAIN();
-        if (!sums_rewards(plan) && !is_given(args.batch.rollout_streams[s])) continue;
-        add_members_stream(args, member, count(), members.group, members.first, s, false);
-        if (pooled()) add_members_stream(args, member, count(), members.group, members.first, s, true);
-    }
+    add_members_streams(args, members, member);
 }
 
 // MODE_JOINED: the block that is the last of its group to be done with its maxima adds the sums of all of them. The block.

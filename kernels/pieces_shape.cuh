@@ -32,8 +32,8 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
     add_lost(args, lost);
 }
 
-// From rewards in d (n lines) and values in v (`all`): advantages in d, returns in v. The block meets at the end.
-OUT_OF_LINE void unit_advantages(const Args& args, UnitRoom& room, Positions by, i64 n, i64 all) {
+// From rewards in d (n lines) and values in v (`all`): what is scanned, in d; what the scans are asked. The block meets at the end.
+OUT_OF_LINE void begin_unit_advantages(const Args& args, UnitRoom& room, Positions by, i64 n, i64 all) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.own;
     const Unit& unit = unit_of(args, w.i);
@@ -50,13 +50,18 @@ OUT_OF_LINE void unit_advantages(const Args& args, UnitRoom& room, Positions by,
         next = (f64)f32_of((u32)row[ROW_VALUE]);
     }
     __syncthreads();
-    // (What the scans are asked stands there for what comes after them.)
     if (is_first_thread()) room.asked = JointScan{0, by, n, all, room.powers, w.d};
     for (i64 t = THREAD_NUMBER(); t < n; t += blockDim.x) w.d[t] = (w.d[t] + plan.gamma * (t + 1 < n ? w.v[t + 1] : next)) - w.v[t];
     __syncthreads();
+}
+
+// After that: advantages in d, returns in v. (What the scans are asked stands in the room for what comes after them.) The block meets at the end.
+INLINE void unit_advantages(const Args& args, UnitRoom& room) {
+    const PlanConstants& plan = plan_of(args);
+    const Shaping& w = room.own;
     auto apart = [&] { return plan.lam_returns >= 0.0; };
     if (apart()) {
-        for (i64 t = THREAD_NUMBER(); t < n; t += blockDim.x) w.lines[t] = w.d[t];
+        for (i64 t = THREAD_NUMBER(); t < room.asked.own; t += blockDim.x) w.lines[t] = w.d[t];
         if (is_first_thread()) decay_powers(plan.gamma * plan.lam_returns, room.apart);
         joint_scan(args, room, JointScan{1, room.asked.by, room.asked.own, room.asked.all, room.apart, w.lines});
         for (i64 t = THREAD_NUMBER(); t < room.asked.all && !room.tells; t += blockDim.x) w.v[t] += w.lines[t];
@@ -149,30 +154,42 @@ INLINE void unit_credited(const Args& args, UnitRoom& room) {
     const OwnShaping& w = room.own;
     if (plan.spreads) gap_rewards(args, w, shared_decision(), shape_of(room).terms);
     fuse_unit(args, room, w.kept.chunks > 0 && room.after == 0);
-    if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) {
+    if (plan.credit != CREDIT_GAE) return unit_credit(args, room);
+    auto over_tokens = [&] { return plan.gae_over == GAE_OVER_TOKENS; };
+    if (over_tokens()) {
         if (plan.spreads ? w.scope.first >= w.e.len : w.scope.count == 0) return;
         const i64 n = rewards_and_values(args, w);
-        unit_advantages(args, room, plan.spreads ? BY_LINE : BY_TOKEN, n, n);
-        if (plan.spreads && !room.tells) {
-            gather(w.scope, w.d);
-            gather(w.scope, w.v);
-        }
-    } else if (plan.credit == CREDIT_GAE) {
-        unit_chunk_values(args, room);
-        unit_advantages(args, room, BY_CHUNK, w.kept.chunks, shape_of(room).work.kept.chunks);
+        begin_unit_advantages(args, room, plan.spreads ? BY_LINE : BY_TOKEN, n, n);
     } else {
-        unit_credit(args, room);
+        unit_chunk_values(args, room);
+        begin_unit_advantages(args, room, BY_CHUNK, w.kept.chunks, shape_of(room).work.kept.chunks);
+    }
+    unit_advantages(args, room);
+    if (over_tokens() && plan.spreads && !room.tells) {
+        gather(w.scope, w.d);
+        gather(w.scope, w.v);
     }
 }
 
-// Where piece i stands and what is kept of it; its chunks are listed where its kind is kl. The block.
-INLINE void open_unit_room(const Args& args, i64 i, UnitRoom& room) {
+// Lists the chunks of the block's piece where its kind is kl; what is kept of it is in `shared_unit_kept`. The block meets at the end.
+INLINE void list_unit_chunks(const Args& args, ShapeRoom& shape) {
+    const bool lists = plan_of(args).kind == KIND_KL;
+    if (is_first_thread()) {
+        shape.work.scope = kept_scope(args, (i64)BLOCK_NUMBER(), shape.work.e, shape.work.kept);
+        shared_unit_kept() = shape.work.kept;
+    }
+    __syncthreads();
+    if (lists) unit_kl_chunks(args, shape.work, &shared_decision());
+}
+
+// Where the block's piece stands and what is kept of it. The block.
+OUT_OF_LINE void open_unit_room(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     ShapeRoom& shape = shape_of(room);
+    const i64 i = BLOCK_NUMBER();
     const Unit& unit = unit_of(args, i);
     const Extent& e = shape.work.e;
-    Rollout kept = shape.work.kept;
-    if (plan.kind == KIND_KL) unit_kl_chunks(args, i, e, kept_scope(args, i, e, kept), &shared_decision(), kept);
+    Rollout kept = shared_unit_kept();
     if (shared_decision().bad) {
         kept.state |= STATE_ZEROED;
         if (!(kept.flags & ROLLOUT_ABSENT)) kept.flags |= ROLLOUT_IN_BAD_GROUP;
@@ -254,16 +271,23 @@ INLINE void unit_outputs(const Args& args, const UnitRoom& room) {
     add_to(&counts.chunks, own_chunks(w.kept));
 }
 
-// Piece i by its block; `decision` is of its group.
-INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
+// What the block does when its piece is shaped: zeros where none is, and the report.
+OUT_OF_LINE void end_units(const Args& args) {
+    if (!counts_of(args).bad_offsets) shape_ends(args);
+    finish_report(args);
+}
+
+// The block's piece, and the block's end; `shared_decision` is of its group.
+INLINE void shape_unit(const Args& args, UnitRoom& room) {
     const PlanConstants& plan = plan_of(args);
     // (Each is formed where it is asked for: no register keeps it over a stage.)
     auto keeps = [&] { return (args.mode & MODE_KEEP) != 0; };
     auto writes = [&] { return !(args.mode & (MODE_DRY | MODE_CHUNKS | MODE_SCAN)); };
-    open_unit_room(args, i, room);
     const Shaping& w = shape_of(room).work;
+    list_unit_chunks(args, shape_of(room));
+    open_unit_room(args, room);
     if (args.mode & MODE_CHUNKS) {
-        if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, w.kept);
+        if (is_first_thread()) tell_chunks(args, w.i, w.e, w.scope, w.kept);
         return;
     }
     auto lines = [&] { return result_lines(plan, w.kept, w.last); };
@@ -284,13 +308,14 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
         }
     }
     if (room.tells) return;
-    if (is_first_thread()) rollout_of(args, i) = w.kept;
+    if (is_first_thread()) rollout_of(args, w.i) = w.kept;
     if (keeps()) keep_advantages(args, w, lines(), shape_of(room).path);
     if (writes()) unit_outputs(args, room);
     if (writes() && !keeps()) {
         write_results(args, shape_of(room), 0, w.e.len);
-        zero_tail(args, args.outputs.advantages, w.e, unit_of(args, i).tail);
+        zero_tail(args, args.outputs.advantages, w.e, unit_of(args, room).tail);
     }
+    if (writes()) end_units(args);
 }
 
 // The pieces make no whole rollouts: every slot is 0.
@@ -324,17 +349,19 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
         group_outputs(args, shared_decision());
         if (is_first_thread()) count_group(args, shared_decision());
     }
+    // (Ways end in a return each: where they came together again there would be something to keep over the calls.)
     if (bad_batch()) {
         if (writes()) shape_no_unit(args);
-    } else {
-        if (b() < args.batch.rollouts) {
-            read_rollout(args, b(), shape_of(room[0]));
-            decide_for(args, shape_of(room[0]).work.kept, shared_decision());
-            shape_unit(args, b(), room[0]);
-        }
-        if (writes()) shape_ends(args);
+        if (writes()) end_units(args);
+        return;
     }
-    if (writes()) finish_report(args);
+    if (b() >= args.batch.rollouts) {
+        if (writes()) end_units(args);
+        return;
+    }
+    read_rollout(args, b(), shape_of(room[0]));
+    decide_for(args, shape_of(room[0]).work.kept, shared_decision());
+    shape_unit(args, room[0]);
 }
 
 #endif

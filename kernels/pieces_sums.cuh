@@ -5,10 +5,39 @@
 #include "shaping.cuh"
 
 // ---- chunks ----
-// Lists the chunks of a kl piece; `kept` is each thread's own and stays the same in all. `decision` is of its group, or 0 where the edges do not follow from its sums. The block.
-OUT_OF_LINE void unit_kl_chunks(const Args& args, i64 i, const Extent& e, const Scope& scope, const Decision* decision, Rollout& kept) {
+// What is kept of a piece with its chunks, where `unit_kl_chunks` has put it.
+INLINE Rollout& shared_unit_kept() {
+    SHARED(Rollout, kept_of_piece, [1]);
+    return kept_of_piece[0];
+}
+// Does the last chunk of a kl piece go on in a later one? One thread.
+template <class Edges> INLINE bool last_goes_on(const Args& args, const Work& w, const Rollout& kept, Edges all_edges) {
     const PlanConstants& plan = plan_of(args);
+    const i64 i = BLOCK_NUMBER();
     const Unit& unit = unit_of(args, i);
+    const Scope& scope = w.scope;
+    const i64* const next = next_row(args, unit);
+    if (kept.chunks == 0 || !next) return false;
+    if (plan.chunk == CHUNK_BY_VALUE) {
+        const i64 last = unit.begin + scope.end - 1, following = larger(next[ROW_FIRST], last + 1), first = unit.begin + scope.first - unit.position;
+        return (following == last + 1 || plan.bridge_scope_gaps) && !edge_between(all_edges(), last - first, following - first);
+    }
+    if (plan.chunk == CHUNK_STEP) {
+        const i64 own = is_given(args.batch.step_offsets) ? step_number_at(args, i, step_numbers(args, i), scope.end - 1) : 0;
+        return own > 0 && next[ROW_FIRST_STEP] > 0 ? own == next[ROW_FIRST_STEP] : is_given(args.batch.step_offsets);
+    }
+    return chunk_goes_on(args, unit, scope.end - 1);
+}
+
+// Lists the chunks of a kl piece, that of the block's number. `decision` is of its group, or 0 where the edges do not follow from its sums. The block meets at the end.
+OUT_OF_LINE void unit_kl_chunks(const Args& args, const Work& w, const Decision* decision) {
+    const PlanConstants& plan = plan_of(args);
+    auto i = [] { return (i64)BLOCK_NUMBER(); };
+    const Unit& unit = unit_of(args, i());
+    const Extent& e = w.e;
+    const Scope& scope = w.scope;
+    // Each thread's own, and the same in all.
+    Rollout kept = w.kept;
     // (Made anew after the chunks are listed.)
     auto all_edges = [&] {
         KlEdges edges;
@@ -20,22 +49,15 @@ OUT_OF_LINE void unit_kl_chunks(const Args& args, i64 i, const Extent& e, const 
     KlEdges edges = all_edges();
     if (edges.table.positions > 0) edges.table = KlTable{edges.table.columns + unit.position, edges.table.live + unit.position, edges.table.positions - unit.position};
     kept.state &= ~(u32)STATE_OPEN;
-    kl_chunks(args, i, e, scope, edges, kept, list_of<u32>(args.work.last, e));
+    kl_chunks(args, i(), e, scope, edges, kept, list_of<u32>(args.work.last, e));
     // (Lists of chunks by value are there.)
     if (plan.chunk == CHUNK_BY_VALUE) kept.state &= ~(u32)STATE_EVERY_TOKEN;
-    const i64* const next = next_row(args, unit);
-    if (kept.chunks == 0 || !next) return;
-    bool open;
-    if (plan.chunk == CHUNK_BY_VALUE) {
-        const i64 last = unit.begin + scope.end - 1, following = larger(next[ROW_FIRST], last + 1), first = unit.begin + scope.first - unit.position;
-        open = (following == last + 1 || plan.bridge_scope_gaps) && !edge_between(all_edges(), last - first, following - first);
-    } else if (plan.chunk == CHUNK_STEP) {
-        const i64 own = is_given(args.batch.step_offsets) ? step_number_at(args, i, step_numbers(args, i), scope.end - 1) : 0;
-        open = own > 0 && next[ROW_FIRST_STEP] > 0 ? own == next[ROW_FIRST_STEP] : is_given(args.batch.step_offsets);
-    } else {
-        open = chunk_goes_on(args, unit, scope.end - 1);
+    __syncthreads();
+    if (is_first_thread()) {
+        if (last_goes_on(args, w, kept, all_edges)) kept.state |= STATE_OPEN;
+        shared_unit_kept() = kept;
     }
-    if (open) kept.state |= STATE_OPEN;
+    __syncthreads();
 }
 
 // Chunks that end in the piece.
@@ -72,11 +94,13 @@ INLINE void add_unit_to_table(const Args& args, const Work& w, const Extremes& o
     }
 }
 
-// Everything that a piece has for sums. The block.
-INLINE void sum_unit(const Args& args, i64 i, Work& w) {
+// Everything that the block's piece has for sums. The block.
+INLINE void sum_unit(const Args& args, Work& w) {
     const PlanConstants& plan = plan_of(args);
-    const Unit& unit = unit_of(args, i);
+    // (It is found where it is asked for: no register keeps it over a call.)
+    auto unit = [&]() -> const Unit& { return unit_of(args, w.i); };
     if (is_first_thread()) {
+        const i64 i = BLOCK_NUMBER();
         w.i = i;
         w.kept = rollout_of(args, i);
         w.e = extent(args, i);
@@ -85,43 +109,40 @@ INLINE void sum_unit(const Args& args, i64 i, Work& w) {
     __syncthreads();
     if (w.kept.group == NO_GROUP) return;
     if (!has_table(plan)) {
-        Rollout kept = w.kept;
-        if (plan.kind == KIND_KL && !(kept.flags & ROLLOUT_ABSENT)) unit_kl_chunks(args, i, w.e, w.scope, 0, kept);
-        if (is_first_thread()) tell_chunks(args, i, w.e, w.scope, kept);
+        if (plan.kind == KIND_KL && !(w.kept.flags & ROLLOUT_ABSENT)) unit_kl_chunks(args, w, 0);
+        else if (is_first_thread()) shared_unit_kept() = w.kept;
+        if (is_first_thread()) tell_chunks(args, w.i, w.e, w.scope, shared_unit_kept());
         __syncthreads();
     }
     if (!counts_in_stats(w.kept)) return;
-    if (is_first_thread() && unit.head && counts_members(plan)) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
+    if (is_first_thread() && unit().head && counts_members(plan)) add_to(group_words(args, w.kept.group) + 6 * plan.slots, 1);
     // A mean of all pieces' values counts once.
-    auto lists = [&] { return plan.pool != POOL_ROLLOUTS || unit.head; };
+    auto lists = [&] { return plan.pool != POOL_ROLLOUTS || unit().head; };
     for (i32 slot = 0; (w.kept.state & STATE_HAS_PROCESS) && lists() && slot < plan.sets; ++slot) {
         const bool pooled = slot == 1 && pools(plan);
         const i32 list = pooled ? 0 : slot;
         if (list >= lists_of(args, plan)) continue;
-        const Extremes of = load_extremes(args, group_keys(args, w.kept.group), slot);
-        const Sums own = list_sums(args, w, list, slot, of);
-        if (slot == 0 && has_table(plan)) add_unit_to_table(args, w, of);
-        if (!is_first_thread()) continue;
-        add_sums_to(group_words(args, w.kept.group) + 6 * slot, own);
-        if (asks_one_rollout(plan, slot) && own.n > 0) mark_rollout(marks_of(args, w.kept.group), slot);
+        auto of = [&] { return load_extremes(args, group_keys(args, w.kept.group), slot); };
+        add_process_sum(args, w, slot, list_sums(args, w, list, slot, of));
+        if (slot == 0 && has_table(plan)) add_unit_to_table(args, w, of());
     }
     __syncthreads();
-    if (unit.head) {
+    if (unit().head) {
         __syncthreads();
-        if (is_first_thread()) w.kept.count = (u32)unit.total;
+        if (is_first_thread()) w.kept.count = (u32)unit().total;
         __syncthreads();
         rollout_sums(args, w);
         __syncthreads();
-        if (is_first_thread()) w.kept.count = rollout_of(args, i).count;
+        if (is_first_thread()) w.kept.count = rollout_of(args, w.i).count;
         __syncthreads();
     }
-    if (counts_in_batch(plan, w.kept, w.kept.flags | unit.flags)) add_batch_sums(args, w, lists(), unit.head);
+    if (counts_in_batch(plan, w.kept, w.kept.flags | unit().flags)) add_batch_sums(args, w, lists(), unit().head);
 }
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passrl_pieces_sums(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
     if (ranks_fault(args) || counts_of(args).bad_offsets) return;
-    sum_unit(args, blockIdx.x, shared_work());
+    sum_unit(args, shared_work());
 }
 
 #endif

@@ -23,8 +23,13 @@ INLINE void open_scan(const f64 *powers, ScanTops &shared) {
 
 // powers[m] = c^m, m = 0 .. 32, by repeated multiplication: of a coefficient that only the rollout knows. One thread; the block meets after it.
 INLINE void decay_powers(f64 c, f64 *powers) {
-    powers[0] = 1.0;
-    for (i32 m = 1; m <= 32; m++) powers[m] = powers[m - 1] * c;
+    f64 power = 1.0;
+    // (One after another: so many at once would take the registers of all that is around it.)
+#pragma unroll 1
+    for (i32 m = 0; m <= 32; m++) {
+        powers[m] = power;
+        power *= c;
+    }
 }
 
 // G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n, y_j = load(j), handed to store(j, G_j). All threads of the block; n is the block's.

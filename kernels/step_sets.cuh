@@ -59,6 +59,8 @@ INLINE void sort_keyed(KeyedStep* steps, i64 n) {
 // are in it, and those that are not.
 struct StepSet {
     i64 from, to;
+    // The process stream that it is looked at in.
+    i32 stream;
     Standard standard;
     Apply inside, outside;
     u32 lost_inside, lost_outside;
@@ -77,14 +79,18 @@ INLINE StepRoom& shared_step_room() {
     return room_of_block[0];
 }
 
+// The warp's own set. (It is found where it is asked for: no register keeps it over a call.)
+INLINE StepSet& own_step_set() { return shared_step_room().sets[THREAD_NUMBER() >> 5]; }
+
 // A NaN that is left is a missing value: in no set, and 0 in the fusion.
 INLINE bool is_there(const Stream& stream, f32 x) { return !(stream.missing == MISSING_EXCLUDE && is_nan(x)); }
 
-// The warp's set in process stream p: its extremes, then its sums, then its standard. A warp.
-OUT_OF_LINE void decide_step_set(const Args& args, i32 p) {
+// The warp's set in its process stream: its extremes, then its sums, then its standard. A warp.
+OUT_OF_LINE void decide_step_set(const Args& args) {
     const PlanConstants& plan = plan_of(args);
+    StepSet& set = own_step_set();
+    const i32 p = set.stream;
     const Stream& stream = plan.streams[p];
-    StepSet& set = shared_step_room().sets[warp()];
     const KeyedStep* const steps = shared_step_room().steps;
     const f32* const values = (const f32*)args.work.elements + p * plan.max_tokens;
     const i64 from = set.from, to = set.to;
@@ -113,8 +119,10 @@ OUT_OF_LINE void decide_step_set(const Args& args, i32 p) {
     }
 }
 
-// Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set (`counts`), and of others. One thread.
-OUT_OF_LINE void resolve_step_set(StepSet& set, bool counts) {
+// Leaving out a whole rollout is refused with these sets, so that there are two ways: of steps in the set (`counts`), and of others. A warp, whose first thread does it.
+OUT_OF_LINE void resolve_step_set(bool counts) {
+    if (lane() != 0) return;
+    StepSet& set = own_step_set();
     u32 lost = 0;
     const Apply apply = resolve(set.standard, set.standard.mean, counts, no_sums(), &lost);
     if (counts) {
@@ -126,33 +134,29 @@ OUT_OF_LINE void resolve_step_set(StepSet& set, bool counts) {
     }
 }
 
-// The warp's set in every process stream. A warp.
-OUT_OF_LINE void step_set(const Args& args) {
+// The warp's set in its process stream, whose standard is known: each of its steps. A warp.
+OUT_OF_LINE void standardise_step_set(const Args& args) {
     const PlanConstants& plan = plan_of(args);
-    StepSet& set = shared_step_room().sets[warp()];
+    const StepSet& set = own_step_set();
+    const i32 p = set.stream;
     u32 lost = 0;
+    __syncwarp();
 #pragma unroll 1
-    for (i32 p = 0; p < args.batch.num_process; p++) {
-        FORGET(p);
-        decide_step_set(args, p);
-        if (lane() == 0) resolve_step_set(set, false);
-        if (lane() == 0) resolve_step_set(set, true);
-        __syncwarp();
-#pragma unroll 1
-        for (i64 j = set.from + lane(); j < set.to; j += 32) {
-            const u64 slot = shared_step_room().steps[j].slot;
-            const f32 x = ((const f32*)args.work.elements + p * plan.max_tokens)[slot >> 1];
-            const bool counts = slot & KEYED_COUNTS;
-            f64 s = 0.0;
-            if (is_there(plan.streams[p], x)) {
-                s = standardised(set.standard, counts ? set.inside : set.outside, x, &lost);
-                lost += counts ? set.lost_inside : set.lost_outside;
-            }
-            ((f64*)args.work.stepped + p * plan.max_tokens)[slot >> 1] = s;
+    for (i64 j = set.from + lane(); j < set.to; j += 32) {
+        const u64 slot = shared_step_room().steps[j].slot;
+        const f32 x = ((const f32*)args.work.elements + p * plan.max_tokens)[slot >> 1];
+        const bool counts = slot & KEYED_COUNTS;
+        f64 s = 0.0;
+        if (is_there(plan.streams[p], x)) {
+            s = standardised(set.standard, counts ? set.inside : set.outside, x, &lost);
+            lost += counts ? set.lost_inside : set.lost_outside;
         }
-        __syncwarp();
+        ((f64*)args.work.stepped + p * plan.max_tokens)[slot >> 1] = s;
     }
     add_counts_to(&counts_of(args).lost_deviations, lost);
+    __syncwarp();
+    if (lane() == 0) own_step_set().stream += 1;
+    __syncwarp();
 }
 
 // Where sets begin in the tile of the sorted list from `room.base` on. The block.
@@ -178,6 +182,7 @@ OUT_OF_LINE void open_step_set(StepRoom& room) {
     StepSet& set = room.sets[warp()];
     set.from = from;
     set.to = low;
+    set.stream = 0;
     room.next[warp()] += (u32)warps();
 }
 
@@ -221,8 +226,12 @@ INLINE void step_sets(const Args& args, i64 g) {
             __syncwarp();
             if (lane() == 0) open_step_set(room);
             __syncwarp();
-            step_set(args);
-            __syncwarp();
+            while (own_step_set().stream < args.batch.num_process) {
+                decide_step_set(args);
+                resolve_step_set(false);
+                resolve_step_set(true);
+                standardise_step_set(args);
+            }
         }
         __syncthreads();
         if (is_first_thread()) room.base += blockDim.x;

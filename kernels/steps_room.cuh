@@ -58,6 +58,8 @@ INLINE GroupShapeRoom& shared_group_shape_room() {
     SHARED(GroupShapeRoom, shape_room_of_group, [1]);
     return shape_room_of_group[0];
 }
+// The warp's own. (It is found where it is asked for: a function that was handed it would keep an address over its calls.)
+INLINE WarpRoom& own_warp_room() { return shared_group_shape_room().warps[THREAD_NUMBER() >> 5]; }
 
 // Which rollouts the block's group has; none where the device's offsets say nothing that could be. One thread.
 INLINE Members members_of_block(const Args& args) {

@@ -116,8 +116,24 @@ template <bool UNIT, class Value, class Result> INLINE void scan_by_warp(i32 k, 
     }
 }
 
+// The block's scans, and before each warp's first rollout. The block meets at the end.
+OUT_OF_LINE void begin_usual(const Args& args) {
+    open_scan(plan_of(args).decay, shared_shape_room().tops);
+    if (lane() == 0) own_warp_room().number = warp() - warps();
+    __syncthreads();
+}
+// The warp's next rollout; false where there is none. A warp.
+OUT_OF_LINE bool next_usual(const Args&) {
+    WarpRoom& room = own_warp_room();
+    __syncwarp();
+    if (lane() == 0) room.number += warps();
+    __syncwarp();
+    return room.number < (i32)(shared_group_room().members.end - shared_group_room().members.first);
+}
+
 // Terms of the warp's rollout, and how its scores are standardised; false where that asks for the sums of its own. A warp.
-OUT_OF_LINE bool open_usual_rollout(const Args& args, WarpRoom& room) {
+OUT_OF_LINE bool open_usual_rollout(const Args& args) {
+    WarpRoom& room = own_warp_room();
     const PlanConstants& plan = plan_of(args);
     const Decision& decision = shared_decision();
     const Standard& standard = decision.standards[0];
@@ -142,8 +158,9 @@ OUT_OF_LINE bool open_usual_rollout(const Args& args, WarpRoom& room) {
     return true;
 }
 
-// The warp's rollout from its scores to its chunks' results.
-OUT_OF_LINE void scan_usual(const Args& args, WarpRoom& room) {
+// The warp's rollout from its scores to its chunks' results, tempered.
+OUT_OF_LINE void scan_usual(const Args& args) {
+    WarpRoom& room = own_warp_room();
     const PlanConstants& plan = plan_of(args);
     const Standard& standard = shared_decision().standards[0];
     const u32 begin = shared_group_room().begins[room.number];
@@ -168,7 +185,7 @@ OUT_OF_LINE void scan_usual(const Args& args, WarpRoom& room) {
         const i32 n = k - j;
         const f64 a = plan.k == 0.0 ? g : g * (n <= NEAR_DIVISORS ? plan.near_divisors[n - 1] : ((const f64*)plan.divisors + plan.max_rollout_tokens)[-n]);
         if (j == 0) room.path = a;
-        results[j] = a;
+        results[j] = tempered(plan, a);
     };
     if (plan.decay[1] == 1.0) scan_by_warp<true>(k, shared_shape_room().tops, value, result);
     else scan_by_warp<false>(k, shared_shape_room().tops, value, result);
@@ -191,7 +208,8 @@ INLINE void add_totals_of_warp(const Args& args, const Totals& totals) {
 }
 
 // Its results to its tokens, and zeros beside them. The chunks' last tokens take the place of the scores, which have been read. A warp.
-OUT_OF_LINE void write_usual(const Args& args, const WarpRoom& room) {
+OUT_OF_LINE void write_usual(const Args& args) {
+    const WarpRoom& room = own_warp_room();
     const PlanConstants& plan = plan_of(args);
     const Extent& e = room.work.e;
     const u32 begin = shared_group_room().begins[room.number];
@@ -205,36 +223,29 @@ OUT_OF_LINE void write_usual(const Args& args, const WarpRoom& room) {
     to.data += (u64)(base * bytes_of(to));
     Totals totals = no_totals();
     const Whitening none = {0.0, 0.0, false, false, false};
-    each_slot_of_chunks(0, e.len, lead, room.work.scope, Lines{false, last, (i64)room.work.kept.chunks}, 0, 1, [&](i64 j) { return tempered(plan, results[j]); },
+    each_slot_of_chunks(0, e.len, lead, room.work.scope, Lines{false, last, (i64)room.work.kept.chunks}, 0, 1, [&](i64 j) { return results[j]; },
                         [&](i64 t, bool in, f64 a) {
                             if (in) write_advantage(args, to, t * stride, false, none, clip, a, totals);
                         });
     if (counts_written(args)) add_totals_of_warp(args, totals);
-    if (!plan.fill_padding || e.flat) return;
-    zero_slots(args.outputs.advantages, e.row, 0, e.column, false, lane(), 32);
-    zero_slots(args.outputs.advantages, e.row, e.column + e.len, args.batch.slots, false, lane(), 32);
+    if (plan.fill_padding && !e.flat) {
+        zero_slots(args.outputs.advantages, e.row, 0, e.column, false, lane(), 32);
+        zero_slots(args.outputs.advantages, e.row, e.column + e.len, args.batch.slots, false, lane(), 32);
+    }
+    if (lane() != 0) return;
+    shared_group_room().shaped[own_warp_room().number] = true;
+    rollout_outputs(args, own_warp_room().work, own_warp_room().path);
 }
 
 // The rollouts of a usual group, a warp each, where the group is not bad. Those that ask for more stay for the block. The block meets at the end.
+// (All is in functions that are called from here: the kernel keeps nothing over a call.)
 INLINE void shape_usual(const Args& args) {
     if (!shared_group_room().usual || shared_decision().bad) return;
-    open_scan(plan_of(args).decay, shared_shape_room().tops);
-    __syncthreads();
-    auto own = [&]() -> WarpRoom& { return shared_group_shape_room().warps[warp()]; };
-    if (lane() == 0) own().number = warp();
-    __syncwarp();
-    while (own().number < (i32)(shared_group_room().members.end - shared_group_room().members.first)) {
-        if (open_usual_rollout(args, own())) {
-            scan_usual(args, own());
-            write_usual(args, own());
-            if (lane() == 0) {
-                rollout_outputs(args, own().work, own().path);
-                shared_group_room().shaped[own().number] = true;
-            }
-        }
-        __syncwarp();
-        if (lane() == 0) own().number += warps();
-        __syncwarp();
+    begin_usual(args);
+    while (next_usual(args)) {
+        if (!open_usual_rollout(args)) continue;
+        scan_usual(args);
+        write_usual(args);
     }
     __syncthreads();
 }
@@ -273,11 +284,15 @@ INLINE void keep_members(const Args& args) {
     }
 }
 
-// Sums of the group, whose maxima are complete. The block.
-OUT_OF_LINE void sum_group(const Args& args, const Members& members) {
-    if (members.end - members.first <= MOST_MEMBERS && adds_as_one(args, plan_of(args))) return sum_members(args, members);
-    for (i64 i = members.first; i < members.end; ++i) {
-        sum_rollout<false>(args, i, shared_work());
+// Sums of the group, whose maxima are complete; the block's next rollout is its first. The block.
+INLINE void sum_group(const Args& args) {
+    GroupRoom& room = shared_group_room();
+    if (room.members.end - room.members.first <= MOST_MEMBERS && adds_as_one(args, plan_of(args))) return sum_members(args, room.members);
+    for (;;) {
+        if (!(room.next < room.members.end)) return;
+        sum_rollout<false>(args, room.next, shared_work());
+        __syncthreads();
+        if (is_first_thread()) room.next += 1;
         __syncthreads();
     }
 }
@@ -364,7 +379,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, BLOCKS_AT_ONCE) passr
     look_at_group(args, shared_group_room());
     begin_members(shared_group_room());
     if (!shared_group_room().usual) keep_members(args);
-    sum_group(args, shared_group_room().members);
+    begin_members(shared_group_room());
+    sum_group(args);
     shape_group(args, shared_group_room().members.group, shared_decision());
     shape_usual(args);
     begin_members(shared_group_room());

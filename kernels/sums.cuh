@@ -58,10 +58,10 @@ OUT_OF_LINE void add_process_sums(const Args& args, const Work& w) {
         bool pooled = slot == 1 && pools(plan);
         i32 list = pooled ? 0 : slot;
         if (list >= lists_of(args, plan)) continue;
-        const Extremes of = load_extremes(args, group_keys(args, w.kept.group), slot);
-        const bool by_table = slot == 0 && has_table(plan);
-        if (by_table && plan.pool == POOL_ROLLOUTS) add_to_table(args, w, of);
-        if (by_table && plan.pool != POOL_ROLLOUTS) add_process_sum(args, w, slot, add_to_table(args, w, of));
+        auto of = [&] { return load_extremes(args, group_keys(args, w.kept.group), slot); };
+        auto by_table = [&] { return slot == 0 && has_table(plan); };
+        if (by_table() && plan.pool == POOL_ROLLOUTS) add_to_table(args, w, of());
+        if (by_table() && plan.pool != POOL_ROLLOUTS) add_process_sum(args, w, slot, add_to_table(args, w, of()));
         else add_process_sum(args, w, slot, list_sums(args, w, list, slot, of));
     }
 }
