@@ -15,11 +15,10 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         return;
     }
     add_lost(args, prepare_fusion(args, w, shared_decision(), terms, fusion));
-    u32 lost = 0;
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();
     auto put = [&](i64 j, i64 t) {
-        const f64 process = process_part(args, w, fusion, j, t, &lost);
+        const f64 process = process_part(args, w, fusion, j, t);
         if (plan_of(args).divide_scope == DIVIDE_PROCESS) w.d[j] = process;
         w.f[j] = chunk_value(fusion, terms, ends && j + 1 == chunks(), process);
     };
@@ -29,7 +28,7 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         for (i64 j = THREAD_NUMBER(); j < chunks(); j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    add_lost(args, lost);
+    add_lost(args, take_lost(fusion));
 }
 
 // From rewards in d (n lines) and values in v (`all`): advantages in d, returns in v. The block meets at the end.
@@ -284,6 +283,7 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
         }
     }
     if (room.tells) return;
+    temper(args, w);
     if (is_first_thread()) rollout_of(args, i) = w.kept;
     if (keeps()) keep_advantages(args, w, lines(), shape_of(room).path);
     if (writes()) unit_outputs(args, room);

@@ -13,10 +13,9 @@ INLINE void find_in_group(const Args& args, i64 g, i32 finding, i32 stream) {
     atomicMax(&marks_of(args, g).first, ~((u64)stream << 8 | (u64)finding));
 }
 
-// What a thread counts while it writes results; added to `Counts` once a block.
+// What a thread counts while it writes results of one rollout; added to `Counts` once a block.
 struct Totals {
-    u32 clipped;
-    u64 overflowed;
+    u32 clipped, overflowed;
     f64 sum, squares;
 };
 INLINE Totals no_totals() { return Totals{0, 0, 0.0, 0.0}; }
@@ -33,8 +32,7 @@ INLINE void add_f64_to(f64* to, f64 v) {
 
 // What the block's threads have counted. The block.
 OUT_OF_LINE void add_totals(const Args& args, Totals totals) {
-    const u32 clipped = warp_sum(totals.clipped);
-    const u64 overflowed = warp_sum(totals.overflowed);
+    const u32 clipped = warp_sum(totals.clipped), overflowed = warp_sum(totals.overflowed);
     Counts& counts = counts_of(args);
     if (lane() == 0) {
         add_to(&counts.clipped_tokens, (i64)clipped);
