@@ -18,7 +18,7 @@ struct FusedStreams {
     f64 gains[2];
     bool gained[2];
     ShapedReward shaping;
-    // Deviations that the block has seen lost since they were last counted (`take_lost`).
+    // Deviations that the block has seen lost and not yet counted (`add_noted`).
     u32 lost;
 };
 
@@ -31,6 +31,11 @@ INLINE OwnSums& shared_own() {
     SHARED(OwnSums, own_of_rollout, [1]);
     return own_of_rollout[0];
 }
+// The extremes of that set, asked for where they are needed.
+struct OwnExtremes {
+    INLINE Extremes operator()() const { return shared_decision().standards[shared_own().slot].extremes; }
+    INLINE operator Extremes() const { return (*this)(); }
+};
 // As `block_own_sums`, for the thread that reads them. The block.
 template <class Own> OUT_OF_LINE void own_sums(const Args& args, const Own& w) {
     const PlanConstants& plan = plan_of(args);
@@ -39,7 +44,7 @@ template <class Own> OUT_OF_LINE void own_sums(const Args& args, const Own& w) {
     if (is_first_thread()) own.sums = no_sums();
     if (!counts_in_stats(w.kept)) return;
     if (own.slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) {
-        const Sums listed = list_sums(args, w, pooled() ? 0 : own.slot, own.slot, shared_decision().standards[own.slot].extremes);
+        const Sums listed = list_sums(args, w, pooled() ? 0 : own.slot, own.slot, OwnExtremes{});
         if (is_first_thread()) own.sums = listed;
     }
     if (!pooled()) return;
@@ -68,18 +73,6 @@ template <class Own> INLINE u32 block_resolve(const Args& args, const Own& w, co
     }
     return is_first_thread() ? resolve_own(decision.standards[slot], w.counts, to[list]) : 0;
 }
-// (They are seldom any: no thread keeps a count of its own.)
-INLINE void note_lost(FusedStreams& to, u32 lost) {
-    if (lost) atomicAdd(&to.lost, lost);
-}
-// What the block has noted, as its first thread returns it for all. After a barrier.
-INLINE u32 take_lost(FusedStreams& to) {
-    if (!is_first_thread()) return 0;
-    const u32 lost = to.lost;
-    to.lost = 0;
-    return lost;
-}
-
 // Value of process list p at token t, kind kl.
 INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& fusion, i32 p, i64 t) {
     const PlanConstants& plan = plan_of(args);
@@ -87,11 +80,11 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
     return plan.shaped ? shaped(fusion.shaping, x) : x;
 }
 
-// Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. Returns what this thread has seen lost. The block meets at the end.
-template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
+// Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. What is lost is noted there. The block meets at the end.
+template <class Own> OUT_OF_LINE void prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
     if (is_first_thread()) to.lost = 0;
-    if ((w.kept.state & STATE_ZEROED) || terms.gated) return 0;
+    if ((w.kept.state & STATE_ZEROED) || terms.gated) return;
     __syncthreads();
     if (is_first_thread()) {
         const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
@@ -102,7 +95,7 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
     __syncthreads();
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
         // (The process stream's is the same, and comes after.)
-        note_lost(to, block_resolve(args, w, decision, 1, to.applies, 0));
+        note_lost(to.lost, block_resolve(args, w, decision, 1, to.applies, 0));
         __syncthreads();
         if (threadIdx.x < 2) {
             const i32 s = (i32)threadIdx.x;
@@ -110,7 +103,7 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
             const Value x = rollout_value(args, plan, s, w.i);
             to.gained[s] = x.there;
             if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], to.applies[0], x.x, &lost);
-            note_lost(to, lost);
+            note_lost(to.lost, lost);
         }
         __syncthreads();
     }
@@ -118,7 +111,7 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
 #pragma unroll
     for (i32 p = 0; p < MAX_PROCESS; p++) {
         if (p >= to.streams || is_given(args.batch.step_group)) break;
-        note_lost(to, block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies, p));
+        note_lost(to.lost, block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies, p));
         if (is_first_thread()) {
             to.standards[p] = &decision.standards[plan.joint ? 1 : p];
             // The joint set's result is not weighted again: R carries the weights (reward_shaping).
@@ -127,7 +120,6 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
         }
     }
     __syncthreads();
-    return take_lost(to);
 }
 
 // `chunk_value = mean`: the maxima of the rollout's token values set the grids; a rollout outside the set may hold larger values than the set. Where scope has
@@ -160,7 +152,7 @@ INLINE f64 mean_of_chunk(FusedStreams& fusion, i32 p, i64 q, i64 n) {
     if (n == 0) return 0.0;
     u32 lost = 0;
     const f64 s = standardised_mean(*fusion.standards[p], fusion.applies[p], ((f64)q / (f64)n) * fusion.grids[p].down, &lost);
-    note_lost(fusion, lost);
+    note_lost(fusion.lost, lost);
     return s;
 }
 
@@ -207,7 +199,7 @@ INLINE f64 process_part(const Args& args, const Shaping& w, FusedStreams& fusion
         else x = list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : p, w.e)[j];
         u32 lost = 0;
         const f64 s = fusion.skip[p] && is_nan(x) ? 0.0 : standardised(*fusion.standards[p], fusion.applies[p], x, &lost);
-        note_lost(fusion, lost);
+        note_lost(fusion.lost, lost);
         sum = joined(p, sum, fusion.weights[p] * s);
     }
     return sum;
@@ -258,7 +250,7 @@ OUT_OF_LINE void fuse_means(const Args& args, const Shaping& w, const Terms& ter
         }
     }
     __syncthreads();
-    add_lost(args, take_lost(fusion));
+    add_noted(args, fusion.lost);
 }
 
 // a_j = F at the chunk's last token, in f, after `prepare_fusion`. The block meets at the end.
@@ -276,7 +268,7 @@ OUT_OF_LINE void fuse(const Args& args, const Shaping& w, const Terms& terms, Fu
         for (i64 j = threadIdx.x; j < chunks(); j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    add_lost(args, take_lost(fusion));
+    add_noted(args, fusion.lost);
 }
 
 #endif

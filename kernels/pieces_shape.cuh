@@ -14,7 +14,8 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         __syncthreads();
         return;
     }
-    add_lost(args, prepare_fusion(args, w, shared_decision(), terms, fusion));
+    prepare_fusion(args, w, shared_decision(), terms, fusion);
+    add_noted(args, fusion.lost);
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();
     auto put = [&](i64 j, i64 t) {
@@ -28,7 +29,7 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         for (i64 j = THREAD_NUMBER(); j < chunks(); j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    add_lost(args, take_lost(fusion));
+    add_noted(args, fusion.lost);
 }
 
 // From rewards in d (n lines) and values in v (`all`): advantages in d, returns in v. The block meets at the end.
@@ -217,7 +218,8 @@ INLINE void unit_terms(const Args& args, UnitRoom& room) {
         room.whole.e.len = (i64)w.kept.end + (unit.at_end ? 0 : 1);
     }
     __syncthreads();
-    add_lost(args, rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms));
+    rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms);
+    add_noted(args, shape_of(room).terms.lost);
     if (is_first_thread() && unit.begin + w.e.len != unit.whole) shape_of(room).terms.has_beyond = false;
     __syncthreads();
 }
@@ -280,10 +282,10 @@ INLINE void shape_unit(const Args& args, i64 i, UnitRoom& room) {
                 each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
                 __syncthreads();
             }
+            temper(args, w);
         }
     }
     if (room.tells) return;
-    temper(args, w);
     if (is_first_thread()) rollout_of(args, i) = w.kept;
     if (keeps()) keep_advantages(args, w, lines(), shape_of(room).path);
     if (writes()) unit_outputs(args, room);

@@ -51,9 +51,22 @@ INLINE void add_written(const Args& args, const Totals& totals) {
     if (counts_written(args)) add_totals(args, totals);
 }
 // (Not of a call that only weighs, brings tiles together, or looks.)
-INLINE void add_lost(const Args& args, u32 lost) {
+INLINE bool counts_lost(const Args& args) {
     const bool beside = (args.mode & (MODE_WEIGH | MODE_CHUNKS | MODE_SCAN)) || (args.work.joint && (args.mode & MODE_DRY));
-    if (counts_written(args) && !beside) add_counts_to(&counts_of(args).lost_deviations, lost);
+    return counts_written(args) && !beside;
+}
+INLINE void add_lost(const Args& args, u32 lost) {
+    if (counts_lost(args)) add_counts_to(&counts_of(args).lost_deviations, lost);
+}
+// Deviations lost are seldom any: where registers are few, no thread keeps a count of its own, but notes each in shared memory.
+INLINE void note_lost(u32& noted, u32 lost) {
+    if (lost) atomicAdd(&noted, lost);
+}
+// What the block has noted, to the run's counts (where it is `counted`), and notes anew. The block, after a barrier.
+INLINE void add_noted(const Args& args, u32& noted, bool counted = true) {
+    if (!is_first_thread()) return;
+    if (noted && counted && counts_lost(args)) add_to(&counts_of(args).lost_deviations, (i64)noted);
+    noted = 0;
 }
 
 // `passrl_report` of passrl.h.

@@ -29,25 +29,25 @@ INLINE void decay_powers(f64 c, f64 *powers) {
     for (i32 m = 1; m <= 32; m++) powers[m] = powers[m - 1] * c;
 }
 
-// G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n, y_j = load(j), handed to store(j, G_j). All threads of the block; n is the block's.
+// G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n(), y_j = load(j), handed to store(j, G_j). All threads of the block; n() is the block's.
 // A warp takes a tile of 32 positions, lane p the p-th from the tile's end: neighbouring lanes read neighbouring elements. Log steps by shuffles, then the
 // carries of the tiles in their order: every warp walks the chain of the round's tops, a lane holding each, so none waits for another warp's carry.
 // store(j) may overwrite what load(j) reads, and nothing that another position's load reads. The block meets before the first load and after the last store.
 // UNIT: c is 1, and what is multiplied by it is as it is. CALLS: load and store call functions, which leave few registers: what a thread knows from round to round
 // stands in shared memory or is asked again. `carry`: G after the last line. `scans` false: nothing is added up, and store(j) has what load(j) has.
-template <bool UNIT, bool CALLS, class Load, class Store>
-INLINE void scan_lines_by(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0, bool scans = true) {
+template <bool UNIT, bool CALLS, class Count, class Load, class Store>
+INLINE void scan_lines_by(Count n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0, bool scans = true) {
     auto thread = [&] { return (i32)(CALLS ? THREAD_NUMBER() : threadIdx.x); };
     auto own_lane = [&] { return thread() & 31; };
     auto own_warp = [&] { return thread() >> 5; };
     // (A rollout has less than 2^31 lines: numbers of 32 bits take half the registers.)
-    const u32 lines = (u32)n;
+    auto lines = [&] { return (u32)n(); };
     if (!UNIT) open_scan(powers, shared);
     if (CALLS && own_lane() == 0) shared.carries[own_warp()] = carry;
     __syncthreads();
     // (How many are done is a multiple of 32: the lowest bit is the round's.)
-    for (u32 done = 0; done < lines; done = (done + 32 * (u32)warps()) ^ 1) {
-        auto line = [&] { return (i32)(lines - 1 - ((done & ~1u) + (u32)thread())); };
+    for (u32 done = 0; done < lines(); done = (done + 32 * (u32)warps()) ^ 1) {
+        auto line = [&] { return (i32)(lines() - 1 - ((done & ~1u) + (u32)thread())); };
         f64 y = line() >= 0 ? load((i64)line()) : 0.0;
         if (scans) {
 #pragma unroll
@@ -75,7 +75,7 @@ INLINE void scan_lines_by(i64 n, const f64 *powers, ScanTops &shared, Load load,
 }
 template <class Load, class Store>
 INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
-    scan_lines_by<false, false>(n, powers, shared, load, store, carry);
+    scan_lines_by<false, false>([&] { return n; }, powers, shared, load, store, carry);
 }
 
 #endif

@@ -13,7 +13,8 @@ INLINE void credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     if (plan.spreads) gap_rewards(args, w, shared_decision(), room.terms);
-    add_lost(args, prepare_fusion(args, w, shared_decision(), room.terms, room.fusion));
+    prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+    add_noted(args, room.fusion.lost);
     if (fuses_means(args, w, room.terms, room.fusion)) fuse_means(args, w, room.terms, room.fusion);
     else fuse(args, w, room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
@@ -136,36 +137,37 @@ OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
         if (j == 0) room.path = a;
         d[j] = a;
     };
-    if (plan.decay[1] == 1.0) scan_lines_by<true, false>(k, plan.decay, room.tops, value, result);
-    else scan_lines_by<false, false>(k, plan.decay, room.tops, value, result);
+    if (plan.decay[1] == 1.0) scan_lines_by<true, false>([&] { return k; }, plan.decay, room.tops, value, result);
+    else scan_lines_by<false, false>([&] { return k; }, plan.decay, room.tops, value, result);
 }
 
 // Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
 // result goes to its token at once (DIRECT): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
-// results are in d. Returns what this thread tells of deviations lost. The block meets at the end.
-template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& room) {
+// results are in d. The block meets at the end.
+template <bool DIRECT> OUT_OF_LINE void scan_chunks(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
     FusedStreams& fusion = room.fusion;
-    const i64 k = w.kept.chunks;
+    auto k = [&] { return (i64)w.kept.chunks; };
     Totals totals = no_totals();
     // What all threads share is read again for each chunk.
     auto value = [&](i64 j) {
         READ_AGAIN();
         f64 f;
         if (terms.gated) {
-            f = j + 1 == k ? terms.gated_last : terms.gated_every;
+            f = j + 1 == k() ? terms.gated_last : terms.gated_every;
         } else {
-            const i64 t = plan.kind != KIND_KL ? 0 : w.kept.state & STATE_EVERY_TOKEN ? w.scope.first + j : (i64)w.last[j];
-            f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t));
+            const u32 t = plan.kind != KIND_KL ? 0 : w.kept.state & STATE_EVERY_TOKEN ? (u32)(w.scope.first + j) : w.last[j];
+            f = process_part(args, w, fusion, j, t);
+            f = chunk_value(fusion, terms, j + 1 == k(), f);
         }
         if (is_given(args.outputs.chunk_values)) w.f[j] = f;
         return f;
     };
     auto result = [&](i64 j, f64 g) {
         READ_AGAIN();
-        const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k + j] : g;
+        const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k() + j] : g;
         if (is_given(args.outputs.returns)) w.v[j] = g;
         if (j == 0) room.path = d;
         if (DIRECT) write_advantage(args, args.outputs.advantages, at(w.e, args.outputs.advantages, w.scope.first + j), room.whitens, room.whitening, plan.clip, tempered(plan, d), totals);
@@ -173,17 +175,18 @@ template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& 
     };
     scan_lines_by<false, true>(k, plan.decay, room.tops, value, result, 0.0, plan.credit == CREDIT_RETURN_TO_GO);
     if (DIRECT) add_written(args, totals);
-    return take_lost(fusion);
+    add_noted(args, fusion.lost);
 }
 INLINE void shape_in_one_pass(const Args& args, ShapeRoom& room) {
-    add_lost(args, prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion));
+    prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion);
+    add_noted(args, room.fusion.lost);
     if (room.direct) {
         know_whitening(args, room);
-        add_lost(args, scan_chunks<true>(args, room));
+        scan_chunks<true>(args, room);
     } else if (is_plain(args, room)) {
         scan_plain(args, room);
     } else {
-        add_lost(args, scan_chunks<false>(args, room));
+        scan_chunks<false>(args, room);
     }
 }
 
@@ -285,7 +288,8 @@ template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeR
         for (i64 j = THREAD_NUMBER(); j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        add_lost(args, rollout_terms(args, w, shared_decision(), room.terms));
+        rollout_terms(args, w, shared_decision(), room.terms);
+        add_noted(args, room.terms.lost);
         if (!STAGES || room.one_pass) {
             shape_in_one_pass(args, room);
             if (room.direct) write_ends(args, w);

@@ -49,7 +49,7 @@ INLINE f64* part_values(const Shaping& w, const PartRoom& part) {
 }
 
 // Standardised and fused values of the part's chunks, summed within their tiles, in `part_values`; the tiles' sums in `part.tops`. The block meets at the end.
-OUT_OF_LINE u32 sum_tiles(const Args& args, ShapeRoom& room, PartRoom& part, bool scans) {
+OUT_OF_LINE void sum_tiles(const Args& args, ShapeRoom& room, PartRoom& part, bool scans) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
@@ -72,7 +72,7 @@ OUT_OF_LINE u32 sum_tiles(const Args& args, ShapeRoom& room, PartRoom& part, boo
             const f32 x = signal_on_line(args, plan, w.e, 0, signals, every ? (i64)j : (i64)w.last[j], [&] { return every ? w.scope.first + j : (i64)w.last[j]; });
             u32 lost = 0;
             process = fusion.weights[0] * standardised(*fusion.standards[0], fusion.applies[0], x, &lost);
-            note_lost(fusion, lost);
+            note_lost(fusion.lost, lost);
         }
         if (is_last(j)) return chunk_value(fusion, terms, true, process);
 #pragma unroll 1
@@ -94,7 +94,6 @@ OUT_OF_LINE u32 sum_tiles(const Args& args, ShapeRoom& room, PartRoom& part, boo
         if (own_lane == 31) part.tops[tile] = y;
     }
     __syncthreads();
-    return take_lost(fusion);
 }
 
 // From the tiles' sums to the results of the part's chunks: to their tokens where every token is one, elsewhere to d (and v).
@@ -175,13 +174,14 @@ OUT_OF_LINE void shape_part(const Args& args, ShapeRoom& room, const Task& task,
     auto some = [&] { return part.low < part.high; };
     if (some()) {
         // Counted once a rollout.
-        const u32 of_terms = rollout_terms(args, w, shared_decision(), room.terms);
-        if (task.number == 0) add_lost(args, of_terms);
-        const u32 of_fusion = prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
-        if (task.number == 0) add_lost(args, of_fusion);
+        rollout_terms(args, w, shared_decision(), room.terms);
+        add_noted(args, room.terms.lost, task.number == 0);
+        prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+        add_noted(args, room.fusion.lost, task.number == 0);
         open_scan(plan.decay, room.tops);
         __syncthreads();
-        add_lost(args, sum_tiles(args, room, part, scans()));
+        sum_tiles(args, room, part, scans());
+        add_noted(args, room.fusion.lost);
         if (scans() && warp() == 0) carry_tiles(args, QUEUE_SHAPE, part.own, part.next, SHAPE_CARRY, (i32)((part.high - part.low + 31) / 32), room.tops.powers[32], part.tops, part.entering);
         __syncthreads();
         finish_tiles(args, room, part, scans());
