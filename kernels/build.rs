@@ -8,8 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Real architectures. All are made from one PTX, that of the first, which also serves what comes after: what nvcc makes for sm_100 and sm_120 by themselves holds
-/// more values over loops and calls, and spills more than twice as much. Each takes a minute, so a build that is not of the release has the first alone.
+/// Real architectures; PTX of the last serves what comes after. Each takes a minute, so a build that is not of the release has the first alone.
 const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
 
 /// The numerics contract's flags, as NVRTC has them in src/backend/cuda/nvrtc.rs.
@@ -111,18 +110,18 @@ fn fatbin(nvcc: &Path, source: &Path, out: &Path, hash: u64) -> (Vec<u8>, String
     let known = output(Command::new(nvcc).arg("--list-gpu-code"));
     let wanted = if env::var("PROFILE").is_ok_and(|profile| profile == "release") { &ARCHITECTURES[..] } else { &ARCHITECTURES[..1] };
     let architectures: Vec<u32> = wanted.iter().copied().filter(|arch| known.lines().any(|line| line.trim() == format!("sm_{arch}"))).collect();
-    let first = *architectures.first().unwrap_or_else(|| panic!("{} knows none of {ARCHITECTURES:?}", nvcc.display()));
+    let last = *architectures.last().unwrap_or_else(|| panic!("{} knows none of {ARCHITECTURES:?}", nvcc.display()));
     // OUT_DIR is <target>/<profile>/build/<package>/out.
     let names: Vec<String> = architectures.iter().map(|arch| format!("sm_{arch}")).collect();
-    let kept = out.ancestors().nth(4).unwrap_or(out).join(format!("passrl-kernels-{hash:016x}-nvcc-{release}-{}-of-{first}.fatbin", names.join("-")));
+    let kept = out.ancestors().nth(4).unwrap_or(out).join(format!("passrl-kernels-{hash:016x}-nvcc-{release}-{}.fatbin", names.join("-")));
     let made = std::fs::read(&kept).ok().filter(|image| !image.is_empty()).unwrap_or_else(|| {
         let image = out.join("made.fatbin");
         let mut command = Command::new(nvcc);
         command.args(["-fatbin", "--threads", "0"]).args(FLAGS).arg("-o").arg(&image).arg(source);
         for arch in &architectures {
-            command.args(["-gencode", &format!("arch=compute_{first},code=sm_{arch}")]);
+            command.args(["-gencode", &format!("arch=compute_{arch},code=sm_{arch}")]);
         }
-        command.args(["-gencode", &format!("arch=compute_{first},code=compute_{first}")]);
+        command.args(["-gencode", &format!("arch=compute_{last},code=compute_{last}")]);
         output(&mut command);
         let beside = kept.with_extension(format!("{}", std::process::id()));
         std::fs::copy(&image, &beside).and_then(|_| std::fs::rename(&beside, &kept)).unwrap_or_else(|fault| panic!("{}: {fault}", kept.display()));

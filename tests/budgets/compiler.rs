@@ -38,8 +38,7 @@ fn compiled(tools: &Path, arch: u32) -> Result<(PathBuf, String), String> {
     }
     println!("nvcc compiles for sm_{arch}");
     let mut command = Command::new(tools.join("nvcc"));
-    // From the PTX that the image is made from (kernels/build.rs).
-    command.args(FLAGS).args(["-cubin", "-Xptxas", "-v", "-gencode", &format!("arch=compute_80,code=sm_{arch}"), "-o"]).arg(&code).arg(root.join("kernels/passrl.cu"));
+    command.args(FLAGS).args(["-cubin", "-Xptxas", "-v", "-arch", &format!("sm_{arch}"), "-o"]).arg(&code).arg(root.join("kernels/passrl.cu"));
     let done = command.output().map_err(|fault| format!("{command:?}: {fault}"))?;
     let text = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
     if !done.status.success() {
