@@ -261,6 +261,8 @@ OUT_OF_LINE void fuse(const Args& args, const Shaping& w, const Terms& terms, Fu
         __syncthreads();
         return;
     }
+    // (What was noted before has been counted when the first is noted here.)
+    __syncthreads();
     auto put = [&](i64 j, i64 t) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t)); };
     if (w.kept.state & STATE_EVERY_TOKEN) {
         each_in_scope(w.scope, [&](i64 t, i64 j) { put(j, t); });
