@@ -15,7 +15,7 @@ INLINE f32 f32_of_f16(u16 half) {
 }
 
 // x between -max and max, 0 for NaN; counts what reaches `limit`, the least magnitude that nearest even sends to infinity.
-INLINE f64 saturated(f64 x, f64 max, f64 limit, u64& overflowed) {
+template <class Count> INLINE f64 saturated(f64 x, f64 max, f64 limit, Count& overflowed) {
     overflowed += absolute(x) >= limit ? 1 : 0;
     f64 y = x < max ? x : max;
     y = y > -max ? y : -max;
@@ -48,11 +48,11 @@ INLINE u16 f16_of(f32 x) {
 }
 
 // The stored value of an output of type `dtype`; `overflowed` grows by 1 where it is beyond the type's range.
-INLINE f32 stored_f32(f64 x, u64& overflowed) { return (f32)saturated(x, F32_LARGEST, f64_of(0x47effffff0000000ull), overflowed) + 0.0f; }
-INLINE u16 stored_bf16(f64 x, u64& overflowed) {
+template <class Count> INLINE f32 stored_f32(f64 x, Count& overflowed) { return (f32)saturated(x, F32_LARGEST, f64_of(0x47effffff0000000ull), overflowed) + 0.0f; }
+template <class Count> INLINE u16 stored_bf16(f64 x, Count& overflowed) {
     return bf16_of(rounded_to_odd(saturated(x, f64_of(0x47efe00000000000ull), f64_of(0x47eff00000000000ull), overflowed)));
 }
-INLINE u16 stored_f16(f64 x, u64& overflowed) { return f16_of(rounded_to_odd(saturated(x, 65504.0, 65520.0, overflowed))); }
-INLINE f64 stored_f64(f64 x, u64& overflowed) { return saturated(x, f64_of(0x7fefffffffffffffull), f64_of(0x7ff0000000000000ull), overflowed) + 0.0; }
+template <class Count> INLINE u16 stored_f16(f64 x, Count& overflowed) { return f16_of(rounded_to_odd(saturated(x, 65504.0, 65520.0, overflowed))); }
+template <class Count> INLINE f64 stored_f64(f64 x, Count& overflowed) { return saturated(x, f64_of(0x7fefffffffffffffull), f64_of(0x7ff0000000000000ull), overflowed) + 0.0; }
 
 #endif

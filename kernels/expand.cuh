@@ -13,19 +13,21 @@ struct Lines {
 };
 
 // Calls body(t, line) for the tokens in scope: `line` is the token's number among them. All threads of the block; neighbours take neighbouring tokens.
+// (Body stands once, with holes and without them, as it may be long.)
 template <class Body> INLINE void each_in_scope(const Scope& scope, Body body) {
     // (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
-    if (!has_holes(scope)) {
-        for (u32 line = THREAD_NUMBER(); line < (u32)(scope.end - scope.first); line += blockDim.x) body(scope.first + line, (i64)line);
-        return;
-    }
     u32 before = 0;
     for (u32 done = 0; done < (u32)(scope.end - scope.first); done += blockDim.x) {
-        const i64 t = scope.first + (done + threadIdx.x);
-        const bool there = t < scope.end && contains(scope, t);
-        const Rank rank = block_rank(there);
-        if (there) body(t, (i64)(before + rank.before));
-        before += rank.total;
+        u32 line = done + THREAD_NUMBER();
+        const i64 t = scope.first + line;
+        bool there = t < scope.end;
+        if (has_holes(scope)) {
+            there = contains(scope, t);
+            const Rank rank = block_rank(there);
+            line = before + rank.before;
+            before += rank.total;
+        }
+        if (there) body(t, (i64)line);
     }
 }
 
@@ -56,25 +58,16 @@ INLINE void each_slot_of_chunks(i64 low, i64 high, i64 lead, const Scope& scope,
     const i64 from = each * share, to = smaller(from + each, tiles);
     if (from >= to) return;
     // From here on tokens are counted from the warp's first: a rollout has less than 2^31, and numbers of 32 bits take half the registers.
-    const i64 origin = start + 32 * from;
+    const i32 origin = (i32)(start + 32 * from);
     const u32 n = (u32)(32 * (to - from));
     auto counted = [&](i64 t) { return (u32)larger((i64)0, smaller(t - origin, (i64)n)); };
     const u32 low_at = counted(low), high_at = counted(high), first = counted(scope.first), beyond = counted(scope.end);
-    const bool holes = has_holes(scope);
-    const i32 count = (i32)lines.count;
-    i32 chunk = (i32)chunk_at(lines.last, 0, count, origin);
+    i32 chunk = (i32)chunk_at(lines.last, 0, lines.count, origin);
     // No later chunk has a token here: each has an end in the tiles, but the last.
-    const i32 stop = (i32)chunk_at(lines.last, chunk, smaller((i64)count, (i64)chunk + n), origin + n);
-    i32 window = chunk;
-    u32 held_end;
-    f64 held;
-    auto hold = [&] {
-        const i32 j = window + lane();
-        const bool there = j < count && j <= stop;
-        held_end = there ? lines.last[j] - (u32)origin : 0xffffffffu;
-        held = there ? load(j) : 0.0;
-    };
-    hold();
+    const i32 count = (i32)smaller(lines.count, chunk_at(lines.last, chunk, smaller(lines.count, (i64)chunk + n), origin + (i64)n) + 1);
+    // A window of 32 chunks; at first it is that before the first one, which holds nothing and ends before every tile.
+    i32 window = chunk - 32, held_end = (i32)0x80000000;
+    f64 held = 0.0;
     for (u32 begin = 0; begin < n; begin += 32) {
         const u32 t = begin + (u32)lane();
         u32 ends = 0;
@@ -82,39 +75,36 @@ INLINE void each_slot_of_chunks(i64 low, i64 high, i64 lead, const Scope& scope,
         f64 value = 0.0;
         for (;;) {
             // (Of an end before this tile the difference is a large number.)
-            ends |= warp_or(held_end - begin < 32 ? 1u << (held_end - begin) : 0u);
+            ends |= warp_or((u32)held_end - begin < 32 ? 1u << ((u32)held_end - begin) : 0u);
             // Exact below the window's end; of chunks beyond it the next window says.
             own = chunk + __popc(ends & ((1u << lane()) - 1));
             const f64 found = __shfl_sync(WARP, held, (own - window) & 31);
             if (own >= window && own < window + 32) value = found;
-            if (__shfl_sync(WARP, held_end, 31) >= begin + 32) break;
+            if (__shfl_sync(WARP, held_end, 31) >= (i32)(begin + 32)) break;
             window += 32;
-            hold();
+            const i32 j = window + lane();
+            held_end = j < count ? (i32)smaller(lines.last[j] - (u32)origin, 0x7fffffffu) : 0x7fffffff;
+            held = j < count ? load(j) : 0.0;
         }
-        const bool in = own < count && t >= first && t < beyond && (!holes || contains(scope, origin + t));
-        if (t >= low_at && t < high_at) body(origin + t, in, in ? value : 0.0);
+        const bool in = own < count && t >= first && t < beyond && (!has_holes(scope) || contains(scope, origin + (i64)t));
+        if (t >= low_at && t < high_at) body(origin + (i64)t, in, in ? value : 0.0);
         chunk += __popc(ends);
     }
 }
 // The same of chunks and of tokens, by the block.
 template <class Load, class Body> INLINE void each_slot(i64 low, i64 high, i64 lead, const Scope& scope, const Lines& lines, Load load, Body body) {
-    const i64 len = high;
     if (lines.every_token) {
-        if (!has_holes(scope)) {
-            for (i64 t = (i64)threadIdx.x - lead; t < len; t += blockDim.x) {
-                if (t < 0) continue;
-                const bool in = t >= scope.first && t < scope.end;
-                body(t, in, in ? load(t - scope.first) : 0.0);
-            }
-            return;
-        }
         i64 before = 0;
-        for (i64 base = -lead; base < len; base += blockDim.x) {
-            const i64 t = base + threadIdx.x;
-            const bool in = t < len && contains(scope, t);
-            const Rank rank = block_rank(in);
-            if (t >= 0 && t < len) body(t, in, in ? load(before + rank.before) : 0.0);
-            before += rank.total;
+        for (i64 base = -lead; base < high; base += blockDim.x) {
+            const i64 t = base + THREAD_NUMBER();
+            const bool there = t >= 0 && t < high, in = there && contains(scope, t);
+            i64 line = t - scope.first;
+            if (has_holes(scope)) {
+                const Rank rank = block_rank(in);
+                line = before + rank.before;
+                before += rank.total;
+            }
+            if (there) body(t, in, in ? load(line) : 0.0);
         }
         return;
     }

@@ -18,39 +18,61 @@ struct FusedStreams {
     f64 gains[2];
     bool gained[2];
     ShapedReward shaping;
-    // Deviations that `prepare_fusion` has seen lost.
+    // Deviations that the block has seen lost and not yet counted (`add_noted`).
     u32 lost;
 };
 
-// Sums of the rollout's own elements of set `slot`, in `shared_own_sums`, by the thread that reads them. The block.
-INLINE Sums& shared_own_sums() {
-    SHARED(Sums, sums_of_rollout, [1]);
-    return sums_of_rollout[0];
+// Sums of the rollout's own elements of a set, which is told here as well: what is asked for over the block's sums takes no register.
+struct OwnSums {
+    Sums sums;
+    i32 slot;
+};
+INLINE OwnSums& shared_own() {
+    SHARED(OwnSums, own_of_rollout, [1]);
+    return own_of_rollout[0];
 }
-template <class Own> OUT_OF_LINE void own_sums(const Args& args, const Own& w, i32 slot) {
-    const Sums own = block_own_sums(args, plan_of(args), w, slot, [&] { return shared_decision().standards[slot].extremes; });
-    if (is_first_thread()) shared_own_sums() = own;
+// The extremes of that set, asked for where they are needed.
+struct OwnExtremes {
+    INLINE Extremes operator()() const { return shared_decision().standards[shared_own().slot].extremes; }
+    INLINE operator Extremes() const { return (*this)(); }
+};
+// As `block_own_sums`, for the thread that reads them. The block.
+template <class Own> OUT_OF_LINE void own_sums(const Args& args, const Own& w) {
+    const PlanConstants& plan = plan_of(args);
+    OwnSums& own = shared_own();
+    auto pooled = [&] { return own.slot == 1 && pools(plan); };
+    if (is_first_thread()) own.sums = no_sums();
+    if (!counts_in_stats(w.kept)) return;
+    if (own.slot < plan.sets && (w.kept.state & STATE_HAS_PROCESS)) {
+        const Sums listed = list_sums(args, w, pooled() ? 0 : own.slot, own.slot, OwnExtremes{});
+        if (is_first_thread()) own.sums = listed;
+    }
+    if (!pooled()) return;
+#pragma unroll 1
+    for (i32 s = 0; s < 2; ++s) {
+        const Value v = rollout_value(args, plan, s, w.i);
+        if (v.there && is_first_thread()) sums_add(own.sums, one_sum(plan, v.x, 1, 1, shared_decision().standards[1].extremes));
+    }
 }
 
 // The same as one thread has it, when they are there. Returns what it has seen lost.
 OUT_OF_LINE u32 resolve_own(const Standard& standard, bool counts, Apply& to) {
     u32 lost = 0;
-    to = resolve(standard, standard.mean, counts, shared_own_sums(), &lost);
+    to = resolve(standard, standard.mean, counts, shared_own().sums, &lost);
     return lost;
 }
 
 // How the rollout's values of set `slot` are standardised, in to[list], by one thread. Returns what this thread has seen lost. The block.
 // (In line: what the callers keep over the sums is little, and a level of calls less.)
 template <class Own> INLINE u32 block_resolve(const Args& args, const Own& w, const Decision& decision, i32 slot, Apply* to, i32 list) {
-    if (needs_own(decision.standards[slot], w.counts)) own_sums(args, w, slot);
-    FORGET(slot);
-    FORGET(list);
+    if (needs_own(decision.standards[slot], w.counts)) {
+        __syncthreads();
+        if (is_first_thread()) shared_own().slot = slot;
+        __syncthreads();
+        own_sums(args, w);
+    }
     return is_first_thread() ? resolve_own(decision.standards[slot], w.counts, to[list]) : 0;
 }
-INLINE void note_lost(FusedStreams& to, u32 lost) {
-    if (lost) atomicAdd(&to.lost, lost);
-}
-
 // Value of process list p at token t, kind kl.
 INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& fusion, i32 p, i64 t) {
     const PlanConstants& plan = plan_of(args);
@@ -58,13 +80,13 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
     return plan.shaped ? shaped(fusion.shaping, x) : x;
 }
 
-// Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. Returns what this thread has seen lost. The block meets at the end.
-template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
+// Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. What is lost is noted there. The block meets at the end.
+template <class Own> OUT_OF_LINE void prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
-    if ((w.kept.state & STATE_ZEROED) || terms.gated) return 0;
+    if (is_first_thread()) to.lost = 0;
+    if ((w.kept.state & STATE_ZEROED) || terms.gated) return;
     __syncthreads();
     if (is_first_thread()) {
-        to.lost = 0;
         const bool process = (w.kept.state & STATE_HAS_PROCESS) && w.kept.chunks > 0;
         to.streams = !process ? 0 : plan.joint ? 1 : args.batch.num_process;
         to.gained[0] = to.gained[1] = false;
@@ -73,7 +95,7 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
     __syncthreads();
     if (plan.fusion == FUSION_POOLED && w.kept.chunks > 0) {
         // (The process stream's is the same, and comes after.)
-        note_lost(to, block_resolve(args, w, decision, 1, to.applies, 0));
+        note_lost(to.lost, block_resolve(args, w, decision, 1, to.applies, 0));
         __syncthreads();
         if (threadIdx.x < 2) {
             const i32 s = (i32)threadIdx.x;
@@ -81,14 +103,15 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
             const Value x = rollout_value(args, plan, s, w.i);
             to.gained[s] = x.there;
             if (x.there) to.gains[s] = plan.streams[OUTCOME + s].weight * standardised(decision.standards[1], to.applies[0], x.x, &lost);
-            note_lost(to, lost);
+            note_lost(to.lost, lost);
         }
         __syncthreads();
     }
-#pragma unroll 1
-    for (i32 p = 0; p < to.streams && !is_given(args.batch.step_group); p++) {
-        FORGET(p);
-        note_lost(to, block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies, p));
+    // (Unrolled, so that no register keeps the list's number over the sums.)
+#pragma unroll
+    for (i32 p = 0; p < MAX_PROCESS; p++) {
+        if (p >= to.streams || is_given(args.batch.step_group)) break;
+        note_lost(to.lost, block_resolve(args, w, decision, plan.joint ? 1 : p, to.applies, p));
         if (is_first_thread()) {
             to.standards[p] = &decision.standards[plan.joint ? 1 : p];
             // The joint set's result is not weighted again: R carries the weights (reward_shaping).
@@ -97,7 +120,6 @@ template <class Own> OUT_OF_LINE u32 prepare_fusion(const Args& args, const Own&
         }
     }
     __syncthreads();
-    return is_first_thread() ? to.lost : 0;
 }
 
 // `chunk_value = mean`: the maxima of the rollout's token values set the grids; a rollout outside the set may hold larger values than the set. Where scope has
@@ -126,9 +148,12 @@ INLINE void add_to_mean(const Grid& grid, f32 x, i64& q, i64& n) {
     q += quantize(grid, x);
     n += 1;
 }
-INLINE f64 mean_of_chunk(const FusedStreams& fusion, i32 p, i64 q, i64 n, u32* lost) {
+INLINE f64 mean_of_chunk(FusedStreams& fusion, i32 p, i64 q, i64 n) {
     if (n == 0) return 0.0;
-    return standardised_mean(*fusion.standards[p], fusion.applies[p], ((f64)q / (f64)n) * fusion.grids[p].down, lost);
+    u32 lost = 0;
+    const f64 s = standardised_mean(*fusion.standards[p], fusion.applies[p], ((f64)q / (f64)n) * fusion.grids[p].down, &lost);
+    note_lost(fusion.lost, lost);
+    return s;
 }
 
 // F of a chunk from its process part: the terms in the table's order (of the last chunk those placed there among them), then what it gains.
@@ -156,7 +181,7 @@ INLINE void store_chunk(const Args& args, const Shaping& w, const FusedStreams& 
 INLINE f64 joined(i32 p, f64 sum, f64 part) { return p == 0 ? part : sum + part; }
 
 // Process part of chunk j, whose last token is t.
-INLINE f64 process_part(const Args& args, const Shaping& w, const FusedStreams& fusion, i64 j, i64 t, u32* lost) {
+INLINE f64 process_part(const Args& args, const Shaping& w, FusedStreams& fusion, i64 j, i64 t) {
     const PlanConstants& plan = plan_of(args);
     const bool stepped = is_given(args.batch.step_group);
     f64 sum = 0.0;
@@ -172,14 +197,16 @@ INLINE f64 process_part(const Args& args, const Shaping& w, const FusedStreams& 
         if (plan.kind == KIND_KL) x = token_value(args, w, fusion, p, t);
         else if (w.scores) x = w.scores[j];
         else x = list_of<f32>(args, w.kept.state & STATE_ONE_LIST ? args.work.elements : args.work.values, plan.shaped ? 1 : p, w.e)[j];
-        const f64 s = fusion.skip[p] && is_nan(x) ? 0.0 : standardised(*fusion.standards[p], fusion.applies[p], x, lost);
+        u32 lost = 0;
+        const f64 s = fusion.skip[p] && is_nan(x) ? 0.0 : standardised(*fusion.standards[p], fusion.applies[p], x, &lost);
+        note_lost(fusion.lost, lost);
         sum = joined(p, sum, fusion.weights[p] * s);
     }
     return sum;
 }
 
-// Means of chunk j, a warp a chunk: integers add in any order.
-INLINE f64 mean_part(const Args& args, const Shaping& w, const FusedStreams& fusion, i64 j, u32* lost) {
+// Means of chunk j as the warp's first lane has them, a warp a chunk: integers add in any order.
+INLINE f64 mean_part(const Args& args, const Shaping& w, FusedStreams& fusion, i64 j) {
     const PlanConstants& plan = plan_of(args);
     const i64* const line_of = (const i64*)w.v;
     const i64 begin = j == 0 ? w.scope.first : (i64)w.last[j - 1] + 1, end = (i64)w.last[j] + 1;
@@ -193,16 +220,18 @@ INLINE f64 mean_part(const Args& args, const Shaping& w, const FusedStreams& fus
         }
         q = warp_sum(q);
         n = warp_sum(n);
-        u32 own_lost = 0;
-        sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n, &own_lost));
-        if (lane() == 0) *lost += own_lost;
+        const f64 s = lane() == 0 ? mean_of_chunk(fusion, p, q, n) : 0.0;
+        sum = joined(p, sum, fusion.weights[p] * s);
     }
     return sum;
 }
 
-// `chunk_value = mean`. Returns what this thread has seen lost.
-OUT_OF_LINE u32 fuse_means(const Args& args, const Shaping& w, const Terms& terms, FusedStreams& fusion) {
-    u32 lost = 0;
+// Are chunk values means over a chunk's tokens?
+INLINE bool fuses_means(const Args& args, const Shaping& w, const Terms& terms, const FusedStreams& fusion) {
+    return plan_of(args).chunk_value == CHUNK_VALUE_MEAN && !terms.gated && fusion.streams > 0;
+}
+// a_j of such chunks, in f, after `prepare_fusion`. The block meets at the end.
+OUT_OF_LINE void fuse_means(const Args& args, const Shaping& w, const Terms& terms, FusedStreams& fusion) {
     prepare_means(args, w, fusion);
     if (w.kept.state & STATE_EVERY_TOKEN) {
         each_in_scope(w.scope, [&](i64 t, i64 j) {
@@ -210,17 +239,18 @@ OUT_OF_LINE u32 fuse_means(const Args& args, const Shaping& w, const Terms& term
             for (i32 p = 0; p < fusion.streams; p++) {
                 i64 q = 0, n = 0;
                 add_to_mean(fusion.grids[p], token_value(args, w, fusion, p, t), q, n);
-                sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n, &lost));
+                sum = joined(p, sum, fusion.weights[p] * mean_of_chunk(fusion, p, q, n));
             }
             store_chunk(args, w, fusion, terms, j, sum);
         });
-        return lost;
+    } else {
+        for (i64 j = warp(); j < (i64)w.kept.chunks; j += warps()) {
+            const f64 sum = mean_part(args, w, fusion, j);
+            if (lane() == 0) store_chunk(args, w, fusion, terms, j, sum);
+        }
     }
-    for (i64 j = warp(); j < (i64)w.kept.chunks; j += warps()) {
-        const f64 sum = mean_part(args, w, fusion, j, &lost);
-        if (lane() == 0) store_chunk(args, w, fusion, terms, j, sum);
-    }
-    return lost;
+    __syncthreads();
+    add_noted(args, fusion.lost);
 }
 
 // a_j = F at the chunk's last token, in f, after `prepare_fusion`. The block meets at the end.
@@ -231,17 +261,16 @@ OUT_OF_LINE void fuse(const Args& args, const Shaping& w, const Terms& terms, Fu
         __syncthreads();
         return;
     }
-    u32 lost = 0;
-    if (plan_of(args).chunk_value == CHUNK_VALUE_MEAN && fusion.streams > 0) {
-        lost = fuse_means(args, w, terms, fusion);
-    } else if (w.kept.state & STATE_EVERY_TOKEN) {
-        each_in_scope(w.scope, [&](i64 t, i64 j) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t, &lost)); });
+    // (What was noted before has been counted when the first is noted here.)
+    __syncthreads();
+    auto put = [&](i64 j, i64 t) { store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, t)); };
+    if (w.kept.state & STATE_EVERY_TOKEN) {
+        each_in_scope(w.scope, [&](i64 t, i64 j) { put(j, t); });
     } else {
-        for (i64 j = threadIdx.x; j < chunks(); j += blockDim.x)
-            store_chunk(args, w, fusion, terms, j, process_part(args, w, fusion, j, (i64)w.last[j], &lost));
+        for (i64 j = threadIdx.x; j < chunks(); j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    add_lost(args, lost);
+    add_noted(args, fusion.lost);
 }
 
 #endif

@@ -52,6 +52,13 @@ template <class Own> OUT_OF_LINE i64 rewards_and_values(const Args& args, const 
     return n;
 }
 
+// From lines at every token to those in scope, of d and v.
+OUT_OF_LINE void gather_lines(const Args& args, const Shaping& w) {
+    if (!lines_spread(plan_of(args))) return;
+    gather(w.scope, w.d);
+    gather(w.scope, w.v);
+}
+
 // Value after the rollout's last line.
 INLINE f64 bootstrap_of(const Args& args, i64 i) { return is_given(args.batch.bootstrap) ? (f64)item_f32(args.batch.bootstrap, i) : 0.0; }
 
@@ -84,19 +91,19 @@ OUT_OF_LINE void gae_advantages(const Args& args, const Shaping& w, i64 n, ScanT
     });
 }
 
-// Advantages in d, returns in v: a value a token in scope.
-OUT_OF_LINE void gae(const Args& args, const Shaping& w, ScanTops& tops) {
+// How many lines a rollout with tokens in scope has.
+template <class Own> INLINE i64 lines_of_tokens(const Args& args, const Own& w) { return lines_spread(plan_of(args)) ? w.e.len - w.scope.first : w.scope.count; }
+
+// Advantages in d, returns in v: a value a token in scope. (In line, as what it calls needs the registers.)
+INLINE void gae(const Args& args, const Shaping& w, ScanTops& tops) {
     if (w.scope.count == 0) return;
-    const i64 n = rewards_and_values(args, w);
-    gae_advantages(args, w, n, tops);
-    if (lines_spread(plan_of(args))) {
-        gather(w.scope, w.d);
-        gather(w.scope, w.v);
-    }
+    rewards_and_values(args, w);
+    gae_advantages(args, w, lines_of_tokens(args, w), tops);
+    gather_lines(args, w);
 }
 
 // The units are chunks: r = a_j, V at the chunk's first token in scope. A value a chunk.
-OUT_OF_LINE void gae_over_chunks(const Args& args, const Shaping& w, ScanTops& tops) {
+OUT_OF_LINE void rewards_and_values_of_chunks(const Args& args, const Shaping& w) {
     const Array& values = args.batch.values;
     const i64 k = w.kept.chunks;
     const bool every = w.kept.state & STATE_EVERY_TOKEN;
@@ -108,7 +115,10 @@ OUT_OF_LINE void gae_over_chunks(const Args& args, const Shaping& w, ScanTops& t
     }
     if (every && is_given(values)) each_in_scope(w.scope, [&](i64 t, i64 j) { w.v[j] = (f64)load_f32(values, at(w.e, values, t)); });
     __syncthreads();
-    gae_advantages(args, w, k, tops);
+}
+INLINE void gae_over_chunks(const Args& args, const Shaping& w, ScanTops& tops) {
+    rewards_and_values_of_chunks(args, w);
+    gae_advantages(args, w, w.kept.chunks, tops);
 }
 
 #endif

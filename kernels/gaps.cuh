@@ -28,14 +28,16 @@ template <class Own> OUT_OF_LINE void gap_rewards(const Args& args, const Own& w
         if (plan.shaped) room.shape = shaped_reward(args, plan, w.i);
     }
     __syncthreads();
-#pragma unroll 1
-    for (i32 p = 0; p < room.streams; p++) {
-        FORGET(p);
+    // (Unrolled, so that no register keeps the list's number over the sums.)
+#pragma unroll
+    for (i32 p = 0; p < MAX_PROCESS; p++) {
+        if (p >= room.streams) break;
         add_lost(args, block_resolve(args, w, decision, plan.joint ? 1 : p, room.applies, p));
     }
     __syncthreads();
     u32 lost = 0;
-    for (i64 t = w.scope.first + threadIdx.x; t < w.e.len; t += blockDim.x) {
+    // (A rollout has less than 2^31 tokens: numbers of 32 bits take half the registers.)
+    for (u32 t = (u32)w.scope.first + threadIdx.x; t < (u32)w.e.len; t += blockDim.x) {
         f64 reward = 0.0;
         if (!contains(w.scope, t)) {
             READ_AGAIN();
@@ -46,8 +48,8 @@ template <class Own> OUT_OF_LINE void gap_rewards(const Args& args, const Own& w
                 // A NaN that is no finding is a missing value: it contributes 0.
                 if (is_nan(x)) continue;
                 if (plan.shaped) x = shaped(room.shape, x);
-                const f64 weight = plan.shaped ? 1.0 : plan.streams[p].weight;
-                reward += weight * standardised(decision.standards[plan.joint ? 1 : p], room.applies[p], x, &lost);
+                const f64 s = standardised(decision.standards[plan.joint ? 1 : p], room.applies[p], x, &lost);
+                reward += (plan.shaped ? 1.0 : plan.streams[p].weight) * s;
             }
             if (room.rewards) reward += (f64)load_f32(args.batch.token_rewards, at(w.e, args.batch.token_rewards, t));
             // `place = end` means the extent's last token, in scope or not.

@@ -14,12 +14,12 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         __syncthreads();
         return;
     }
-    add_lost(args, prepare_fusion(args, w, shared_decision(), terms, fusion));
-    u32 lost = 0;
+    prepare_fusion(args, w, shared_decision(), terms, fusion);
+    add_noted(args, fusion.lost);
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();
     auto put = [&](i64 j, i64 t) {
-        const f64 process = process_part(args, w, fusion, j, t, &lost);
+        const f64 process = process_part(args, w, fusion, j, t);
         if (plan_of(args).divide_scope == DIVIDE_PROCESS) w.d[j] = process;
         w.f[j] = chunk_value(fusion, terms, ends && j + 1 == chunks(), process);
     };
@@ -29,7 +29,7 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         for (i64 j = THREAD_NUMBER(); j < chunks(); j += blockDim.x) put(j, (i64)w.last[j]);
     }
     __syncthreads();
-    add_lost(args, lost);
+    add_noted(args, fusion.lost);
 }
 
 // From rewards in d (n lines) and values in v (`all`): what is scanned, in d; what the scans are asked. The block meets at the end.
@@ -235,7 +235,8 @@ INLINE void unit_terms(const Args& args, UnitRoom& room) {
         room.whole.e.len = (i64)w.kept.end + (unit.at_end ? 0 : 1);
     }
     __syncthreads();
-    add_lost(args, rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms));
+    rollout_terms(args, room.whole, shared_decision(), shape_of(room).terms);
+    add_noted(args, shape_of(room).terms.lost);
     if (is_first_thread() && unit.begin + w.e.len != unit.whole) shape_of(room).terms.has_beyond = false;
     __syncthreads();
 }
@@ -305,6 +306,7 @@ INLINE void shape_unit(const Args& args, UnitRoom& room) {
                 each_in_scope(w.scope, [&](i64 t, i64 line) { w.d[line] -= kl_taken(args, w, t); });
                 __syncthreads();
             }
+            temper(args, w);
         }
     }
     if (room.tells) return;

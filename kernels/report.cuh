@@ -13,10 +13,9 @@ INLINE void find_in_group(const Args& args, i64 g, i32 finding, i32 stream) {
     atomicMax(&marks_of(args, g).first, ~((u64)stream << 8 | (u64)finding));
 }
 
-// What a thread counts while it writes results; added to `Counts` once a block.
+// What a thread counts while it writes results of one rollout; added to `Counts` once a block.
 struct Totals {
-    u32 clipped;
-    u64 overflowed;
+    u32 clipped, overflowed;
     f64 sum, squares;
 };
 INLINE Totals no_totals() { return Totals{0, 0, 0.0, 0.0}; }
@@ -33,8 +32,7 @@ INLINE void add_f64_to(f64* to, f64 v) {
 
 // What the block's threads have counted. The block.
 OUT_OF_LINE void add_totals(const Args& args, Totals totals) {
-    const u32 clipped = warp_sum(totals.clipped);
-    const u64 overflowed = warp_sum(totals.overflowed);
+    const u32 clipped = warp_sum(totals.clipped), overflowed = warp_sum(totals.overflowed);
     Counts& counts = counts_of(args);
     if (lane() == 0) {
         add_to(&counts.clipped_tokens, (i64)clipped);
@@ -53,9 +51,22 @@ INLINE void add_written(const Args& args, const Totals& totals) {
     if (counts_written(args)) add_totals(args, totals);
 }
 // (Not of a call that only weighs, brings tiles together, or looks.)
-INLINE void add_lost(const Args& args, u32 lost) {
+INLINE bool counts_lost(const Args& args) {
     const bool beside = (args.mode & (MODE_WEIGH | MODE_CHUNKS | MODE_SCAN)) || (args.work.joint && (args.mode & MODE_DRY));
-    if (counts_written(args) && !beside) add_counts_to(&counts_of(args).lost_deviations, lost);
+    return counts_written(args) && !beside;
+}
+INLINE void add_lost(const Args& args, u32 lost) {
+    if (counts_lost(args)) add_counts_to(&counts_of(args).lost_deviations, lost);
+}
+// Deviations lost are seldom any: where registers are few, no thread keeps a count of its own, but notes each in shared memory.
+INLINE void note_lost(u32& noted, u32 lost) {
+    if (lost) atomicAdd(&noted, lost);
+}
+// What the block has noted, to the run's counts (where it is `counted`), and notes anew. The block, after a barrier.
+INLINE void add_noted(const Args& args, u32& noted, bool counted = true) {
+    if (!is_first_thread()) return;
+    if (noted && counted && counts_lost(args)) add_to(&counts_of(args).lost_deviations, (i64)noted);
+    noted = 0;
 }
 
 // `passrl_report` of passrl.h.

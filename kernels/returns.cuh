@@ -11,6 +11,8 @@ struct ScanTops {
     f64 tops[2][MOST_WARPS];
     f64 steps[5];
     f64 powers[33];
+    // What enters the round's first tile, a copy a warp.
+    f64 carries[MOST_WARPS];
 };
 
 // Makes the coefficients ready for all: the block meets after it.
@@ -32,44 +34,53 @@ INLINE void decay_powers(f64 c, f64 *powers) {
     }
 }
 
-// G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n, y_j = load(j), handed to store(j, G_j). All threads of the block; n is the block's.
+// G_j = sum over j' >= j of c^(j'-j) y_j' for j in 0 .. n(), y_j = load(j), handed to store(j, G_j). All threads of the block; n() is the block's.
 // A warp takes a tile of 32 positions, lane p the p-th from the tile's end: neighbouring lanes read neighbouring elements. Log steps by shuffles, then the
 // carries of the tiles in their order: every warp walks the chain of the round's tops, a lane holding each, so none waits for another warp's carry.
 // store(j) may overwrite what load(j) reads, and nothing that another position's load reads. The block meets before the first load and after the last store.
-// `carry`: G after the last line. UNIT: c is 1, and what is multiplied by it is as it is.
-template <bool UNIT, class Load, class Store>
-INLINE void scan_lines_by(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
-    const i32 own_lane = lane(), own_warp = warp(), count = warps();
+// UNIT: c is 1, and what is multiplied by it is as it is. CALLS: load and store call functions, which leave few registers: what a thread knows from round to round
+// stands in shared memory or is asked again. `carry`: G after the last line. `scans` false: nothing is added up, and store(j) has what load(j) has.
+template <bool UNIT, bool CALLS, class Count, class Load, class Store>
+INLINE void scan_lines_by(Count n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0, bool scans = true) {
+    auto thread = [&] { return (i32)(CALLS ? THREAD_NUMBER() : threadIdx.x); };
+    auto own_lane = [&] { return thread() & 31; };
+    auto own_warp = [&] { return thread() >> 5; };
     // (A rollout has less than 2^31 lines: numbers of 32 bits take half the registers.)
-    const u32 lines = (u32)n;
+    auto lines = [&] { return (u32)n(); };
     if (!UNIT) open_scan(powers, shared);
-    i32 round = 0;
+    if (CALLS && own_lane() == 0) shared.carries[own_warp()] = carry;
     __syncthreads();
-    for (u32 done = 0; done < lines; done += 32 * (u32)count, round ^= 1) {
-        const i32 j = (i32)(lines - 1 - (done + 32 * (u32)own_warp + (u32)own_lane));
-        f64 y = j >= 0 ? load((i64)j) : 0.0;
+    // (How many are done is a multiple of 32: the lowest bit is the round's.)
+    for (u32 done = 0; done < lines(); done = (done + 32 * (u32)warps()) ^ 1) {
+        auto line = [&] { return (i32)(lines() - 1 - ((done & ~1u) + (u32)thread())); };
+        f64 y = line() >= 0 ? load((i64)line()) : 0.0;
+        if (scans) {
 #pragma unroll
-        for (i32 d = 0; d < 5; d++) {
-            const f64 before = __shfl_up_sync(WARP, y, 1 << d);
-            const f64 taken = own_lane >= 1 << d ? before : 0.0;
-            y = y + (UNIT ? taken : shared.steps[d] * taken);
+            for (i32 d = 0; d < 5; d++) {
+                const f64 before = __shfl_up_sync(WARP, y, 1 << d);
+                const f64 taken = own_lane() >= 1 << d ? before : 0.0;
+                y = y + (UNIT ? taken : shared.steps[d] * taken);
+            }
+            if (own_lane() == 31) shared.tops[done & 1][own_warp()] = y;
+            __syncthreads();
+            const f64 top = own_lane() < warps() ? shared.tops[done & 1][own_lane()] : 0.0, power = UNIT ? 1.0 : shared.powers[32];
+            if (CALLS) carry = shared.carries[own_warp()];
+            f64 entering = carry;
+            for (i32 w = 0; w < warps(); w++) {
+                if (w == own_warp()) entering = carry;
+                const f64 own_top = __shfl_sync(WARP, top, w);
+                carry = own_top + (UNIT ? carry : power * carry);
+            }
+            if (CALLS && own_lane() == 0) shared.carries[own_warp()] = carry;
+            y = y + (UNIT ? entering : shared.powers[own_lane() + 1] * entering);
         }
-        if (own_lane == 31) shared.tops[round][own_warp] = y;
-        __syncthreads();
-        const f64 top = own_lane < count ? shared.tops[round][own_lane] : 0.0, power = UNIT ? 1.0 : shared.powers[32];
-        f64 entering = carry;
-        for (i32 w = 0; w < count; w++) {
-            if (w == own_warp) entering = carry;
-            const f64 own_top = __shfl_sync(WARP, top, w);
-            carry = own_top + (UNIT ? carry : power * carry);
-        }
-        if (j >= 0) store((i64)j, y + (UNIT ? entering : shared.powers[own_lane + 1] * entering));
+        if (line() >= 0) store((i64)line(), y);
     }
     __syncthreads();
 }
 template <class Load, class Store>
 INLINE void scan_lines(i64 n, const f64 *powers, ScanTops &shared, Load load, Store store, f64 carry = 0.0) {
-    scan_lines_by<false>(n, powers, shared, load, store, carry);
+    scan_lines_by<false, false>([&] { return n; }, powers, shared, load, store, carry);
 }
 
 #endif

@@ -4,53 +4,19 @@
 #define PASSRL_SHAPE_CUH
 #include "credit.cuh"
 #include "gae.cuh"
-#include "outputs.cuh"
-#include "parts.cuh"
 #include "ranks.cuh"
 #include "shape_parts.cuh"
 #include "vtrace.cuh"
-
-// What a block keeps in shared memory while it shapes.
-struct ShapeRoom {
-    Terms terms;
-    FusedStreams fusion;
-    ScanTops tops;
-    Shaping work;
-    Whitening whitening;
-    // D of the rollout's first line, before the temperature.
-    f64 path;
-    // The batch's offsets do not fit.
-    bool bad_batch;
-    // The rollout's way is one scan; its results go to their tokens at once (`direct`).
-    bool one_pass, direct;
-    // Is it whitened, by statistics that are known?
-    bool whitens;
-};
-
-// At one address in all kernels.
-INLINE ShapeRoom& shared_shape_room() {
-    SHARED(ShapeRoom, room_of_block, [1]);
-    return room_of_block[0];
-}
-
-// Chunks whose results and last tokens stay in shared memory from the scan to the output, in the kernel whose way is one scan.
-constexpr i64 CHUNKS_AT_HAND = 512;
-union Chunks {
-    struct {
-        f64 d[CHUNKS_AT_HAND];
-        u32 last[CHUNKS_AT_HAND];
-    };
-    // Of a rollout in parts there is none.
-    PartRoom part;
-};
 
 // Chunk values in f, advantages in d, returns in v: a value a chunk (gae over tokens, vtrace: a token). The block meets at the end.
 INLINE void credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     if (plan.spreads) gap_rewards(args, w, shared_decision(), room.terms);
-    add_lost(args, prepare_fusion(args, w, shared_decision(), room.terms, room.fusion));
-    fuse(args, w, room.terms, room.fusion);
+    prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+    add_noted(args, room.fusion.lost);
+    if (fuses_means(args, w, room.terms, room.fusion)) fuse_means(args, w, room.terms, room.fusion);
+    else fuse(args, w, room.terms, room.fusion);
     if (plan.credit == CREDIT_GAE && plan.gae_over == GAE_OVER_TOKENS) gae(args, w, room.tops);
     else if (plan.credit == CREDIT_GAE) gae_over_chunks(args, w, room.tops);
     else if (plan.credit == CREDIT_VTRACE) vtrace(args, w);
@@ -171,60 +137,56 @@ OUT_OF_LINE void scan_plain(const Args& args, ShapeRoom& room) {
         if (j == 0) room.path = a;
         d[j] = a;
     };
-    if (plan.decay[1] == 1.0) scan_lines_by<true>(k, plan.decay, room.tops, value, result);
-    else scan_lines_by<false>(k, plan.decay, room.tops, value, result);
+    if (plan.decay[1] == 1.0) scan_lines_by<true, false>([&] { return k; }, plan.decay, room.tops, value, result);
+    else scan_lines_by<false, false>([&] { return k; }, plan.decay, room.tops, value, result);
 }
 
 // Standardises, fuses, accumulates and divides a chunk at a time, so that no list of chunk values is written and read again. Where every token is a chunk the
 // result goes to its token at once (DIRECT): each position reads its own signal before it writes its own slot, so the output may lie over it. Otherwise
-// results are in d. Returns what this thread has seen lost. The block meets at the end.
-template <bool DIRECT> OUT_OF_LINE u32 scan_chunks(const Args& args, ShapeRoom& room) {
+// results are in d. The block meets at the end.
+template <bool DIRECT> OUT_OF_LINE void scan_chunks(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
-    const FusedStreams& fusion = room.fusion;
-    const i64 k = w.kept.chunks;
+    FusedStreams& fusion = room.fusion;
+    auto k = [&] { return (i64)w.kept.chunks; };
     Totals totals = no_totals();
-    u32 lost = 0;
     // What all threads share is read again for each chunk.
     auto value = [&](i64 j) {
         READ_AGAIN();
         f64 f;
         if (terms.gated) {
-            f = j + 1 == k ? terms.gated_last : terms.gated_every;
+            f = j + 1 == k() ? terms.gated_last : terms.gated_every;
         } else {
-            const i64 t = plan.kind != KIND_KL ? 0 : w.kept.state & STATE_EVERY_TOKEN ? w.scope.first + j : (i64)w.last[j];
-            f = chunk_value(fusion, terms, j + 1 == k, process_part(args, w, fusion, j, t, &lost));
+            const u32 t = plan.kind != KIND_KL ? 0 : w.kept.state & STATE_EVERY_TOKEN ? (u32)(w.scope.first + j) : w.last[j];
+            f = process_part(args, w, fusion, j, t);
+            f = chunk_value(fusion, terms, j + 1 == k(), f);
         }
         if (is_given(args.outputs.chunk_values)) w.f[j] = f;
         return f;
     };
     auto result = [&](i64 j, f64 g) {
         READ_AGAIN();
-        const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k + j] : g;
+        const f64 d = plan.k != 0.0 ? g * ((const f64*)plan.divisors)[plan.max_rollout_tokens - k() + j] : g;
         if (is_given(args.outputs.returns)) w.v[j] = g;
         if (j == 0) room.path = d;
         if (DIRECT) write_advantage(args, args.outputs.advantages, at(w.e, args.outputs.advantages, w.scope.first + j), room.whitens, room.whitening, plan.clip, tempered(plan, d), totals);
         else w.d[j] = d;
     };
-    if (plan.credit == CREDIT_RETURN_TO_GO) {
-        scan_lines(k, plan.decay, room.tops, value, result);
-    } else {
-        for (i64 j = threadIdx.x; j < k; j += blockDim.x) result(j, value(j));
-        __syncthreads();
-    }
+    scan_lines_by<false, true>(k, plan.decay, room.tops, value, result, 0.0, plan.credit == CREDIT_RETURN_TO_GO);
     if (DIRECT) add_written(args, totals);
-    return lost;
+    add_noted(args, fusion.lost);
 }
 INLINE void shape_in_one_pass(const Args& args, ShapeRoom& room) {
-    add_lost(args, prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion));
+    prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion);
+    add_noted(args, room.fusion.lost);
     if (room.direct) {
         know_whitening(args, room);
-        add_lost(args, scan_chunks<true>(args, room));
+        scan_chunks<true>(args, room);
     } else if (is_plain(args, room)) {
         scan_plain(args, room);
     } else {
-        add_lost(args, scan_chunks<false>(args, room));
+        scan_chunks<false>(args, room);
     }
 }
 
@@ -251,14 +213,23 @@ INLINE void shape_in_stages(const Args& args, ShapeRoom& room) {
     }
 }
 
-// Keeps a rollout's advantages, rounded to f32, for the whitening's statistics, and takes their maxima.
+// Divides the results in d by the temperature, where there is one, before they are kept or written. The block meets at the end.
+OUT_OF_LINE void temper(const Args& args, const Shaping& w) {
+    const PlanConstants& plan = plan_of(args);
+    if (plan.temperature == 1.0) return;
+    const i64 n = result_lines(plan, w.kept, w.last).count;
+    for (i64 j = threadIdx.x; j < n; j += blockDim.x) w.d[j] = tempered(plan, w.d[j]);
+    __syncthreads();
+}
+
+// Keeps a rollout's advantages, tempered, rounded to f32, for the whitening's statistics, and takes their maxima.
 OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines& lines, f64 path) {
     const PlanConstants& plan = plan_of(args);
     f32* const to = list_of<f32>(args.work.whitened, w.e);
     u64 none = 0;
     Extremes found = no_extremes();
     for (i64 j = threadIdx.x; j < lines.count; j += blockDim.x) {
-        const f32 a = stored_f32(tempered(plan, w.d[j]), none);
+        const f32 a = stored_f32(w.d[j], none);
         to[j] = a;
         extremes_push(found, a);
     }
@@ -274,12 +245,12 @@ OUT_OF_LINE void keep_advantages(const Args& args, const Shaping& w, const Lines
     if (is_first_thread()) max_extremes_to(args, whiten_keys(args), found);
 }
 
-// The advantages in d to slots low .. high of their output; whitened where the batch's statistics are known.
+// The advantages in d, tempered, to slots low .. high of their output; whitened where the batch's statistics are known.
 OUT_OF_LINE void write_results(const Args& args, ShapeRoom& room, i64 low, i64 high) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     know_whitening(args, room);
-    add_written(args, write_slots(args, w.e, low, high, w.scope, result_lines(plan, w.kept, w.last), room.whitens, room.whitening, [&](i64 j) { return tempered(plan, w.d[j]); }));
+    add_written(args, write_slots(args, w.e, low, high, w.scope, result_lines(plan, w.kept, w.last), room.whitens, room.whitening, [&](i64 j) { return w.d[j]; }));
 }
 
 // A part of a rollout whose results another block has put into d, and the block's end. The block.
@@ -317,7 +288,8 @@ template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeR
         for (i64 j = THREAD_NUMBER(); j < larger((i64)w.kept.chunks, lines().count); j += blockDim.x) w.f[j] = w.d[j] = w.v[j] = 0.0;
         __syncthreads();
     } else {
-        add_lost(args, rollout_terms(args, w, shared_decision(), room.terms));
+        rollout_terms(args, w, shared_decision(), room.terms);
+        add_noted(args, room.terms.lost);
         if (!STAGES || room.one_pass) {
             shape_in_one_pass(args, room);
             if (room.direct) write_ends(args, w);
@@ -325,6 +297,7 @@ template <bool STAGES> INLINE void shape_rollout(const Args& args, i64 i, ShapeR
             shape_in_stages(args, room);
         }
     }
+    if (!room.direct) temper(args, w);
     if ((keeps() || split()) && is_first_thread()) rollout_of(args, w.i) = w.kept;
     if (keeps()) keep_advantages(args, w, lines(), room.path);
     if (writes()) side_outputs(args, w, room.path);
@@ -416,9 +389,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape(const
 extern "C" __global__ void __launch_bounds__(MOST_THREADS, 2) passrl_shape_one_pass(const __grid_constant__ Args given) {
     const Args& args = open_args(given);
     ShapeRoom* const room = &shared_shape_room();
-    SHARED(Chunks, chunks, [1]);
-    SHARED(Task, task, [1]);
-    shape_block<false>(args, room, chunks, task);
+    shape_block<false>(args, room, &shared_chunks(), &shared_shape_task());
 }
 
 // Sums of the kept values on the grid that their maxima set.

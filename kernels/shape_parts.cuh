@@ -6,24 +6,16 @@
 // their results are there. No part reads what a part before it may have overwritten: a chunk of a later part ends before the tokens of this one.
 #ifndef PASSRL_SHAPE_PARTS_CUH
 #define PASSRL_SHAPE_PARTS_CUH
-#include "fuse.cuh"
 #include "kl_parts.cuh"
-#include "outputs.cuh"
+#include "shape_room.cuh"
 
 constexpr i32 QUEUE_SHAPE = 0;
 // How far the part before has come in telling.
 enum ShapePartState { SHAPE_CARRY = 1, SHAPE_DONE = 2 };
-constexpr i64 MOST_TILES = MOST_THREADS * PART_ROUNDS / 32;
-
-// What the threads of a part share beside the block's room. Chunks low .. high of the rollout; where the part, and the one after it, stand in the queue (-1: nowhere).
-struct PartRoom {
-    f64 tops[MOST_TILES], entering[MOST_TILES];
-    i64 low, high, own, next;
-};
 
 // Which chunks the rollout has and which of them are this part's, in `room.work` and `part`; lists them where not every token is one. `decision` is of its group, or
 // bad where it has none. The block.
-template <class Room> OUT_OF_LINE void open_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+OUT_OF_LINE void open_part(const Args& args, ShapeRoom& room, const Task& task, PartRoom& part) {
     const PlanConstants& plan = plan_of(args);
     const Extent e = room.work.e;
     Rollout kept = room.work.kept;
@@ -57,11 +49,11 @@ INLINE f64* part_values(const Shaping& w, const PartRoom& part) {
 }
 
 // Standardised and fused values of the part's chunks, summed within their tiles, in `part_values`; the tiles' sums in `part.tops`. The block meets at the end.
-template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, PartRoom& part, bool scans) {
+OUT_OF_LINE void sum_tiles(const Args& args, ShapeRoom& room, PartRoom& part, bool scans) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Terms& terms = room.terms;
-    const FusedStreams& fusion = room.fusion;
+    FusedStreams& fusion = room.fusion;
     const Outputs& o = args.outputs;
     // (A rollout has less than 2^31 tokens.)
     const i32 high = (i32)part.high, n = high - (i32)part.low;
@@ -71,18 +63,16 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
     const SignalLine signals = signal_line(args, w.e, 0, every ? w.scope.first : 0);
     // (The rollout's last chunk is the first position of its first part.)
     auto is_last = [&](i32 j) { return j + 1 == high && high == (i32)w.kept.chunks; };
-    const Apply apply = streams > 0 ? fusion.applies[0] : zero_apply();
-    const f64 weight = streams > 0 ? fusion.weights[0] : 0.0;
     f64* const values = part_values(w, part);
-    const u32* const last = w.last;
-    u32 lost = 0;
     u64 none = 0;
     auto value = [&](i32 j) {
         if (streams < 0) return w.kept.state & STATE_ZEROED ? 0.0 : is_last(j) ? terms.gated_last : terms.gated_every;
         f64 process = 0.0;
         if (streams > 0) {
-            const f32 x = signal_on_line(args, plan, w.e, 0, signals, every ? (i64)j : (i64)last[j], [&] { return every ? w.scope.first + j : (i64)last[j]; });
-            process = weight * standardised(*fusion.standards[0], apply, x, &lost);
+            const f32 x = signal_on_line(args, plan, w.e, 0, signals, every ? (i64)j : (i64)w.last[j], [&] { return every ? w.scope.first + j : (i64)w.last[j]; });
+            u32 lost = 0;
+            process = fusion.weights[0] * standardised(*fusion.standards[0], fusion.applies[0], x, &lost);
+            note_lost(fusion.lost, lost);
         }
         if (is_last(j)) return chunk_value(fusion, terms, true, process);
 #pragma unroll 1
@@ -104,15 +94,14 @@ template <class Room> OUT_OF_LINE u32 sum_tiles(const Args& args, Room& room, Pa
         if (own_lane == 31) part.tops[tile] = y;
     }
     __syncthreads();
-    return lost;
 }
 
 // From the tiles' sums to the results of the part's chunks: to their tokens where every token is one, elsewhere to d (and v).
-template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room, const PartRoom& part, bool scans) {
+OUT_OF_LINE void finish_tiles(const Args& args, ShapeRoom& room, const PartRoom& part, bool scans) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     const Outputs& o = args.outputs;
-    const Extent e = w.e;
+    const Extent& e = w.e;
     const i32 high = (i32)part.high, n = high - (i32)part.low, k = (i32)w.kept.chunks, first = (i32)w.scope.first;
     const bool every = w.kept.state & STATE_EVERY_TOKEN, divides = plan.k != 0.0, keeps_returns = is_given(o.returns), keeps_ends = is_given(o.chunk_ends);
     const f64* const divisors = (const f64*)plan.divisors + (plan.max_rollout_tokens - k);
@@ -128,13 +117,14 @@ template <class Room> OUT_OF_LINE void finish_tiles(const Args& args, Room& room
         if (scans) g = g + room.tops.powers[own_lane + 1] * part.entering[tile];
         const f64 a = divides ? g * divisors[j] : g;
         if (j == 0) room.path = a;
+        const f64 tempered = temperature == 1.0 ? a : a / temperature;
         if (keeps_ends) store_int(o.chunk_ends, chunk_slot(e, o.chunk_ends, j), every ? first + j + 1 : (i64)w.last[j] + 1);
         if (every) {
             if (keeps_returns) store(o.returns, at(e, o.returns, first + j), g, none);
-            write_advantage(args, o.advantages, at(e, args.outputs.advantages, first + j), false, room.whitening, clip, temperature == 1.0 ? a : a / temperature, totals);
+            write_advantage(args, o.advantages, at(e, args.outputs.advantages, first + j), false, room.whitening, clip, tempered, totals);
         } else {
             if (keeps_returns) v[j] = g;
-            values[n - 1 - r] = a;
+            values[n - 1 - r] = tempered;
         }
     }
     if (every) add_written(args, totals);
@@ -163,9 +153,8 @@ INLINE PartSlots slots_of_part(const Shaping& w, i64 number) {
 }
 // Where chunks are longer than a token, once the results of the parts before it are there too: the part's advantages, its returns. The block.
 OUT_OF_LINE void write_part_advantages(const Args& args, const Shaping& w, const Task& task) {
-    const PlanConstants& plan = plan_of(args);
     const PartSlots slots = slots_of_part(w, task.number);
-    add_written(args, write_slots(args, w.e, slots.begin, slots.end, w.scope, slots.lines, false, Whitening{0.0, 0.0, false, false, false}, [&](i64 j) { return tempered(plan, w.d[first_chunk_of_part(w, task.number) + j]); }));
+    add_written(args, write_slots(args, w.e, slots.begin, slots.end, w.scope, slots.lines, false, Whitening{0.0, 0.0, false, false, false}, [&](i64 j) { return w.d[first_chunk_of_part(w, task.number) + j]; }));
 }
 OUT_OF_LINE void write_part_returns(const Args& args, const Shaping& w, const Task& task) {
     const Array& to = args.outputs.returns;
@@ -177,7 +166,7 @@ OUT_OF_LINE void write_part_returns(const Args& args, const Shaping& w, const Ta
 }
 
 // The block's part, and the block's end; `room.work` has the rollout as it was kept.
-template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, const Task& task, PartRoom& part) {
+OUT_OF_LINE void shape_part(const Args& args, ShapeRoom& room, const Task& task, PartRoom& part) {
     const PlanConstants& plan = plan_of(args);
     open_part(args, room, task, part);
     const Shaping& w = room.work;
@@ -185,13 +174,14 @@ template <class Room> OUT_OF_LINE void shape_part(const Args& args, Room& room, 
     auto some = [&] { return part.low < part.high; };
     if (some()) {
         // Counted once a rollout.
-        const u32 of_terms = rollout_terms(args, w, shared_decision(), room.terms);
-        if (task.number == 0) add_lost(args, of_terms);
-        const u32 of_fusion = prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
-        if (task.number == 0) add_lost(args, of_fusion);
+        rollout_terms(args, w, shared_decision(), room.terms);
+        add_noted(args, room.terms.lost, task.number == 0);
+        prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+        add_noted(args, room.fusion.lost, task.number == 0);
         open_scan(plan.decay, room.tops);
         __syncthreads();
-        add_lost(args, sum_tiles(args, room, part, scans()));
+        sum_tiles(args, room, part, scans());
+        add_noted(args, room.fusion.lost);
         if (scans() && warp() == 0) carry_tiles(args, QUEUE_SHAPE, part.own, part.next, SHAPE_CARRY, (i32)((part.high - part.low + 31) / 32), room.tops.powers[32], part.tops, part.entering);
         __syncthreads();
         finish_tiles(args, room, part, scans());

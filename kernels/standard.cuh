@@ -186,42 +186,56 @@ INLINE Wide saturated_wide(f64 x) {
     return x < 0.0 ? wide_minus(Wide{0, 0}, magnitude) : magnitude;
 }
 
-// (x - mean) scaled by what the others' set says. `element`: the value left out, q its integer.
-INLINE f64 scaled(const Standard &s, f64 x, f64 mean, f32 element, i64 n, f64 q, u32 *lost) {
-    if (s.stream->scale == SCALE_ABS_MAX) return (x - mean) / (f64)absmax_value(s.extremes);
+// What one value comes to where an element is left out; `lost`: a deviation of the others that sums cannot tell from none.
+struct LeftOut {
+    f64 x;
+    bool lost;
+};
+// A deviation from the mean, scaled by what the others' set says: without the element whose integer is q, and which is all that the set has at an extreme (`equal`).
+INLINE LeftOut scaled(const Standard &s, f64 deviation, bool equal, f64 q) {
+    if (s.stream->scale == SCALE_ABS_MAX) return LeftOut{deviation / (f64)absmax_value(s.extremes), false};
     // `zero_variance = center` of a set that is flat: inv is 1.
-    if (s.stream->scale != SCALE_LEAVE_ONE_OUT) return (x - mean) * s.inv;
+    if (s.stream->scale != SCALE_LEAVE_ONE_OUT) return LeftOut{deviation * s.inv, false};
     Sums own = no_sums();
     sums_push(own, s.grid, saturated_i64(q), 1);
-    const f32 max = max_value(s.extremes), min = min_value(s.extremes);
-    const bool equal = max == min || (s.sums.at_max == n && s.sums.at_min == 1 && element == min) || (s.sums.at_min == n && s.sums.at_max == 1 && element == max);
+    u32 lost = 0;
     f64 inv;
-    if (others_deviation(s, sums_without(s.sums, own), equal, &inv, lost)) return (x - mean) * inv;
-    return s.stream->zero_variance == ZERO_VARIANCE_CENTER ? x - mean : 0.0;
+    if (others_deviation(s, sums_without(s.sums, own), equal, &inv, &lost)) return LeftOut{deviation * inv, false};
+    return LeftOut{s.stream->zero_variance == ZERO_VARIANCE_CENTER ? deviation : 0.0, lost != 0};
+}
+// Are the set's elements but this one all equal?
+INLINE bool others_equal(const Standard &s, f32 element) {
+    const f32 max = max_value(s.extremes), min = min_value(s.extremes);
+    const i64 n = s.sums.n - 1;
+    return max == min || (s.sums.at_max == n && s.sums.at_min == 1 && element == min) || (s.sums.at_min == n && s.sums.at_max == 1 && element == max);
 }
 
 // N(x; S \ {x}). `mean`: of the set, where none is left out of that.
-OUT_OF_LINE f64 leave_out(const Standard &s, f64 mean, f32 x, u32 *lost) {
+OUT_OF_LINE LeftOut leave_out(const Standard &s, f64 mean, f32 x) {
     // A value that is no element of the set (a token's own under dense input) may lie beyond the grid.
     const f64 q = rint((f64)x * s.grid.up);
-    const i64 n = s.sums.n - 1;
     if (s.stream->center == CENTER_LEAVE_ONE_OUT) {
+        const i64 n = s.sums.n - 1;
         // A set of zeros has no grid for a value that is none of its elements.
         if (s.grid.up == 0.0) mean = -(f64)x / (f64)n;
         else mean = (signed_to_f64(wide_minus(wide(s.sums.q), saturated_wide(q))) / (f64)n) * s.grid.down;
     }
-    return scaled(s, (f64)x, mean, x, n, q, lost);
+    return scaled(s, (f64)x - mean, others_equal(s, x), q);
 }
 
 // N of a mean over tokens (`chunk_value = mean`), whose own q need not be an integer.
-OUT_OF_LINE f64 leave_out_mean(const Standard &s, f64 x, u32 *lost) {
-    const i64 n = s.sums.n - 1;
+OUT_OF_LINE LeftOut leave_out_mean(const Standard &s, f64 x) {
     f64 mean = s.mean;
     if (s.stream->center == CENTER_LEAVE_ONE_OUT) {
+        const i64 n = s.sums.n - 1;
         if (s.grid.up == 0.0) mean = -x / (f64)n;
         else mean = (((f64)s.sums.q - x * s.grid.up) / (f64)n) * s.grid.down;
     }
-    return scaled(s, x, mean, 0.0f, n, 0.0, lost);
+    return scaled(s, x - mean, others_equal(s, 0.0f), 0.0);
+}
+INLINE f64 noted(const LeftOut &of, u32 *lost) {
+    *lost += of.lost ? 1 : 0;
+    return of.x;
 }
 
 // N without leaving anything out.
@@ -237,11 +251,11 @@ INLINE f64 plain(const Apply &apply, f64 x) {
 
 // N of one value, and of a chunk's mean.
 INLINE f64 standardised(const Standard &s, f64 mean, const Apply &apply, f32 x, u32 *lost) {
-    return apply.how == HOW_LEAVE_OUT ? leave_out(s, mean, x, lost) : plain(apply, (f64)x);
+    return apply.how == HOW_LEAVE_OUT ? noted(leave_out(s, mean, x), lost) : plain(apply, (f64)x);
 }
 INLINE f64 standardised(const Standard &s, const Apply &apply, f32 x, u32 *lost) { return standardised(s, s.mean, apply, x, lost); }
 INLINE f64 standardised_mean(const Standard &s, const Apply &apply, f64 x, u32 *lost) {
-    return apply.how == HOW_LEAVE_OUT ? leave_out_mean(s, x, lost) : plain(apply, x);
+    return apply.how == HOW_LEAVE_OUT ? noted(leave_out_mean(s, x), lost) : plain(apply, x);
 }
 
 // (mean, std) as reported: of the whole set, whatever the operator.

@@ -16,6 +16,8 @@ struct Terms {
     // The format is wrong: F is this, whatever the other streams say; of the last chunk and of the others.
     bool gated;
     f64 gated_every, gated_last;
+    // Deviations that the block has seen lost and not yet counted (`add_noted`).
+    u32 lost;
 };
 
 // ((t0 + t1) + t2) + ... of the terms of every chunk.
@@ -92,20 +94,22 @@ template <class Own> INLINE void place_terms(const Args& args, const Own& w, con
     }
 }
 
-// Of a rollout, but of one that is zeroed: a thread a stream, then one thread puts them in order. Returns the deviations that this thread has seen lost. The block meets at the end.
+// Of a rollout, but of one that is zeroed: a thread a stream, then one thread puts them in order. The block meets at the end.
 // (Own: how the caller has the rollout, always at one address in shared memory, which then takes no register.)
-template <class Own> OUT_OF_LINE u32 rollout_terms(const Args& args, const Own& w, const Decision& decision, Terms& to) {
+template <class Own> OUT_OF_LINE void rollout_terms(const Args& args, const Own& w, const Decision& decision, Terms& to) {
     const PlanConstants& plan = plan_of(args);
-    u32 lost = 0;
-    if (w.kept.state & STATE_ZEROED) return lost;
+    if (is_first_thread()) to.lost = 0;
+    if (w.kept.state & STATE_ZEROED) return;
     SHARED(f64, values, [ROLLOUT_STREAMS]);
     __syncthreads();
-    if (const i32 own = (i32)threadIdx.x; !plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own))
+    if (const i32 own = (i32)threadIdx.x; !plan.joint && own < ROLLOUT_STREAMS && has_stream(args, plan, own)) {
+        u32 lost = 0;
         values[own] = standardised_stream(args, w.i, own, w.kept, decision, &lost);
+        note_lost(to.lost, lost);
+    }
     __syncthreads();
     if (is_first_thread()) place_terms(args, w, values, to);
     __syncthreads();
-    return lost;
 }
 
 #endif

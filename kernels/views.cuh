@@ -72,7 +72,7 @@ INLINE bool load_flag(const Array& a, i64 at) {
     }
 }
 // Stores x in the array's type; `overflowed` grows by 1 where it is beyond the type's range.
-INLINE void store(const Array& a, i64 at, f64 x, u64& overflowed) {
+template <class Count> INLINE void store(const Array& a, i64 at, f64 x, Count& overflowed) {
     switch (a.dtype) {
         case F32: ((f32*)a.data)[at] = stored_f32(x, overflowed); break;
         case BF16: ((u16*)a.data)[at] = stored_bf16(x, overflowed); break;

@@ -6,21 +6,25 @@
 // No sum is beyond it: so nothing that comes of finite input is NaN.
 constexpr f64 MOST_VTRACE = 1e250;
 
-// Advantages in d, targets vs in v: a value a token in scope. The recursion is a plain sequence in f64, from the last: one warp walks it, a tile of 32
-// tokens at a time, whose inputs its lanes have read and prepared together; the other warps wait. The block meets at the end.
-OUT_OF_LINE void vtrace(const Args& args, const Shaping& w) {
-    const PlanConstants& plan = plan_of(args);
+// The importance ratios of the tokens in scope, in `lines`. The block meets at the end.
+OUT_OF_LINE void vtrace_ratios(const Args& args, const Shaping& w) {
     const Array &policy = args.batch.logp_policy, &behavior = args.batch.logp_behavior;
-    const i64 n = rewards_and_values(args, w);
     each_in_scope(w.scope, [&](i64 t, i64 line) {
         w.lines[line] = smaller(exp_of(load_f64(policy, at(w.e, policy, t)) - load_f64(behavior, at(w.e, behavior, t))), F32_LARGEST);
     });
     __syncthreads();
+}
+// From these, rewards in d and values in v: advantages in d, targets vs in v, a value a token in scope. The recursion is a plain sequence in f64, from the last: one
+// warp walks it, a tile of 32 tokens at a time, whose inputs its lanes have read and prepared together; the other warps wait. The block meets at the end.
+OUT_OF_LINE void vtrace_advantages(const Args& args, const Shaping& w) {
+    const PlanConstants& plan = plan_of(args);
     if (warp() == 0) {
         f64 after = 0.0, value_after = bootstrap_of(args, w.i), target_after = value_after;
-        for (i64 end = n; end > 0; end -= 32) {
+        // (A rollout has less than 2^31 tokens; what all lanes share is read again for each tile.)
+        for (i32 end = (i32)lines_of_tokens(args, w); end > 0; end -= 32) {
+            READ_AGAIN();
             // Lane p has the p-th token from the tile's end; the token after it is lane p - 1's, or of the tile before.
-            const i64 t = end - 1 - lane();
+            const i32 t = end - 1 - lane();
             const bool there = t >= 0;
             const f64 reward = there ? w.d[t] : 0.0, v = there ? w.v[t] : 0.0, ratio = there ? w.lines[t] : 0.0;
             f64 next = __shfl_up_sync(WARP, v, 1);
@@ -45,6 +49,11 @@ OUT_OF_LINE void vtrace(const Args& args, const Shaping& w) {
         }
     }
     __syncthreads();
+}
+INLINE void vtrace(const Args& args, const Shaping& w) {
+    rewards_and_values(args, w);
+    vtrace_ratios(args, w);
+    vtrace_advantages(args, w);
 }
 
 #endif
