@@ -146,6 +146,11 @@ pub struct Affine {
     pub weight: f64,
 }
 
+impl Affine {
+    /// Every value is 0.
+    pub const NONE: Affine = Affine { mean: 0.0, inv: 0.0, weight: 0.0 };
+}
+
 /// Chunks that registers hold.
 pub const HELD: usize = 16;
 
@@ -166,8 +171,9 @@ static LANES: [i64; 2 * HELD] = {
 ///
 /// # Panics
 /// Where the lists are too short for whole vectors, or the divisors are not as many as the chunks.
+#[inline]
 #[target_feature(enable = "avx2")]
-pub fn credit(values: &[f32], k: usize, affine: &Affine, terms: &[f64], powers: Option<&Powers>, divisors: &[f64], to: &mut [f64]) {
+pub fn credit(values: &[f32], k: usize, affine: &Affine, terms: impl IntoIterator<Item = f64>, powers: Option<&Powers>, divisors: &[f64], to: &mut [f64]) {
     assert!(k <= HELD && values.len() >= HELD && to.len() >= HELD && (divisors.is_empty() || divisors.len() == k));
     match k {
         0..=4 => registers::<1>(values, k, affine, terms, powers, divisors, to),
@@ -178,7 +184,15 @@ pub fn credit(values: &[f32], k: usize, affine: &Affine, terms: &[f64], powers: 
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn registers<const N: usize>(values: &[f32], k: usize, affine: &Affine, terms: &[f64], powers: Option<&Powers>, divisors: &[f64], to: &mut [f64]) {
+fn registers<const N: usize>(
+    values: &[f32],
+    k: usize,
+    affine: &Affine,
+    terms: impl IntoIterator<Item = f64>,
+    powers: Option<&Powers>,
+    divisors: &[f64],
+    to: &mut [f64],
+) {
     // SAFETY (here and below): 4 v + 4 <= HELD entries are there (`credit`), of the lanes as many from HELD - k on; of the divisors those of the k chunks are read.
     let there: [__m256i; N] = std::array::from_fn(|v| unsafe { _mm256_loadu_si256(LANES.as_ptr().add(HELD - k + 4 * v).cast()) });
     let (mean, inv, weight) = (_mm256_set1_pd(affine.mean), _mm256_set1_pd(affine.inv), _mm256_set1_pd(affine.weight));
@@ -188,7 +202,7 @@ fn registers<const N: usize>(values: &[f32], k: usize, affine: &Affine, terms: &
         _mm256_mul_pd(weight, _mm256_mul_pd(_mm256_sub_pd(x, mean), inv))
     });
     for term in terms {
-        let term = _mm256_set1_pd(*term);
+        let term = _mm256_set1_pd(term);
         y.iter_mut().for_each(|y| *y = _mm256_add_pd(*y, term));
     }
     // What stands in the list after the rollout's values is none of its.
