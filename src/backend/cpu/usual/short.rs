@@ -1,7 +1,7 @@
 //! Groups of short rollouts: what a rollout costs beside its tokens is most of them. The tokens of a packed group are one line, looked at once for where values
 //! change (a bit a token, with the ends of the rollouts among them) and written once, by the same bits; a padded rollout is a line of its own. Between the two
 //! stand the chunks of the whole group side by side. Whatever does not fit is left to the way of `read` and `shape`, before anything is written.
-use super::short_avx2::{self, Affine, HELD};
+use super::short_avx2::{self, Affine, HELD, WORD};
 use super::terms::Eight;
 use super::{Group, Ints, Lane, Source, Steps};
 use crate::backend::cpu::expand::Out;
@@ -19,8 +19,6 @@ use crate::numerics::simd::Simd;
 use crate::plan::workspace::{Rollout, SPARE};
 use half::{bf16, f16};
 use std::ops::Range;
-
-const WORD: usize = 64;
 
 /// May the groups of a call go this way?
 pub fn fits(job: &Job, source: &Source) -> bool {
@@ -459,20 +457,37 @@ fn by_steps(steps: &Steps, i: usize, bit: usize, len: usize, words: &mut [u64], 
 }
 
 fn marked_steps<T: Copy + Into<i64>>(ends: &[T], scores: &[f32], bit: usize, len: usize, words: &mut [u64], values: &mut [f32], chunk: usize) -> Option<usize> {
-    let (mut before, mut chunks, n) = (0i64, chunk, ends.len());
-    for (j, (end, score)) in ends.iter().zip(scores).enumerate() {
+    let n = ends.len();
+    if len == 0 {
+        return ends.iter().all(|end| (*end).into() == 0).then_some(chunk);
+    }
+    // Room for all, whether they have tokens or not; bits of all the tokens.
+    let to = values.get_mut(chunk..chunk + n + 1)?;
+    (bit + len <= words.len() * WORD && scores.len() == n).then_some(())?;
+    let (mut before, mut count) = (0i64, 0);
+    let mut mark = |end: i64, score: f32| {
+        // A step without tokens marks nothing, and is written over by the next.
+        let (token, some) = (bit + (end - 1).max(0) as usize, end > before);
+        // SAFETY: bit <= token < bit + len, as 0 <= end <= len and len > 0; count is at most the steps so far.
+        unsafe {
+            *words.get_unchecked_mut(token / WORD) |= u64::from(some) << (token % WORD);
+            *to.get_unchecked_mut(count) = score;
+        }
+        count += usize::from(some);
+        before = end;
+    };
+    let Some((last, others)) = ends.split_last() else { return Some(chunk) };
+    let mut least = 0;
+    for (end, score) in others.iter().zip(scores) {
         let end: i64 = (*end).into();
-        if before > end || end > len as i64 {
+        if least > end || end > len as i64 {
             return None;
         }
-        // The last step takes the tokens that follow.
-        let last = if j + 1 == n { len as i64 } else { end };
-        if last > before {
-            mark(words, bit + last as usize - 1);
-            values[chunks] = *score;
-            chunks += 1;
-        }
-        before = end;
+        least = end;
+        mark(end, *score);
     }
-    Some(chunks)
+    let end: i64 = (*last).into();
+    // The last step takes the tokens that follow.
+    (least <= end && end <= len as i64).then(|| mark(len as i64, scores[n - 1]))?;
+    Some(chunk + count)
 }

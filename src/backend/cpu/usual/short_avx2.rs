@@ -5,7 +5,8 @@ use crate::numerics::convert::InElem;
 use crate::plan::workspace::SPARE;
 use std::arch::x86_64::*;
 
-const WORD: usize = 64;
+/// Bits of a word.
+pub const WORD: usize = 64;
 
 /// Bit t: tokens t and t + 1 of 65 differ. Of numbers of 4 bytes in value, a NaN from everything; of 2 bytes in their bits: what differs in value does so, a
 /// NaN is found in the list of its run, and zeros of two signs are found to be near (`near`).
@@ -76,37 +77,38 @@ pub fn edges<T: Copy + Default>(xs: &[T], phase: usize, words: &mut [u64]) {
 #[target_feature(enable = "avx2,popcnt,bmi1")]
 pub fn list<T: InElem>(xs: &[T], phase: usize, words: &[u64], before: &mut [u32], values: &mut [f32], begin: usize) -> Option<usize> {
     assert!(phase < WORD && words.len() == (xs.len() + phase).div_ceil(WORD) && before.len() == words.len());
+    let all = words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+    (begin + all + SPARE <= values.len()).then_some(())?;
     let mut count = begin;
     let (first, others) = words.split_first()?;
     before[0] = count as u32;
     let mut bits = *first;
-    (count + bits.count_ones() as usize + SPARE <= values.len()).then_some(())?;
     while bits != 0 {
         values[count] = xs[bits.trailing_zeros() as usize - phase].to_f32();
         bits &= bits - 1;
         count += 1;
     }
-    for (w, word) in others.iter().enumerate() {
+    let (mut to, mut from) = (values[count..].as_mut_ptr(), xs.as_ptr().wrapping_add(WORD - phase));
+    for (word, before) in others.iter().zip(&mut before[1..]) {
         let (mut bits, n) = (*word, word.count_ones() as usize);
-        before[w + 1] = count as u32;
-        if count + n + SPARE > values.len() {
-            return None;
-        }
-        let (mut to, base) = (count, (w + 1) * WORD - phase);
-        count += n;
+        *before = count as u32;
+        let mut at = to;
         loop {
             // Two at a time, whether there are so many or not, as in `runs`.
             for _ in 0..2 {
-                let token = base + (bits.trailing_zeros() as usize & (WORD - 1));
+                // SAFETY: the word's first token is there, and so are those whose bits are set; `at` is at most one entry behind the word's own, for which there
+                // is room.
+                unsafe {
+                    *at = (*from.add(bits.trailing_zeros() as usize & (WORD - 1))).to_f32();
+                    at = at.add(1);
+                }
                 bits &= bits.wrapping_sub(1);
-                // SAFETY: the word's first token is there, and so are those whose bits are set; `to` is at most `count` + 1, for which there is room.
-                unsafe { *values.get_unchecked_mut(to) = xs.get_unchecked(token).to_f32() };
-                to += 1;
             }
             if bits == 0 {
                 break;
             }
         }
+        (count, to, from) = (count + n, to.wrapping_add(n), from.wrapping_add(WORD));
     }
     Some(count)
 }
