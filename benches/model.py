@@ -151,7 +151,7 @@ Sizes, as in `make bench`: {"; ".join(f"{size} N = {tokens:,}, S = {slots:,}" fo
 ## Counted
 
 On two groups of 8 rollouts of 2,000 to 3,000 tokens. KL's tables are the group's: larger groups have fewer of their bytes a token. A batch of steps takes one
-kernel where it has two groups a multiprocessor or more; with fewer ("small" and "paper", of 64 and 128 groups, on all four) its rows are those of "few groups".
+kernel where it has a group for every two multiprocessors or more ("paper" and "large" on all four, "small", of 64 groups, on the A100); with fewer its rows are those of "few groups".
 
 {counted(all_works)}
 ## Time

@@ -347,13 +347,14 @@
 // of rollouts make no whole ones, or are others than in the first phase (every advantage of the call is 0, over ranks of every rank).
 #define PASSRL_FOUND_BAD_OFFSETS 32
 
-// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
-// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group).
+// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` and `PASSRL_RANKS_PHASES` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
+// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group; with
+// `PASSRL_RANKS_PHASES` the status is that too).
 #define PASSRL_FOUND_COLLECTIVE 64
 
 // Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
 // not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several
-// (or in several micro-batches).
+// (or in several micro-batches). Of partials: micro-batches were not given to every phase, or not in the phases' order.
 #define PASSRL_RANKS_REFUSED 1
 
 #define PASSRL_RANKS_OFFSETS 2
@@ -365,6 +366,8 @@
 #define PASSRL_RANKS_INPUTS 5
 
 #define PASSRL_RANKS_GROUPS 6
+
+#define PASSRL_RANKS_PHASES 7
 
 // Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 #define PASSRL_REDUCE_SUM 1
@@ -618,6 +621,9 @@ typedef struct passrl_view {
 // One batch: views of the caller's memory. Fill with `passrl_batch_init`, then set what there is. R rollouts, G groups, N tokens.
 //
 // Token-shaped views are `[N]` in the packed layout and `[R, T]` (any row stride) in the padded one.
+//
+// Views that the plan's configuration does not ask for are looked at for their shape at most, and change nothing: one batch serves any algorithm. `passrl_plan_describe`
+// names those that are read.
 typedef struct passrl_batch {
     // sizeof(passrl_batch) as the caller compiled it.
     uint32_t struct_size;
@@ -1010,6 +1016,10 @@ passrl_status passrl_partials_init(const struct passrl_plan *plan,
 
 // Adds a micro-batch's share of phase `phase` to the buffer. Every micro-batch once a phase, in any order; the group numbers of `batch` are those of the whole batch
 // (`group_index`). Workspace and `stream` as in `passrl_plan_run`. Findings are kept in the buffer and told by `passrl_plan_apply`.
+//
+// The buffer counts the rollouts (or pieces) that each phase has been given, in a section of the phase: `PASSRL_ERR_CONFLICT` where some come to a phase after a later one
+// has begun, or while the one before has been given none. On CUDA the report of `passrl_plan_apply` says so: `PASSRL_FOUND_COLLECTIVE` with `PASSRL_RANKS_PHASES`, and
+// nothing else is written.
 PASSRL_API
 passrl_status passrl_partials_add(const struct passrl_plan *plan,
                                   int32_t phase,
@@ -1020,8 +1030,9 @@ passrl_status passrl_partials_add(const struct passrl_plan *plan,
                                   size_t workspace_bytes,
                                   void *stream);
 
-// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time. On CUDA it
-// waits, and adds on the host: all work on both must be done.
+// Adds the share of the latest phase that `from` has to that of buffer `into` (of the same plan or one of equal configuration and limits). What `from` has of the phases
+// before must be what `into` has, to the byte: merge after each phase, and begin the next one with copies of the sum; else `PASSRL_ERR_CONFLICT`, and nothing is added. An empty `into` becomes what `from` is.
+// One call on `into` at a time. On CUDA it waits, and adds on the host: all work on both must be done.
 PASSRL_API
 passrl_status passrl_partials_merge(const struct passrl_plan *plan,
                                     void *into,
@@ -1039,6 +1050,7 @@ passrl_status passrl_partials_layout(const struct passrl_plan *plan,
                                      size_t *count);
 
 // Shapes a slice of the batch from the complete statistics in `buffer`: outputs, report and status as `passrl_plan_run`, to the bit those of one call on the whole batch.
+// `PASSRL_ERR_CONFLICT` where the buffer's phases have not been given as many rollouts (or pieces) each, or none though the slice has some (on CUDA: see `passrl_partials_add`).
 // With `strict` a slice that has findings, or rollouts of a group that has some elsewhere, is refused (`PASSRL_ERR_DATA`), and nothing of it is written; other slices are calls of their own.
 // `buffer` is read only; several calls on it may run at once, each with its own workspace and outputs.
 PASSRL_API

@@ -159,6 +159,8 @@ struct Counts {
     u64 keyed;
     // Partials: ~g of the first group that must be whole in a call and is not (0: none).
     u64 split;
+    // Partials: 1 where the phases were not given as much each, or not in their order.
+    u64 disorder;
 };
 
 // Counts of a group, beside its statistics: begin as zeros.
@@ -329,6 +331,16 @@ struct Announcement {
     u64 words, calls, counts;
     i32 header[HEADER_WORDS];
     i32 rank, reserved;
+};
+
+// What passrl_phases is handed (phases.cuh): the buffer's counts of what each phase has been given, the call's Counts; how much comes to `phase` (`phases`: the buffer is
+// applied); which count is that of each of the `phases`.
+enum { MOST_PHASES = 8 };
+struct PhaseNote {
+    u64 given, counts;
+    i64 units;
+    i32 phase, phases;
+    i32 words[MOST_PHASES];
 };
 
 #endif

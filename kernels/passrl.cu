@@ -4,6 +4,7 @@
 #include "before_shape.cuh"
 #include "device.cuh"
 #include "gae_run.cuh"
+#include "phases.cuh"
 #include "pieces.cuh"
 #include "pieces_edges.cuh"
 #include "pieces_shape.cuh"

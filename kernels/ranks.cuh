@@ -7,15 +7,18 @@
 enum HeaderWord { HEADER_PLAN = 0, HEADER_CALL = 2, HEADER_REFUSED = 4, HEADER_FORMS = 5, HEADER_NOTE = 7 };
 enum { NOTE_OFFSETS = 3, NOTE_GROUPS = 4 };
 // `PASSRL_RANKS_*`.
-enum RanksFault { RANKS_AGREE = 0, RANKS_REFUSED = 1, RANKS_OFFSETS = 2, RANKS_PLANS = 3, RANKS_CALLS = 4, RANKS_INPUTS = 5, RANKS_GROUPS = 6 };
+enum RanksFault { RANKS_AGREE = 0, RANKS_REFUSED = 1, RANKS_OFFSETS = 2, RANKS_PLANS = 3, RANKS_CALLS = 4, RANKS_INPUTS = 5, RANKS_GROUPS = 6, RANKS_PHASES = 7 };
 
 // A number and its complement: their maxima tell whether all ranks said the same.
 INLINE bool ranks_differ(const i32* words, i32 at) { return words[at] != ~words[at + 1]; }
 
-// Why this run is none, once the first message is there. Every rank comes to the same. Of a call that is of one rank alone: RANKS_AGREE, unless a group that must be
-// whole in it is not.
+// Why this run is none, once the first message is there. Every rank comes to the same. Of a call that is of one rank alone: RANKS_AGREE, unless it is one on a buffer of
+// partials whose phases are not complete (phases.cuh), or a group that must be whole in it is not.
 INLINE i32 ranks_fault(const Args& args) {
-    if (!(args.mode & MODE_RANKS)) return args.layout.claims != 0 && counts_of(args).split ? RANKS_GROUPS : RANKS_AGREE;
+    if (!(args.mode & MODE_RANKS)) {
+        if (args.layout.keys_from_zero) return RANKS_AGREE;
+        return counts_of(args).disorder ? RANKS_PHASES : counts_of(args).split ? RANKS_GROUPS : RANKS_AGREE;
+    }
     const i32* words = (const i32*)args.work.state;
     if (words[HEADER_REFUSED] != 0) {
         const i32 note = words[HEADER_NOTE];

@@ -47,6 +47,12 @@ struct Told {
 
 /// The same, or the first refusal.
 fn try_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> Result<(Vec<u8>, Got), Told> {
+    let phases = plan_of(case, how).phases();
+    try_given(case, parts, how, &(0..phases).flat_map(|phase| (0..parts.len()).map(move |part| (phase, part))).collect::<Vec<_>>())
+}
+
+/// The same where phases are given slices one after the other as `given` says.
+fn try_given(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How, given: &[(i32, usize)]) -> Result<(Vec<u8>, Got), Told> {
     let plan = plan_of(case, how);
     let bytes = plan.size("passrl_partials_size");
     let (host, block) = (vec![0x5au64; bytes.div_ceil(8)], how.cuda.then(|| Block::dirty(bytes, 0x5a)));
@@ -54,18 +60,19 @@ fn try_partials(case: &Case, parts: &[(Vec<usize>, Batch)], how: &How) -> Result
     // SAFETY: a live plan and a buffer of its size, in the plan's memory; likewise below.
     ok(unsafe { library().get::<Init>("passrl_partials_init")(plan.plan, buffer, bytes) });
     let add: Add = library().get("passrl_partials_add");
-    for phase in 0..plan.phases() {
-        for (_, part) in parts {
-            let mut placed = harness::place(&case.cfg, part, how);
-            let mut outputs = Outputs::new(&placed, how);
-            // SAFETY: a live plan, its buffer, and what `device::call` or the placed batch lends for the call.
-            let put = |batch: *const passrl_batch, workspace, room, stream| unsafe { add(plan.plan, phase, batch, buffer, bytes, workspace, room, stream) };
-            if how.cuda {
-                ok(device::call(&plan, &mut placed, &mut outputs, how, |batch, _, workspace, room, stream| put(batch, workspace, room, stream)).0);
-            } else {
-                let workspace = plan.workspace(how);
-                ok(put(&placed.batch, workspace.at, workspace.bytes, null_mut()));
-            }
+    for &(phase, part) in given {
+        let mut placed = harness::place(&case.cfg, &parts[part].1, how);
+        let mut outputs = Outputs::new(&placed, how);
+        // SAFETY: a live plan, its buffer, and what `device::call` or the placed batch lends for the call.
+        let put = |batch: *const passrl_batch, workspace, room, stream| unsafe { add(plan.plan, phase, batch, buffer, bytes, workspace, room, stream) };
+        let (status, said) = if how.cuda {
+            device::call(&plan, &mut placed, &mut outputs, how, |batch, _, workspace, room, stream| put(batch, workspace, room, stream))
+        } else {
+            let workspace = plan.workspace(how);
+            (put(&placed.batch, workspace.at, workspace.bytes, null_mut()), library().last_error())
+        };
+        if status < 0 {
+            return Err(Told { status, said, untouched: true });
         }
     }
     let apply: Apply = library().get("passrl_plan_apply");
@@ -177,6 +184,44 @@ fn whole_groups_in_each_micro_batch_serve_what_needs_them() {
     println!("{ran} batches of whole groups, {told} of a split one");
     assert!(wrong.is_empty() && cudasim::report().is_empty(), "{}\n{}", wrong.join("\n"), cudasim::report());
     assert!(ran > 20 && told > 15, "{ran} {told}");
+}
+
+/// The host refuses what is not in order; a device's buffer is looked at by the kernels, and its slices are refused by their reports.
+#[test]
+fn phases_that_are_not_in_order_are_told() {
+    let Some(_lock) = simulated() else { return };
+    let wrong: [(&str, &[(i32, usize)]); 8] = [
+        ("nothing", &[]),
+        ("no maxima", &[(1, 0), (1, 1)]),
+        ("no sums", &[(0, 0), (0, 1)]),
+        ("sums first", &[(1, 0), (1, 1), (0, 0), (0, 1)]),
+        ("a slice after the other", &[(0, 0), (1, 0), (0, 1), (1, 1)]),
+        ("sums of one slice", &[(0, 0), (0, 1), (1, 0)]),
+        ("sums twice", &[(0, 0), (0, 1), (1, 0), (1, 1), (1, 0)]),
+        ("a second batch", &[(0, 0), (0, 1), (1, 0), (1, 1), (0, 0), (0, 1), (1, 0), (1, 1)]),
+    ];
+    let whitened: [(&str, &[(i32, usize)]); 2] = [
+        ("no sums of the whitening", &[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]),
+        ("its maxima before all sums", &[(0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (2, 1), (3, 0), (3, 1)]),
+    ];
+    for name in ["csr", "gae", "whiten_tokens"] {
+        let case = named(name);
+        let parts = slices(&case, 2);
+        let phases = plan_of(&case, &How::default()).phases();
+        assert_eq!(phases, if name == "whiten_tokens" { 4 } else { 2 });
+        for cuda in [false, true] {
+            let how = How { cuda, ..How::default() };
+            for (what, given) in wrong.iter().chain(whitened.iter().filter(|_| phases == 4)) {
+                match try_given(&case, &parts, &how, given) {
+                    Err(Told { status: PASSRL_ERR_CONFLICT, said, untouched: true }) if said.contains("phase") => (),
+                    Err(Told { status, said, untouched }) => panic!("{name}, {what}, cuda {cuda}: {status} {said}, untouched {untouched}"),
+                    Ok(_) => panic!("{name}, {what}, cuda {cuda}: not refused"),
+                }
+            }
+            try_partials(&case, &parts, &how).unwrap_or_else(|told| panic!("{}", told.said));
+        }
+    }
+    assert_eq!(cudasim::report(), "");
 }
 
 #[test]

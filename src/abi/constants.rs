@@ -209,19 +209,21 @@ pub const PASSRL_FOUND_TOO_LARGE: i64 = 16;
 /// batch is 0); or a group index is out of range (its rollout has advantage 0); or pieces
 /// of rollouts make no whole ones, or are others than in the first phase (every advantage of the call is 0, over ranks of every rank).
 pub const PASSRL_FOUND_BAD_OFFSETS: i64 = 32;
-/// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
-/// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group).
+/// CUDA, of a plan with a collective (with `PASSRL_RANKS_GROUPS` and `PASSRL_RANKS_PHASES` of partials too): the ranks did not agree on the run and nothing was written on any. Its status is `PASSRL_ERR_COLLECTIVE`; `first_rollout` is the
+/// rank at fault (-1: none alone), `first_stream` one of `PASSRL_RANKS_*` (with `PASSRL_RANKS_GROUPS` the status is `PASSRL_ERR_CONFLICT`, `first_group` the group; with
+/// `PASSRL_RANKS_PHASES` the status is that too).
 pub const PASSRL_FOUND_COLLECTIVE: i64 = 64;
 
 /// Why ranks did not agree (`passrl_report.first_stream` with `PASSRL_FOUND_COLLECTIVE`): a rank's arguments are refused; its offsets or lengths in device memory do
 /// not fit; the ranks run different plans; they are at different calls of the plan; their batches give different inputs; a group that must be whole has rollouts on several
-/// (or in several micro-batches).
+/// (or in several micro-batches). Of partials: micro-batches were not given to every phase, or not in the phases' order.
 pub const PASSRL_RANKS_REFUSED: i64 = 1;
 pub const PASSRL_RANKS_OFFSETS: i64 = 2;
 pub const PASSRL_RANKS_PLANS: i64 = 3;
 pub const PASSRL_RANKS_CALLS: i64 = 4;
 pub const PASSRL_RANKS_INPUTS: i64 = 5;
 pub const PASSRL_RANKS_GROUPS: i64 = 6;
+pub const PASSRL_RANKS_PHASES: i64 = 7;
 
 /// Operators and types of a reduction (`passrl_section`, `passrl_collective`).
 pub const PASSRL_REDUCE_SUM: i32 = 1;

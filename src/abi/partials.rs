@@ -50,6 +50,21 @@ fn whole(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory, me
     }
 }
 
+/// Are the phases given in their order? `phase`: that of an add; all of them: of `passrl_plan_apply`.
+///
+/// # Safety
+/// The buffer is this call's, or (apply) only read.
+unsafe fn in_order(plan: &passrl_plan, phase: usize, problem: &Problem, buffer: Memory) -> Result<()> {
+    // (What lies on a device the kernels see.)
+    if plan.device.is_some() {
+        return Ok(());
+    }
+    let p = &plan.inner.partials;
+    // SAFETY: by the caller's word.
+    let given = unsafe { p.given(buffer) };
+    if phase == p.phases { check::phases::complete(&given[..phase], problem) } else { check::phases::add(&given[..p.phases], phase, problem) }
+}
+
 /// Number of phases of the statistics: 2 (maxima, sums); 2 more where batch whitening follows; where rollouts come in pieces one before (what stands at their edges) and
 /// one before the whitening (tiles of the scan), where a rollout's value in a set is a sum over its tokens (`kl_place = outcome`, `pool = rollouts`) one more after the edges, for `kind = kl` with `chunk = by_value` two (chunks, tiles). Phase p may begin once phase p - 1 has seen every micro-batch.
 /// Any thread.
@@ -106,6 +121,10 @@ pub unsafe extern "C" fn passrl_partials_init(plan: *const passrl_plan, buffer: 
 
 /// Adds a micro-batch's share of phase `phase` to the buffer. Every micro-batch once a phase, in any order; the group numbers of `batch` are those of the whole batch
 /// (`group_index`). Workspace and `stream` as in `passrl_plan_run`. Findings are kept in the buffer and told by `passrl_plan_apply`.
+///
+/// The buffer counts the rollouts (or pieces) that each phase has been given, in a section of the phase: `PASSRL_ERR_CONFLICT` where some come to a phase after a later one
+/// has begun, or while the one before has been given none. On CUDA the report of `passrl_plan_apply` says so: `PASSRL_FOUND_COLLECTIVE` with `PASSRL_RANKS_PHASES`, and
+/// nothing else is written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_add(
     plan: *const passrl_plan,
@@ -131,18 +150,23 @@ pub unsafe extern "C" fn passrl_partials_add(
             check::outputs::lent(&memory, "workspace", None, &problem)?;
             check::outputs::lent(&partials, "buffer", None, &problem)?;
             in_whole(plan, phase, &problem, partials)?;
+            in_order(plan, phase, &problem, partials)?;
             whole(plan, phase, &problem, partials, memory)?;
             match &plan.device {
                 Some(device) => device.partials_add(&plan.inner, phase, &problem, partials, memory, stream)?,
-                None => backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory),
+                None => {
+                    backend::partials_add(&plan.context, &plan.inner, phase, &problem, partials, memory);
+                    plan.inner.partials.count_given(partials, phase, problem.units());
+                }
             }
         }
         Ok(PASSRL_OK)
     })
 }
 
-/// Adds buffer `from` to buffer `into` (of the same plan or one of equal configuration and limits), both after the same phases. One call on `into` at a time. On CUDA it
-/// waits, and adds on the host: all work on both must be done.
+/// Adds the share of the latest phase that `from` has to that of buffer `into` (of the same plan or one of equal configuration and limits). What `from` has of the phases
+/// before must be what `into` has, to the byte: merge after each phase, and begin the next one with copies of the sum; else `PASSRL_ERR_CONFLICT`, and nothing is added. An empty `into` becomes what `from` is.
+/// One call on `into` at a time. On CUDA it waits, and adds on the host: all work on both must be done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn passrl_partials_merge(
     plan: *const passrl_plan,
@@ -166,9 +190,9 @@ pub unsafe extern "C" fn passrl_partials_merge(
                     for (memory, argument) in [(target, "into"), (source, "from")] {
                         check::partials_header(&device.partials_header(memory)?, &plan.inner.partials.header(), argument)?;
                     }
-                    device.partials_merge(&plan.inner, target, source)?;
+                    check::phases::merged(device.partials_merge(&plan.inner, target, source)?)?;
                 }
-                None => plan.inner.partials.merge(target, source),
+                None => check::phases::merged(plan.inner.partials.merge(target, source))?,
             }
         }
         Ok(PASSRL_OK)
@@ -208,6 +232,7 @@ pub unsafe extern "C" fn passrl_partials_layout(
 }
 
 /// Shapes a slice of the batch from the complete statistics in `buffer`: outputs, report and status as `passrl_plan_run`, to the bit those of one call on the whole batch.
+/// `PASSRL_ERR_CONFLICT` where the buffer's phases have not been given as many rollouts (or pieces) each, or none though the slice has some (on CUDA: see `passrl_partials_add`).
 /// With `strict` a slice that has findings, or rollouts of a group that has some elsewhere, is refused (`PASSRL_ERR_DATA`), and nothing of it is written; other slices are calls of their own.
 /// `buffer` is read only; several calls on it may run at once, each with its own workspace and outputs.
 #[unsafe(no_mangle)]
@@ -242,6 +267,7 @@ pub unsafe extern "C" fn passrl_plan_apply(
                 check::apart(&partials, "buffer", &report, "outputs.report")?;
             }
             in_whole(plan, plan.inner.partials.phases, &problem, partials)?;
+            in_order(plan, plan.inner.partials.phases, &problem, partials)?;
             whole(plan, plan.inner.partials.phases, &problem, partials, memory)?;
             if plan.inner.config.strict {
                 // (Refused with a device.)

@@ -196,6 +196,9 @@ pub struct passrl_limits {
 /// One batch: views of the caller's memory. Fill with `passrl_batch_init`, then set what there is. R rollouts, G groups, N tokens.
 ///
 /// Token-shaped views are `[N]` in the packed layout and `[R, T]` (any row stride) in the padded one.
+///
+/// Views that the plan's configuration does not ask for are looked at for their shape at most, and change nothing: one batch serves any algorithm. `passrl_plan_describe`
+/// names those that are read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct passrl_batch {

@@ -6,6 +6,7 @@ pub mod groups;
 pub mod names;
 pub mod offsets;
 pub mod outputs;
+pub mod phases;
 pub mod pieces;
 pub mod primitives;
 pub mod ranks;

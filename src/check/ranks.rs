@@ -1,5 +1,5 @@
 //! Groups spread over ranks: the caller's collective, and what all ranks' words came to. Every rank judges the same words and comes to the same end.
-use crate::abi::constants::{PASSRL_CPU, PASSRL_CUDA, PASSRL_RANKS_CALLS, PASSRL_RANKS_GROUPS, PASSRL_RANKS_OFFSETS, PASSRL_RANKS_PLANS, PASSRL_RANKS_REFUSED};
+use crate::abi::constants::{PASSRL_CPU, PASSRL_CUDA, PASSRL_RANKS_CALLS, PASSRL_RANKS_GROUPS, PASSRL_RANKS_OFFSETS, PASSRL_RANKS_PHASES, PASSRL_RANKS_PLANS, PASSRL_RANKS_REFUSED};
 use crate::abi::status::*;
 use super::names;
 use crate::abi::types::{passrl_batch, passrl_collective, passrl_config};
@@ -143,6 +143,12 @@ pub fn found(why: i64, rank: i64, group: i64) -> passrl_status {
         PASSRL_RANKS_GROUPS => {
             set(format_args!(
                 "group {group} (batch.group_index) has rollouts on several ranks, or in several micro-batches; with config.step_sets = step_group or a token_baseline it must be whole in one: give all rollouts of a group to one rank, in one call; nothing was written on any rank"
+            ));
+            return PASSRL_ERR_CONFLICT;
+        }
+        PASSRL_RANKS_PHASES => {
+            set(format_args!(
+                "micro-batches were not given once to every phase of the partials buffer, in the phases' order; give every micro-batch to a phase before the first one to the next; nothing was written"
             ));
             return PASSRL_ERR_CONFLICT;
         }

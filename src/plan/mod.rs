@@ -1,9 +1,11 @@
 //! A plan: configuration and limits turned into decisions, once. Pure host code; no pointers, no device.
 pub mod divisors;
+mod inputs;
 pub mod partials;
 pub mod pieces;
 pub mod primitives;
 pub mod ranks;
+mod states;
 pub mod workspace;
 
 use crate::error::Result;
@@ -125,6 +127,7 @@ impl Plan {
         };
         line(format!("passrl plan: cpu, {} thread(s), {}", self.threads, self.simd.name()));
         line(format!("limits: {} rollouts, {} groups, {} tokens, {} a rollout, {} steps", l.rollouts, l.groups, l.tokens, l.rollout_tokens, l.steps));
+        line(format!("inputs: {}; no other is read", inputs::read(c).join(", ")));
         line(format!("1. scope and steps: kind {}, pool {}", c.kind.name(), c.pool.name()));
         if (c.step_value, c.step_sets) != (StepValue::Score, StepSets::Group) {
             line(format!("   steps: value {} (gamma {}), sets by {}", c.step_value.name(), c.step_gamma, c.step_sets.name()));

@@ -6,6 +6,8 @@ use crate::model::context::Memory;
 use crate::model::ranks::hash;
 use crate::numerics::exact::{Extremes, Sums};
 
+pub use super::states::{BatchState, GroupState};
+
 /// The numbers of the ABI for a section's type and operator; `check` holds them to its own.
 pub const I64: i32 = 5;
 pub const I32: i32 = 6;
@@ -18,6 +20,13 @@ pub struct Section {
     pub count: usize,
     pub dtype: i32,
     pub op: i32,
+}
+
+impl Section {
+    /// Words of 4 bytes.
+    fn words(&self) -> usize {
+        self.count * if self.dtype == I64 { 2 } else { 1 }
+    }
 }
 
 const EMPTY: Section = Section { offset: 0, count: 0, dtype: I64, op: SUM };
@@ -42,7 +51,10 @@ pub enum Stage {
     WhitenSums,
 }
 
-const MOST_STAGES: usize = 8;
+/// All of them, in the order of their words in `Partials::given`.
+const STAGES: [Stage; 8] =
+    [Stage::Edges, Stage::Own, Stage::Chunks, Stage::Scan, Stage::WhitenMaxima, Stage::WhitenSums, Stage::Maxima, Stage::Sums];
+pub const MOST_STAGES: usize = STAGES.len();
 
 /// Layout of a plan's partials buffer: header, then the sections of each phase.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +78,8 @@ pub struct Partials {
     pub second: Section,
     pub whiten_extremes: Section,
     pub whiten_sums: Section,
+    /// Of each stage a word: the rollouts (of a plan with pieces: the pieces) that its phase has been given. That of the sums stands beside them.
+    pub given: Section,
     pub pieces: Option<Exchange>,
     stages: [Stage; MOST_STAGES],
 }
@@ -91,42 +105,6 @@ impl FirstKeys {
     }
 }
 
-/// What is known of one group: of a call alone, or of all that a buffer has seen.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupState {
-    pub extremes: [Extremes; 16],
-    /// 0: no rollout seen; 1: all violate the format; 2: some rollout does not.
-    pub format: i32,
-    pub sums: [Sums; 16],
-    /// Rollouts that count (kl).
-    pub members: i64,
-    /// Key of the largest value below the maximum (`runner_up`).
-    pub second: [i32; 16],
-}
-
-/// Sets of the whole batch.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchState {
-    pub extremes: [Extremes; 16],
-    pub sums: [Sums; 16],
-    pub nonzero: [i64; 16],
-}
-
-impl BatchState {
-    pub const EMPTY: BatchState =
-        BatchState { extremes: GroupState::EMPTY.extremes, sums: GroupState::EMPTY.sums, nonzero: [0; 16] };
-}
-
-impl GroupState {
-    pub const EMPTY: GroupState = GroupState {
-        extremes: [Extremes::EMPTY; 16],
-        format: 0,
-        sums: [Sums { n: 0, q: 0, hi: 0, lo: 0, at_max: 0, at_min: 0 }; 16],
-        members: 0,
-        second: [i32::MIN; 16],
-    };
-}
-
 impl Partials {
     pub fn new(config: &Config, limits: &Limits, slots: &Slots) -> Partials {
         let mut at = 32usize;
@@ -142,6 +120,7 @@ impl Partials {
         // Sections of one phase, type and operator stand side by side: one all-reduce serves them (`joined`).
         let extremes = take(limits.groups * (3 * slots.count + 1), I32, MAX);
         let batch_extremes = take(3 * batch, I32, MAX);
+        let given = take(STAGES.len(), I64, SUM);
         let words = 6 * slots.count + usize::from(config.kind == Kind::Kl);
         let sums = take(limits.groups * words, I64, SUM);
         let table = take(limits.groups * positions * 2, I64, SUM);
@@ -170,7 +149,7 @@ impl Partials {
             }
         }
         // Over what the bits and the layout depend on.
-        let mut layout = format!("layout 3 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
+        let mut layout = format!("layout 4 {config:?} groups {} rollout_tokens {}", limits.groups, limits.rollout_tokens);
         if pieces.is_some() {
             layout += &format!(" pieces 2 rollout_pieces {} batch_rollouts {}", limits.rollout_pieces, limits.batch_rollouts);
         }
@@ -191,6 +170,7 @@ impl Partials {
             second,
             whiten_extremes,
             whiten_sums,
+            given,
             pieces,
             stages,
         }
@@ -200,12 +180,32 @@ impl Partials {
         self.stages[..self.phases][phase]
     }
 
+    /// (max|x|, max, min) a slot, then the format state.
+    pub fn keys_of_group(&self) -> usize {
+        3 * self.slots + 1
+    }
+
     pub fn header(&self) -> [u64; 4] {
         [MAGIC, self.fingerprint, crate::NUMERICS_VERSION as u64, self.bytes as u64]
     }
 
     /// Sections of a phase that an all-reduce combines.
     pub fn sections(&self, phase: usize) -> Vec<Section> {
+        let mut all = self.statistics(phase);
+        // (Beside those of its operator, where there are any.)
+        let at = if all.first().is_some_and(|first| first.op == SUM) { 0 } else { all.len() };
+        all.insert(at, Section { offset: self.given.offset + 8 * self.given_word(phase), count: 1, ..self.given });
+        all
+    }
+
+    /// The word of a phase in `given`.
+    pub fn given_word(&self, phase: usize) -> usize {
+        let stage = self.stage(phase);
+        STAGES.iter().position(|s| *s == stage).unwrap_or_else(|| unreachable!("{stage:?}"))
+    }
+
+    /// Those without the count of what the phase has been given: of ranks within a run, whose phases are in order by themselves.
+    fn statistics(&self, phase: usize) -> Vec<Section> {
         let (edges, own, chunks, scan) = self.pieces.map_or((EMPTY, EMPTY, EMPTY, EMPTY), |p| (p.edges, p.own, p.chunks, p.scan));
         let all = match self.stage(phase) {
             Stage::Edges => vec![edges],
@@ -228,7 +228,7 @@ impl Partials {
     /// The sections of a phase of one type and operator as one; what lies between them is padding, which both operators leave as it is.
     pub fn joined(&self, phase: usize, dtype: i32, op: i32) -> Section {
         let each = if dtype == I64 { 8 } else { 4 };
-        let of: Vec<Section> = self.sections(phase).into_iter().filter(|s| (s.dtype, s.op) == (dtype, op)).collect();
+        let of: Vec<Section> = self.statistics(phase).into_iter().filter(|s| (s.dtype, s.op) == (dtype, op)).collect();
         match (of.first(), of.last()) {
             (Some(first), Some(last)) => Section { count: (last.offset - first.offset) / each + last.count, ..*first },
             _ => Section { count: 0, dtype, op, ..EMPTY },
@@ -253,18 +253,31 @@ impl Partials {
     /// The sections of keys, with what each begins at; every other section begins at 0.
     pub fn keys_of_all(&self) -> [(Section, FirstKeys); 4] {
         [
-            (self.extremes, FirstKeys::Group(3 * self.slots + 1)),
+            (self.extremes, FirstKeys::Group(self.keys_of_group())),
             (self.batch_extremes, FirstKeys::Set),
             (self.whiten_extremes, FirstKeys::Set),
             (self.second, FirstKeys::Lowest),
         ]
     }
 
+    /// Adds the share of the latest phase in `from`. What both have of the phases before must be the same (they were begun as copies of one buffer), or `from` has
+    /// nothing of it: else it is given as the first phase that differs, and nothing is added.
+    ///
     /// # Safety
     /// As `init` for `into`; `from` is another buffer.
-    pub unsafe fn merge(&self, into: Memory, from: Memory) {
-        for section in (0..self.phases).flat_map(|phase| self.sections(phase)) {
-            // SAFETY: two buffers of this layout; exclusive by the caller's word.
+    pub unsafe fn merge(&self, into: Memory, from: Memory) -> Option<usize> {
+        // SAFETY: two buffers of this layout; exclusive by the caller's word.
+        let (held, more) = unsafe { (self.given(into), self.given(from)) };
+        let latest = (0..self.phases).rfind(|phase| held[*phase] != 0 || more[*phase] != 0)?;
+        // SAFETY: as above; sections are multiples of words.
+        let alike = |s: &Section| unsafe { into.part::<i32>(s.offset, s.words()) == from.part::<i32>(s.offset, s.words()) };
+        let first = if held == [0; MOST_STAGES] { 0 } else { latest };
+        let differ = (0..first).find(|phase| more[*phase] != 0 && !self.sections(*phase).iter().all(alike));
+        if differ.is_some() {
+            return differ;
+        }
+        for section in (first..=latest).flat_map(|phase| self.sections(phase)) {
+            // SAFETY: as above.
             unsafe {
                 if section.dtype == I64 {
                     let source = from.part::<i64>(section.offset, section.count);
@@ -280,11 +293,32 @@ impl Partials {
                 }
             }
         }
+        None
+    }
+
+    /// What each phase has been given.
+    ///
+    /// # Safety
+    /// No other thread writes it.
+    pub unsafe fn given(&self, buffer: Memory) -> [i64; MOST_STAGES] {
+        // SAFETY: by the caller's word.
+        let words = unsafe { buffer.part::<i64>(self.given.offset, self.given.count) };
+        std::array::from_fn(|phase| if phase < self.phases { words[self.given_word(phase)] } else { 0 })
+    }
+
+    /// A phase has been given so many more.
+    ///
+    /// # Safety
+    /// As `table`, of all groups.
+    pub unsafe fn count_given(&self, buffer: Memory, phase: usize, units: usize) {
+        // SAFETY: by the caller's word.
+        let word = unsafe { &mut buffer.part::<i64>(self.given.offset, self.given.count)[self.given_word(phase)] };
+        *word = word.wrapping_add(units as i64);
     }
 
     /// Keys of a group: 3 a slot, then the format state.
     unsafe fn keys<'a>(&self, buffer: Memory, group: usize) -> &'a mut [i32] {
-        let each = 3 * self.slots + 1;
+        let each = self.keys_of_group();
         assert!(group < self.groups);
         // SAFETY: groups are disjoint; one thread works on a group.
         unsafe { buffer.part(self.extremes.offset + group * each * 4, each) }

@@ -249,7 +249,15 @@ impl Api {
                 Act::PartialsInit => partials_init(plan, into, into_bytes),
                 Act::Add => add(plan, w.phase, batch, into, into_bytes, workspace, work, stream),
                 Act::Merge => merge(plan, into, into_bytes, from, from_bytes),
-                Act::Apply => apply(plan, batch, into, into_bytes, outputs, workspace, work, stream),
+                Act::Apply => {
+                    // (Pieces are given to no phase: that is a case. Of a report that lies in the buffer an add would make another.) What is wrong is refused here as well.
+                    let mut phases = 0;
+                    symbol!(self, passrl_plan_phases(Plan, *mut i32) -> i32)(plan, &mut phases);
+                    for phase in (0..phases).filter(|_| w.limits.pieces == 0 && w.report_in.is_none()) {
+                        add(plan, phase, batch, into, into_bytes, workspace, work, stream);
+                    }
+                    apply(plan, batch, into, into_bytes, outputs, workspace, work, stream)
+                }
                 Act::Context | Act::Plan | Act::Direct(_) => unreachable!(),
             }
         }

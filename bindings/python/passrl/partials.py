@@ -34,7 +34,8 @@ class Partials:
                 partials.add(phase, **micro)          # groups: dense indices of the whole batch
         shaped = [partials.apply(**micro) for micro in micro_batches]
 
-    Batches are given as to `Plan.run`. `merge` adds a buffer of the same phases (another process's); `save`, `load`, `to_bytes` and
+    Batches are given as to `Plan.run`. What is not in the phases' order, or not once in each of them, is refused (on a device by the report of `apply`). `merge` adds
+    another process's buffer after a phase, and both go on with copies of the sum; `save`, `load`, `to_bytes` and
     `from_bytes` keep it (`reduce` makes it that of all ranks, after each phase): it begins with the plan's fingerprint and another plan's is refused.
 
     Of a plan on a CUDA device the buffer is there, with the bytes that it has on the CPU; `add` and `apply` are put on their stream (the framework's current one, or
@@ -81,7 +82,7 @@ class Partials:
             self.plan.release(workspace, pointer)
 
     def merge(self, other: Partials) -> None:
-        """Adds another buffer, after the same phases, to this one."""
+        """Adds another buffer's share of the latest phase; of the phases before both must have the same, as copies of one buffer do."""
         self._wait()
         other._wait()
         _ffi.call("partials_merge", self.plan.handle, arrays.address(self.buffer), self.buffer.nbytes, arrays.address(other.buffer), other.buffer.nbytes)

@@ -203,27 +203,54 @@ def test_partials_equal_one_call(fields: dict[str, Any], tmp_path: Path) -> None
         np.testing.assert_array_equal(loaded.apply(**batch).advantages, wanted)
 
 
-def test_partials_merge_and_refuse_another_plan() -> None:
-    plan = passrl.Plan(rollouts=2, groups=1, tokens=7)
-    first = {"signal": BATCH["signal"][:4], "lengths": [4], "groups": [0], "outcome": [1.0]}
-    second = {"signal": BATCH["signal"][4:], "lengths": [3], "groups": [0], "outcome": [0.0]}
-    one = passrl.Partials(plan)
-    for phase in range(2):
-        other = passrl.Partials.from_bytes(plan, one.to_bytes()) if phase else passrl.Partials(plan)
-        rest = passrl.Partials(plan) if not phase else None
-        if rest is not None:
-            other.add(phase, **first)
-            rest.add(phase, **second)
-            other.merge(rest)
-            one = other
-        else:
-            one.add(phase, **second)
-            one.add(phase, **first)
-    whole = passrl.shape(group_size=2, **BATCH).advantages
-    np.testing.assert_array_equal(np.concatenate([one.apply(**first).advantages, one.apply(**second).advantages]), whole)
+FIRST = {"signal": BATCH["signal"][:4], "lengths": [4], "groups": [0], "outcome": [1.0]}
+SECOND = {"signal": BATCH["signal"][4:], "lengths": [3], "groups": [0], "outcome": [0.0]}
+
+
+@pytest.mark.parametrize("whiten", ["none", "tokens"])
+def test_partials_merge_after_each_phase(whiten: str) -> None:
+    """Each process adds its micro-batches, one merges, and all go on with copies of what that came to."""
+    plan = passrl.Plan(rollouts=2, groups=1, tokens=7, whiten=whiten)
+    one, other = passrl.Partials(plan), passrl.Partials(plan)
+    for phase in range(one.phases):
+        one.add(phase, **FIRST)
+        other.add(phase, **SECOND)
+        one.merge(other)
+        other = passrl.Partials.from_bytes(plan, one.to_bytes())
+    whole = passrl.shape(group_size=2, whiten=whiten, **BATCH).advantages
+    np.testing.assert_array_equal(np.concatenate([one.apply(**FIRST).advantages, other.apply(**SECOND).advantages]), whole)
+    before = one.to_bytes()
+    other.clear()
+    other.add(0, **FIRST)
+    with pytest.raises(passrl.ArgumentError, match="into and from differ in phase 0, and a later phase has begun"):
+        one.merge(other)
+    assert one.to_bytes() == before
+
+
+def test_partials_of_another_plan_are_refused() -> None:
+    one = passrl.Partials(passrl.Plan(rollouts=2, groups=1, tokens=7))
     with pytest.raises(passrl.ShapeError, match="configuration, limits and version must be the same") as caught:
         passrl.Partials.from_bytes(passrl.Plan(k=0.1, rollouts=2, groups=1, tokens=7), one.to_bytes())
     assert caught.value.status == -207
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "none of the 2 phases has been given anything, and this slice has 1 rollout"),
+        ([(1, FIRST)], "phase 1 is given 1 rollout\\(s\\) and phase 0 has been given none"),
+        ([(0, FIRST), (0, SECOND)], "phase 0 has been given 2 rollout\\(s\\) and phase 1 0"),
+        ([(0, FIRST), (1, FIRST), (0, SECOND)], "phase 0 is given 1 rollout\\(s\\) after phase 1 has been given 1"),
+        ([(0, FIRST), (0, SECOND), (1, SECOND)], "phase 0 has been given 2 rollout\\(s\\) and phase 1 1"),
+        ([(0, FIRST), (1, FIRST), (1, FIRST)], "phase 0 has been given 1 rollout\\(s\\) and phase 1 2"),
+    ],
+)
+def test_phases_that_are_not_in_order_are_refused(given: list[tuple[int, dict[str, Any]]], told: str) -> None:
+    partials = passrl.Partials(passrl.Plan(rollouts=2, groups=1, tokens=7))
+    with pytest.raises(passrl.ArgumentError, match=told):
+        for phase, batch in given:
+            partials.add(phase, **batch)
+        partials.apply(**FIRST)
 
 
 def test_a_plan_is_pickled_and_copied_as_a_plan_of_its_own() -> None:

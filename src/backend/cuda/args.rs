@@ -2,6 +2,7 @@
 //! in `fill`.
 
 use crate::model::ranks::WORDS;
+use crate::plan::partials::MOST_STAGES;
 
 macro_rules! mirror {
     ($($(#[$doc:meta])* $Name:ident { $($field:ident: $T:ty,)* })*) => {
@@ -242,6 +243,7 @@ mirror! {
         queues: [Queue; 3],
         keyed: u64,
         split: u64,
+        disorder: u64,
     }
     /// Likewise.
     GroupMarks {
@@ -432,6 +434,15 @@ mirror! {
         header: [i32; WORDS],
         rank: i32,
         reserved: i32,
+    }
+    /// What `passrl_phases` is handed.
+    PhaseNote {
+        given: u64,
+        counts: u64,
+        units: i64,
+        phase: i32,
+        phases: i32,
+        words: [i32; MOST_STAGES],
     }
 }
 

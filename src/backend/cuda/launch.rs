@@ -23,6 +23,7 @@ pub enum Kernel {
     WhitenWrite,
     Announce,
     Claims,
+    Phases,
     PrimitiveStart,
     PrimitiveExtents,
     PrimitiveTokens,
@@ -42,7 +43,7 @@ pub enum Kernel {
     PiecesShape,
 }
 
-const ALL: [(Kernel, &CStr); 32] = [
+const ALL: [(Kernel, &CStr); 33] = [
     (Kernel::Prepare, c"passrl_prepare"),
     (Kernel::Sums, c"passrl_sums"),
     (Kernel::Edges, c"passrl_edges"),
@@ -58,6 +59,7 @@ const ALL: [(Kernel, &CStr); 32] = [
     (Kernel::WhitenWrite, c"passrl_whiten_write"),
     (Kernel::Announce, c"passrl_announce"),
     (Kernel::Claims, c"passrl_claims"),
+    (Kernel::Phases, c"passrl_phases"),
     (Kernel::PrimitiveStart, c"passrl_primitive_start"),
     (Kernel::PrimitiveExtents, c"passrl_primitive_extents"),
     (Kernel::PrimitiveTokens, c"passrl_primitive_tokens"),

@@ -1,5 +1,5 @@
 //! A plan on a device: its table in device memory, its constants among the arguments of every launch; its calls as memsets and kernels on the caller's stream.
-use super::args::{Args, Outputs, PlanConstants, StateLayout, UnitsStart, mode};
+use super::args::{Args, Outputs, PhaseNote, PlanConstants, StateLayout, UnitsStart, mode};
 use super::device::Device;
 use super::driver::done;
 use super::fill;
@@ -213,16 +213,19 @@ impl OnDevice {
         Ok([words[0], words[1], words[2], words[3]])
     }
 
-    /// Adds two buffers on the host. Waits.
-    pub fn partials_merge(&self, plan: &Plan, into: Memory, from: Memory) -> Result<()> {
+    /// Adds two buffers on the host; or the phase in which they differ (`Partials::merge`). Waits.
+    pub fn partials_merge(&self, plan: &Plan, into: Memory, from: Memory) -> Result<Option<usize>> {
         let _current = self.device.enter()?;
         let (mut sum, mut other) = (self.fetched(into)?, self.fetched(from)?);
         let memory = |words: &mut Vec<u64>| Memory { data: words.as_mut_ptr().cast(), bytes: words.len() * 8 };
         // SAFETY: two copies of buffers of this plan.
-        unsafe { plan.partials.merge(memory(&mut sum), memory(&mut other)) };
-        // SAFETY: the words as bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(sum.as_ptr().cast::<u8>(), into.bytes) };
-        self.put(into.data.addr() as u64, bytes)
+        let differ = unsafe { plan.partials.merge(memory(&mut sum), memory(&mut other)) };
+        if differ.is_none() {
+            // SAFETY: the words as bytes.
+            let bytes = unsafe { std::slice::from_raw_parts(sum.as_ptr().cast::<u8>(), into.bytes) };
+            self.put(into.data.addr() as u64, bytes)?;
+        }
+        Ok(differ)
     }
 
     /// A host copy of device memory.
@@ -237,6 +240,7 @@ impl OnDevice {
     pub fn partials_add(&self, plan: &Plan, phase: usize, problem: &Problem, partials: Memory, memory: Memory, stream: *mut c_void) -> Result<()> {
         let _current = self.device.enter()?;
         let mut call = self.call(plan, problem, memory, stream);
+        call.note_phase(phase, problem, partials.data.addr() as u64)?;
         if plan.partials.pieces.is_some() {
             return self.add_pieces(plan, phase, problem, partials.data.addr() as u64, &mut call, 0);
         }
@@ -269,6 +273,7 @@ impl OnDevice {
             return self.shape_pieces(plan, problem, partials.data.addr() as u64, &mut call, 0);
         }
         call.on_partials(partials.data.addr() as u64, workspace::partials(plan))?;
+        call.note_phase(plan.partials.phases, problem, partials.data.addr() as u64)?;
         call.prepare(mode::COUNTING | mode::KNOWN)?;
         call.whole_groups()?;
         call.shape(mode::COUNTING | mode::KNOWN, false)
@@ -340,6 +345,20 @@ impl Call<'_> {
         self.args.work.state = partials;
         self.args.layout = layout;
         self.zeros(self.on.layout.counts)
+    }
+
+    /// Counts in a buffer of partials what comes to `phase` (kernels/phases.cuh); all of them: looks whether each has been given as much.
+    pub(super) fn note_phase(&self, phase: usize, problem: &Problem, partials: u64) -> Result<()> {
+        let p = &self.plan.partials;
+        let note = PhaseNote {
+            given: partials + p.given.offset as u64,
+            counts: self.args.work.counts,
+            units: problem.units() as i64,
+            phase: phase as i32,
+            phases: p.phases as i32,
+            words: std::array::from_fn(|phase| if phase < p.phases { p.given_word(phase) as i32 } else { 0 }),
+        };
+        self.kernels().launch(Kernel::Phases, 1, 1, &note, self.stream)
     }
 
     pub(super) fn kernels(&self) -> &Kernels {

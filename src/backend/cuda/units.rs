@@ -195,6 +195,9 @@ impl OnDevice {
     pub(super) fn shape_pieces(&self, plan: &Plan, problem: &Problem, partials: u64, call: &mut Call, ranks: u32) -> Result<()> {
         let known = mode::COUNTING | mode::KNOWN | ranks;
         self.open_pieces(plan, problem, partials, APPLY, call, known)?;
+        if ranks == 0 {
+            call.note_phase(plan.partials.phases, problem, partials)?;
+        }
         call.launch(Kernel::PiecesShape, blocks(problem), known)
     }
 }

@@ -8,8 +8,9 @@ use crate::plan::Plan;
 /// Rollouts of a group whose sums one block adds, one rollout after another.
 const FEW: usize = 64;
 
-/// Groups from which on each may have one block: so many a multiprocessor keep all of them at work. (Chosen, not measured.)
-const GROUPS_A_MULTIPROCESSOR: usize = 2;
+/// Multiprocessors a group up to which each group may have one block. Such a run writes and reads next to nothing, and half of a device's multiprocessors can write as
+/// fast as its memory takes (32 bytes a clock each: some 3.6 TB/s of 66 of an H100). With fewer groups a block a rollout is the better share. (Reckoned, not measured.)
+const MULTIPROCESSORS_A_GROUP: usize = 2;
 
 /// The most tokens that a group may have whose block is to write all of them: 1 MiB of f32.
 const TOKENS_OF_A_GROUP: usize = 1 << 18;
@@ -101,13 +102,13 @@ fn may_be_steps(plan: &Plan) -> bool {
     scored && is_one_scan(c) && !beside && plan.limits.pieces == 0
 }
 
-/// May a block have a whole group? Its steps stay where the caller has them and nothing else of its tokens is read; the device has groups enough for all of its
-/// multiprocessors, and of none so many tokens that the others would wait for its block.
+/// May a block have a whole group? Its steps stay where the caller has them and nothing else of its tokens is read; the groups are enough for the
+/// device's multiprocessors, and none may have so many tokens that the others would wait for its block.
 fn may_have_whole_groups(plan: &Plan, p: &Problem, group: usize, multiprocessors: usize) -> bool {
     let beside = p.mask.is_some() || p.step_marks.is_some() || p.chunk_marks.is_some() || p.step_group.is_some() || p.reference.is_some() || p.values.is_some() || p.behavior.is_some();
     let steps_alone = may_be_steps(plan) && may_stay_in_place(plan, p) && p.steps.is_some_and(|s| s.begins.is_none()) && !beside;
     let longest = if p.packed() { plan.limits.rollout_tokens } else { p.slots };
-    steps_alone && p.groups >= GROUPS_A_MULTIPROCESSOR * multiprocessors && group.saturating_mul(longest) <= TOKENS_OF_A_GROUP
+    steps_alone && MULTIPROCESSORS_A_GROUP * p.groups >= multiprocessors && group.saturating_mul(longest) <= TOKENS_OF_A_GROUP
 }
 
 /// Steps of a group that a block has room for in shared memory: twice what groups have on average, as far as a block may have that much beside what it

@@ -61,7 +61,8 @@ def _asks_batch(config: Config) -> bool:
 
 
 def _shared_sections(config: Config, threads: int, whole: bool) -> list[tuple[int, list[int]]]:
-    """Phases with the sections that are of the whole batch: those that do not grow with the groups."""
+    """Phases with the sections that are of the whole batch: those that do not grow with the groups, but for a phase's count of rollouts (one number), which is a
+    batch's own in every phase."""
     if config.step_sets != "group" or config.token_baseline != "none":
         # These have no partials, and of whole groups need none.
         if _asks_batch(config) and not whole:
@@ -72,7 +73,7 @@ def _shared_sections(config: Config, threads: int, whole: bool) -> list[tuple[in
     for groups in (1, 2):
         partials = Partials(Plan(config, threads=threads, rollouts=2, groups=groups, tokens=2))
         layouts.append([[len(section.data) for section in partials.sections(phase)] for phase in range(partials.phases)])
-    found = [(phase, [i for i, (a, b) in enumerate(zip(*counts)) if a == b]) for phase, counts in enumerate(zip(*layouts))]
+    found = [(phase, [i for i, (a, b) in enumerate(zip(*counts)) if a == b > 1]) for phase, counts in enumerate(zip(*layouts))]
     return [(phase, sections) for phase, sections in found if sections]
 
 
