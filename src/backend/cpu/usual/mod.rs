@@ -76,7 +76,7 @@ pub struct Lane<'a> {
     weight: f64,
     /// Each token in scope is a chunk and all of a rollout's have one value, which is then credited once (`constant`).
     tokens: bool,
-    /// Groups whose rollouts are short go the way of `short`.
+    /// Groups whose rollouts lie in one line, or are short, go the way of `short`.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     short: bool,
 }

@@ -1,5 +1,5 @@
-//! Groups of short rollouts: what a rollout costs beside its tokens is most of them. The tokens of a packed group are one line, looked at once for where values
-//! change (a bit a token, with the ends of the rollouts among them) and written once, by the same bits; a padded rollout is a line of its own. Between the two
+//! Groups of packed rollouts, and of padded ones that are short: what a rollout costs beside its tokens is left out. The tokens of a packed group are one line, looked
+//! at once for where values change (a bit a token, with the ends of the rollouts among them) and written once, by the same bits; a padded rollout is a line of its own. Between the two
 //! stand the chunks of the whole group side by side. Whatever does not fit is left to the way of `read` and `shape`, before anything is written.
 use super::short_avx2::{self, Affine, HELD, WORD};
 use super::terms::Eight;
