@@ -255,12 +255,14 @@ pub unsafe extern "C" fn passrl_plan_apply(
             check::stream(plan.place(), stream)?;
             let problem = check::batch::problem(plan.place(), &batch, &plan.inner.config, &plan.inner.limits, advantages_shape(&outputs))?;
             let sinks = check::outputs::outputs(plan.place(), &outputs, &problem)?;
+            let report = check::outputs::report_memory(plan.place(), outputs.report);
+            check::outputs::outputs_apart(&sinks, report.as_ref(), &problem)?;
             let partials = check::partials(plan.place(), buffer.cast_mut(), buffer_bytes, plan.inner.partials.bytes, &plan.inner.partials.header(), "buffer")?;
             let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
             check::apart(&memory, "workspace", &partials, "buffer")?;
             check::outputs::lent(&memory, "workspace", Some(&sinks), &problem)?;
             check::outputs::lent(&partials, "buffer", Some(&sinks), &problem)?;
-            if let Some(report) = check::outputs::report_memory(plan.place(), outputs.report) {
+            if let Some(report) = report {
                 check::apart(&memory, "workspace", &report, "outputs.report")?;
                 check::apart(&partials, "buffer", &report, "outputs.report")?;
             }

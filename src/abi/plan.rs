@@ -265,14 +265,14 @@ pub unsafe fn prepare<T>(
         let read = &(structs::read(batch, "batch"), structs::read(outputs, "outputs"));
         let (batch, outputs) = (read.0.as_ref().map_err(|e| *e)?, read.1.as_ref().map_err(|e| *e)?);
         check::stream(place, stream)?;
-        let problem = &check::batch::problem(place, batch, &plan.inner.config, &plan.inner.limits, advantages_shape(outputs));
-        let problem = problem.as_ref().map_err(|e| *e)?;
-        let sinks = &check::outputs::outputs(place, outputs, problem)?;
-        let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace")?;
-        check::outputs::lent(&memory, "workspace", Some(sinks), problem)?;
-        if let Some(report) = check::outputs::report_memory(place, outputs.report) {
-            check::apart(&memory, "workspace", &report, "outputs.report")?;
-        }
+        let problem = &mut Problem::nothing();
+        check::batch::fill(problem, place, batch, &plan.inner.config, &plan.inner.limits, advantages_shape(outputs))?;
+        let problem = &*problem;
+        let sinks = &check::outputs::outputs(place, outputs, problem);
+        let sinks = sinks.as_ref().map_err(|e| *e)?;
+        let report = check::outputs::report_memory(place, outputs.report);
+        let memory = check::memory(workspace, workspace_bytes, plan.workspace_bytes(), 64, "workspace");
+        let memory = check::outputs::apart(sinks, report.as_ref(), memory, problem)?;
         run(problem, sinks, memory, outputs.report)
     }
 }

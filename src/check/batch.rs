@@ -26,9 +26,18 @@ impl Tokens {
     }
     /// # Safety
     /// NULL or a `passrl_view`.
+    #[inline(always)]
     pub(super) unsafe fn optional(&self, view: *const passrl_view, name: &str, types: &'static [DType]) -> Result<Option<Array>> {
         // SAFETY: passed on.
         unsafe { view::optional(self.place, view, name, types, self.want()) }
+    }
+
+    /// # Safety
+    /// As `optional`.
+    #[inline(always)]
+    unsafe fn optional_to(&self, to: &mut Option<Array>, view: *const passrl_view, name: &str, types: &'static [DType]) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe { view::optional_to(to, self.place, view, name, types, self.want()) }
     }
 }
 
@@ -69,30 +78,29 @@ fn extent(ndim: i32, shape: [i64; 2], dimension: usize, name: &str) -> Result<i6
 unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, last: Option<i64>) -> Result<usize> {
     let dimension = usize::from(!packed);
     let mut found = if !packed && b.row_tokens != 0 { Some(b.row_tokens) } else { None };
-    let [s0, s1, s2, s3] = b.signal;
-    let views = [
-        (s0, SIGNAL[0]),
-        (s1, SIGNAL[1]),
-        (s2, SIGNAL[2]),
-        (s3, SIGNAL[3]),
-        (b.mask, "batch.mask"),
-        (b.logp_policy, "batch.logp_policy"),
-        (b.logp_teacher, "batch.logp_teacher"),
-        (b.logp_reference, "batch.logp_reference"),
-        (b.logp_behavior, "batch.logp_behavior"),
-        (b.sum_pi_squared, "batch.sum_pi_squared"),
-        (b.token_ratio, "batch.token_ratio"),
-        (b.values, "batch.values"),
-        (b.token_rewards, "batch.token_rewards"),
-        (b.chunk_ends, "batch.chunk_ends"),
-        (b.step_marks, "batch.step_marks"),
-    ];
-    if found.is_none() {
+    let mut look = |view: *const passrl_view, name: &'static str| {
         // SAFETY: by the contract.
-        if let Some((view, name)) = views.iter().find_map(|(view, name)| unsafe { view.as_ref() }.map(|view| (view, *name))) {
+        if let (None, Some(view)) = (found, unsafe { view.as_ref() }) {
             found = Some(extent(view.ndim, view.shape, dimension, name)?);
         }
-    }
+        Ok(())
+    };
+    let [s0, s1, s2, s3] = b.signal;
+    look(s0, SIGNAL[0])?;
+    look(s1, SIGNAL[1])?;
+    look(s2, SIGNAL[2])?;
+    look(s3, SIGNAL[3])?;
+    look(b.mask, "batch.mask")?;
+    look(b.logp_policy, "batch.logp_policy")?;
+    look(b.logp_teacher, "batch.logp_teacher")?;
+    look(b.logp_reference, "batch.logp_reference")?;
+    look(b.logp_behavior, "batch.logp_behavior")?;
+    look(b.sum_pi_squared, "batch.sum_pi_squared")?;
+    look(b.token_ratio, "batch.token_ratio")?;
+    look(b.values, "batch.values")?;
+    look(b.token_rewards, "batch.token_rewards")?;
+    look(b.chunk_ends, "batch.chunk_ends")?;
+    look(b.step_marks, "batch.step_marks")?;
     if let (None, Some((ndim, shape))) = (found, hint) {
         found = Some(extent(ndim, shape, dimension, "outputs.advantages")?);
     }
@@ -109,6 +117,17 @@ unsafe fn slots(b: &passrl_batch, packed: bool, hint: Option<(i32, [i64; 2])>, l
 /// # Safety
 /// The batch's views are NULL or `passrl_view`s of readable memory of the place. `hint`: dimensions and shape of the advantages.
 pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<(i32, [i64; 2])>) -> Result<Problem> {
+    let mut all = Problem::nothing();
+    // SAFETY: passed on.
+    unsafe { fill(&mut all, place, b, config, limits, hint)? };
+    Ok(all)
+}
+
+/// The same, to where it is to stand, which is `Problem::nothing()`: it is thousands of bytes, and a call may be short.
+///
+/// # Safety
+/// As `problem`.
+pub unsafe fn fill(to: &mut Problem, place: Where, b: &passrl_batch, config: &Config, limits: &Limits, hint: Option<(i32, [i64; 2])>) -> Result<()> {
     not_yet(b)?;
     if b.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "batch.reserved0 is {}; it must be 0", b.reserved0);
@@ -128,11 +147,12 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
     };
     // SAFETY: the views are the caller's by the contract; likewise throughout.
     unsafe {
-        let pieces = super::pieces::pieces(place, b, rollouts, packed, limits)?;
-        let units = pieces.map_or(rollouts, |p| p.count);
+        to.rollouts = rollouts;
+        to.pieces = super::pieces::pieces(place, b, rollouts, packed, limits)?;
+        let (units, pieces) = (to.units(), to.pieces.is_some());
         let cu_seqlens = view::optional(place, b.cu_seqlens, "batch.cu_seqlens", view::INTS, Want::Line(units + 1))?;
-        let lengths = view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| pieces.is_none());
-        let extents = match (packed, cu_seqlens, lengths) {
+        let lengths = view::optional(place, b.lengths, "batch.lengths", view::INTS, Want::Line(rollouts))?.filter(|_| !pieces);
+        to.extents = match (packed, cu_seqlens, lengths) {
             (true, Some(cu_seqlens), None) => Extents::Packed { cu_seqlens },
             (true, None, _) => return refuse!(PASSRL_ERR_NULL, "batch.cu_seqlens is NULL; the packed layout needs it, [{}]", units + 1),
             (true, _, Some(_)) => return refuse!(PASSRL_ERR_CONFLICT, "batch.lengths is given in the packed layout; cu_seqlens says the lengths"),
@@ -140,7 +160,7 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
             (false, Some(_), _) => return refuse!(PASSRL_ERR_CONFLICT, "batch.cu_seqlens is given in the padded layout; use lengths"),
         };
         // Without token-shaped memory the offsets alone say how far the tokens reach.
-        let last = match &extents {
+        let last = match &to.extents {
             // Where the host cannot read them: no further than the plan allows.
             Extents::Packed { .. } if place != Where::Host => Some(limits.tokens as i64),
             Extents::Padded { .. } if place != Where::Host => None,
@@ -148,48 +168,56 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
             Extents::Padded { lengths, .. } => lengths.map(|l| (0..rollouts).map(|i| l.int(i)).max().unwrap_or(0)),
         };
         let slots = slots(b, packed, hint, last)?;
-        offsets::extents(place, &extents, units, slots, limits, pieces.is_some())?;
+        to.slots = slots;
+        offsets::extents(place, &to.extents, units, slots, limits, pieces)?;
         let tokens = Tokens { place, packed, rollouts, slots };
-        let steps = steps(place, b, rollouts, limits)?;
-        let (process, num_process) = process(b, config, &tokens, &steps)?;
-        if pieces.is_some() {
-            super::pieces::forms(&process, &steps, !b.step_marks.is_null(), config)?;
+        to.steps = steps(place, b, rollouts, limits)?;
+        process(to, b, config, &tokens)?;
+        if pieces {
+            super::pieces::forms(&to.process, &to.steps, !b.step_marks.is_null(), config)?;
         }
-        let line = |view, name, types| view::optional(place, view, name, types, Want::Line(rollouts));
+        let line = |to: &mut Option<Array>, view, name, types| view::optional_to(to, place, view, name, types, Want::Line(rollouts));
 
-        let mut rollout_streams = [None; 12];
-        rollout_streams[0] = line(b.outcome, "batch.outcome", view::FLOATS)?;
-        rollout_streams[1] = line(b.format, "batch.format", view::FLOATS)?;
+        line(&mut to.rollout_streams[0], b.outcome, "batch.outcome", view::FLOATS)?;
+        line(&mut to.rollout_streams[1], b.format, "batch.format", view::FLOATS)?;
         for (x, view) in b.extra.iter().enumerate().filter(|(_, view)| !view.is_null()) {
-            rollout_streams[2 + x] = line(*view, EXTRA[x], view::FLOATS)?;
+            line(&mut to.rollout_streams[2 + x], *view, EXTRA[x], view::FLOATS)?;
             if x >= config.num_extra {
                 return refuse!(PASSRL_ERR_CONFLICT, "batch.extra[{x}] is given; config.num_extra is {}, set it to {} or more", config.num_extra, x + 1);
             }
         }
-        let format_ok = line(b.format_ok, "batch.format_ok", view::MASKS)?;
-        if format_ok.is_some() && rollout_streams[1].is_none() {
+        line(&mut to.format_ok, b.format_ok, "batch.format_ok", view::MASKS)?;
+        if to.format_ok.is_some() && to.rollout_streams[1].is_none() {
             return refuse!(PASSRL_ERR_CONFLICT, "batch.format_ok is given without batch.format; a violating rollout's advantage is made of its format reward");
         }
-        let any_stream = num_process > 0 || rollout_streams.iter().any(Option::is_some);
+        let rewarded = to.rollout_streams.iter().any(Option::is_some);
+        let any_stream = to.num_process > 0 || rewarded;
         let gae = matches!(config.credit, Credit::Gae | Credit::Vtrace);
-        let takes_rewards = gae || config.chunk == Chunk::Token;
-        let token_rewards = tokens.optional(b.token_rewards, "batch.token_rewards", view::FLOATS)?.filter(|_| takes_rewards);
-        if !any_stream && token_rewards.is_none() && rollouts > 0 {
+        tokens.optional_to(&mut to.token_rewards, b.token_rewards, "batch.token_rewards", view::FLOATS)?;
+        if !gae && config.chunk != Chunk::Token {
+            to.token_rewards = None;
+        }
+        if !any_stream && to.token_rewards.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch has no process signal (config.kind is {}), no outcome, format or extra stream: there is nothing to shape", crate::model::config::Choice::name(config.kind));
         }
-        let (grouping, groups) = grouping(place, b, rollouts, limits, any_stream)?;
-        let values = tokens.optional(b.values, "batch.values", view::FLOATS)?.filter(|_| gae);
-        if gae && values.is_none() && rollouts > 0 {
+        (to.grouping, to.groups) = grouping(place, b, rollouts, limits, any_stream)?;
+        tokens.optional_to(&mut to.values, b.values, "batch.values", view::FLOATS)?;
+        if !gae {
+            to.values = None;
+        } else if to.values.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.values is NULL; config.credit = {} needs a value a token", config.credit.name());
         }
-        if token_rewards.is_some() && config.credit == Credit::Gae && config.gae_over == GaeOver::Chunks {
+        if to.token_rewards.is_some() && config.credit == Credit::Gae && config.gae_over == GaeOver::Chunks {
             return refuse!(PASSRL_ERR_CONFLICT, "batch.token_rewards is given and config.gae_over is chunks, whose rewards are the chunks' values: leave token_rewards NULL, or set gae_over = tokens");
         }
-        let baselines = line(b.baselines, "batch.baselines", view::FLOATS)?.filter(|_| config.streams[OUTCOME].center == Center::Given);
-        let (stats_mean, stats_std) = super::estimators::given(place, b, config, groups, baselines.is_some(), |row| match row.checked_sub(OUTCOME) {
-            None => row < num_process,
-            Some(s) if config.fusion == Fusion::RewardSum => s == 0 && rollout_streams.iter().any(Option::is_some),
-            Some(s) => rollout_streams.get(s).is_some_and(|x| x.is_some()),
+        line(&mut to.baselines, b.baselines, "batch.baselines", view::FLOATS)?;
+        if config.streams[OUTCOME].center != Center::Given {
+            to.baselines = None;
+        }
+        (to.stats_mean, to.stats_std) = super::estimators::given(place, b, config, to.groups, to.baselines.is_some(), |row| match row.checked_sub(OUTCOME) {
+            None => row < to.num_process,
+            Some(s) if config.fusion == Fusion::RewardSum => s == 0 && rewarded,
+            Some(s) => to.rollout_streams.get(s).is_some_and(|x| x.is_some()),
         })?;
         let policy = tokens.optional(b.logp_policy, "batch.logp_policy", view::FLOATS)?;
         let against = |other, name: &str, asked: bool, field: &str| {
@@ -201,51 +229,42 @@ pub unsafe fn problem(place: Where, b: &passrl_batch, config: &Config, limits: &
                 (_, None) => refuse!(PASSRL_ERR_NULL, "{name} is NULL; config.{field} needs it beside batch.logp_policy"),
             }
         };
-        let reference = against(b.logp_reference, "batch.logp_reference", config.asks_kl(), "kl_in_reward")?;
-        let behavior = against(b.logp_behavior, "batch.logp_behavior", config.credit == Credit::Vtrace, "credit = vtrace")?;
-        let takes_kl = if config.fusion == Fusion::RewardSum { rollout_streams.iter().any(Option::is_some) } else { rollout_streams[0].is_some() };
-        if reference.is_some() && !config.kl_by_token() && !takes_kl {
+        if config.asks_kl() || !b.logp_reference.is_null() {
+            to.reference = against(b.logp_reference, "batch.logp_reference", config.asks_kl(), "kl_in_reward")?;
+        }
+        if config.credit == Credit::Vtrace || !b.logp_behavior.is_null() {
+            to.behavior = against(b.logp_behavior, "batch.logp_behavior", config.credit == Credit::Vtrace, "credit = vtrace")?;
+        }
+        let takes_kl = if config.fusion == Fusion::RewardSum { rewarded } else { to.rollout_streams[0].is_some() };
+        if to.reference.is_some() && !config.kl_by_token() && !takes_kl {
             return refuse!(PASSRL_ERR_NULL, "batch.outcome is NULL; config.kl_place = outcome takes the KL from it: give one (zeros will do), or set kl_place = reward");
         }
-        let absent = line(b.absent, "batch.absent", view::MASKS)?;
-        let rollout_lam = line(b.rollout_lam, "batch.rollout_lam", view::FLOATS)?.filter(|_| config.credit == Credit::Gae);
-        let baseline_inputs = super::estimators::baseline_inputs(b, config, &tokens, policy)?;
-        let step_group = step_group(place, b, config, &steps)?;
-        let chunk_marks = tokens.optional(b.chunk_ends, "batch.chunk_ends", view::MASKS)?.filter(|_| config.chunk == Chunk::Given);
-        if config.chunk == Chunk::Given && chunk_marks.is_none() && rollouts > 0 {
+        line(&mut to.absent, b.absent, "batch.absent", view::MASKS)?;
+        line(&mut to.rollout_lam, b.rollout_lam, "batch.rollout_lam", view::FLOATS)?;
+        if config.credit != Credit::Gae {
+            to.rollout_lam = None;
+        }
+        to.baseline_inputs = super::estimators::baseline_inputs(b, config, &tokens, policy)?;
+        to.step_group = step_group(place, b, config, &to.steps)?;
+        tokens.optional_to(&mut to.chunk_marks, b.chunk_ends, "batch.chunk_ends", view::MASKS)?;
+        if config.chunk != Chunk::Given {
+            to.chunk_marks = None;
+        } else if to.chunk_marks.is_none() && rollouts > 0 {
             return refuse!(PASSRL_ERR_NULL, "batch.chunk_ends is NULL; config.chunk = given needs a mark a token");
         }
-        Ok(Problem {
-            rollouts,
-            groups,
-            slots,
-            extents,
-            grouping,
-            mask: tokens.optional(b.mask, "batch.mask", view::MASKS)?,
-            rollout_streams,
-            format_ok,
-            in_stats: line(b.in_stats, "batch.in_stats", view::MASKS)?,
-            absent,
-            bootstrap: line(b.bootstrap, "batch.bootstrap", view::FLOATS)?.filter(|_| gae),
-            process,
-            num_process,
-            // SAFETY (of the reference): a view by the contract.
-            scores_flat: b.step_scores.as_ref().is_none_or(|v| v.ndim == 1),
-            steps,
-            step_marks: tokens.optional(b.step_marks, "batch.step_marks", view::MASKS)?.filter(|_| config.kind == Kind::Prm),
-            chunk_marks,
-            values,
-            token_rewards,
-            baselines,
-            stats_mean,
-            stats_std,
-            rollout_lam,
-            reference,
-            behavior,
-            step_group,
-            baseline_inputs,
-            pieces,
-        })
+        tokens.optional_to(&mut to.mask, b.mask, "batch.mask", view::MASKS)?;
+        line(&mut to.in_stats, b.in_stats, "batch.in_stats", view::MASKS)?;
+        line(&mut to.bootstrap, b.bootstrap, "batch.bootstrap", view::FLOATS)?;
+        if !gae {
+            to.bootstrap = None;
+        }
+        // SAFETY (of the reference): a view by the contract.
+        to.scores_flat = b.step_scores.as_ref().is_none_or(|v| v.ndim == 1);
+        tokens.optional_to(&mut to.step_marks, b.step_marks, "batch.step_marks", view::MASKS)?;
+        if config.kind != Kind::Prm {
+            to.step_marks = None;
+        }
+        Ok(())
     }
 }
 
@@ -293,15 +312,16 @@ pub(super) unsafe fn steps(place: Where, b: &passrl_batch, rollouts: usize, limi
     }
 }
 
-/// The process values that the kind asks for, and how many streams.
+/// The process values that the kind asks for, and how many streams, of a batch whose steps are known.
 ///
 /// # Safety
 /// As `problem`.
-unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Option<Steps>) -> Result<(Process, usize)> {
+unsafe fn process(to: &mut Problem, b: &passrl_batch, config: &Config, tokens: &Tokens) -> Result<()> {
     // An empty batch (a rank without data) need not say what it has none of.
     if config.kind == Kind::None || tokens.rollouts == 0 {
-        return Ok((Process::None, 0));
+        return Ok(());
     }
+    let (steps, process, num_process) = (&to.steps, &mut to.process, &mut to.num_process);
     let kind = if config.kind == Kind::Prm { "prm" } else { "kl" };
     let signals = b.signal.iter().take_while(|v| !v.is_null()).count();
     if b.signal.iter().skip(signals).any(|v| !v.is_null()) {
@@ -328,7 +348,8 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
             if b.outcome.is_null() {
                 return refuse!(PASSRL_ERR_NULL, "batch.step_scores and batch.outcome are NULL; config.step_value = return_to_go sums scores of steps, or takes the outcome back: give one");
             }
-            return Ok((Process::Returns, 1));
+            (*process, *num_process) = (Process::Returns, 1);
+            return Ok(());
         }
     }
     if sources != 1 {
@@ -347,11 +368,14 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
             return refuse!(PASSRL_ERR_CONFLICT, "batch.step_marks and batch.step_offsets are both given; say the steps in one way");
         }
         if signals > 0 {
-            let mut arrays = [None; MAX_PROCESS];
-            for p in 0..signals {
-                arrays[p] = tokens.optional(b.signal[p], SIGNAL[p], view::SIGNALS)?;
+            *process = Process::Signal([None; MAX_PROCESS]);
+            if let Process::Signal(arrays) = process {
+                for (p, array) in arrays.iter_mut().enumerate().take(signals) {
+                    tokens.optional_to(array, b.signal[p], SIGNAL[p], view::SIGNALS)?;
+                }
             }
-            return Ok((Process::Signal(arrays), count(signals)?));
+            *num_process = count(signals)?;
+            return Ok(());
         }
         if logps {
             let policy = tokens.optional(b.logp_policy, "batch.logp_policy", view::FLOATS)?;
@@ -363,7 +387,8 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
             if config.kind == Kind::Prm && steps.is_none() && b.step_marks.is_null() {
                 return refuse!(PASSRL_ERR_CONFLICT, "config.kind is prm and log-probabilities are given without steps; give steps, or set kind = kl");
             }
-            return Ok((Process::LogProbs { policy, teacher, base }, count(1)?));
+            (*process, *num_process) = (Process::LogProbs { policy, teacher, base }, count(1)?);
+            return Ok(());
         }
         let Some(steps) = steps else {
             return refuse!(PASSRL_ERR_NULL, "batch.step_offsets is NULL; step_scores need offsets and ends");
@@ -380,7 +405,9 @@ unsafe fn process(b: &passrl_batch, config: &Config, tokens: &Tokens, steps: &Op
         if streams == 0 {
             return refuse!(PASSRL_ERR_SHAPE, "batch.step_scores has shape [{}, {}]; it is [S] or [P, S] with P at least 1", scores.shape[0], scores.shape[1]);
         }
-        Ok((Process::Scores(view::array(tokens.place, scores, "batch.step_scores", view::FLOATS, want)?), count(streams)?))
+        *process = Process::Scores(view::array(tokens.place, scores, "batch.step_scores", view::FLOATS, want)?);
+        *num_process = count(streams)?;
+        Ok(())
     }
 }
 

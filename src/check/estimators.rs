@@ -288,7 +288,11 @@ pub(super) unsafe fn given(place: Where, b: &passrl_batch, config: &Config, grou
         (view::optional(place, b.stats_mean, "batch.stats_mean", view::WIDE, want)?, view::optional(place, b.stats_std, "batch.stats_std", view::WIDE, want)?)
     };
     let (mut centers, mut scales) = (false, false);
-    let asks = |s: &Stream| s.center == Center::Given || s.scale == Scale::Given;
+    let asks = |s: &Stream| (s.center == Center::Given) | (s.scale == Scale::Given);
+    // Few configurations have such a stream.
+    if !config.streams.iter().fold(false, |any, s| any | asks(s)) {
+        return Ok((None, None));
+    }
     for (index, s) in config.streams.iter().enumerate().filter(|(index, s)| asks(s) && there(*index)) {
         let name = stream_name(index);
         let by_baselines = index == OUTCOME && baselines;

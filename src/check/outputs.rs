@@ -11,6 +11,8 @@ use crate::model::context::{Memory, Where};
 use crate::model::outputs::Outputs;
 use crate::refuse;
 
+/// Types and shapes; `apart` then says whether they share memory.
+///
 /// # Safety
 /// The views are NULL or `passrl_view`s of writable memory of the place; the report is NULL or a report.
 pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Result<Outputs> {
@@ -22,30 +24,27 @@ pub unsafe fn outputs(place: Where, o: &passrl_outputs, problem: &Problem) -> Re
     }
     // SAFETY: by the contract.
     unsafe {
-        let report = report(place, o.report, "outputs.report")?;
+        report(place, o.report, "outputs.report")?;
         let Some(advantages) = view::output(place, o.advantages, "outputs.advantages", view::FLOATS, tokens)? else {
             return refuse!(PASSRL_ERR_NULL, "outputs.advantages is NULL; a run always writes them");
         };
-        let outputs = Outputs {
-            advantages,
-            returns: view::output(place, o.returns, "outputs.returns", view::FLOATS, tokens)?,
-            path_scores: view::output(place, o.path_scores, "outputs.path_scores", view::WIDE, rollouts)?,
-            num_chunks: view::output(place, o.num_chunks, "outputs.num_chunks", view::INTS, rollouts)?,
-            chunk_ends: view::output(place, o.chunk_ends, "outputs.chunk_ends", view::INTS, tokens)?,
-            chunk_values: view::output(place, o.chunk_values, "outputs.chunk_values", view::WIDE, tokens)?,
-            stats_count: view::output(place, o.stats_count, "outputs.stats_count", view::I64, groups)?,
-            stats_mean: view::output(place, o.stats_mean, "outputs.stats_mean", view::F64, groups)?,
-            stats_std: view::output(place, o.stats_std, "outputs.stats_std", view::F64, groups)?,
-            stats_absmax: view::output(place, o.stats_absmax, "outputs.stats_absmax", view::F64, groups)?,
-            group_flags: view::output(place, o.group_flags, "outputs.group_flags", view::I32, groups)?,
-            rollout_flags: view::output(place, o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?,
-            report: !o.report.is_null(),
-            report_at: o.report.addr() as u64,
-        };
+        let mut outputs = Outputs::of(advantages);
+        let all = &mut outputs;
+        view::output_to(&mut all.returns, place, o.returns, "outputs.returns", view::FLOATS, tokens)?;
+        view::output_to(&mut all.path_scores, place, o.path_scores, "outputs.path_scores", view::WIDE, rollouts)?;
+        view::output_to(&mut all.num_chunks, place, o.num_chunks, "outputs.num_chunks", view::INTS, rollouts)?;
+        view::output_to(&mut all.chunk_ends, place, o.chunk_ends, "outputs.chunk_ends", view::INTS, tokens)?;
+        view::output_to(&mut all.chunk_values, place, o.chunk_values, "outputs.chunk_values", view::WIDE, tokens)?;
+        view::output_to(&mut all.stats_count, place, o.stats_count, "outputs.stats_count", view::I64, groups)?;
+        view::output_to(&mut all.stats_mean, place, o.stats_mean, "outputs.stats_mean", view::F64, groups)?;
+        view::output_to(&mut all.stats_std, place, o.stats_std, "outputs.stats_std", view::F64, groups)?;
+        view::output_to(&mut all.stats_absmax, place, o.stats_absmax, "outputs.stats_absmax", view::F64, groups)?;
+        view::output_to(&mut all.group_flags, place, o.group_flags, "outputs.group_flags", view::I32, groups)?;
+        view::output_to(&mut all.rollout_flags, place, o.rollout_flags, "outputs.rollout_flags", view::I32, rollouts)?;
+        (all.report, all.report_at) = (!o.report.is_null(), o.report.addr() as u64);
         if problem.pieces.is_some() {
             super::pieces::outputs(&outputs)?;
         }
-        apart(&outputs, report.as_ref(), problem)?;
         Ok(outputs)
     }
 }
@@ -147,28 +146,43 @@ pub fn same(a: &Array, b: &Array) -> bool {
 }
 
 /// Does no output share memory with anything? (The usual answer, found without looking for words.)
-fn all_apart(o: &Outputs, report: Option<&Memory>, p: &Problem) -> bool {
-    // Outputs given, by their first and last bytes; the first of them is the report, if there is one.
-    let (mut spans, mut count, mut apart) = ([(0usize, 0usize); 13], 0, true);
-    if let Some(span) = report.and_then(Memory::span) {
-        (spans[0], count) = (span, 1);
-    }
-    let met = |spans: &[(usize, usize)], (low, high): (usize, usize)| spans.iter().any(|s| s.0 <= high && low <= s.1);
-    given(o, &mut |_, array| {
-        if let Some(span) = array.span() {
+fn all_apart(o: &Outputs, report: Option<&Memory>, workspace: &Memory, p: &Problem) -> bool {
+    // What is written, by its first and last bytes.
+    let (mut spans, mut count, mut apart) = ([(0usize, 0usize); 14], 0, true);
+    let met = |spans: &[(usize, usize)], (low, high): (usize, usize)| spans.iter().fold(false, |met, s| met | ((s.0 <= high) & (low <= s.1)));
+    let mut written = |span: Option<(usize, usize)>| {
+        if let Some(span) = span {
             apart &= !met(&spans[..count], span);
             spans[count] = span;
             count += 1;
         }
-    });
+    };
+    written(workspace.span());
+    written(report.and_then(Memory::span));
+    given(o, &mut |_, array| written(array.span()));
     inputs(p, &mut |_, array, _| apart &= !array.span().is_some_and(|span| met(&spans[..count], span)));
     apart
 }
 
-fn apart(o: &Outputs, report: Option<&Memory>, p: &Problem) -> Result<()> {
-    if all_apart(o, report, p) {
-        return Ok(());
+/// Outputs, report and workspace share no memory with one another or with an input, but for advantages in place. `workspace`: what `check::memory` said of it, which
+/// is told after what is wrong with the outputs.
+pub fn apart(o: &Outputs, report: Option<&Memory>, workspace: Result<Memory>, p: &Problem) -> Result<Memory> {
+    if let Ok(memory) = workspace {
+        if all_apart(o, report, &memory, p) {
+            return Ok(memory);
+        }
     }
+    outputs_apart(o, report, p)?;
+    let memory = workspace?;
+    lent(&memory, "workspace", Some(o), p)?;
+    if let Some(report) = report {
+        super::apart(&memory, "workspace", report, "outputs.report")?;
+    }
+    Ok(memory)
+}
+
+/// `apart`, of outputs and report; found by looking, for the sentence.
+pub fn outputs_apart(o: &Outputs, report: Option<&Memory>, p: &Problem) -> Result<()> {
     if let Some(report) = report {
         lent(report, "outputs.report", Some(o), p)?;
     }

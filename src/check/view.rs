@@ -71,10 +71,12 @@ fn placed(place: Where, view: &passrl_view, name: &str) -> Result<()> {
     }
 }
 
-/// Extents and strides below it reach less than 2^60 bytes, in two dimensions of 8 bytes.
+/// Extents and strides below it reach less than 2^60 bytes, in two dimensions of 8 bytes. (A power of two: where the bits of several stand together below it, so
+/// does each.)
 const NEAR: usize = 1 << 28;
 
 /// A view that is given.
+#[inline(always)]
 pub fn array(place: Where, view: &passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Array> {
     let Some(dtype) = dtype(view.dtype) else {
         return refuse!(PASSRL_ERR_DTYPE, "{name} has dtype {}; it is one of {}", view.dtype, Names(types));
@@ -114,7 +116,7 @@ pub fn array(place: Where, view: &passrl_view, name: &str, types: &'static [DTyp
         return refuse!(PASSRL_ERR_LAYOUT, "{name}.data is at {:p}; {} needs an address that is a multiple of {}", view.data, dtype.name(), dtype.bytes());
     }
     // The bytes reached must be addressable: extents times strides may not wrap round.
-    if !(0..2).all(|d| shape[d] < NEAR && stride[d].unsigned_abs() < NEAR) {
+    if shape[0] | shape[1] | stride[0].unsigned_abs() | stride[1].unsigned_abs() >= NEAR {
         let reach = (0..2).try_fold(0i128, |sum, d| {
             let elements = (shape[d] as i128 - 1).checked_mul(stride[d] as i128)?;
             sum.checked_add(elements.checked_mul(dtype.bytes() as i128)?.checked_abs()?)
@@ -133,29 +135,61 @@ pub fn array(place: Where, view: &passrl_view, name: &str, types: &'static [DTyp
 ///
 /// # Safety
 /// NULL or a `passrl_view`.
-#[inline]
+#[inline(always)]
 pub unsafe fn optional(place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
+    // Most views of a call are not given: of these there is nothing to call.
+    #[inline(never)]
+    fn given(place: Where, view: &passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
+        array(place, view, name, types, want).map(Some)
+    }
     // SAFETY: by the contract.
     match unsafe { view.as_ref() } {
-        Some(view) => array(place, view, name, types, want).map(Some),
+        Some(view) => given(place, view, name, types, want),
         None => Ok(None),
     }
+}
+
+/// The same, to where it is to stand, which says `None`: what most views of a call are is written once, not for each of them.
+///
+/// # Safety
+/// As `optional`.
+#[inline(always)]
+pub unsafe fn optional_to(to: &mut Option<Array>, place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<()> {
+    if !view.is_null() {
+        // SAFETY: passed on.
+        *to = unsafe { optional(place, view, name, types, want)? };
+    }
+    Ok(())
 }
 
 /// An output: its elements must not share memory with one another.
 ///
 /// # Safety
 /// NULL or a `passrl_view`.
-#[inline]
 pub unsafe fn output(place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<Option<Array>> {
+    let mut to = None;
     // SAFETY: passed on.
-    match unsafe { view.as_ref() } {
-        Some(view) => a_place_each(array(place, view, name, types, want)?, name).map(Some),
-        None => Ok(None),
-    }
+    unsafe { output_to(&mut to, place, view, name, types, want)? };
+    Ok(to)
 }
 
-fn a_place_each(a: Array, name: &str) -> Result<Array> {
+/// The same, to where it is to stand, which says `None`.
+///
+/// # Safety
+/// As `output`.
+#[inline(always)]
+pub unsafe fn output_to(to: &mut Option<Array>, place: Where, view: *const passrl_view, name: &str, types: &'static [DType], want: Want) -> Result<()> {
+    if !view.is_null() {
+        // SAFETY: passed on.
+        *to = unsafe { optional(place, view, name, types, want)? };
+        if let Some(array) = to {
+            a_place_each(array, name)?;
+        }
+    }
+    Ok(())
+}
+
+fn a_place_each(a: &Array, name: &str) -> Result<()> {
     if a.shape[0] > 0 && a.shape[1] > 0 {
         // Sorted by stride, each dimension must step over the whole of the one below.
         let mut dims: [(usize, usize); 2] = std::array::from_fn(|d| (a.stride[d].unsigned_abs(), a.shape[d]));
@@ -174,5 +208,5 @@ fn a_place_each(a: Array, name: &str) -> Result<Array> {
             }
         }
     }
-    Ok(a)
+    Ok(())
 }

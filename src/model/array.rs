@@ -117,9 +117,14 @@ impl Array {
     /// Elements 0, i and i + 1 of offsets.
     #[inline(always)]
     pub fn offsets(&self, i: usize) -> [i64; 3] {
-        match self.dtype {
-            DType::I64 => [self.element::<i64>(0), self.element::<i64>(i), self.element::<i64>(i + 1)],
-            _ => [self.element::<i32>(0) as i64, self.element::<i32>(i) as i64, self.element::<i32>(i + 1) as i64],
+        assert!(i < self.shape[0].saturating_sub(1));
+        let at = [0, i, i + 1].map(|i| i as isize * self.stride[0]);
+        // SAFETY: all three are within the array, whose memory, type and alignment `check` has seen.
+        unsafe {
+            match self.dtype {
+                DType::I64 => at.map(|at| self.data.cast::<i64>().offset(at).read()),
+                _ => at.map(|at| self.data.cast::<i32>().offset(at).read() as i64),
+            }
         }
     }
 

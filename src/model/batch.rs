@@ -128,6 +128,41 @@ impl Extent {
 }
 
 impl Problem {
+    /// Of no rollouts.
+    #[inline(always)]
+    pub fn nothing() -> Problem {
+        Problem {
+            rollouts: 0,
+            groups: 0,
+            slots: 0,
+            extents: Extents::Padded { lengths: None, pad_left: false },
+            grouping: Groups::Constant(1),
+            mask: None,
+            rollout_streams: [None; 12],
+            format_ok: None,
+            in_stats: None,
+            absent: None,
+            bootstrap: None,
+            process: Process::None,
+            num_process: 0,
+            scores_flat: true,
+            steps: None,
+            step_marks: None,
+            chunk_marks: None,
+            values: None,
+            token_rewards: None,
+            baselines: None,
+            stats_mean: None,
+            stats_std: None,
+            rollout_lam: None,
+            reference: None,
+            behavior: None,
+            step_group: None,
+            baseline_inputs: None,
+            pieces: None,
+        }
+    }
+
     #[inline]
     pub fn packed(&self) -> bool {
         matches!(self.extents, Extents::Packed { .. })
@@ -161,7 +196,8 @@ impl Problem {
         }
     }
 
-    #[inline]
+    /// Of rollouts side by side, which most are, it is inlined: what is not asked for of it is not worked out.
+    #[inline(always)]
     pub fn extent(&self, i: usize) -> Extent {
         match (&self.extents, &self.pieces) {
             (Extents::Packed { cu_seqlens }, None) => {
@@ -172,6 +208,7 @@ impl Problem {
         }
     }
 
+    #[inline(never)]
     fn any_extent(&self, i: usize) -> Extent {
         match &self.extents {
             Extents::Packed { cu_seqlens } => {

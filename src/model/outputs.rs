@@ -22,6 +22,27 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// Advantages alone.
+    #[inline(always)]
+    pub fn of(advantages: Array) -> Outputs {
+        Outputs {
+            advantages,
+            returns: None,
+            path_scores: None,
+            num_chunks: None,
+            chunk_ends: None,
+            chunk_values: None,
+            stats_count: None,
+            stats_mean: None,
+            stats_std: None,
+            stats_absmax: None,
+            group_flags: None,
+            rollout_flags: None,
+            report: false,
+            report_at: 0,
+        }
+    }
+
     /// Is an output wanted that says something of a group?
     pub fn ask_statistics(&self) -> bool {
         self.stats_absmax.is_some() || self.ask_sums()

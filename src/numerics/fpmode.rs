@@ -21,7 +21,10 @@ impl FpMode {
     #[inline]
     pub fn enter() -> FpMode {
         let saved = arch::save();
-        arch::set_default();
+        // (Writing the mode takes longer than all else here.)
+        if saved != arch::DEFAULT {
+            arch::set_default();
+        }
         FpMode { saved, not_send: PhantomData }
     }
 }
@@ -51,7 +54,7 @@ mod arch {
     pub type State = u32;
 
     /// Nearest even, all six exceptions masked, FTZ and DAZ off, no flag raised.
-    const DEFAULT_MXCSR: u32 = 0x1f80;
+    pub const DEFAULT: State = 0x1f80;
 
     #[inline]
     pub fn save() -> State {
@@ -63,7 +66,7 @@ mod arch {
 
     #[inline]
     pub fn set_default() {
-        restore(DEFAULT_MXCSR);
+        restore(DEFAULT);
     }
 
     #[inline]
@@ -81,6 +84,9 @@ mod arch {
     /// FPCR (the mode) and FPSR (the sticky flags).
     pub type State = (u64, u64);
 
+    /// All zero: nearest even, FZ, FZ16, FIZ and AH off, no default NaN, no trap, no flag raised.
+    pub const DEFAULT: State = (0, 0);
+
     #[inline]
     pub fn save() -> State {
         let (fpcr, fpsr): (u64, u64);
@@ -91,8 +97,7 @@ mod arch {
 
     #[inline]
     pub fn set_default() {
-        // All zero: nearest even, FZ, FZ16, FIZ and AH off, no default NaN, no trap.
-        restore((0, 0));
+        restore(DEFAULT);
     }
 
     #[inline]
@@ -107,6 +112,8 @@ mod arch {
 #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod arch {
     pub type State = ();
+
+    pub const DEFAULT: State = ();
 
     #[inline]
     pub fn save() -> State {}

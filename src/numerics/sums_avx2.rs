@@ -45,22 +45,36 @@ fn add<const COLUMNS: bool>(grid: &Grid, xs: &[f32], columns: &mut [i64], sums: 
         }
         t += 8;
     }
+    if !COLUMNS && t < xs.len() {
+        let n = xs.len() - t;
+        // SAFETY: lanes below n are read; the lanes of n elements are there for n from 0 to 8.
+        let x = unsafe { _mm256_maskload_ps(xs.as_ptr().add(t), _mm256_loadu_si256(LANES.as_ptr().add(8 - n).cast())) };
+        // Of lanes that are not there q is 0.
+        for (half, x) in [_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x)].into_iter().enumerate() {
+            let rounded = _mm256_add_pd(_mm256_mul_pd(_mm256_cvtps_pd(x), up), magic);
+            let v = _mm256_sub_epi64(_mm256_castpd_si256(rounded), magic_bits);
+            let square = _mm256_mul_epi32(v, v);
+            q[half] = _mm256_add_epi64(q[half], v);
+            hi[half] = _mm256_add_epi64(hi[half], _mm256_srli_epi64::<STEP_BITS>(square));
+            lo[half] = _mm256_add_epi64(lo[half], _mm256_and_si256(square, mask));
+        }
+        sums.n += n as i64;
+    }
     let total = |x: [__m256i; 2]| {
-        let mut lanes = [0i64; 4];
-        // SAFETY: 32 bytes.
-        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_add_epi64(x[0], x[1])) };
-        lanes.iter().sum::<i64>()
+        let x = _mm256_add_epi64(x[0], x[1]);
+        let x = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+        _mm_cvtsi128_si64(x).wrapping_add(_mm_extract_epi64::<1>(x))
     };
     sums.n += whole as i64;
     sums.q += total(q);
     sums.hi += total(hi);
     sums.lo += total(lo);
-    for t in whole..xs.len() {
-        let v = grid.quantize(xs[t]);
-        if COLUMNS {
+    if COLUMNS {
+        for t in whole..xs.len() {
+            let v = grid.quantize(xs[t]);
             columns[t] += v;
+            sums.push(grid, v, 1);
         }
-        sums.push(grid, v, 1);
     }
 }
 

@@ -17,6 +17,7 @@ pub struct Divisors {
 impl Deref for Divisors {
     type Target = [f64];
 
+    #[inline]
     fn deref(&self) -> &[f64] {
         &self.table[self.from..]
     }

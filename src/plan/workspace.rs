@@ -74,8 +74,8 @@ pub const SPARE: usize = 80;
 /// Rollouts of a group whose signals are read together (kl).
 pub const TOGETHER: usize = 32;
 
-/// Tokens of a group of short rollouts.
-const SHORT: usize = 1 << 14;
+/// Tokens of a group whose rollouts are read and written as one line, where they lie in one.
+const SHORT: usize = 1 << 17;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Workspace {

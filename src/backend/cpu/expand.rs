@@ -231,7 +231,11 @@ pub fn pad(output: &Array, problem: &Problem, at: &Extent) {
 pub fn pad_ends(output: &Array, problem: &Problem) {
     if let crate::model::batch::Extents::Packed { cu_seqlens } = problem.extents {
         let (first, last) = (cu_seqlens.int(0) as usize, cu_seqlens.int(problem.units()) as usize);
-        zero_row(&output.line(0, 0, first, true));
-        zero_row(&output.line(0, last, problem.slots - last, true));
+        if first > 0 {
+            zero_row(&output.line(0, 0, first, true));
+        }
+        if last < problem.slots {
+            zero_row(&output.line(0, last, problem.slots - last, true));
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::model::flags;
 use crate::model::config::*;
 use crate::model::context::Memory;
 use crate::model::report;
-use crate::numerics::exact::{self, ROLLOUT_BITS, Sums};
+use crate::numerics::exact::{self, Extremes, ROLLOUT_BITS, Sums};
 use crate::plan::partials::{GroupState, Stage};
 use crate::plan::workspace::Rollout;
 
@@ -240,7 +240,7 @@ impl Worker<'_> {
             return;
         }
         // Phases of whitening see the groups again; they report nothing.
-        job.group_outputs(g, &standards, &flags);
+        job.group_outputs(g, |slot| &standards[slot], &flags);
     }
 
     /// Standardisations of the group's streams, into `standards`, by slot; is it bad; its flags.
@@ -251,6 +251,10 @@ impl Worker<'_> {
         let mut found = [0i32; MAX_STREAMS];
         let mut bad = false;
         for slot in 0..slots.count {
+            if state.extremes[slot] == Extremes::EMPTY && state.sums[slot].n == 0 && !self.has_slot(slot) {
+                standards.push(Standard::NONE);
+                continue;
+            }
             let (row, bits) = (slots.row(slot), plan.bits(slot));
             let whole = job.batch.map(|b| Whole { extremes: &b.extremes[slot], sums: &b.sums[slot], nonzero: b.nonzero[slot] });
             let given = (given(&job.problem.stats_mean, g, row), given(&job.problem.stats_std, g, row));
@@ -261,12 +265,7 @@ impl Worker<'_> {
             let (s, row) = (&standards[slot], slots.row(slot));
             let stream = &config.streams[row];
             let key = s.extremes.absmax;
-            let process = slot < slots.sets;
-            let there = if process {
-                slots.joint && slot == 1 || slot < job.problem.num_process
-            } else {
-                job.has_stream(slot - slots.sets)
-            };
+            let there = self.has_slot(slot);
             let mut finding = None;
             if key >= exact::INFINITE {
                 (finding, found[row]) = if key == exact::BAD_STEPS {
@@ -324,6 +323,12 @@ impl Worker<'_> {
             found.iter_mut().for_each(|f| *f |= flags::GROUP_BAD);
         }
         (bad, found)
+    }
+
+    /// Has the call values of a slot?
+    fn has_slot(&self, slot: usize) -> bool {
+        let (job, slots) = (self.job, &self.job.plan.slots);
+        if slot < slots.sets { slots.joint && slot == 1 || slot < job.problem.num_process } else { job.has_stream(slot - slots.sets) }
     }
 
     /// How many of the caller's statistics that row `row` takes for group g are no number, beyond f32, or a negative deviation.

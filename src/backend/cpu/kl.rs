@@ -46,7 +46,8 @@ impl Worker<'_> {
     pub fn kl_listed(&mut self, at: &Extent, scope: &Scope) {
         if std::mem::take(&mut self.counted) {
             // SAFETY: the rollout's own list.
-            adjacent_list(&self.edges[..], scope, unsafe { self.job.last(at) });
+            let last = unsafe { self.job.last(at) };
+            adjacent_list(&self.edges[..], at.len, scope, 0, |_, _| true, last);
         }
     }
 
@@ -70,7 +71,7 @@ impl Worker<'_> {
                     kept.chunks = count as u32 + 1;
                     self.counted = job.by_token.counted && count < inner;
                     if count < inner && !self.counted {
-                        adjacent_list(&self.edges[..], scope, chunks.last);
+                        adjacent_list(&self.edges[..], at.len, scope, 0, |_, _| true, chunks.last);
                     }
                     if kept.chunks == kept.count {
                         kept.state |= state::EVERY_TOKEN;
@@ -78,7 +79,8 @@ impl Worker<'_> {
                     return;
                 }
                 if c.boundary_rule == BoundaryRule::Adjacent {
-                    self.adjacent_over_gaps(at.len, scope, job.position(i, kept), edges, &mut chunks);
+                    let apart = |a: usize, b: usize| !c.bridge_scope_gaps || edges.between(a, b);
+                    chunks.count = adjacent_list(&self.edges[..], at.len, scope, job.position(i, kept), apart, chunks.last);
                     if job.joint.is_none() && chunks.count == scope.count {
                         return every(kept);
                     }
@@ -134,27 +136,25 @@ impl Worker<'_> {
     }
 }
 
-impl Worker<'_> {
-    /// The chunks of neighbours compared, where tokens of the rollout are out of scope, or tokens of it stand elsewhere: by the group's edge bits within a run in scope, by
-    /// the gap, or what is on either side of it, between two. `position`: of the first token in scope.
-    fn adjacent_over_gaps(&self, len: usize, scope: &Scope, position: usize, edges: &KlEdges, chunks: &mut ChunkList) {
-        let (bridges, first) = (self.job.config().bridge_scope_gaps, scope.first);
-        let mut before = None;
-        scope.runs(0, len, |a, b| {
-            if let Some(before) = before {
-                if !bridges || edges.between(position + before - first, position + a - first) {
-                    chunks.last[chunks.count] = before as u32;
-                    chunks.count += 1;
-                }
-            }
-            chunks.count += list_edges(&self.edges[..], position + a - first, a, b - a - 1, &mut chunks.last[chunks.count..]);
-            before = Some(b - 1);
-        });
+/// The chunks of neighbours compared: lists their last tokens, by the group's edge bits within a run in scope, by `apart` of two positions where a gap is between
+/// them; how many they are. `position`: of the first token in scope.
+fn adjacent_list(edges: &[u64], len: usize, scope: &Scope, position: usize, apart: impl Fn(usize, usize) -> bool, last: &mut [u32]) -> usize {
+    let (first, mut count, mut before) = (scope.first, 0, None);
+    scope.runs(0, len, |a, b| {
         if let Some(before) = before {
-            chunks.last[chunks.count] = before as u32;
-            chunks.count += 1;
+            if apart(position + before - first, position + a - first) {
+                last[count] = before as u32;
+                count += 1;
+            }
         }
+        count += list_edges(edges, position + a - first, a, b - a - 1, &mut last[count..]);
+        before = Some(b - 1);
+    });
+    if let Some(before) = before {
+        last[count] = before as u32;
+        count += 1;
     }
+    count
 }
 
 fn every(kept: &mut Rollout) {
@@ -173,12 +173,6 @@ fn adjacent_count(edges: &[u64], scope: &Scope) -> (usize, usize) {
     let (whole, rest) = (inner / 64, inner % 64);
     let last = if rest > 0 { edges[whole] & ((1u64 << rest) - 1) } else { 0 };
     (inner, edges[..whole].iter().map(|word| word.count_ones() as usize).sum::<usize>() + last.count_ones() as usize)
-}
-
-/// The last tokens of these chunks.
-fn adjacent_list(edges: &[u64], scope: &Scope, last: &mut [u32]) {
-    let k = list_edges(edges, 0, scope.first, scope.count - 1, last);
-    last[k] = (scope.end - 1) as u32;
 }
 
 /// Lists those of the `count` tokens from `first` on whose bit is set, from bit `position` on; how many they are.

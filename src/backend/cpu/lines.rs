@@ -332,6 +332,29 @@ unsafe fn whole_lines<const BYTES: usize, const STREAMS: bool>(to: *mut u8, byte
     *chunk = done;
 }
 
+/// `count` whole lines, each of which asks for as many values from address `ahead` on.
+///
+/// # Safety
+/// As `whole_lines`.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn asking_lines<const BYTES: usize, const STREAMS: bool>(to: *mut u8, count: usize, ahead: usize, marks: *const u8, table: *const u8, chunk: &mut usize) {
+    let (mut to, mut marks, mut ahead, mut done) = (to, marks, ahead, *chunk);
+    // SAFETY: by the caller's word; what is asked for need not be there.
+    unsafe {
+        let end = to.wrapping_add(count * LINE);
+        while to < end {
+            for _ in 0..4 / BYTES {
+                _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
+                ahead += LINE;
+            }
+            store::<STREAMS>(to, line::<BYTES>(marks, table, &mut done));
+            (to, marks) = (to.add(LINE), marks.add(LINE / BYTES / 8));
+        }
+    }
+    *chunk = done;
+}
+
 /// # Safety
 /// The cells are writable; marks of the lines first ..= last, a table of as many entries as marks and a window more.
 #[target_feature(enable = "avx2,popcnt")]
@@ -358,20 +381,20 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
             (at, marks) = (at + bytes, marks.add(bytes / LINE * step));
             to.ahead.start
         } else {
-            let mut ahead = to.ahead.start;
-            while at < end {
-                // As many values as a line has cells, of 4 bytes.
-                for _ in 0..4 / BYTES {
-                    if ahead < to.ahead.end {
-                        _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
-                        ahead += LINE;
-                    }
-                }
-                let cells = line::<BYTES>(marks, table, &mut chunk);
-                if to.streams { store::<true>(target, cells) } else { store::<false>(target, cells) }
-                (at, marks, target) = (at + LINE, marks.add(step), target.add(LINE));
+            // As many values as a line has cells, of 4 bytes, as long as there are so many.
+            let each = LINE * (4 / BYTES);
+            let count = to.ahead.len().div_ceil(each).min(end.saturating_sub(at) / LINE);
+            let ahead = to.ahead.start;
+            if to.streams {
+                asking_lines::<BYTES, true>(target, count, ahead, marks, table, &mut chunk);
+            } else {
+                asking_lines::<BYTES, false>(target, count, ahead, marks, table, &mut chunk);
             }
-            ahead
+            (at, marks, target) = (at + count * LINE, marks.add(count * step), target.add(count * LINE));
+            let bytes = end.saturating_sub(at);
+            if to.streams { whole_lines::<BYTES, true>(target, bytes, marks, table, &mut chunk) } else { whole_lines::<BYTES, false>(target, bytes, marks, table, &mut chunk) }
+            (at, marks) = (at + bytes, marks.add(bytes / LINE * step));
+            (ahead + count * each).min(to.ahead.end)
         };
         if at == to.last {
             let cells = line::<BYTES>(marks, table, &mut chunk);

@@ -23,6 +23,28 @@ pub trait Logp: InElem {
     fn bad(simd: Simd, policy: &[Self], behavior: &[Self]) -> i64;
 }
 
+/// `$body` with `$T` the type of log-probabilities of `$dtype`, where most come in it; else `None`.
+macro_rules! by_logp {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::model::array::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::model::array::DType::Bf16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::model::array::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            _ => None,
+        }
+    };
+}
+pub(super) use by_logp;
+
 /// The line, where it lies side by side and is of type T.
 pub fn slice<'r, T: Logp>(row: &'r Row) -> Option<&'r [T]> {
     if row.dtype() == T::DTYPE { row.slice() } else { None }

@@ -10,24 +10,51 @@ const PART: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     count: usize,
-    /// Large items, the largest first, and the same rising.
+    large: Option<Large>,
+}
+
+/// Large items, the largest first, and the same rising.
+#[derive(Clone, Copy, Debug)]
+struct Large {
     first: [usize; MOST],
     rising: [usize; MOST],
-    large: usize,
+    count: usize,
 }
 
 impl Order {
     /// As they stand.
+    #[inline]
     pub fn plain(count: usize) -> Order {
-        Order { count, first: [0; MOST], rising: [0; MOST], large: 0 }
+        Order { count, large: None }
     }
 
     /// Of items that take what `size` says, in any unit.
+    #[inline]
     pub fn new(count: usize, threads: usize, size: impl Fn(usize) -> usize) -> Order {
-        let mut order = Order::plain(count);
         if threads < 2 || count <= threads {
-            return order;
+            return Order::plain(count);
         }
+        Order { count, large: Some(Large::of(count, threads, size)) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How many of the first are large.
+    pub fn large(&self) -> usize {
+        self.large.as_ref().map_or(0, |large| large.count)
+    }
+
+    /// The item that is the i-th to be handed out.
+    pub fn item(&self, i: usize) -> usize {
+        self.large.as_ref().map_or(i, |large| large.item(i))
+    }
+}
+
+impl Large {
+    fn of(count: usize, threads: usize, size: impl Fn(usize) -> usize) -> Large {
+        let mut first = [0; MOST];
         // The largest so far, the first of them before those as large.
         let (mut all, mut sizes, mut known) = (0, [0usize; MOST], 0);
         for i in 0..count {
@@ -39,32 +66,22 @@ impl Order {
             known = (known + 1).min(MOST);
             let mut at = known - 1;
             while at > 0 && sizes[at - 1] < own {
-                (sizes[at], order.first[at]) = (sizes[at - 1], order.first[at - 1]);
+                (sizes[at], first[at]) = (sizes[at - 1], first[at - 1]);
                 at -= 1;
             }
-            (sizes[at], order.first[at]) = (own, i);
+            (sizes[at], first[at]) = (own, i);
         }
-        order.large = sizes[..known].iter().take_while(|own| **own > all / (PART * threads)).count();
-        order.rising = order.first;
-        order.rising[..order.large].sort_unstable();
-        order
+        let large = sizes[..known].iter().take_while(|own| **own > all / (PART * threads)).count();
+        let mut rising = first;
+        rising[..large].sort_unstable();
+        Large { first, rising, count: large }
     }
 
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// How many of the first are large.
-    pub fn large(&self) -> usize {
-        self.large
-    }
-
-    /// The item that is the i-th to be handed out.
-    pub fn item(&self, i: usize) -> usize {
-        if i < self.large {
+    fn item(&self, i: usize) -> usize {
+        if i < self.count {
             return self.first[i];
         }
-        self.rising[..self.large].iter().fold(i - self.large, |item, large| item + usize::from(*large <= item))
+        self.rising[..self.count].iter().fold(i - self.count, |item, large| item + usize::from(*large <= item))
     }
 }
 

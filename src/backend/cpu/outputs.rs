@@ -79,14 +79,14 @@ impl Worker<'_> {
 }
 
 impl Job<'_> {
-    /// Statistics and flags of a group.
-    pub fn group_outputs(&self, g: usize, standards: &[Standard], flags: &[i32; MAX_STREAMS]) {
+    /// Statistics and flags of a group; `standard`: that of a slot.
+    pub fn group_outputs<'s>(&self, g: usize, standard: impl Fn(usize) -> &'s Standard, flags: &[i32; MAX_STREAMS]) {
         let job = self;
         let Some(o) = job.outputs.filter(|o| o.ask_statistics()) else { return };
         let mut rows: [(i64, f64, f64, f64); MAX_STREAMS] = [(0, 0.0, 0.0, 0.0); MAX_STREAMS];
         for slot in 0..job.plan.slots.count {
             let Some(row) = job.plan.slots.reported(slot) else { continue };
-            let standard = &standards[slot];
+            let standard = standard(slot);
             if !standard.extremes.is_bad() && standard.sums.n > 0 {
                 let (mean, std) = standard.reported();
                 rows[row] = (standard.sums.n, mean, std, standard.extremes.absmax_value() as f64);

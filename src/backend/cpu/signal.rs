@@ -1,11 +1,10 @@
 //! Token values of a rollout: the process signal as given, or formed from log-probabilities (OPD, G-OPD), with the rule for missing values.
-use super::logps::{self, LOW_LOGP, Logp};
+use super::logps::{self, LOW_LOGP, Logp, by_logp};
 use super::scope::Scope;
 use crate::model::array::{DType, Row};
 use crate::model::batch::{Extent, Problem, Process};
 use crate::model::config::Missing;
 use crate::numerics::simd::Simd;
-use half::bf16;
 
 /// Signals of log-probabilities that lie side by side and are all of type T; `None`: they are not.
 fn form<T: Logp>(simd: Simd, lambda: f64, policy: &Row, teacher: &Row, base: Option<&Row>, to: &mut [f32]) -> Option<()> {
@@ -55,11 +54,7 @@ pub fn load<'s>(
         }
         Process::LogProbs { .. } => {
             let Some((policy, teacher, base)) = rows(problem, at) else { return to };
-            let formed = match policy.dtype() {
-                DType::F32 => form::<f32>(simd, opd_lambda, &policy, &teacher, base.as_ref(), to),
-                DType::Bf16 => form::<bf16>(simd, opd_lambda, &policy, &teacher, base.as_ref(), to),
-                _ => None,
-            };
+            let formed = by_logp!(policy.dtype(), T => form::<T>(simd, opd_lambda, &policy, &teacher, base.as_ref(), to));
             if formed.is_none() {
                 let [a, b, c] = wide;
                 let (a, b, c) = (&mut a[..len], &mut b[..len], &mut c[..len]);
@@ -100,13 +95,8 @@ pub fn count_low(simd: Simd, problem: &Problem, at: &Extent, scope: &Scope) -> i
     let mut low = 0;
     for row in [Some(policy), Some(teacher), base].into_iter().flatten() {
         scope.runs(0, at.len, |a, b| {
-            low += match row.dtype() {
-                DType::F32 => row.slice().map(|xs| f32::low(simd, &xs[a..b])),
-                DType::Bf16 => row.slice().map(|xs| bf16::low(simd, &xs[a..b])),
-                DType::F64 => row.slice().map(|xs| f64::low(simd, &xs[a..b])),
-                _ => None,
-            }
-            .unwrap_or_else(|| (a..b).filter(|t| row.f64(*t) < LOW_LOGP).count() as i64);
+            let found = by_logp!(row.dtype(), T => row.slice().map(|xs| T::low(simd, &xs[a..b])));
+            low += found.unwrap_or_else(|| (a..b).filter(|t| row.f64(*t) < LOW_LOGP).count() as i64);
         });
     }
     low

@@ -104,9 +104,7 @@ pub fn inverse(units: f64, down: f64, epsilon: f64, mode: EpsilonMode) -> f64 {
 }
 
 impl Standard {
-    /// Of slots that the configuration does not have.
-    pub const NONES: [Standard; 16] = [Standard::NONE; 16];
-    /// Of one: 0.
+    /// Of a slot that the configuration does not have: 0.
     pub const NONE: Standard = Standard {
         stream: Stream {
             weight: 0.0,
@@ -357,11 +355,14 @@ impl Standard {
     }
 }
 
-/// `Standard::new` and then `resolve`, of a stream that takes its group's mean and deviation, where these are proper: the usual case, without the rest.
+/// `Standard::new` and then `resolve`, of a stream that takes its group's mean and deviation: the usual case, without the rest.
 pub fn usual(stream: &Stream, bits: i32, extremes: &Extremes, sums: &Sums) -> Option<Apply> {
-    let proper = stream.center == Center::Group && stream.scale == Scale::Group && sums.n > 1 && !extremes.is_bad() && !extremes.all_equal();
-    if !proper {
+    let group = stream.center == Center::Group && stream.scale == Scale::Group && sums.n > 1 && !extremes.is_bad();
+    if !group || (extremes.all_equal() && stream.zero_variance == ZeroVariance::Center) {
         return None;
+    }
+    if extremes.all_equal() {
+        return Some(Apply::Zero);
     }
     let grid = Grid::new(bits, extremes.absmax);
     let inv = inverse(sums.variance_units(&grid, stream.ddof), grid.down, stream.epsilon, stream.epsilon_mode);

@@ -5,6 +5,7 @@ use super::scope::Scope;
 use super::signal;
 use super::worker::{Job, Worker};
 use crate::model::array::DType;
+use crate::model::batch::Process;
 use crate::model::config::*;
 use crate::model::flags;
 use crate::numerics::exact::{self, Extremes, Grid, Sums};
@@ -51,7 +52,7 @@ impl Worker<'_> {
             kept.flags |= flags::ROLLOUT_FORMAT_VIOLATING;
         }
         if job.config().kind == Kind::Kl {
-            if job.counting {
+            if job.counting && matches!(job.problem.process, Process::LogProbs { .. }) {
                 self.report.low_logps += signal::count_low(job.simd(), job.problem, &at, &Scope::span(0, at.len));
             }
             (kept.elements, kept.state) = (len, state::HAS_PROCESS);

@@ -1,12 +1,11 @@
 //! V-trace (Espeholt et al. 2018, arXiv 1802.01561): advantages and targets corrected by clipped importance ratios.
-use super::logps::{self, Logp};
+use super::logps::{self, Logp, by_logp};
 use super::scope::Scope;
 use super::worker::Worker;
-use crate::model::array::{Array, DType, Row};
+use crate::model::array::{Array, Row};
 use crate::model::batch::Extent;
 use crate::numerics::simd::Simd;
 use crate::plan::workspace::Rollout;
-use half::bf16;
 
 /// No ratio is beyond f32 (`logps::ratio`), and no sum beyond this: so nothing that comes of finite input is NaN.
 const MOST: f64 = 1e250;
@@ -22,12 +21,7 @@ impl Worker<'_> {
         let (policy, behavior) = (at.of(policy), at.of(behavior));
         let ratios = &mut self.lines[..n];
         let simd = job.simd();
-        let made = match policy.dtype() {
-            DType::F32 => make_ratios::<f32>(simd, &policy, &behavior, scope, ratios),
-            DType::Bf16 => make_ratios::<bf16>(simd, &policy, &behavior, scope, ratios),
-            DType::F64 => make_ratios::<f64>(simd, &policy, &behavior, scope, ratios),
-            _ => None,
-        };
+        let made = by_logp!(policy.dtype(), T => make_ratios::<T>(simd, &policy, &behavior, scope, ratios));
         if made.is_none() {
             let mut line = ratios.iter_mut();
             scope.runs(0, at.len, |a, b| (a..b).zip(&mut line).for_each(|(t, ratio)| *ratio = logps::ratio(policy.f64(t), behavior.f64(t))));
@@ -48,12 +42,7 @@ impl Worker<'_> {
     /// Tokens in scope with a log-probability that is not finite.
     pub fn bad_logps(&self, at: &Extent, scope: &Scope, (policy, behavior): &(Array, Array)) -> i64 {
         let (simd, policy, behavior) = (self.job.simd(), at.of(policy), at.of(behavior));
-        let found = match policy.dtype() {
-            DType::F32 => count_bad::<f32>(simd, &policy, &behavior, scope),
-            DType::Bf16 => count_bad::<bf16>(simd, &policy, &behavior, scope),
-            DType::F64 => count_bad::<f64>(simd, &policy, &behavior, scope),
-            _ => None,
-        };
+        let found = by_logp!(policy.dtype(), T => count_bad::<T>(simd, &policy, &behavior, scope));
         found.unwrap_or_else(|| {
             let mut bad = 0;
             scope.runs(0, at.len, |a, b| {

@@ -114,6 +114,25 @@ pub struct Worker<'a> {
     pub credit_most: i32,
 }
 
+/// A thread's scratch, seen to be there as a whole.
+struct Own {
+    at: *mut u8,
+    bytes: usize,
+}
+
+impl Own {
+    /// One of its parts.
+    ///
+    /// # Safety
+    /// `part` is one of `Scratch`'s, and is handed out once.
+    #[inline(always)]
+    unsafe fn part<'a, T>(&self, part: Part) -> &'a mut [T] {
+        debug_assert!(part.offset % align_of::<T>() == 0 && (part.count == 0 || part.offset + part.count * size_of::<T>() <= self.bytes));
+        // SAFETY: the plan has laid the parts out within the scratch, aligned and apart; each is handed out once, by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.at.wrapping_add(part.offset).cast::<T>(), part.count) }
+    }
+}
+
 impl<'a> Job<'a> {
     pub fn config(&self) -> &'a Config {
         &self.plan.config
@@ -130,39 +149,39 @@ impl<'a> Job<'a> {
     pub unsafe fn worker(&'a self, thread: usize) -> Worker<'a> {
         let w = &self.plan.workspace;
         assert!(thread < self.plan.threads);
-        let base = w.threads.offset + thread * w.thread_bytes;
         let s = &w.scratch;
         // SAFETY: each part lies in this thread's scratch, which is this worker's alone; numbers of any bit pattern are valid.
         unsafe {
-            let memory = self.memory;
+            let all = self.memory.part::<u8>(w.threads.offset + thread * w.thread_bytes, w.thread_bytes);
+            let own = Own { at: all.as_mut_ptr(), bytes: all.len() };
             Worker {
                 job: self,
-                f: memory.part(base + s.f.offset, s.f.count),
-                d: memory.part(base + s.d.offset, s.d.count),
-                v: memory.part(base + s.v.offset, s.v.count),
-                signal: memory.part(base + s.signal.offset, s.signal.count),
-                compressed: memory.part(base + s.compressed.offset, s.compressed.count),
-                step_begin: memory.part(base + s.step_begin.offset, s.step_begin.count),
-                step_end: memory.part(base + s.step_end.offset, s.step_end.count),
-                step_value: memory.part(base + s.step_value.offset, s.step_value.count),
-                columns: memory.part(base + s.columns.offset, s.columns.count),
-                live: memory.part(base + s.live.offset, s.live.count),
-                edges: memory.part(base + s.edges.offset, s.edges.count),
+                f: own.part(s.f),
+                d: own.part(s.d),
+                v: own.part(s.v),
+                signal: own.part(s.signal),
+                compressed: own.part(s.compressed),
+                step_begin: own.part(s.step_begin),
+                step_end: own.part(s.step_end),
+                step_value: own.part(s.step_value),
+                columns: own.part(s.columns),
+                live: own.part(s.live),
+                edges: own.part(s.edges),
                 #[cfg(target_arch = "x86_64")]
-                formed: Formed::new(memory.part(base + s.formed.offset, s.formed.count)),
-                lines: memory.part(base + s.lines.offset, s.lines.count),
-                usual_ends: memory.part(base + s.usual_ends.offset, s.usual_ends.count),
-                usual_values: memory.part(base + s.usual_values.offset, s.usual_values.count),
-                usual_elements: memory.part(base + s.usual_elements.offset, s.usual_elements.count),
-                usual_before: memory.part(base + s.usual_before.offset, s.usual_before.count),
-                usual_credits: memory.part(base + s.usual_credits.offset, s.usual_credits.count),
-                row_table: memory.part(base + s.row_table.offset, s.row_table.count),
-                row_marks: memory.part(base + s.row_marks.offset, s.row_marks.count),
+                formed: Formed::new(own.part(s.formed)),
+                lines: own.part(s.lines),
+                usual_ends: own.part(s.usual_ends),
+                usual_values: own.part(s.usual_values),
+                usual_elements: own.part(s.usual_elements),
+                usual_before: own.part(s.usual_before),
+                usual_credits: own.part(s.usual_credits),
+                row_table: own.part(s.row_table),
+                row_marks: own.part(s.row_marks),
                 places: Places {
-                    gain_most: memory.part(base + s.gain_most.offset, s.gain_most.count),
-                    weight_most: memory.part(base + s.weight_most.offset, s.weight_most.count),
-                    gain_sums: memory.part(base + s.gain_sums.offset, s.gain_sums.count),
-                    weight_sums: memory.part(base + s.weight_sums.offset, s.weight_sums.count),
+                    gain_most: own.part(s.gain_most),
+                    weight_most: own.part(s.weight_most),
+                    gain_sums: own.part(s.gain_sums),
+                    weight_sums: own.part(s.weight_sums),
                 },
                 report: Report::default(),
                 missing: 0,

@@ -4,6 +4,7 @@ use super::fused::{self, Fused};
 use super::lanes::Ahead;
 use super::steered::{self, Steered};
 use super::gae::LIMIT;
+use super::kl::within;
 use super::{Way, went, wide};
 use crate::backend::cpu::members::Members;
 use crate::backend::cpu::rollout_streams;
@@ -90,16 +91,16 @@ impl Worker<'_> {
         let list = &list[..count];
         let largest = standard.extremes.absmax_value() as f64;
         went(Way::Once);
-        let (stream, rows) = (job.by_token.stream, plan.limits.rollout_tokens);
+        let stream = job.by_token.stream;
+        let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors };
         let tokens = if plan.simd == Simd::Avx512 { wide::tokens } else { fused::tokens };
+        // What a usual rollout has that is multiplied, and at most comes to.
+        let weight = c.streams[0].weight;
+        let (own, most) = ((mean, inv, weight), weight.abs() * (largest + mean.abs()) * inv.abs());
         for (ordinal, i) in members.iter().enumerate() {
             self.ordinal = ordinal;
             let at = problem.extent(i);
             let n = at.len;
-            if n == 0 || !every_edge(self.edges, n - 1) {
-                self.shape(i, group, Sink::Write(None));
-                continue;
-            }
             let mut terms = [0.0; rollout_streams::COUNT];
             let mut gated = None;
             for (to, term) in terms.iter_mut().zip(list) {
@@ -113,23 +114,18 @@ impl Worker<'_> {
                     gated = Some([group.weight * r]);
                 }
             }
-            let (mean, inv, weight, terms) = match &gated {
+            let ((mean, inv, weight), most, terms) = match &gated {
                 // A wrong format says all there is to say: the values are multiplied by 0.
-                Some(gated) => (0.0, 0.0, 1.0, &gated[..]),
-                None => (mean, inv, c.streams[0].weight, &terms[..count]),
+                Some(gated) => ((0.0, 0.0, 1.0), 0.0, &gated[..]),
+                None => (own, most, &terms[..count]),
             };
-            // As in `usual_kl`: far from the end of f32.
-            let most = weight.abs() * (largest + mean.abs()) * inv.abs();
-            if (most + terms.iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
+            let usual = n > 0 && every_edge(self.edges, n - 1) && within(most, terms, n);
+            let Some(from) = usual.then(|| self.kl_line_alone(i, &at)).flatten() else {
                 self.shape(i, group, Sink::Write(None));
                 continue;
-            }
-            let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[rows - n..] };
+            };
+            let divisors = if divisors.is_empty() { divisors } else { &divisors[divisors.len() - n..] };
             let line = Fused { mean, inv, weight, terms, powers: &plan.decay, divisors, sums: outputs.report, exact: std::ptr::null_mut() };
-            let Some(from) = self.kl_line_alone(i, &at) else {
-                self.shape(i, group, Sink::Write(None));
-                continue;
-            };
             let mut ahead = self.ahead_alike(i, true, arrays);
             self.ends_ahead(i, [Some(&outputs.advantages), None]);
             // SAFETY: AVX2 is there in a usual call, AVX-512 where `tokens` asks for it; n tokens, in place or apart (`check` has seen which).

@@ -51,6 +51,7 @@ pub unsafe fn tokens(xs: Line, to: Line, n: usize, stream: bool, line: &Fused, a
     }
 }
 
+#[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn typed<const PLAIN: bool, const UNIT: bool>(xs: Line, to: Line, n: usize, stream: bool, line: &Fused, ahead: &mut Ahead) -> Done {
     // SAFETY: passed on.

@@ -22,6 +22,17 @@ use crate::plan::workspace::{Rollout, state};
 /// Tokens of a call's first group that its exponent is guessed from.
 const FIRST: usize = 512;
 
+/// Are n values of at most `most` with their terms far from the end of f32, so that nothing need be saturated or counted?
+#[inline(always)]
+pub(super) fn within(most: f64, terms: &[f64], n: usize) -> bool {
+    (most + terms.iter().map(|t| t.abs()).sum::<f64>()) * n as f64 <= 1e38
+}
+
+/// Is the rollout one of the set?
+fn counts(kept: &Rollout) -> bool {
+    kept.state & (state::OUT_OF_STATS | state::HAS_PROCESS) == state::HAS_PROCESS
+}
+
 /// Has the rollout tokens out of scope between those in scope?
 fn holes(kept: &Rollout) -> bool {
     kept.count != kept.end - kept.first
@@ -40,6 +51,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The signal of rollout i. `None`: there is no room for it beside those that were formed since these were forgotten.
+    #[inline(always)]
     fn kl_line(&mut self, i: usize, at: &Extent) -> Option<Line> {
         match &self.job.problem.process {
             Process::Signal([Some(signal), ..]) if !self.job.by_token.formed => Some(Self::line(signal, at)),
@@ -47,7 +59,15 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Likewise, its tokens in scope, which has no holes.
+    #[inline(always)]
+    fn kl_tokens(&mut self, i: usize, kept: &Rollout) -> Option<Tokens> {
+        let line = self.kl_line(i, &self.job.problem.extent(i))?.from(kept.first as usize);
+        Some(Tokens { line, count: (kept.end - kept.first) as usize })
+    }
+
     /// The same for a rollout that is read alone.
+    #[inline(always)]
     pub(super) fn kl_line_alone(&mut self, i: usize, at: &Extent) -> Option<Line> {
         if let Some(line) = self.kl_line(i, at) {
             return Some(line);
@@ -65,31 +85,59 @@ impl<'a> Worker<'a> {
             return None;
         }
         self.formed.clear();
-        let positions = self.positions(members);
         // One pass writes the sums and its rollouts' lengths say the counts, where nothing else is asked of them.
         let alone = members.len() <= TOGETHER;
-        let by_runs = alone && c.boundary_rule == BoundaryRule::Adjacent && c.average_over == AverageOver::Live && !members.iter().any(|i| holes(&job.rollout(i)));
+        let mut by_runs = alone && c.boundary_rule == BoundaryRule::Adjacent && c.average_over == AverageOver::Live;
+        let (mut positions, mut some, mut count) = (0, [Tokens::NONE; TOGETHER], 0);
+        for i in members.iter() {
+            let kept = job.rollout(i);
+            positions = positions.max((kept.end - kept.first) as usize);
+            by_runs &= !holes(&kept);
+            if counts(&kept) {
+                if holes(&kept) {
+                    return None;
+                }
+                if alone {
+                    (some[count], count) = (self.kl_tokens(i, &kept)?, count + 1);
+                }
+            }
+        }
         // The exponent of the group before, or of the first tokens, is a guess at this one's, which the maximum confirms or corrects.
         let mut guess = match self.exponent {
             Some(exponent) => exponent,
             None => {
                 let (mut left, mut most) = (FIRST, 0);
-                for i in members.iter() {
-                    let (kept, at) = (job.rollout(i), job.problem.extent(i));
-                    let count = ((kept.end - kept.first) as usize).min(left);
-                    let line = self.kl_line(i, &at)?.from(kept.first as usize);
+                let mut look = |tokens: &Tokens| {
+                    let count = tokens.count.min(left);
                     // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
-                    most = most.max(unsafe { columns::largest(line, count) });
+                    most = most.max(unsafe { columns::largest(tokens.line, count) });
                     left -= count;
-                    if left == 0 {
-                        break;
+                    left > 0
+                };
+                if alone {
+                    some[..count].iter().all(&mut look);
+                } else {
+                    for i in members.iter() {
+                        let tokens = self.kl_tokens(i, &job.rollout(i))?;
+                        if !look(&tokens) {
+                            break;
+                        }
                     }
                 }
                 Some(exponent(most as i32)).filter(|e| columns::in_f32(*e)).unwrap_or(1)
             }
         };
+        // The longest first.
+        let longest_first = |some: &mut [Tokens]| {
+            if !some.is_sorted_by(|a, b| a.count >= b.count) {
+                some.sort_unstable_by_key(|r| std::cmp::Reverse(r.count));
+            }
+        };
+        if alone {
+            longest_first(&mut some[..count]);
+        }
         for _ in 0..2 {
-            let mut written = 0;
+            let written = some[0].count;
             if !alone {
                 self.columns[..positions].fill(0);
             }
@@ -97,35 +145,34 @@ impl<'a> Worker<'a> {
                 self.live[..positions].fill(0);
             }
             let (mut largest, mut sums) = (0u32, Sums::default());
-            let mut some = [Tokens::NONE; TOGETHER];
-            let mut count = 0;
-            let mut left = members.len();
-            for i in members.iter() {
-                left -= 1;
-                let kept = job.rollout(i);
-                if kept.state & (state::OUT_OF_STATS | state::HAS_PROCESS) == state::HAS_PROCESS {
-                    if holes(&kept) {
-                        return None;
-                    }
-                    if count == 0 && !alone {
-                        self.formed.clear();
-                    }
-                    let line = self.kl_line(i, &job.problem.extent(i))?.from(kept.first as usize);
-                    some[count] = Tokens { line, count: kept.count as usize };
-                    count += 1;
+            if alone {
+                let together = &some[..count];
+                // SAFETY: as above.
+                largest = unsafe { columns::add(together, guess, true, self.columns, &mut sums) };
+                if by_runs {
+                    self.runs.count = columns::runs(together, &mut self.runs.list);
+                } else {
+                    columns::count(together, self.live);
                 }
-                if count == TOGETHER || (left == 0 && count > 0) {
-                    let together = &mut some[..count];
-                    together.sort_unstable_by_key(|r| std::cmp::Reverse(r.count));
-                    // SAFETY: AVX2 is there in a usual call; `check` has seen the tokens' memory.
-                    largest = largest.max(unsafe { columns::add(together, guess, alone, self.columns, &mut sums) });
-                    written = together[0].count;
-                    if by_runs {
-                        self.runs.count = columns::runs(together, &mut self.runs.list);
-                    } else {
-                        columns::count(together, self.live);
+            } else {
+                let (mut left, mut count) = (members.len(), 0);
+                for i in members.iter() {
+                    left -= 1;
+                    let kept = job.rollout(i);
+                    if counts(&kept) {
+                        if count == 0 {
+                            self.formed.clear();
+                        }
+                        (some[count], count) = (self.kl_tokens(i, &kept)?, count + 1);
                     }
-                    count = 0;
+                    if count == TOGETHER || (left == 0 && count > 0) {
+                        let together = &mut some[..count];
+                        longest_first(together);
+                        // SAFETY: as above.
+                        largest = largest.max(unsafe { columns::add(together, guess, false, self.columns, &mut sums) });
+                        columns::count(together, self.live);
+                        count = 0;
+                    }
                 }
             }
             if alone {
@@ -165,7 +212,7 @@ impl<'a> Worker<'a> {
         let by_edges = group.edges.is_some() && c.boundary_rule == BoundaryRule::Adjacent;
         let usual = matches!(sink, Sink::Write(None))
             && job.joint.is_none()
-            && kept.state & (state::OUT_OF_STATS | state::HAS_PROCESS) == state::HAS_PROCESS
+            && counts(kept)
             && !terms.placed
             && !scope.has_holes()
             && (every || by_edges);
@@ -186,9 +233,7 @@ impl<'a> Worker<'a> {
             }
         };
         let (n, k) = (scope.count, kept.chunks as usize);
-        // Far from the end of f32, so that nothing need be saturated or counted.
-        let most = weight.abs() * (standard.extremes.absmax_value() as f64 + mean.abs()) * inv.abs();
-        if (most + terms.iter().map(|t| t.abs()).sum::<f64>()) * n as f64 > 1e38 {
+        if !within(weight.abs() * (standard.extremes.absmax_value() as f64 + mean.abs()) * inv.abs(), terms, n) {
             return None;
         }
         let divisors: &[f64] = if c.k == 0.0 { &[] } else { &plan.divisors[plan.limits.rollout_tokens - k..] };

@@ -101,10 +101,9 @@ pub unsafe fn doubles<const NARROW: bool>(at: *const u8, i: usize) -> [__m256d; 
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn most(largest: __m256i) -> u32 {
-    let mut lanes = [0u32; 8];
-    // SAFETY: 32 bytes.
-    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), largest) };
-    lanes.iter().fold(0, |m, x| m.max(*x))
+    let x = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+    let x = _mm_max_epu32(x, _mm_shuffle_epi32::<0b00_00_11_10>(x));
+    _mm_cvtsi128_si32(_mm_max_epu32(x, _mm_shuffle_epi32::<1>(x))) as u32
 }
 
 /// Eight lanes to memory. `STREAM`: past the caches, the address is one of a vector.

@@ -277,11 +277,15 @@ mod decide {
         }
 
         /// Where results go past the caches: asks for the ends of the next rollout's lines of `outputs`, and of this one's where it is the call's first.
+        #[inline(always)]
         pub(super) fn ends_ahead(&self, i: usize, outputs: [Option<&Array>; 2]) {
-            let (job, problem) = (self.job, self.job.problem);
-            if !job.by_token.stream {
-                return;
+            if self.job.by_token.stream {
+                self.ask_for_ends(i, outputs);
             }
+        }
+
+        fn ask_for_ends(&self, i: usize, outputs: [Option<&Array>; 2]) {
+            let (job, problem) = (self.job, self.job.problem);
             let next = match members(job, problem, self.group).nth(self.ordinal + 1) {
                 Some(next) => Some(next),
                 None => self.upcoming.and_then(|g| members(job, problem, g).nth(0)),

@@ -100,11 +100,13 @@ unsafe fn scan<const UNIT: bool, const N: usize>(y: &mut [__m256d; N], powers: &
 unsafe fn done<const N: usize>(y: &[__m256d; N], count: usize, sums: bool, largest: u32) -> Done {
     // SAFETY: AVX2, by the caller's word; a line has an element.
     unsafe {
-        let (tile, lead) = (whole(y), TILE - count);
         if !sums {
-            let path = lanes(&tile)[lead];
+            let mut lanes = [[0.0f64; 4]; N];
+            y.iter().zip(&mut lanes).for_each(|(y, lanes)| _mm256_storeu_pd(lanes.as_mut_ptr(), *y));
+            let path = lanes.as_flattened()[4 * N - count];
             return Done { path, largest, ..Done::default() };
         }
+        let (tile, lead) = (whole(y), TILE - count);
         let mut totals = Totals::new();
         totals.add(&tile, lead);
         totals.done(lanes(&tile)[lead], largest)

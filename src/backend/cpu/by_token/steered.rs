@@ -51,6 +51,7 @@ pub unsafe fn gae(
     }
 }
 
+#[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn written<const A: bool, const R: bool>(
     inputs: (Option<Line>, Line),

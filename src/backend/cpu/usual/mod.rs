@@ -76,7 +76,7 @@ pub struct Lane<'a> {
     weight: f64,
     /// Each token in scope is a chunk and all of a rollout's have one value, which is then credited once (`constant`).
     tokens: bool,
-    /// Groups whose rollouts are short go the way of `short`.
+    /// Groups whose rollouts lie in one line, or are short, go the way of `short`.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     short: bool,
 }
@@ -184,11 +184,10 @@ impl<'a> Lane<'a> {
         if !rows.chain(sets).all(|(s, process)| s.usual(process) && (tokens || s.place == Place::Every)) {
             return None;
         }
-        let simple = |s: usize| c.fusion == Fusion::Advantage && c.streams[OUTCOME + s].clip_value == f64::INFINITY;
-        let rewards = std::array::from_fn(|s| match &problem.rollout_streams[s] {
-            Some(stream) if stream.dtype == DType::F32 && simple(s) => slice(stream),
-            _ => None,
-        });
+        let mut rewards = [None; rollout_streams::COUNT];
+        for s in rollout_streams::places(job.given).filter(|s| c.fusion == Fusion::Advantage && c.streams[OUTCOME + s].clip_value == f64::INFINITY) {
+            rewards[s] = problem.rollout_streams[s].as_ref().filter(|stream| stream.dtype == DType::F32).and_then(slice);
+        }
         let unlimited = |s: usize| c.streams[OUTCOME + s].clip_value == f64::INFINITY;
         let single = match (job.given.trailing_zeros() as usize, &problem.rollout_streams) {
             (s @ 0..rollout_streams::COUNT, streams) if c.fusion == Fusion::RewardSum && job.given.count_ones() == 1 && unlimited(0) && unlimited(s) => {
@@ -219,8 +218,9 @@ impl Lane<'_> {
                 let (from, len) = (begins.at(i), begins.at(i + 1) - begins.at(i));
                 Extent { row: i, column: from, len, flat: true, slot: from - begins.at(0), tail: 0, begin: 0, whole: len }
             }
-            (Some(lengths), Extents::Padded { pad_left, .. }) => {
-                let (len, slots) = (lengths.at(i), self.problem.slots);
+            (lengths, Extents::Padded { lengths: given, pad_left }) if lengths.is_some() || given.is_none() => {
+                let slots = self.problem.slots;
+                let len = lengths.as_ref().map_or(slots, |lengths| lengths.at(i));
                 let column = if *pad_left { slots - len } else { 0 };
                 Extent { row: i, column, len, flat: false, slot: i * slots + column, tail: 0, begin: 0, whole: len }
             }
@@ -303,7 +303,7 @@ impl Worker<'_> {
     /// What is told of a group that was written.
     fn usual_done(&mut self, g: usize, group: &Group) {
         self.report.violating_groups += i64::from(group.format == 1);
-        self.job.group_outputs(g, self.usual_sets.standards(), &self.usual_sets.flags);
+        self.job.group_outputs(g, |slot| self.usual_sets.standard(slot), &self.usual_sets.flags);
         self.report.usual_groups += 1;
     }
 }

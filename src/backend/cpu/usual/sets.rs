@@ -9,14 +9,16 @@ use crate::model::flags;
 use crate::model::outputs::Outputs;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
 use crate::plan::workspace::state;
+use std::mem::MaybeUninit;
 
 /// Elements that exact sums on the finer grid allow.
 const MOST: usize = 1 << 17;
 
 /// What is decided once a group, by slot; of slots that no stream of the call has, nothing.
 pub struct Sets {
-    /// `None`: no standard has been asked for yet.
-    standards: Option<[Standard; 16]>,
+    /// By slot, those that a group has asked for, a bit each; `None`: none has. (All would be thousands of bytes.)
+    standards: Option<[MaybeUninit<Standard>; 16]>,
+    asked: u32,
     /// How the values of a stream are standardised, where it is the same for all rollouts.
     pub applies: [Option<Apply>; 16],
     pub flags: [i32; MAX_STREAMS],
@@ -26,11 +28,23 @@ impl Sets {
     /// (No constant: a copy of one would copy what it does not say, too.)
     #[inline(always)]
     pub fn none() -> Sets {
-        Sets { standards: None, applies: [None; 16], flags: [0; MAX_STREAMS] }
+        Sets { standards: None, asked: 0, applies: [None; 16], flags: [0; MAX_STREAMS] }
     }
 
-    pub fn standards(&self) -> &[Standard; 16] {
-        self.standards.as_ref().unwrap_or(&Standard::NONES)
+    /// That of a slot, of the last group that has asked for it.
+    #[inline]
+    pub fn standard(&self, slot: usize) -> &Standard {
+        const NONE: &Standard = &Standard::NONE;
+        match &self.standards {
+            // SAFETY: a standard whose bit is set has been written.
+            Some(all) if self.asked >> slot & 1 == 1 => unsafe { all[slot].assume_init_ref() },
+            _ => NONE,
+        }
+    }
+
+    fn set_standard(&mut self, slot: usize, standard: Standard) {
+        self.standards.get_or_insert([const { MaybeUninit::uninit() }; 16])[slot].write(standard);
+        self.asked |= 1 << slot;
     }
 }
 
@@ -65,6 +79,7 @@ impl Worker<'_> {
         let mut set = |slot: usize, extremes: &Extremes, sums: &Sums| {
             let row = slots.row(slot);
             let stream = &c.streams[row];
+            degenerate += i64::from(sums.n <= 1 || extremes.all_equal());
             if let Some(apply) = standard::usual(stream, plan.bits(slot), extremes, sums).filter(|_| !told) {
                 sets.applies[slot] = Some(apply);
                 return;
@@ -76,9 +91,8 @@ impl Worker<'_> {
                 _ if extremes.all_equal() => flags::GROUP_ZERO_VARIANCE,
                 _ => 0,
             };
-            degenerate += i64::from(sums.n <= 1 || extremes.all_equal());
             sets.applies[slot] = (!stream.leaves_out()).then(|| standard.resolve(true, Sums::default, &mut 0));
-            sets.standards.get_or_insert(Standard::NONES)[slot] = standard;
+            sets.set_standard(slot, standard);
         };
         if !matches!(lane.source, Source::Whole) {
             let (mut extremes, mut sums) = (Extremes::EMPTY, Sums::default());
@@ -86,7 +100,7 @@ impl Worker<'_> {
             let bits = plan.bits(0);
             let mut finite = true;
             group_parts(&job, members, group, list, |part, counts| {
-                let found = exact::extremes(job.simd(), part);
+                let found = exact::few_extremes(job.simd(), part);
                 finite &= !found.is_bad();
                 if counts {
                     extremes.add(&found);

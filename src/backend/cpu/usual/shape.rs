@@ -40,7 +40,7 @@ impl Worker<'_> {
             (None, true) => {
                 let apply = usual_apply(sets, 0, counts, 0.0, &mut lost);
                 let values = &self.usual_values[begin..begin + k];
-                fuse::add_stream(simd, &sets.standards()[0], apply, c.streams[0].weight, values, false, true, d, &mut lost);
+                fuse::add_stream(simd, sets.standard(0), apply, c.streams[0].weight, values, false, true, d, &mut lost);
             }
         }
         if outputs.chunk_values.is_some() {

@@ -1,7 +1,7 @@
-//! Groups of short rollouts: what a rollout costs beside its tokens is most of them. The tokens of a packed group are one line, looked at once for where values
-//! change (a bit a token, with the ends of the rollouts among them) and written once, by the same bits; a padded rollout is a line of its own. Between the two
+//! Groups of packed rollouts, and of padded ones that are short: what a rollout costs beside its tokens is left out. The tokens of a packed group are one line, looked
+//! at once for where values change (a bit a token, with the ends of the rollouts among them) and written once, by the same bits; a padded rollout is a line of its own. Between the two
 //! stand the chunks of the whole group side by side. Whatever does not fit is left to the way of `read` and `shape`, before anything is written.
-use super::short_avx2::{self, Affine, HELD};
+use super::short_avx2::{self, Affine, HELD, WORD};
 use super::terms::Eight;
 use super::{Group, Ints, Lane, Source, Steps};
 use crate::backend::cpu::expand::Out;
@@ -11,7 +11,7 @@ use crate::backend::cpu::scope::{self, Scope};
 use crate::backend::cpu::standard::Apply;
 use crate::backend::cpu::tile::Powers;
 use crate::backend::cpu::worker::{Job, Worker};
-use crate::backend::cpu::{fuse, returns};
+use crate::backend::cpu::{fuse, returns, rollout_streams};
 use crate::model::array::{Array, DType, Row};
 use crate::model::config::*;
 use crate::numerics::convert::InElem;
@@ -19,8 +19,6 @@ use crate::numerics::simd::Simd;
 use crate::plan::workspace::{Rollout, SPARE};
 use half::{bf16, f16};
 use std::ops::Range;
-
-const WORD: usize = 64;
 
 /// May the groups of a call go this way?
 pub fn fits(job: &Job, source: &Source) -> bool {
@@ -167,7 +165,8 @@ impl Worker<'_> {
         let format = if (part.a..part.b).all(violates) { 1 } else { 2 };
         let group = Group { elements: chunks, all_count: true, format, in_values: true };
         self.usual_decide(lane, Members::Range(part.a, part.b), &group)?;
-        self.short_credits(lane, part);
+        // SAFETY: AVX2 is there (`fits`).
+        unsafe { self.short_credits(lane, part) };
         self.short_write::<T>(lane, part, chunks + gaps);
         self.report.rollouts += (part.b - part.a) as i64;
         self.report.tokens += tokens as i64;
@@ -252,32 +251,34 @@ impl Worker<'_> {
     /// Are the neighbouring chunks of each rollout more than eta apart? (`None`: not so.)
     fn apart(&self, part: &Part, s: usize, from: usize, to: usize) -> Option<()> {
         let (eta, values) = (self.job.config().eta, &*self.usual_values);
-        // SAFETY: AVX2 is there (`fits`).
-        if !unsafe { short_avx2::near(&values[from..], to - from, eta) } {
+        // SAFETY: AVX2 is there (`fits`); the list has entries to spare, as `list` has seen.
+        let near = |a: usize, b: usize| unsafe { short_avx2::near(&values[a..], b - a, eta) };
+        if !near(from, to) {
             return Some(());
         }
+        // Where one rollout ends and the next begins, most likely, which does not count.
         let mut begin = from;
         part.rollouts(s).all(|i| {
             let end = self.usual_ends[i - part.a] as usize;
-            let all = short_avx2::all_edges(&values[begin..end], eta);
+            let all = !near(begin, end) || short_avx2::all_edges(&values[begin..end], eta);
             begin = end;
             all
         }).then_some(())
     }
 
     /// From chunks to what their tokens are credited, in `usual_credits`; in a padded group a 0 follows each rollout.
+    #[target_feature(enable = "avx2")]
     fn short_credits(&mut self, lane: &Lane, part: &Part) {
         let job = self.job;
         let (c, plan, sets) = (job.config(), job.plan, &self.usual_sets);
         let process = !matches!(lane.source, Source::Whole);
-        let none = Affine { mean: 0.0, inv: 0.0, weight: 0.0 };
         let affine = match (process, &sets.applies[0]) {
-            (false, _) | (true, Some(Apply::Zero)) => Some(none),
+            (false, _) | (true, Some(Apply::Zero)) => Some(Affine::NONE),
             (true, Some(Apply::Affine { mean, inv })) => Some(Affine { mean: *mean, inv: *inv, weight: c.streams[0].weight }),
             _ => None,
         };
-        // SAFETY: AVX2 is there (`fits`); likewise below.
-        let powers = (c.credit == Credit::ReturnToGo).then(|| unsafe { Powers::new(plan.decay[1]) });
+        let powers = (c.credit == Credit::ReturnToGo).then(|| Powers::new(plan.decay[1]));
+        let divisors: &[f64] = if c.k != 0.0 { &plan.divisors } else { &[] };
         let (mut begin, mut gap, mut lost, mut eight) = (0, 0, 0, Eight::NONE);
         for i in part.a..part.b {
             let end = self.usual_ends[i - part.a] as usize;
@@ -287,27 +288,32 @@ impl Worker<'_> {
                 let sums = (c.fusion == Fusion::RewardSum).then(|| &self.usual_elements[i - part.a..]);
                 eight.read(job, sets, lane, i, (part.b - i).min(8), sums, &mut lost);
             }
-            let (values, to) = (&self.usual_values[begin..], &mut self.usual_credits[begin + gap..]);
             if k > 0 {
-                let divisors = if c.k != 0.0 { &plan.divisors[plan.limits.rollout_tokens - k..] } else { &[] };
+                let (values, to) = (&self.usual_values[begin..], &mut self.usual_credits[begin + gap..]);
+                let divisors = if divisors.is_empty() { divisors } else { &divisors[divisors.len() - k..] };
                 // A violating rollout has its format's term alone.
                 let violates = eight.violates >> place & 1 == 1;
-                let (affine, terms) = if violates { (Some(none), &eight.gated[place..=place]) } else { (affine, &eight.terms[place][..eight.count]) };
                 match affine {
-                    // SAFETY: as above.
-                    Some(affine) if k <= HELD => unsafe { short_avx2::credit(values, k, &affine, terms, powers.as_ref(), divisors, to) },
+                    _ if violates && k <= HELD => short_avx2::credit(values, k, &Affine::NONE, [eight.gated[place]], powers.as_ref(), divisors, to),
+                    Some(affine) if k <= HELD => short_avx2::credit(values, k, &affine, eight.of(place), powers.as_ref(), divisors, to),
                     affine => {
                         let d = &mut to[..k];
                         let apply = match affine {
+                            _ if violates => Apply::Zero,
                             Some(affine) if affine.weight == 0.0 => Apply::Zero,
                             _ => super::terms::usual_apply(sets, 0, true, 0.0, &mut lost),
                         };
-                        fuse::add_stream(job.simd(), &sets.standards()[0], apply, c.streams[0].weight, &values[..k], false, true, d, &mut lost);
-                        fuse::add_terms(job.simd(), terms, d);
+                        fuse::add_stream(job.simd(), sets.standard(0), apply, c.streams[0].weight, &values[..k], false, true, d, &mut lost);
+                        let mut terms = [eight.gated[place]; rollout_streams::COUNT];
+                        let count = if violates { 1 } else { eight.count };
+                        if !violates {
+                            terms.iter_mut().zip(eight.of(place)).for_each(|(to, term)| *to = term);
+                        }
+                        fuse::add_terms(job.simd(), &terms[..count], d);
                         if powers.is_some() {
                             returns::scan(job.simd(), d, &plan.decay);
                         }
-                        super::shape::multiply(job.simd(), d, &divisors[..if divisors.is_empty() { 0 } else { k }]);
+                        super::shape::multiply(job.simd(), d, divisors);
                     }
                 }
             }
@@ -451,20 +457,37 @@ fn by_steps(steps: &Steps, i: usize, bit: usize, len: usize, words: &mut [u64], 
 }
 
 fn marked_steps<T: Copy + Into<i64>>(ends: &[T], scores: &[f32], bit: usize, len: usize, words: &mut [u64], values: &mut [f32], chunk: usize) -> Option<usize> {
-    let (mut before, mut chunks, n) = (0i64, chunk, ends.len());
-    for (j, (end, score)) in ends.iter().zip(scores).enumerate() {
+    let n = ends.len();
+    if len == 0 {
+        return ends.iter().all(|end| (*end).into() == 0).then_some(chunk);
+    }
+    // Room for all, whether they have tokens or not; bits of all the tokens.
+    let to = values.get_mut(chunk..chunk + n + 1)?;
+    (bit + len <= words.len() * WORD && scores.len() == n).then_some(())?;
+    let (mut before, mut count) = (0i64, 0);
+    let mut mark = |end: i64, score: f32| {
+        // A step without tokens marks nothing, and is written over by the next.
+        let (token, some) = (bit + (end - 1).max(0) as usize, end > before);
+        // SAFETY: bit <= token < bit + len, as 0 <= end <= len and len > 0; count is at most the steps so far.
+        unsafe {
+            *words.get_unchecked_mut(token / WORD) |= u64::from(some) << (token % WORD);
+            *to.get_unchecked_mut(count) = score;
+        }
+        count += usize::from(some);
+        before = end;
+    };
+    let Some((last, others)) = ends.split_last() else { return Some(chunk) };
+    let mut least = 0;
+    for (end, score) in others.iter().zip(scores) {
         let end: i64 = (*end).into();
-        if before > end || end > len as i64 {
+        if least > end || end > len as i64 {
             return None;
         }
-        // The last step takes the tokens that follow.
-        let last = if j + 1 == n { len as i64 } else { end };
-        if last > before {
-            mark(words, bit + last as usize - 1);
-            values[chunks] = *score;
-            chunks += 1;
-        }
-        before = end;
+        least = end;
+        mark(end, *score);
     }
-    Some(chunks)
+    let end: i64 = (*last).into();
+    // The last step takes the tokens that follow.
+    (least <= end && end <= len as i64).then(|| mark(len as i64, scores[n - 1]))?;
+    Some(chunk + count)
 }

@@ -5,7 +5,8 @@ use crate::numerics::convert::InElem;
 use crate::plan::workspace::SPARE;
 use std::arch::x86_64::*;
 
-const WORD: usize = 64;
+/// Bits of a word.
+pub const WORD: usize = 64;
 
 /// Bit t: tokens t and t + 1 of 65 differ. Of numbers of 4 bytes in value, a NaN from everything; of 2 bytes in their bits: what differs in value does so, a
 /// NaN is found in the list of its run, and zeros of two signs are found to be near (`near`).
@@ -76,37 +77,38 @@ pub fn edges<T: Copy + Default>(xs: &[T], phase: usize, words: &mut [u64]) {
 #[target_feature(enable = "avx2,popcnt,bmi1")]
 pub fn list<T: InElem>(xs: &[T], phase: usize, words: &[u64], before: &mut [u32], values: &mut [f32], begin: usize) -> Option<usize> {
     assert!(phase < WORD && words.len() == (xs.len() + phase).div_ceil(WORD) && before.len() == words.len());
+    let all = words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+    (begin + all + SPARE <= values.len()).then_some(())?;
     let mut count = begin;
     let (first, others) = words.split_first()?;
     before[0] = count as u32;
     let mut bits = *first;
-    (count + bits.count_ones() as usize + SPARE <= values.len()).then_some(())?;
     while bits != 0 {
         values[count] = xs[bits.trailing_zeros() as usize - phase].to_f32();
         bits &= bits - 1;
         count += 1;
     }
-    for (w, word) in others.iter().enumerate() {
+    let (mut to, mut from) = (values[count..].as_mut_ptr(), xs.as_ptr().wrapping_add(WORD - phase));
+    for (word, before) in others.iter().zip(&mut before[1..]) {
         let (mut bits, n) = (*word, word.count_ones() as usize);
-        before[w + 1] = count as u32;
-        if count + n + SPARE > values.len() {
-            return None;
-        }
-        let (mut to, base) = (count, (w + 1) * WORD - phase);
-        count += n;
+        *before = count as u32;
+        let mut at = to;
         loop {
             // Two at a time, whether there are so many or not, as in `runs`.
             for _ in 0..2 {
-                let token = base + (bits.trailing_zeros() as usize & (WORD - 1));
+                // SAFETY: the word's first token is there, and so are those whose bits are set; `at` is at most one entry behind the word's own, for which there
+                // is room.
+                unsafe {
+                    *at = (*from.add(bits.trailing_zeros() as usize & (WORD - 1))).to_f32();
+                    at = at.add(1);
+                }
                 bits &= bits.wrapping_sub(1);
-                // SAFETY: the word's first token is there, and so are those whose bits are set; `to` is at most `count` + 1, for which there is room.
-                unsafe { *values.get_unchecked_mut(to) = xs.get_unchecked(token).to_f32() };
-                to += 1;
             }
             if bits == 0 {
                 break;
             }
         }
+        (count, to, from) = (count + n, to.wrapping_add(n), from.wrapping_add(WORD));
     }
     Some(count)
 }
@@ -146,6 +148,11 @@ pub struct Affine {
     pub weight: f64,
 }
 
+impl Affine {
+    /// Every value is 0.
+    pub const NONE: Affine = Affine { mean: 0.0, inv: 0.0, weight: 0.0 };
+}
+
 /// Chunks that registers hold.
 pub const HELD: usize = 16;
 
@@ -166,8 +173,9 @@ static LANES: [i64; 2 * HELD] = {
 ///
 /// # Panics
 /// Where the lists are too short for whole vectors, or the divisors are not as many as the chunks.
+#[inline]
 #[target_feature(enable = "avx2")]
-pub fn credit(values: &[f32], k: usize, affine: &Affine, terms: &[f64], powers: Option<&Powers>, divisors: &[f64], to: &mut [f64]) {
+pub fn credit(values: &[f32], k: usize, affine: &Affine, terms: impl IntoIterator<Item = f64>, powers: Option<&Powers>, divisors: &[f64], to: &mut [f64]) {
     assert!(k <= HELD && values.len() >= HELD && to.len() >= HELD && (divisors.is_empty() || divisors.len() == k));
     match k {
         0..=4 => registers::<1>(values, k, affine, terms, powers, divisors, to),
@@ -178,7 +186,15 @@ pub fn credit(values: &[f32], k: usize, affine: &Affine, terms: &[f64], powers: 
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn registers<const N: usize>(values: &[f32], k: usize, affine: &Affine, terms: &[f64], powers: Option<&Powers>, divisors: &[f64], to: &mut [f64]) {
+fn registers<const N: usize>(
+    values: &[f32],
+    k: usize,
+    affine: &Affine,
+    terms: impl IntoIterator<Item = f64>,
+    powers: Option<&Powers>,
+    divisors: &[f64],
+    to: &mut [f64],
+) {
     // SAFETY (here and below): 4 v + 4 <= HELD entries are there (`credit`), of the lanes as many from HELD - k on; of the divisors those of the k chunks are read.
     let there: [__m256i; N] = std::array::from_fn(|v| unsafe { _mm256_loadu_si256(LANES.as_ptr().add(HELD - k + 4 * v).cast()) });
     let (mean, inv, weight) = (_mm256_set1_pd(affine.mean), _mm256_set1_pd(affine.inv), _mm256_set1_pd(affine.weight));
@@ -188,7 +204,7 @@ fn registers<const N: usize>(values: &[f32], k: usize, affine: &Affine, terms: &
         _mm256_mul_pd(weight, _mm256_mul_pd(_mm256_sub_pd(x, mean), inv))
     });
     for term in terms {
-        let term = _mm256_set1_pd(*term);
+        let term = _mm256_set1_pd(term);
         y.iter_mut().for_each(|y| *y = _mm256_add_pd(*y, term));
     }
     // What stands in the list after the rollout's values is none of its.

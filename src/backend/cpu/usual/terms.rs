@@ -9,7 +9,7 @@ use crate::numerics::exact::{self, Sums};
 
 /// How a rollout's values of a slot are standardised; `x`, its value of a per-rollout stream.
 pub fn usual_apply(sets: &Sets, slot: usize, counts: bool, x: f32, lost: &mut i64) -> Apply {
-    let standard = &sets.standards()[slot];
+    let standard = sets.standard(slot);
     let own = || {
         let mut own = Sums::default();
         exact::sums_wide(&standard.grid, &[x], None, &standard.extremes, &mut own);
@@ -45,7 +45,7 @@ impl Terms {
                 None => job.rollout_value(s, i).unwrap_or(0.0),
             };
             let apply = usual_apply(sets, slot, counts, x, lost);
-            let r = sets.standards()[slot].one(apply, x, lost).clamp(-row.clip_standardized, row.clip_standardized);
+            let r = sets.standard(slot).one(apply, x, lost).clamp(-row.clip_standardized, row.clip_standardized);
             all.terms[all.count] = job.stream_weight(s) * r;
             all.count += 1;
             if gate && s == 1 {
@@ -59,7 +59,7 @@ impl Terms {
 /// Per-rollout terms of up to eight rollouts: `Terms`, a stream at a time.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Eight {
-    pub terms: [[f64; rollout_streams::COUNT]; 8],
+    pub terms: [[f64; 8]; rollout_streams::COUNT],
     pub count: usize,
     /// What a rollout has instead of them whose format is violated; a bit each: is it?
     pub gated: [f64; 8],
@@ -68,7 +68,13 @@ pub struct Eight {
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl Eight {
-    pub const NONE: Eight = Eight { terms: [[0.0; rollout_streams::COUNT]; 8], count: 0, gated: [0.0; 8], violates: 0 };
+    pub const NONE: Eight = Eight { terms: [[0.0; 8]; rollout_streams::COUNT], count: 0, gated: [0.0; 8], violates: 0 };
+
+    /// Terms of rollout j, in the order of the streams.
+    #[inline(always)]
+    pub fn of(&self, j: usize) -> impl Iterator<Item = f64> + '_ {
+        self.terms[..self.count].iter().map(move |terms| terms[j])
+    }
 
     /// Of n rollouts from i on, all in the sets; `sums`: their sums of rewards, where these are what is standardised.
     #[allow(clippy::too_many_arguments)]
@@ -83,25 +89,29 @@ impl Eight {
             let mut xs = [0.0f32; 8];
             match (sums, lane.rewards[s]) {
                 (Some(sums), _) => xs[..n].copy_from_slice(&sums[..n]),
-                (None, Some(rewards)) => xs[..n].copy_from_slice(&rewards[i..i + n]),
+                // Most of the time there are eight, which are no loop.
+                (None, Some(rewards)) => match rewards.get(i..i + 8) {
+                    Some(eight) => xs.copy_from_slice(eight),
+                    None => xs[..n].copy_from_slice(&rewards[i..i + n]),
+                },
                 (None, None) => (0..n).for_each(|j| xs[j] = job.rollout_value(s, i + j).unwrap_or(0.0)),
             }
             let mut standard: [f64; 8] = match sets.applies[slot] {
+                // (Most of them, as a loop of its own.)
+                Some(Apply::Affine { mean, inv }) => xs.map(|x| (x as f64 - mean) * inv),
                 Some(apply) => xs.map(|x| plain(apply, x as f64)),
                 None => std::array::from_fn(|j| {
                     if j >= n {
                         return 0.0;
                     }
                     let apply = usual_apply(sets, slot, true, xs[j], lost);
-                    sets.standards()[slot].one(apply, xs[j], lost)
+                    sets.standard(slot).one(apply, xs[j], lost)
                 }),
             };
             if row.clip_standardized != f64::INFINITY {
                 standard = standard.map(|r| r.clamp(-row.clip_standardized, row.clip_standardized));
             }
-            for (terms, r) in self.terms.iter_mut().zip(standard) {
-                terms[self.count] = weight * r;
-            }
+            self.terms[self.count] = standard.map(|r| weight * r);
             self.count += 1;
             if s == 1 {
                 self.gated = standard.map(|r| lane.weight * r);
