@@ -2,7 +2,7 @@
 use super::*;
 
 /// How many multiprocessors the simulated device says that it has; of few of them a batch's groups are enough to have a block each (passrl_steps).
-const MULTIPROCESSORS: i32 = 16;
+pub const MULTIPROCESSORS: i32 = 16;
 
 /// Every case of steps with scores whose groups stand together, where any number of groups is enough: those that ask for nothing else a token have a block a group.
 #[test]
