@@ -219,10 +219,6 @@ fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
         return;
     }
     let _lock = cudasim::lock();
-    // (A device with so many multiprocessors that no batch has groups enough for passrl_steps, whose blocks have whole groups.)
-    if simulated() {
-        cudasim::attribute(steps::MULTIPROCESSORS, 100_000);
-    }
     let mut failures = Vec::new();
     // Blocks are of 1,024 tokens packed, where most rollouts are short, and of 4,096 padded; four such blocks are not split.
     let mut many: Vec<usize> = (0..330).map(|i| i * 7 % 33).collect();
@@ -247,6 +243,8 @@ fn long_rollouts_in_parts_have_the_bits_of_the_cpu() {
                 assert_eq!(found(), "");
                 if simulated() {
                     cudasim::reset();
+                    // (Of so many that no batch has groups enough for passrl_steps, whose blocks have whole groups.)
+                    cudasim::attribute(steps::MULTIPROCESSORS, 100_000);
                 }
                 schedule(seed);
                 failures.extend(check(&format!("{name}, {label}, schedule {seed}"), &cfg, &good, how));
