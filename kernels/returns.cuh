@@ -50,9 +50,9 @@ INLINE void scan_lines_by(Count n, const f64 *powers, ScanTops &shared, Load loa
     if (!UNIT) open_scan(powers, shared);
     if (CALLS && own_lane() == 0) shared.carries[own_warp()] = carry;
     __syncthreads();
-    // (How many are done is a multiple of 32: the lowest bit is the round's.)
-    for (u32 done = 0; done < lines(); done = (done + 32 * (u32)warps()) ^ 1) {
-        auto line = [&] { return (i32)(lines() - 1 - ((done & ~1u) + (u32)thread())); };
+    // (The lowest bit is the round's; above it stands how many lines are done, which is even.)
+    for (u32 at = 0; (at & ~1u) < lines(); at = (at + 32 * (u32)warps()) ^ 1) {
+        auto line = [&] { return (i32)(lines() - 1 - ((at & ~1u) + (u32)thread())); };
         f64 y = line() >= 0 ? load((i64)line()) : 0.0;
         if (scans) {
 #pragma unroll
@@ -61,9 +61,9 @@ INLINE void scan_lines_by(Count n, const f64 *powers, ScanTops &shared, Load loa
                 const f64 taken = own_lane() >= 1 << d ? before : 0.0;
                 y = y + (UNIT ? taken : shared.steps[d] * taken);
             }
-            if (own_lane() == 31) shared.tops[done & 1][own_warp()] = y;
+            if (own_lane() == 31) shared.tops[at & 1][own_warp()] = y;
             __syncthreads();
-            const f64 top = own_lane() < warps() ? shared.tops[done & 1][own_lane()] : 0.0, power = UNIT ? 1.0 : shared.powers[32];
+            const f64 top = own_lane() < warps() ? shared.tops[at & 1][own_lane()] : 0.0, power = UNIT ? 1.0 : shared.powers[32];
             if (CALLS) carry = shared.carries[own_warp()];
             f64 entering = carry;
             for (i32 w = 0; w < warps(); w++) {

@@ -299,6 +299,32 @@ fn runs_of_one_token_have_the_bits_of_the_cpu() {
             }
         }
     }
+    // A round of a scan is a line a thread, and a line more: each way from values to a scan.
+    use oracle::{Center, Credit, Kind};
+    let plain = Config::default();
+    let mut left_out = plain.clone();
+    left_out.process[0].center = Center::LeaveOneOut;
+    let settings = [
+        ("discounted", Config { gamma: 0.875, ..plain.clone() }),
+        ("leave one out", left_out),
+        ("broadcast", Config { credit: Credit::Broadcast, ..plain.clone() }),
+        ("kl", Config { kind: Kind::Kl, ..plain.clone() }),
+        ("gae", Config { kind: Kind::None, credit: Credit::Gae, gamma: 0.99, lam: 0.95, k: 0.0, ..plain }),
+    ];
+    for (label, cfg) in &settings {
+        for lengths in [vec![63, 64, 65, 33], vec![127, 128, 129, 193], vec![255, 256, 257, 511], vec![512, 513, 514, 1025], vec![1535, 1536, 1537, 2561]] {
+            let rollout = |(i, len): (usize, &usize)| oracle::Rollout {
+                len: *len,
+                in_stats: true,
+                outcome: Some((i % 2) as f32),
+                signal: if cfg.kind == Kind::None { Vec::new() } else { vec![(0..*len).map(|t| value(i, t)).collect()] },
+                values: (cfg.credit == Credit::Gae).then(|| (0..*len).map(|t| value(i + 9, t)).collect()),
+                ..oracle::Rollout::default()
+            };
+            let batch = Batch { num_groups: 1, rollouts: lengths.iter().enumerate().map(rollout).collect(), ..Batch::default() };
+            failures.extend(check(&format!("{label}, {lengths:?}"), cfg, &batch, &How::default()));
+        }
+    }
     let report = found();
     assert!(report.is_empty(), "the simulated driver reports:\n{report}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
