@@ -358,9 +358,11 @@ OUT_OF_LINE bool list_part(const Args& args, Room& room) {
         }
         for (i32 p = warp(); p < 32; p += warps()) {
             const i64 n = __shfl_sync(WARP, count, p), at = to + __shfl_sync(WARP, with, p) - n, from = (base + p) * part_size();
+            const u32* const own_tokens = tokens() + from;
+            const f32* const own_values = values() + from;
             for (i64 j = lane(); j < n; j += 32) {
-                const f32 x = values()[from + j];
-                last[at + j] = tokens()[from + j];
+                const f32 x = own_values[j];
+                last[at + j] = own_tokens[j];
                 elements[at + j] = x;
                 extremes_push(found, x);
             }

@@ -65,7 +65,8 @@ OUT_OF_LINE u32 resolve_own(const Standard& standard, bool counts, Apply& to) {
 // How the rollout's values of set `slot` are standardised, in to[list], by one thread. Returns what this thread has seen lost. The block.
 // (In line: what the callers keep over the sums is little, and a level of calls less.)
 template <class Own> INLINE u32 block_resolve(const Args& args, const Own& w, const Decision& decision, i32 slot, Apply* to, i32 list) {
-    if (needs_own(decision.standards[slot], w.counts)) {
+    const PlanConstants& plan = plan_of(args);
+    if (needs_own(decision.standards[slot], plan.streams[plan.slot_row[slot]], w.counts)) {
         __syncthreads();
         if (is_first_thread()) shared_own().slot = slot;
         __syncthreads();
@@ -81,8 +82,9 @@ INLINE f32 token_value(const Args& args, const Shaping& w, const FusedStreams& f
 }
 
 // Resolves every process stream of a rollout that is not zeroed and whose format is not wrong. What is lost is noted there. The block meets at the end.
-template <class Own> OUT_OF_LINE void prepare_fusion(const Args& args, const Own& w, const Decision& decision, const Terms& terms, FusedStreams& to) {
+template <class Own> OUT_OF_LINE void prepare_fusion(const Args& args, const Own& w, const Terms& terms, FusedStreams& to) {
     const PlanConstants& plan = plan_of(args);
+    const Decision& decision = shared_decision();
     if (is_first_thread()) to.lost = 0;
     if ((w.kept.state & STATE_ZEROED) || terms.gated) return;
     __syncthreads();

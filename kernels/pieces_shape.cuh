@@ -14,7 +14,7 @@ OUT_OF_LINE void fuse_unit(const Args& args, UnitRoom& room, bool ends) {
         __syncthreads();
         return;
     }
-    prepare_fusion(args, w, shared_decision(), terms, fusion);
+    prepare_fusion(args, w, terms, fusion);
     add_noted(args, fusion.lost);
     if (!ends && is_first_thread()) fusion.gained[0] = fusion.gained[1] = false;
     __syncthreads();

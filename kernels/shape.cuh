@@ -13,7 +13,7 @@ INLINE void credited(const Args& args, ShapeRoom& room) {
     const PlanConstants& plan = plan_of(args);
     const Shaping& w = room.work;
     if (plan.spreads) gap_rewards(args, w, shared_decision(), room.terms);
-    prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+    prepare_fusion(args, w, room.terms, room.fusion);
     add_noted(args, room.fusion.lost);
     if (fuses_means(args, w, room.terms, room.fusion)) fuse_means(args, w, room.terms, room.fusion);
     else fuse(args, w, room.terms, room.fusion);
@@ -178,7 +178,7 @@ template <bool DIRECT> OUT_OF_LINE void scan_chunks(const Args& args, ShapeRoom&
     add_noted(args, fusion.lost);
 }
 INLINE void shape_in_one_pass(const Args& args, ShapeRoom& room) {
-    prepare_fusion(args, room.work, shared_decision(), room.terms, room.fusion);
+    prepare_fusion(args, room.work, room.terms, room.fusion);
     add_noted(args, room.fusion.lost);
     if (room.direct) {
         know_whitening(args, room);

@@ -176,7 +176,7 @@ OUT_OF_LINE void shape_part(const Args& args, ShapeRoom& room, const Task& task,
         // Counted once a rollout.
         rollout_terms(args, w, shared_decision(), room.terms);
         add_noted(args, room.terms.lost, task.number == 0);
-        prepare_fusion(args, w, shared_decision(), room.terms, room.fusion);
+        prepare_fusion(args, w, room.terms, room.fusion);
         add_noted(args, room.fusion.lost, task.number == 0);
         open_scan(plan.decay, room.tops);
         __syncthreads();

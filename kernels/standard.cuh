@@ -137,10 +137,9 @@ INLINE bool others_deviation(const Standard &n, const Sums &others, bool equal, 
     return true;
 }
 
-// Does `resolve` look at the rollout's own sums?
-INLINE bool needs_own(const Standard &n, bool counts) {
-    return n.set >= SET_FLAT && leaves_out(*n.stream) && counts && n.stream->loo_unit != LOO_ELEMENT;
-}
+// Does `resolve` look at the rollout's own sums? (`s`: the set's stream, from where the caller has it.)
+INLINE bool needs_own(const Standard &n, const Stream &s, bool counts) { return n.set >= SET_FLAT && leaves_out(s) && counts && s.loo_unit != LOO_ELEMENT; }
+INLINE bool needs_own(const Standard &n, bool counts) { return needs_own(n, *n.stream, counts); }
 
 // For a rollout: `of_mean`, what its set's mean is for it; `own`, the sums of its elements (read where `needs_own`); `counts`: it is in the set.
 INLINE Apply resolve(const Standard &n, f64 of_mean, bool counts, const Sums &own, u32 *lost) {

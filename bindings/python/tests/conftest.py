@@ -1,6 +1,7 @@
 """The batch of the worked examples, in any layout."""
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 import passrl
+
+# Of what is begun in the background a shell has this ignored, which the programs that the tests interrupt would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data" / "agentprocessbench_hotpotqa.jsonl"
