@@ -8,7 +8,7 @@ use crate::abi::status::*;
 use crate::abi::types::{passrl_batch, passrl_config, passrl_limits, passrl_stream, passrl_view};
 use crate::error::{self, Result};
 use crate::model::array::{Array, DType};
-use crate::model::batch::{Extents, Groups, Problem, Process};
+use crate::model::batch::{Extents, Problem, Process};
 use crate::model::config::{Config, Fusion, KlInReward, Limits, Stream};
 use crate::model::context::{Memory, Where};
 use crate::model::primitives::{Call, Found, What};
@@ -120,36 +120,7 @@ pub unsafe fn call<const I: usize, const O: usize>(
     let Some(rollouts) = usize::try_from(b.num_rollouts).ok().filter(|r| *r <= MOST) else {
         return refuse!(PASSRL_ERR_LIMIT, "batch.num_rollouts is {}; it must be from 0 to {MOST}", b.num_rollouts);
     };
-    let mut problem = Problem {
-        rollouts,
-        groups: 0,
-        slots: 0,
-        extents: Extents::Padded { lengths: None, pad_left: false },
-        grouping: Groups::Constant(1),
-        mask: None,
-        rollout_streams: [None; 12],
-        format_ok: None,
-        in_stats: None,
-        absent: None,
-        bootstrap: None,
-        process: Process::None,
-        num_process: 0,
-        scores_flat: true,
-        steps: None,
-        step_marks: None,
-        chunk_marks: None,
-        values: None,
-        token_rewards: None,
-        baselines: None,
-        stats_mean: None,
-        stats_std: None,
-        rollout_lam: None,
-        reference: None,
-        behavior: None,
-        step_group: None,
-        baseline_inputs: None,
-        pieces: None,
-    };
+    let mut problem = Problem { rollouts, ..Problem::nothing() };
     // SAFETY: the views are the caller's by the contract; likewise below.
     unsafe {
         if reads.tokens {

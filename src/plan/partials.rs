@@ -261,7 +261,7 @@ impl Partials {
     }
 
     /// Adds the share of the latest phase in `from`. What both have of the phases before must be the same (they were begun as copies of one buffer), or `from` has
-    /// nothing of it: else it is given as the first phase that differs, and nothing is added.
+    /// nothing of it; else the first phase that differs is given, and nothing is added. An empty `into` becomes what `from` is.
     ///
     /// # Safety
     /// As `init` for `into`; `from` is another buffer.

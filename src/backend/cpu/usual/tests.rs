@@ -265,24 +265,10 @@ fn case(seed: u64, short: bool) -> Case {
         format_ok,
         in_stats,
         absent: absent.map(|flags| s.flags(&flags, DType::U8, [rollouts, 1])),
-        bootstrap: None,
         process,
         num_process,
-        scores_flat: true,
         steps,
-        step_marks: None,
-        chunk_marks: None,
-        values: None,
-        token_rewards: None,
-        baselines: None,
-        stats_mean: None,
-        stats_std: None,
-        rollout_lam: None,
-        reference: None,
-        behavior: None,
-        step_group: None,
-        baseline_inputs: None,
-        pieces: None,
+        ..Problem::nothing()
     };
     let tokens = if packed { slots } else { rollouts * slots };
     let limits = Limits {
