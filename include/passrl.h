@@ -548,7 +548,7 @@ typedef struct passrl_context_options {
     int32_t backend;
     // CUDA: device ordinal, or -1 for the calling thread's current context, which is borrowed and left as it was. 0.
     int32_t device;
-    // CPU: threads that work on a run, 1 to 1024. 1: the calling thread. More: so many of the context's own, for which the calling thread waits. 0 (default): as many as
+    // CPU: threads that work on a run, 1 to 1024: the calling thread and, of more than 1, the context's own, which join it as the system wakes them. 0 (default): as many as
     // the calling thread's affinity and cgroup quota allow, at most 8.
     int32_t threads;
     // CPU: instruction set, `PASSRL_SIMD_*`; BEST (default) takes what the processor has. Every path gives the same bits.

@@ -1,12 +1,188 @@
-//! Threads of a context: a rayon pool whose threads we join ourselves, made by the first plan that may use it, never touched after a fork.
+//! Threads of a context: helpers of whoever makes a call, started by the first plan that may use them, never touched after a fork.
+//!
+//! A call posts what it is about and begins itself at once; helpers join it as they come. What none has begun when the caller is done is withdrawn, so a thread
+//! that the system is slow to wake delays nobody. A call allocates nothing: what it posts stands on its caller's stack.
 use crate::error::{RESOURCE, Result};
 use crate::refuse;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::any::Any;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
+/// Calls that may wait for helpers at once. One more does its work alone.
+const POSTED: usize = 64;
+
+/// Looks at what is waited for before a thread sleeps: some ten microseconds, about what it takes to be woken, more than lies between the parts of a call. (Not
+/// with `yield_now` between them: on a busy machine each would last as long as others like to run.)
+const LOOKS: usize = 500;
+
+/// Bytes of a thread's stack.
+const STACK: usize = 2 << 20;
+
+type Work<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// A call that is posted, on its caller's stack. Its shares from `next` to `end` wait for helpers.
+struct Call<'a> {
+    work: Work<'a>,
+    next: usize,
+    end: usize,
+    /// What a helper's share panicked with.
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+/// A posted call, and the helpers that are at it.
+struct Posted {
+    call: NonNull<Call<'static>>,
+    running: NonNull<AtomicUsize>,
+}
+
+// SAFETY: a call is touched under the queue's lock alone, its work is `Sync`, its count an atomic.
+unsafe impl Send for Posted {}
+
+/// What helpers and callers tell each other.
+struct Queue {
+    calls: Vec<Posted>,
+    /// Helpers that have come up.
+    up: usize,
+    ended: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Calls in the queue, to look at without its lock.
+    waiting: AtomicUsize,
+    /// Helpers sleep here until there is a call, or the end.
+    posted: Condvar,
+    /// Callers sleep here until helpers are done (or up).
+    done: Condvar,
+}
+
+impl Shared {
+    fn new() -> Shared {
+        let queue = Queue { calls: Vec::with_capacity(POSTED), up: 0, ended: false };
+        Shared { queue: Mutex::new(queue), waiting: AtomicUsize::new(0), posted: Condvar::new(), done: Condvar::new() }
+    }
+
+    /// Nothing under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn wait<'a>(on: &Condvar, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        on.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Wakes two helpers where as many shares wait; each that takes one wakes two more.
+    fn wake(&self, shares: usize) {
+        (0..shares.min(2)).for_each(|_| self.posted.notify_one());
+    }
+
+    /// Shares 1 .. threads of `work` for the helpers, 0 for the caller; back when all that were begun are done.
+    fn spread(&self, threads: usize, work: Work) {
+        let running = AtomicUsize::new(0);
+        let mut call = Call { work, next: 1, end: threads, panic: None };
+        // The list's lifetime is not the call's: before this returns it is neither in the list nor with a helper.
+        let own = NonNull::from(&mut call).cast::<Call<'static>>();
+        let mut queue = self.lock();
+        let posted = queue.calls.len() < POSTED;
+        if posted {
+            queue.calls.push(Posted { call: own, running: NonNull::from(&running) });
+            self.waiting.store(queue.calls.len(), Ordering::Relaxed);
+        }
+        drop(queue);
+        if !posted {
+            return work(0);
+        }
+        self.wake(threads - 1);
+        let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
+        let mut queue = self.lock();
+        if let Some(i) = queue.calls.iter().position(|posted| posted.call == own) {
+            queue.calls.remove(i);
+            self.waiting.store(queue.calls.len(), Ordering::Relaxed);
+        }
+        if running.load(Ordering::Acquire) > 0 {
+            drop(queue);
+            looks(|| running.load(Ordering::Acquire) == 0);
+            queue = self.lock();
+            while running.load(Ordering::Acquire) > 0 {
+                queue = Self::wait(&self.done, queue);
+            }
+        }
+        drop(queue);
+        // SAFETY: no helper has it any more; read where they wrote it.
+        let theirs = unsafe { (*own.as_ptr()).panic.take() };
+        if let Some(panic) = mine.err().or(theirs) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// What a helper does until the end.
+    fn help(&self) {
+        let mut queue = self.lock();
+        queue.up += 1;
+        self.done.notify_all();
+        while !queue.ended {
+            let Some(first) = queue.calls.first() else {
+                drop(queue);
+                looks(|| self.waiting.load(Ordering::Relaxed) > 0);
+                queue = self.lock();
+                while queue.calls.is_empty() && !queue.ended {
+                    queue = Self::wait(&self.posted, queue);
+                }
+                continue;
+            };
+            let (call, running) = (first.call, first.running);
+            // SAFETY: the caller of a call that is in the list, or that a helper is at, waits: for the lock, or for `running`.
+            let (work, share, left) = unsafe {
+                let call = &mut *call.as_ptr();
+                call.next += 1;
+                running.as_ref().fetch_add(1, Ordering::Relaxed);
+                (call.work, call.next - 1, call.end - call.next)
+            };
+            if left == 0 {
+                queue.calls.remove(0);
+                self.waiting.store(queue.calls.len(), Ordering::Relaxed);
+            }
+            drop(queue);
+            self.wake(left);
+            let panic = catch_unwind(AssertUnwindSafe(|| work(share))).err();
+            queue = self.lock();
+            // SAFETY: as above; what comes after the count is not the call's.
+            unsafe {
+                if panic.is_some() {
+                    (*call.as_ptr()).panic = panic;
+                }
+                running.as_ref().fetch_sub(1, Ordering::Release);
+            }
+            self.done.notify_all();
+        }
+    }
+
+    fn end(&self, handles: &mut Vec<JoinHandle<()>>) {
+        self.lock().ended = true;
+        self.posted.notify_all();
+        for handle in handles.drain(..) {
+            // A helper does not panic: its shares' panics are the callers'.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// Looks whether `ready`, for a while.
+fn looks(ready: impl Fn() -> bool) {
+    for _ in 0..LOOKS {
+        if ready() {
+            return;
+        }
+        spin_loop();
+    }
+}
+
 struct Running {
-    pool: Option<rayon::ThreadPool>,
+    shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
     /// Process that the threads live in: a forked child has none of them.
     pid: u32,
@@ -14,23 +190,14 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let pool = self.pool.take();
         if self.pid != std::process::id() {
-            // A forked child: the threads are the parent's. Taking the pool down would wait for them.
-            std::mem::forget(pool);
+            // A forked child: the threads are the parent's, and the lock may be held for ever.
             std::mem::forget(std::mem::take(&mut self.handles));
             return;
         }
-        drop(pool);
-        for handle in self.handles.drain(..) {
-            // A thread that panicked has been reported by the run it served.
-            let _ = handle.join();
-        }
+        self.shared.end(&mut self.handles);
     }
 }
-
-/// Bytes of a thread's stack.
-const STACK: usize = 2 << 20;
 
 /// While it lives, threads that are started take no signal of the host's: a handler would run where the host does not know of, and a signal that the host has
 /// blocked in its own threads would be delivered to ours. Faults stay open: they are the thread's own.
@@ -67,7 +234,7 @@ impl HostSignals {
     }
 }
 
-/// None yet, or the running pool.
+/// None yet, or the running helpers.
 pub struct Pool {
     threads: usize,
     running: AtomicPtr<Running>,
@@ -78,76 +245,61 @@ impl Pool {
         Pool { threads, running: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
+    /// Those of a call: its caller, and helpers.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
+    /// The helpers that live in this process.
     fn current(&self) -> Option<&Running> {
-        // SAFETY: a published pool lives until the context does (one replaced in a forked child is leaked).
-        unsafe { self.running.load(Ordering::Acquire).as_ref() }
+        // SAFETY: what is published lives until the context does (what is replaced in a forked child is leaked).
+        unsafe { self.running.load(Ordering::Acquire).as_ref() }.filter(|running| running.pid == std::process::id())
     }
 
-    /// Starts the threads where there are none in this process.
+    /// Starts the helpers where there are none in this process.
     pub fn start(&self) -> Result<()> {
         let before = self.running.load(Ordering::Acquire);
-        // SAFETY: as `current`.
-        let here = unsafe { before.as_ref() }.is_some_and(|r| r.pid == std::process::id());
-        if self.threads < 2 || here {
+        if self.threads < 2 || self.current().is_some() {
             return Ok(());
         }
-        let handles = Mutex::new(Vec::new());
+        let mut new = Running { shared: Arc::new(Shared::new()), handles: Vec::new(), pid: std::process::id() };
         let signals = HostSignals::block();
-        let built = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads)
-            .spawn_handler(|thread| {
-                let name = format!("passrl-{}", thread.index());
-                // Without a size the standard library would read RUST_MIN_STACK from the host's environment.
-                let handle = std::thread::Builder::new().name(name).stack_size(STACK).spawn(|| thread.run())?;
-                handles.lock().unwrap_or_else(|e| e.into_inner()).push(handle);
-                Ok(())
-            })
-            .build();
-        drop(signals);
-        let handles = handles.into_inner().unwrap_or_else(|e| e.into_inner());
-        let pool = match built {
-            Ok(pool) => pool,
-            Err(error) => {
-                // Those that did start have been told to end.
-                handles.into_iter().for_each(|handle| drop(handle.join()));
-                return refuse!(RESOURCE, "{} threads could not be started ({error}); ask for fewer (options.threads)", self.threads);
+        for helper in 1..self.threads {
+            let shared = Arc::clone(&new.shared);
+            // Without a size the standard library would read RUST_MIN_STACK from the host's environment.
+            match std::thread::Builder::new().name(format!("passrl-{helper}")).stack_size(STACK).spawn(move || shared.help()) {
+                Ok(handle) => new.handles.push(handle),
+                Err(error) => return refuse!(RESOURCE, "{} threads could not be started ({error}); ask for fewer (options.threads)", self.threads),
             }
-        };
+        }
+        drop(signals);
         // A thread takes memory as it starts: it does so now, not during a run.
-        pool.broadcast(|_| ());
-        let new = Box::into_raw(Box::new(Running { pool: Some(pool), handles, pid: std::process::id() }));
+        let mut queue = new.shared.lock();
+        while queue.up < new.handles.len() {
+            queue = Shared::wait(&new.shared.done, queue);
+        }
+        drop(queue);
+        let new = Box::into_raw(Box::new(new));
         if self.running.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // Another plan was first. A pool replaced after a fork stays allocated: its threads are in another process.
+            // Another plan was first.
             // SAFETY: never published.
             drop(unsafe { Box::from_raw(new) });
         }
         Ok(())
     }
 
-    /// Calls `work(thread)` for 0 .. threads, on the pool where it may, else one after the other on the caller.
+    /// Calls `work(thread)` for 0 on the caller, and at once for as many of 1 .. threads as helpers come for before it returns.
     pub fn spread(&self, threads: usize, work: &(impl Fn(usize) + Sync)) {
-        match self.current().filter(|r| threads > 1 && r.pid == std::process::id()).and_then(|r| r.pool.as_ref()) {
-            Some(pool) => pool.install(|| halves(0, threads, work)),
+        match if threads > 1 { self.current() } else { None } {
+            Some(running) => running.shared.spread(threads, work),
             None => work(0),
         }
     }
 
     /// Threads that a call would use.
     pub fn usable(&self) -> usize {
-        if self.current().is_some_and(|r| r.pid == std::process::id()) { self.threads } else { 1 }
+        if self.current().is_some() { self.threads } else { 1 }
     }
-}
-
-fn halves(from: usize, to: usize, work: &(impl Fn(usize) + Sync)) {
-    if to - from <= 1 {
-        return work(from);
-    }
-    let middle = from + (to - from) / 2;
-    rayon::join(|| halves(from, middle, work), || halves(middle, to, work));
 }
 
 impl Drop for Pool {
@@ -157,5 +309,129 @@ impl Drop for Pool {
             // SAFETY: made by Box::into_raw, taken back once.
             drop(unsafe { Box::from_raw(running) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    fn started(threads: usize) -> Pool {
+        let pool = Pool::new(threads);
+        pool.start().expect("threads");
+        pool
+    }
+
+    /// Waits until a helper has begun as many shares as are counted.
+    fn until(ready: impl Fn() -> bool) {
+        while !ready() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn callers_at_once_share_the_helpers() {
+        const CALLS: usize = if cfg!(miri) { 3 } else { 2000 };
+        let pool = started(3);
+        let helped = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for caller in 0..4 {
+                let (pool, helped) = (&pool, &helped);
+                scope.spawn(move || {
+                    for call in 0..CALLS {
+                        // What a share wrote is there when the call is back, and a share is begun once at most.
+                        let (mut begun, next) = ([0u32; 3], AtomicUsize::new(0));
+                        let (list, sum) = (AtomicPtr::new(begun.as_mut_ptr()), AtomicUsize::new(0));
+                        pool.spread(3, &|thread| {
+                            // SAFETY: an element of this share alone.
+                            unsafe { *list.load(Ordering::Relaxed).add(thread) += 1 };
+                            loop {
+                                let item = next.fetch_add(1, Ordering::Relaxed);
+                                if item >= 50 {
+                                    break;
+                                }
+                                sum.fetch_add(item, Ordering::Relaxed);
+                            }
+                        });
+                        assert_eq!(sum.load(Ordering::Relaxed), 49 * 50 / 2, "caller {caller}, call {call}");
+                        assert!(begun[0] == 1 && begun[1] <= 1 && begun[2] <= 1, "caller {caller}, call {call}: {begun:?}");
+                        helped.fetch_add((begun[1] + begun[2]) as usize, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert!(cfg!(miri) || helped.load(Ordering::Relaxed) > 0, "no helper ever came");
+    }
+
+    #[test]
+    fn a_call_does_not_wait_for_who_has_not_come() {
+        let pool = started(2);
+        let (held, begun) = (Barrier::new(2), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            // The only helper is held in another caller's share.
+            scope.spawn(|| {
+                pool.spread(2, &|thread| {
+                    if thread == 1 {
+                        begun.store(true, Ordering::Release);
+                        held.wait();
+                    } else {
+                        until(|| begun.load(Ordering::Acquire));
+                    }
+                })
+            });
+            until(|| begun.load(Ordering::Acquire));
+            let shares = AtomicUsize::new(0);
+            pool.spread(2, &|_| {
+                shares.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(shares.into_inner(), 1);
+            held.wait();
+        });
+    }
+
+    #[test]
+    fn a_share_that_panics_is_its_callers() {
+        let pool = started(2);
+        for panics in [1, 0] {
+            let begun = AtomicBool::new(false);
+            let call = || {
+                pool.spread(2, &|thread| {
+                    if thread == 1 {
+                        begun.store(true, Ordering::Release);
+                    } else {
+                        until(|| begun.load(Ordering::Acquire));
+                    }
+                    assert_ne!(thread, panics, "share {panics}");
+                })
+            };
+            let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("the share's panic");
+            assert!(panic.downcast_ref::<String>().is_some_and(|said| said.contains(&format!("share {panics}"))));
+        }
+        // The helper is there as before.
+        let both = Barrier::new(2);
+        pool.spread(2, &|_| {
+            both.wait();
+        });
+    }
+
+    #[test]
+    fn calls_beyond_those_that_may_wait_are_done_alone() {
+        let pool = started(2);
+        let (inside, out) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..POSTED + 8 {
+                scope.spawn(|| {
+                    pool.spread(2, &|_| {
+                        inside.fetch_add(1, Ordering::Release);
+                        until(|| out.load(Ordering::Acquire));
+                    })
+                });
+            }
+            // Each caller's own share, and the only helper's.
+            until(|| inside.load(Ordering::Acquire) == POSTED + 8 + 1);
+            out.store(true, Ordering::Release);
+        });
     }
 }
