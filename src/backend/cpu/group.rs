@@ -29,6 +29,7 @@ fn given(statistics: &Option<Array>, g: usize, row: usize) -> f64 {
 impl Worker<'_> {
     fn prepare_all(&mut self, g: usize, members: Members) {
         self.missing = 0;
+        self.read_masks(g, members);
         (self.found, self.together) = (false, false);
         (self.group, self.members, self.credit_most) = (g, members.len(), 0);
         for i in members.iter() {
@@ -36,6 +37,8 @@ impl Worker<'_> {
                 self.prepare(i, g);
             }
         }
+        // Tokens without a value, and those between steps, have left the scope.
+        self.masks = None;
     }
 
     /// A group that is wholly in this call.

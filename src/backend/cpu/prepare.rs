@@ -1,5 +1,6 @@
 //! First pass over a rollout: its scope, its steps (the elements of the process sets) and, for prm and outcome-only input, its chunks.
 use super::chunk::{self, ChunkList, Detector, StepCursor};
+use super::members::Members;
 use super::scope::{self, Scope};
 use super::pieces::Edge;
 use super::worker::Worker;
@@ -26,7 +27,28 @@ pub(super) enum Form {
 }
 
 impl Worker<'_> {
-    /// Prepares rollout i of group `group` and keeps it in the workspace.
+    /// Reads the masks of a group's rollouts to their words, where it has not been done.
+    pub fn read_masks(&mut self, g: usize, members: Members) {
+        let (job, problem) = (self.job, self.job.problem);
+        let Some(mask) = problem.mask.as_ref().filter(|_| self.masks != Some(g)) else { return };
+        self.masks = Some(g);
+        let (mut some, mut count) = ([0; scope::ROWS], 0);
+        let read = |some: &[usize]| {
+            // SAFETY: the rollouts' own words, which no other thread uses.
+            let words = |i: &usize| (problem.extent(*i).of(mask), unsafe { job.scope_bits(*i, &problem.extent(*i)) });
+            scope::read_masks(job.simd(), some.iter().map(words));
+        };
+        for i in members.iter() {
+            (some[count], count) = (i, count + 1);
+            if count == scope::ROWS {
+                read(&some);
+                count = 0;
+            }
+        }
+        read(&some[..count]);
+    }
+
+    /// Prepares rollout i of group `group`, whose masks have been read, and keeps it in the workspace.
     pub fn prepare(&mut self, i: usize, group: usize) {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
@@ -49,8 +71,8 @@ impl Worker<'_> {
         // SAFETY: the rollout's own words.
         let bits = unsafe { job.scope_bits(i, &at) };
         let mut in_bits = false;
-        if let Some(mask) = &problem.mask {
-            scope::read_mask(job.simd(), &at.of(mask), bits);
+        if problem.mask.is_some() {
+            debug_assert_eq!(self.masks, Some(group));
             in_bits = true;
         }
         let mut count_steps = 0;

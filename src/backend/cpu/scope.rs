@@ -250,6 +250,23 @@ pub fn read_mask(simd: Simd, mask: &Row, bits: &mut [u64]) {
     }
 }
 
+/// Masks that are read at once: a processor asks its memory for more where it reads at several places.
+pub const ROWS: usize = 4;
+
+/// `read_mask` of several at once.
+pub fn read_masks<'a>(simd: Simd, masks: impl Iterator<Item = (Row, &'a mut [u64])>) {
+    let mut each: [Option<(Row, &mut [u64])>; ROWS] = Default::default();
+    each.iter_mut().zip(masks).for_each(|(to, mask)| *to = Some(mask));
+    #[cfg(target_arch = "x86_64")]
+    if let (true, [Some(a), Some(b), Some(c), Some(d)]) = (simd >= Simd::Avx2, &mut each) {
+        // SAFETY: `Simd::Avx2` is only made where the processor has AVX2.
+        if unsafe { super::scope_avx2::read_masks([&a.0, &b.0, &c.0, &d.0], [&mut *a.1, &mut *b.1, &mut *c.1, &mut *d.1]) } {
+            return;
+        }
+    }
+    each.into_iter().flatten().for_each(|(mask, bits)| read_mask(simd, &mask, bits));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,6 +299,44 @@ mod tests {
                 assert_eq!(scope.count_in(a, b), plain.len());
                 assert_eq!(scope.last_in(a, b), plain.last().copied());
                 assert!((a..b).all(|t| scope.contains(t) == (flags[t] != 0)));
+            }
+        }
+    }
+
+    /// Masks of unequal lengths, of one type, read at once and one by one: as each element says. Long ones, and one too short for it; side by side, and with gaps.
+    #[test]
+    fn several_masks_are_as_one_by_one() {
+        use crate::model::array::Array;
+        let mut seed = 7u64;
+        let mut next = |n: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % n
+        };
+        for case in 0..24 {
+            let (dtype, bytes) = [(DType::I64, 8), (DType::I32, 4), (DType::U8, 1), (DType::F32, 4)][case % 4];
+            let slots = if case < 8 { 100 } else { 17_000 / bytes + next(300) };
+            let stride = if case >= 20 { 2 } else { 1 };
+            let mut memory = vec![0u64; 4 * slots * stride * bytes / 8 + 8];
+            // SAFETY: the memory of the words.
+            let all = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), 4 * slots * stride * bytes) };
+            // Any byte of an element may be the one that is set.
+            all.chunks_exact_mut(bytes).for_each(|element| element[next(bytes)] = (next(3) == 0) as u8);
+            let lengths: [usize; 4] = std::array::from_fn(|_| slots - next(if case % 3 == 0 { 1 } else { slots }));
+            let strides = [(slots * stride) as isize, stride as isize];
+            let mask = Array { data: memory.as_mut_ptr().cast(), dtype, shape: [4, slots], stride: strides };
+            let row = |r: usize| mask.line(r, 0, lengths[r], false);
+            let mut bits = lengths.map(|n| vec![!0u64; words(n)]);
+            for simd in [Simd::Baseline, Simd::best()] {
+                for count in [4, 3] {
+                    bits.iter_mut().flatten().for_each(|word| *word = 0x5555);
+                    read_masks(simd, bits.iter_mut().take(count).enumerate().map(|(r, bits)| (row(r), &mut bits[..])));
+                    for (r, bits) in bits.iter().enumerate().take(count) {
+                        let want: Vec<bool> = (0..lengths[r]).map(|t| row(r).flag(t)).collect();
+                        let got: Vec<bool> = (0..bits.len() * 64).map(|t| bits[t / 64] >> (t % 64) & 1 == 1).collect();
+                        assert_eq!(got[..want.len()], want, "case {case}, {count} masks, {simd:?}");
+                        assert!(got[want.len()..].iter().all(|bit| !bit), "case {case}: bits beyond the mask");
+                    }
+                }
             }
         }
     }

@@ -75,6 +75,8 @@ pub struct Worker<'a> {
     pub row_marks: &'a mut [u8],
     pub places: Places<'a>,
     pub report: Report,
+    /// The group whose masks stand in its rollouts' words as they were given.
+    pub masks: Option<usize>,
     /// Of the group in work: slots in which a value is missing; a finding of a rollout was reported.
     pub missing: u32,
     pub found: bool,
@@ -184,6 +186,7 @@ impl<'a> Job<'a> {
                     weight_sums: own.part(s.weight_sums),
                 },
                 report: Report::default(),
+                masks: None,
                 missing: 0,
                 found: false,
                 together: false,

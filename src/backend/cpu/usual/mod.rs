@@ -264,6 +264,7 @@ impl Lane<'_> {
 impl Worker<'_> {
     /// Reads, decides and writes a group. `false`: it is not usual, nothing has been written.
     pub fn usual_group(&mut self, lane: &Lane, g: usize, members: Members) -> bool {
+        self.read_masks(g, members);
         #[cfg(target_arch = "x86_64")]
         if lane.short {
             let upcoming = self.upcoming.filter(|_| self.job.streams).map(|g| super::members::members(self.job, self.job.problem, g));

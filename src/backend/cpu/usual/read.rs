@@ -1,7 +1,7 @@
 //! Reads the rollouts of a group: scope, chunks, elements of the process set.
 use super::{Group, Ints, Lane, Source, Steps};
 use crate::backend::cpu::members::Members;
-use crate::backend::cpu::scope::{self, Scope};
+use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::worker::{Job, Worker};
 use crate::backend::cpu::chunk;
 use crate::model::array::{Array, DType};
@@ -60,12 +60,8 @@ impl Worker<'_> {
             format = format.max(if violates { 1 } else { 2 });
             let scope = match &problem.mask {
                 None => Scope::span(0, at.len),
-                Some(mask) => {
-                    // SAFETY: the rollout's own words, which no other thread uses.
-                    let bits = unsafe { job.scope_bits(i, &at) };
-                    scope::read_mask(job.simd(), &at.of(mask), bits);
-                    Scope::counted(job.simd(), bits)
-                }
+                // SAFETY: the rollout's own words, which no other thread uses.
+                Some(_) => Scope::counted(job.simd(), unsafe { job.scope_bits(i, &at) }),
             };
             (kept.first, kept.end, kept.count) = (scope.first as u32, scope.end as u32, scope.count as u32);
             let (chunks, listed) = (lists.chunks, lists.listed);

@@ -7,7 +7,7 @@ use super::{Group, Ints, Lane, Source, Steps};
 use crate::backend::cpu::expand::Out;
 use crate::backend::cpu::lines::{self, WINDOW};
 use crate::backend::cpu::members::Members;
-use crate::backend::cpu::scope::{self, Scope};
+use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::standard::Apply;
 use crate::backend::cpu::tile::Powers;
 use crate::backend::cpu::worker::{Job, Worker};
@@ -177,15 +177,12 @@ impl Worker<'_> {
     /// Span s, its scope read where there is a mask. `None`: the scope has holes.
     fn short_span(&mut self, lane: &Lane, part: &Part, s: usize) -> Option<Span> {
         let job = self.job;
-        if let Some(mask) = &job.problem.mask {
+        if job.problem.mask.is_some() {
             let i = part.a + s;
-            let at = lane.extent(i);
             // SAFETY: the rollout's own words, which no other thread uses.
-            let bits = unsafe { job.scope_bits(i, &at) };
-            scope::read_mask(job.simd(), &at.of(mask), bits);
-            let scope = Scope::counted(job.simd(), bits);
+            let scope = Scope::counted(job.simd(), unsafe { job.scope_bits(i, &lane.extent(i)) });
             if scope.has_holes() {
-                // So will have others, whose masks are not read twice.
+                // So will have others, of which nothing else is read twice.
                 self.gappy = true;
                 return None;
             }
