@@ -309,18 +309,20 @@ pub fn ask_for_ends(to: Line, n: usize) {
 /// They are writable.
 #[target_feature(enable = "avx2")]
 pub unsafe fn zero(at: *mut u8, bytes: usize, stream: bool) {
-    const VECTOR: usize = 32;
+    const VECTOR: usize = LINE / 2;
     // SAFETY: by the caller's word.
     unsafe {
-        if !stream || bytes < 4 * VECTOR {
+        if !stream || bytes < 4 * LINE {
             return std::ptr::write_bytes(at, 0, bytes);
         }
-        let head = (VECTOR - at as usize % VECTOR) % VECTOR;
+        // No line is written in both ways.
+        let head = at.align_offset(LINE);
         std::ptr::write_bytes(at, 0, head);
         let (mut done, zero) = (head, _mm256_setzero_si256());
-        while done + VECTOR <= bytes {
+        while done + LINE <= bytes {
             _mm256_stream_si256(at.add(done).cast(), zero);
-            done += VECTOR;
+            _mm256_stream_si256(at.add(done + VECTOR).cast(), zero);
+            done += LINE;
         }
         std::ptr::write_bytes(at.add(done), 0, bytes - done);
     }
