@@ -49,7 +49,7 @@ use crate::model::config::Whiten;
 use crate::model::context::Memory;
 use crate::model::outputs::Outputs;
 use crate::model::report::Report;
-use crate::numerics::exact::{Extremes, Sums};
+use crate::numerics::exact::{Extremes, Grid, STEP_BITS, Sums};
 use crate::numerics::fpmode::with_default_mode;
 use crate::plan::Plan;
 use crate::plan::partials::{BatchState, Stage};
@@ -207,9 +207,9 @@ fn run_by(pool: &Pool, threads: usize, plan: &Plan, problem: &Problem, outputs: 
 }
 
 fn whiten_sums(crew: &Crew, extremes: &Extremes) -> Sums {
-    let sums = Mutex::new(Sums::default());
+    let (sums, grid) = (Mutex::new(Sums::default()), Grid::new(STEP_BITS, extremes.absmax));
     let add = |worker: &Worker| lock(&sums).add(&worker.whiten_sums);
-    crew.each_in(&crew.extents(), &Mutex::new(Report::default()), |worker, i| worker.whiten_sums(i, extremes), add);
+    crew.each_in(&crew.extents(), &Mutex::new(Report::default()), |worker, i| worker.whiten_sums(i, &grid), add);
     *lock(&sums)
 }
 

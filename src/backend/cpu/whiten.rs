@@ -1,8 +1,10 @@
 //! Whitening over the batch (pass.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all.
-use super::expand::Chunks;
+use super::expand::{self, Chunks, FEW};
 use super::members::Members;
 use super::standard::inverse;
 use super::worker::Worker;
+use crate::model::array::Array;
+use crate::model::batch::Extent;
 use crate::model::flags;
 use crate::model::config::*;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
@@ -90,40 +92,39 @@ impl Worker<'_> {
     }
 
     /// Adds those of a rollout's values to the thread's.
-    pub fn whiten_sums(&mut self, i: usize, of: &Extremes) {
+    pub fn whiten_sums(&mut self, i: usize, grid: &Grid) {
         let mut to = self.whiten_sums;
-        self.add_whiten_sums(i, of, &mut to);
+        self.add_whiten_sums(i, grid, &mut to);
         self.whiten_sums = to;
     }
 
-    fn add_whiten_sums(&self, i: usize, of: &Extremes, to: &mut Sums) {
+    fn add_whiten_sums(&self, i: usize, grid: &Grid, to: &mut Sums) {
         let job = self.job;
         let kept = job.rollout(i);
         if !Self::whitens(&kept) {
             return;
         }
-        let grid = Grid::new(STEP_BITS, of.absmax);
         if job.config().whiten == Whiten::Rollouts {
             if !job.is_head(i) {
                 return;
             }
             // SAFETY: as above.
-            return to.push(&grid, grid.quantize(unsafe { *job.path(i) }), 1);
+            return to.push(grid, grid.quantize(unsafe { *job.path(i) }), 1);
         }
         if let Some(value) = self.one_value(i, &kept) {
-            return to.push(&grid, grid.quantize(value), kept.count as i64);
+            return to.push(grid, grid.quantize(value), kept.count as i64);
         }
         let at = job.problem.extent(i);
         let n = self.kept_lines(&kept);
         // SAFETY: as above.
         let values = unsafe { &job.whitened(&at)[..n] };
         if n == kept.count as usize && (job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0) {
-            return exact::sums_narrow(job.simd(), &grid, values, &mut [], to);
+            return exact::sums_narrow(job.simd(), grid, values, &mut [], to);
         }
         let scope = job.kept_scope(i, &kept, &at);
         // SAFETY: as above.
         let last: &[u32] = unsafe { job.last(&at) };
-        Chunks::Last(&last[..n]).counts(&scope, |j, tokens| to.push(&grid, grid.quantize(values[j]), tokens as i64));
+        Chunks::Last(&last[..n]).counts(&scope, |j, tokens| to.push(grid, grid.quantize(values[j]), tokens as i64));
     }
 
     /// Last pass of a whitened run: from the kept advantages to the output.
@@ -135,6 +136,13 @@ impl Worker<'_> {
         let scope = job.kept_scope(i, &kept, &at);
         let n = self.kept_lines(&kept);
         let one = self.one_value(i, &kept).map(|value| ([value], [kept.end - 1]));
+        let whitening = (kept.state & state::ZEROED == 0).then_some(whitening);
+        if let Some(([value], _)) = one
+            && at.len <= FEW
+            && !scope.has_holes()
+        {
+            return self.write_one(&at, &kept, value, whitening, &outputs.advantages);
+        }
         let (values, last): (&[f32], &[u32]) = match &one {
             Some((value, last)) => (value, last),
             // SAFETY: the rollout's own lists.
@@ -143,7 +151,27 @@ impl Worker<'_> {
         self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
         let every = job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0;
         let lines = if every { Chunks::EveryToken } else { Chunks::Last(&last[..n]) };
-        let whitening = (kept.state & state::ZEROED == 0).then_some(whitening);
         self.finish(&at, &scope, lines, n, whitening, &outputs.advantages);
+    }
+
+    /// `finish` of a rollout of few tokens that has one value.
+    fn write_one(&mut self, at: &Extent, kept: &Rollout, value: f32, whitening: Option<&Whitening>, to: &Array) {
+        let (job, c, n) = (self.job, self.job.config(), kept.count as i64);
+        let mut d = [value as f64];
+        if let Some(whitening) = whitening {
+            whitening.apply(&mut d);
+        }
+        let [mut d] = d;
+        if d.abs() > c.clip {
+            d = d.clamp(-c.clip, c.clip);
+            self.report.clipped_tokens += n;
+        }
+        self.report.sum_advantages += n as f64 * d;
+        self.report.sum_squares += n as f64 * d * d;
+        // SAFETY: the rollout's slots are this thread's; what lies under them has been used.
+        self.report.overflowed_tokens += unsafe { expand::one(to, at, kept.first as usize..kept.end as usize, d) } as i64;
+        if c.fill_padding {
+            expand::pad(to, job.problem, at);
+        }
     }
 }
