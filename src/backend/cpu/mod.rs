@@ -1,5 +1,6 @@
 //! The CPU backend. A work item is a group: its rollouts are prepared, its statistics taken, its rollouts shaped, by one thread, while they are in
 //! its cache. Statistics are exact integers, so the same stages serve a batch in pieces.
+mod affinity;
 mod batch_stats;
 pub mod by_token;
 mod chunk;

@@ -2,6 +2,7 @@
 //!
 //! A call posts what it is about and begins itself at once; helpers join it as they come. What none has begun when the caller is done is withdrawn, so a thread
 //! that the system is slow to wake delays nobody. A call allocates nothing: what it posts stands on its caller's stack.
+use super::affinity::Affinity;
 use crate::error::{RESOURCE, Result};
 use crate::refuse;
 use std::any::Any;
@@ -45,25 +46,34 @@ unsafe impl Send for Posted {}
 /// What helpers and callers tell each other.
 struct Queue {
     calls: Vec<Posted>,
+    /// Helpers that sleep.
+    asleep: Vec<usize>,
     /// Helpers that have come up.
     up: usize,
     ended: bool,
+}
+
+/// Where a helper sleeps until it is wanted, or until the end.
+#[derive(Default)]
+struct Bed {
+    wanted: Condvar,
+    affinity: Affinity,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     /// Calls in the queue, to look at without its lock.
     waiting: AtomicUsize,
-    /// Helpers sleep here until there is a call, or the end.
-    posted: Condvar,
+    beds: Vec<Bed>,
     /// Callers sleep here until helpers are done (or up).
     done: Condvar,
 }
 
 impl Shared {
-    fn new() -> Shared {
-        let queue = Queue { calls: Vec::with_capacity(POSTED), up: 0, ended: false };
-        Shared { queue: Mutex::new(queue), waiting: AtomicUsize::new(0), posted: Condvar::new(), done: Condvar::new() }
+    fn new(helpers: usize) -> Shared {
+        let queue = Queue { calls: Vec::with_capacity(POSTED), asleep: Vec::with_capacity(helpers), up: 0, ended: false };
+        let beds = (0..helpers).map(|_| Bed::default()).collect();
+        Shared { queue: Mutex::new(queue), waiting: AtomicUsize::new(0), beds, done: Condvar::new() }
     }
 
     /// Nothing under the lock panics.
@@ -77,7 +87,14 @@ impl Shared {
 
     /// Wakes two helpers where as many shares wait; each that takes one wakes two more.
     fn wake(&self, shares: usize) {
-        (0..shares.min(2)).for_each(|_| self.posted.notify_one());
+        for _ in 0..shares.min(2) {
+            let Some(helper) = self.lock().asleep.pop() else { return };
+            let bed = &self.beds[helper];
+            bed.affinity.apart_from_here();
+            // Under the lock, under which the helper looks whether it is still among those asleep.
+            let _queue = self.lock();
+            bed.wanted.notify_one();
+        }
     }
 
     /// Shares 1 .. threads of `work` for the helpers, 0 for the caller; back when all that were begun are done.
@@ -119,8 +136,10 @@ impl Shared {
         }
     }
 
-    /// What a helper does until the end.
-    fn help(&self) {
+    /// What helper number `own` does until the end.
+    fn help(&self, own: usize) {
+        let bed = &self.beds[own];
+        bed.affinity.is_here();
         let mut queue = self.lock();
         queue.up += 1;
         self.done.notify_all();
@@ -129,8 +148,14 @@ impl Shared {
                 drop(queue);
                 looks(|| self.waiting.load(Ordering::Relaxed) > 0);
                 queue = self.lock();
-                while queue.calls.is_empty() && !queue.ended {
-                    queue = Self::wait(&self.posted, queue);
+                if queue.calls.is_empty() && !queue.ended {
+                    queue.asleep.push(own);
+                    while queue.asleep.contains(&own) && !queue.ended {
+                        queue = Self::wait(&bed.wanted, queue);
+                    }
+                    drop(queue);
+                    bed.affinity.anywhere();
+                    queue = self.lock();
                 }
                 continue;
             };
@@ -163,7 +188,7 @@ impl Shared {
 
     fn end(&self, handles: &mut Vec<JoinHandle<()>>) {
         self.lock().ended = true;
-        self.posted.notify_all();
+        self.beds.iter().for_each(|bed| bed.wanted.notify_all());
         for handle in handles.drain(..) {
             // A helper does not panic: its shares' panics are the callers'.
             let _ = handle.join();
@@ -262,12 +287,12 @@ impl Pool {
         if self.threads < 2 || self.current().is_some() {
             return Ok(());
         }
-        let mut new = Running { shared: Arc::new(Shared::new()), handles: Vec::new(), pid: std::process::id() };
+        let mut new = Running { shared: Arc::new(Shared::new(self.threads - 1)), handles: Vec::new(), pid: std::process::id() };
         let signals = HostSignals::block();
-        for helper in 1..self.threads {
+        for helper in 0..self.threads - 1 {
             let shared = Arc::clone(&new.shared);
             // Without a size the standard library would read RUST_MIN_STACK from the host's environment.
-            match std::thread::Builder::new().name(format!("passrl-{helper}")).stack_size(STACK).spawn(move || shared.help()) {
+            match std::thread::Builder::new().name(format!("passrl-{}", helper + 1)).stack_size(STACK).spawn(move || shared.help(helper)) {
                 Ok(handle) => new.handles.push(handle),
                 Err(error) => return refuse!(RESOURCE, "{} threads could not be started ({error}); ask for fewer (options.threads)", self.threads),
             }
@@ -313,125 +338,4 @@ impl Drop for Pool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Barrier;
-    use std::sync::atomic::AtomicBool;
-
-    fn started(threads: usize) -> Pool {
-        let pool = Pool::new(threads);
-        pool.start().expect("threads");
-        pool
-    }
-
-    /// Waits until a helper has begun as many shares as are counted.
-    fn until(ready: impl Fn() -> bool) {
-        while !ready() {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn callers_at_once_share_the_helpers() {
-        const CALLS: usize = if cfg!(miri) { 3 } else { 2000 };
-        let pool = started(3);
-        let helped = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for caller in 0..4 {
-                let (pool, helped) = (&pool, &helped);
-                scope.spawn(move || {
-                    for call in 0..CALLS {
-                        // What a share wrote is there when the call is back, and a share is begun once at most.
-                        let (mut begun, next) = ([0u32; 3], AtomicUsize::new(0));
-                        let (list, sum) = (AtomicPtr::new(begun.as_mut_ptr()), AtomicUsize::new(0));
-                        pool.spread(3, &|thread| {
-                            // SAFETY: an element of this share alone.
-                            unsafe { *list.load(Ordering::Relaxed).add(thread) += 1 };
-                            loop {
-                                let item = next.fetch_add(1, Ordering::Relaxed);
-                                if item >= 50 {
-                                    break;
-                                }
-                                sum.fetch_add(item, Ordering::Relaxed);
-                            }
-                        });
-                        assert_eq!(sum.load(Ordering::Relaxed), 49 * 50 / 2, "caller {caller}, call {call}");
-                        assert!(begun[0] == 1 && begun[1] <= 1 && begun[2] <= 1, "caller {caller}, call {call}: {begun:?}");
-                        helped.fetch_add((begun[1] + begun[2]) as usize, Ordering::Relaxed);
-                    }
-                });
-            }
-        });
-        assert!(cfg!(miri) || helped.load(Ordering::Relaxed) > 0, "no helper ever came");
-    }
-
-    #[test]
-    fn a_call_does_not_wait_for_who_has_not_come() {
-        let pool = started(2);
-        let (held, begun) = (Barrier::new(2), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            // The only helper is held in another caller's share.
-            scope.spawn(|| {
-                pool.spread(2, &|thread| {
-                    if thread == 1 {
-                        begun.store(true, Ordering::Release);
-                        held.wait();
-                    } else {
-                        until(|| begun.load(Ordering::Acquire));
-                    }
-                })
-            });
-            until(|| begun.load(Ordering::Acquire));
-            let shares = AtomicUsize::new(0);
-            pool.spread(2, &|_| {
-                shares.fetch_add(1, Ordering::Relaxed);
-            });
-            assert_eq!(shares.into_inner(), 1);
-            held.wait();
-        });
-    }
-
-    #[test]
-    fn a_share_that_panics_is_its_callers() {
-        let pool = started(2);
-        for panics in [1, 0] {
-            let begun = AtomicBool::new(false);
-            let call = || {
-                pool.spread(2, &|thread| {
-                    if thread == 1 {
-                        begun.store(true, Ordering::Release);
-                    } else {
-                        until(|| begun.load(Ordering::Acquire));
-                    }
-                    assert_ne!(thread, panics, "share {panics}");
-                })
-            };
-            let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("the share's panic");
-            assert!(panic.downcast_ref::<String>().is_some_and(|said| said.contains(&format!("share {panics}"))));
-        }
-        // The helper is there as before.
-        let both = Barrier::new(2);
-        pool.spread(2, &|_| {
-            both.wait();
-        });
-    }
-
-    #[test]
-    fn calls_beyond_those_that_may_wait_are_done_alone() {
-        let pool = started(2);
-        let (inside, out) = (AtomicUsize::new(0), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            for _ in 0..POSTED + 8 {
-                scope.spawn(|| {
-                    pool.spread(2, &|_| {
-                        inside.fetch_add(1, Ordering::Release);
-                        until(|| out.load(Ordering::Acquire));
-                    })
-                });
-            }
-            // Each caller's own share, and the only helper's.
-            until(|| inside.load(Ordering::Acquire) == POSTED + 8 + 1);
-            out.store(true, Ordering::Release);
-        });
-    }
-}
+mod tests;
