@@ -17,14 +17,14 @@ plan = passrl.Plan(rollouts=64, tokens=64 * 512, threads=3)
 want = plan.run(**b).advantages.copy()
 users = [threading.Thread(target=lambda: plan.run(**b)) for _ in range(4)]
 [t.start() for t in users]; [t.join() for t in users]
-assert threads_here() >= 4
+assert threads_here() >= 3, threads_here()
 for round in range(4):
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
         assert threads_here() == 1
         assert np.array_equal(plan.run(**b).advantages, want) and threads_here() == 1
-        assert np.array_equal(passrl.shape(**b, threads=3).advantages, want) and threads_here() == 4
+        assert np.array_equal(passrl.shape(**b, threads=3).advantages, want) and threads_here() == 3
         assert np.array_equal(plan.run(**b).advantages, want)
         if round % 2:
             del plan
