@@ -6,7 +6,6 @@ use crate::model::batch::{Extent, Problem};
 use crate::numerics::convert::{OutElem, store_slice};
 use crate::numerics::simd::{Simd, dispatch};
 use half::{bf16, f16};
-use std::ops::Range;
 
 /// How values lie over tokens.
 #[derive(Clone, Copy)]
@@ -123,10 +122,9 @@ impl Worker<'_> {
         #[cfg(target_arch = "x86_64")]
         if let Chunks::Last(ends) = chunks
             && (ends.len() > 1 || at.len > FEW)
+            && let Some(over) = super::lines::write(job, to, at, scope, ends, values, self.row_table, self.row_marks, &mut self.ahead)
         {
-            if let Some(over) = super::lines::write(job, to, at, scope, ends, values, self.row_table, self.row_marks, &mut self.ahead) {
-                return over;
-            }
+            return over;
         }
         // SAFETY: passed on.
         let over = unsafe { expand(job.simd(), to, at, scope, chunks, values) };
@@ -152,33 +150,6 @@ pub unsafe fn expand(simd: Simd, output: &Array, at: &Extent, scope: &Scope, chu
             _ => typed::<f64>(simd, &row, scope, chunks, values),
         }
     }
-}
-
-/// The same of a rollout with one value on tokens `scope`, among which are no gaps.
-///
-/// # Safety
-/// As `expand`.
-pub unsafe fn one(output: &Array, at: &Extent, scope: Range<usize>, value: f64) -> u64 {
-    let row = at.of(output);
-    // SAFETY: by the caller's word.
-    unsafe {
-        match output.dtype {
-            DType::F32 => one_typed::<f32>(&row, scope, value),
-            DType::Bf16 => one_typed::<bf16>(&row, scope, value),
-            DType::F16 => one_typed::<f16>(&row, scope, value),
-            _ => one_typed::<f64>(&row, scope, value),
-        }
-    }
-}
-
-unsafe fn one_typed<T: Out>(row: &Row, scope: Range<usize>, value: f64) -> u64 {
-    let mut over = 0;
-    let value = T::from_f64(value, &mut over);
-    for t in 0..row.len() {
-        // SAFETY: by the caller's word.
-        unsafe { row.put(t, if scope.contains(&t) { value } else { T::ZERO }) };
-    }
-    over * scope.len() as u64
 }
 
 unsafe fn typed<T: Out>(simd: Simd, row: &Row, scope: &Scope, chunks: Chunks, values: &[f64]) -> u64 {

@@ -88,12 +88,11 @@ impl Shared {
     /// Wakes two helpers where as many shares wait; each that takes one wakes two more.
     fn wake(&self, shares: usize) {
         for _ in 0..shares.min(2) {
-            let Some(helper) = self.lock().asleep.pop() else { return };
-            let bed = &self.beds[helper];
-            bed.affinity.apart_from_here();
-            // Under the lock, under which the helper looks whether it is still among those asleep.
-            let _queue = self.lock();
-            bed.wanted.notify_one();
+            let mut queue = self.lock();
+            let Some(helper) = queue.asleep.pop() else { return };
+            // Under the lock: a helper that wakes by itself does not go on before its processors are kept.
+            self.beds[helper].affinity.apart_from_here();
+            self.beds[helper].wanted.notify_one();
         }
     }
 

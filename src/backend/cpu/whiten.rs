@@ -1,6 +1,7 @@
 //! Whitening over the batch (pass.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all.
-use super::expand::{self, Chunks, FEW};
+use super::expand::{Chunks, FEW};
 use super::members::Members;
+use super::scope::Scope;
 use super::standard::inverse;
 use super::worker::Worker;
 use crate::model::array::Array;
@@ -141,7 +142,7 @@ impl Worker<'_> {
             && at.len <= FEW
             && !scope.has_holes()
         {
-            return self.write_one(&at, &kept, value, whitening, &outputs.advantages);
+            return self.write_one(&at, &scope, value, whitening, &outputs.advantages);
         }
         let (values, last): (&[f32], &[u32]) = match &one {
             Some((value, last)) => (value, last),
@@ -155,8 +156,8 @@ impl Worker<'_> {
     }
 
     /// `finish` of a rollout of few tokens that has one value.
-    fn write_one(&mut self, at: &Extent, kept: &Rollout, value: f32, whitening: Option<&Whitening>, to: &Array) {
-        let (job, c, n) = (self.job, self.job.config(), kept.count as i64);
+    fn write_one(&mut self, at: &Extent, scope: &Scope, value: f32, whitening: Option<&Whitening>, to: &Array) {
+        let (c, n) = (self.job.config(), scope.count as i64);
         let mut d = [value as f64];
         if let Some(whitening) = whitening {
             whitening.apply(&mut d);
@@ -169,9 +170,6 @@ impl Worker<'_> {
         self.report.sum_advantages += n as f64 * d;
         self.report.sum_squares += n as f64 * d * d;
         // SAFETY: the rollout's slots are this thread's; what lies under them has been used.
-        self.report.overflowed_tokens += unsafe { expand::one(to, at, kept.first as usize..kept.end as usize, d) } as i64;
-        if c.fill_padding {
-            expand::pad(to, job.problem, at);
-        }
+        self.report.overflowed_tokens += unsafe { self.row(to, at, scope, Chunks::Last(&[scope.end as u32 - 1]), &[d]) } as i64;
     }
 }

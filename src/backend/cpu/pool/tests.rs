@@ -9,7 +9,7 @@ fn started(threads: usize) -> Pool {
     pool
 }
 
-/// Waits until a helper has begun as many shares as are counted.
+/// Waits until it is so.
 fn until(ready: impl Fn() -> bool) {
     while !ready() {
         std::thread::yield_now();
