@@ -56,7 +56,7 @@ pub fn write(job: &Job, to: &Array, at: &Extent, scope: &Scope, ends: &[u32], va
         return None;
     }
     let (row, before) = cells(job, to, at);
-    let mut line = Line { scope, before, ends, values, streams: job.streams, ahead };
+    let mut line = Line { scope, before, ends, values, streams: job.streams, flat: at.flat, ahead };
     match to.dtype {
         DType::F32 => line.typed::<f32>(&row, table, marks),
         DType::Bf16 => line.typed::<bf16>(&row, table, marks),
@@ -85,6 +85,7 @@ struct Line<'a> {
     ends: &'a [u32],
     values: &'a [f64],
     streams: bool,
+    flat: bool,
     ahead: &'a mut Range<usize>,
 }
 
@@ -152,7 +153,7 @@ impl Line<'_> {
             n += k;
         }
         table[n..n + WINDOW].fill(T::ZERO);
-        let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: first * bytes, last: last * bytes, streams: self.streams, ahead: self.ahead.clone() };
+        let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: first * bytes, last: last * bytes, streams: self.streams, pages: self.streams && self.flat, ahead: self.ahead.clone() };
         let (marks, table) = (marks.as_ptr(), table.as_ptr().cast::<u8>());
         // SAFETY: AVX2 is there (`write`); marks and table reach as far as the lines, the table `WINDOW` entries further.
         unsafe {
@@ -174,7 +175,7 @@ pub unsafe fn marked<T: Out>(cells: &mut [T], n: usize, marks: *const u8, table:
     let (bytes, phase) = (size_of::<T>(), phase::<T>(cells.as_ptr().cast()));
     debug_assert!(n > 0 && n <= cells.len());
     let last = (n - 1 + phase) / (LINE / bytes) * LINE;
-    let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: 0, last, streams, ahead: ahead.clone() };
+    let to = Cells { at: cells.as_mut_ptr().cast(), bytes: size_of_val(cells), phase: phase * bytes, first: 0, last, streams, pages: streams, ahead: ahead.clone() };
     // SAFETY: by the caller's word.
     unsafe {
         ahead.start = match bytes {
@@ -199,9 +200,18 @@ struct Cells {
     first: usize,
     last: usize,
     streams: bool,
+    /// The cells go on beyond the row, in that of the next (`PAGES`).
+    pages: bool,
     /// Addresses that will be read next.
     ahead: Range<usize>,
 }
+
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
+
+/// Pages between what is written past the caches and what is asked for a line of, so that the processor knows by then where the page lies: a store that has to
+/// look this up holds up all after it.
+const PAGES: usize = 2;
 
 /// # Safety
 /// AVX2; `bytes` writable bytes.
@@ -313,40 +323,23 @@ unsafe fn store<const STREAMS: bool>(to: *mut u8, cells: [__m256i; 2]) {
     }
 }
 
-/// `bytes` of whole lines, with nothing else to be asked for.
+/// `bytes` of whole lines; where `ASKS`, each asks for as many values of 4 bytes from address `ahead` on.
 ///
 /// # Safety
-/// They are writable and aligned; marks and table as in `lines`.
+/// They are writable and aligned; marks and table as in `lines`. (What is asked for need not be there.)
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-unsafe fn whole_lines<const BYTES: usize, const STREAMS: bool>(to: *mut u8, bytes: usize, marks: *const u8, table: *const u8, chunk: &mut usize) {
-    let (mut to, mut marks, mut done) = (to, marks, *chunk);
+unsafe fn whole_lines<const BYTES: usize, const STREAMS: bool, const ASKS: bool>(to: *mut u8, bytes: usize, ahead: usize, marks: *const u8, table: *const u8, chunk: &mut usize) {
+    let (mut to, mut marks, mut ahead, mut done) = (to, marks, ahead, *chunk);
     // SAFETY: by the caller's word.
     unsafe {
         let end = to.wrapping_add(bytes);
         while to < end {
-            store::<STREAMS>(to, line::<BYTES>(marks, table, &mut done));
-            (to, marks) = (to.add(LINE), marks.add(LINE / BYTES / 8));
-        }
-    }
-    *chunk = done;
-}
-
-/// `count` whole lines, each of which asks for as many values from address `ahead` on.
-///
-/// # Safety
-/// As `whole_lines`.
-#[inline]
-#[target_feature(enable = "avx2,popcnt")]
-unsafe fn asking_lines<const BYTES: usize, const STREAMS: bool>(to: *mut u8, count: usize, ahead: usize, marks: *const u8, table: *const u8, chunk: &mut usize) {
-    let (mut to, mut marks, mut ahead, mut done) = (to, marks, ahead, *chunk);
-    // SAFETY: by the caller's word; what is asked for need not be there.
-    unsafe {
-        let end = to.wrapping_add(count * LINE);
-        while to < end {
-            for _ in 0..4 / BYTES {
-                _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
-                ahead += LINE;
+            if ASKS {
+                for _ in 0..4 / BYTES {
+                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(ahead));
+                    ahead += LINE;
+                }
             }
             store::<STREAMS>(to, line::<BYTES>(marks, table, &mut done));
             (to, marks) = (to.add(LINE), marks.add(LINE / BYTES / 8));
@@ -375,27 +368,27 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
         }
         let end = if whole(to.last) { to.last + LINE } else { to.last };
         let mut target = to.at.wrapping_add(at.wrapping_sub(to.phase));
-        let ahead = if to.ahead.is_empty() {
-            let bytes = end.saturating_sub(at);
-            if to.streams { whole_lines::<BYTES, true>(target, bytes, marks, table, &mut chunk) } else { whole_lines::<BYTES, false>(target, bytes, marks, table, &mut chunk) }
-            (at, marks) = (at + bytes, marks.add(bytes / LINE * step));
-            to.ahead.start
-        } else {
-            // As many values as a line has cells, of 4 bytes, as long as there are so many.
-            let each = LINE * (4 / BYTES);
-            let count = to.ahead.len().div_ceil(each).min(end.saturating_sub(at) / LINE);
-            let ahead = to.ahead.start;
-            if to.streams {
-                asking_lines::<BYTES, true>(target, count, ahead, marks, table, &mut chunk);
-            } else {
-                asking_lines::<BYTES, false>(target, count, ahead, marks, table, &mut chunk);
+        let (mut ahead, each) = (to.ahead.start, LINE * (4 / BYTES));
+        while at < end {
+            let mut bytes = end - at;
+            if to.pages {
+                _mm_prefetch::<_MM_HINT_T0>(target.wrapping_add(PAGES * PAGE).cast());
+                bytes = bytes.min(PAGE - target.addr() % PAGE);
             }
-            (at, marks, target) = (at + count * LINE, marks.add(count * step), target.add(count * LINE));
-            let bytes = end.saturating_sub(at);
-            if to.streams { whole_lines::<BYTES, true>(target, bytes, marks, table, &mut chunk) } else { whole_lines::<BYTES, false>(target, bytes, marks, table, &mut chunk) }
-            (at, marks) = (at + bytes, marks.add(bytes / LINE * step));
-            (ahead + count * each).min(to.ahead.end)
-        };
+            let asks = ahead < to.ahead.end;
+            if asks {
+                bytes = bytes.min((to.ahead.end - ahead).div_ceil(each) * LINE);
+            }
+            let write = match (to.streams, asks) {
+                (false, false) => whole_lines::<BYTES, false, false>,
+                (false, true) => whole_lines::<BYTES, false, true>,
+                (true, false) => whole_lines::<BYTES, true, false>,
+                (true, true) => whole_lines::<BYTES, true, true>,
+            };
+            write(target, bytes, ahead, marks, table, &mut chunk);
+            ahead += if asks { bytes / LINE * each } else { 0 };
+            (at, target, marks) = (at + bytes, target.wrapping_add(bytes), marks.add(bytes / LINE * step));
+        }
         if at == to.last {
             let cells = line::<BYTES>(marks, table, &mut chunk);
             store_part::<BYTES>(to.at.add(at - to.phase), cells, 0, to.phase + to.bytes - at);
@@ -403,6 +396,6 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
         }
         let done = (at - to.phase).min(to.bytes);
         zeros(to.at.add(done), to.bytes - done, to.streams);
-        ahead
+        ahead.min(to.ahead.end)
     }
 }
