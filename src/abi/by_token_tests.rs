@@ -28,10 +28,13 @@ impl Random {
     }
 }
 
-/// A batch of kl or GAE and how it is put before the library.
+/// A batch of kl, GAE or return-to-go of rewards a token, and how it is put before the library.
 #[derive(Clone, Debug)]
 struct Batch {
     gae: bool,
+    /// Instead of GAE, of rewards a token; without an outcome (`alone`) or with one on the last token.
+    to_go: bool,
+    alone: bool,
     whitens: bool,
     padded: bool,
     left: bool,
@@ -83,7 +86,8 @@ fn zeroed<T>() -> T {
 impl Batch {
     fn random(random: &mut Random) -> Batch {
         let r = 1 + random.below(14);
-        let gae = random.chance(0.5);
+        let gae = random.chance(0.6);
+        let to_go = gae && random.chance(0.4);
         let longest = [0, 40, 100, 700][random.below(4)];
         let len = |random: &mut Random| match random.below(4) {
             0 => 32 * random.below(1 + longest / 32) + [0, 1, 31, 32][random.below(4)],
@@ -127,7 +131,9 @@ impl Batch {
         }
         Batch {
             gae,
-            whitens: random.chance(0.3),
+            to_go,
+            alone: to_go && random.chance(0.8),
+            whitens: random.chance(0.4),
             padded,
             left: padded && lengths && random.chance(0.3),
             lengths,
@@ -144,7 +150,7 @@ impl Batch {
             row,
             signal: lines(random),
             values: lines(random),
-            rewards: random.chance(0.6).then(|| lines(random)),
+            rewards: (to_go || random.chance(0.6)).then(|| lines(random)),
             scope,
             outcome: (0..r).map(|_| if random.chance(0.01) { f32::NAN } else { random.below(3) as f32 }).collect(),
             ok: (0..r).map(|_| u8::from(random.chance(0.8))).collect(),
@@ -231,8 +237,12 @@ impl Batch {
                 passrl_config_init(&mut config, size_of::<passrl_config>() as u32);
                 (config.kind, config.chunk, config.credit, config.k) = (PASSRL_KIND_NONE, PASSRL_CHUNK_NONE, PASSRL_CREDIT_GAE, 0.0);
                 config.streams.iter_mut().for_each(|row| (row.center, row.scale) = (PASSRL_CENTER_NONE, PASSRL_SCALE_NONE));
+                if self.to_go {
+                    (config.chunk, config.credit, config.k) = (PASSRL_CHUNK_TOKEN, PASSRL_CREDIT_RETURN_TO_GO, self.k);
+                    config.streams[PASSRL_STREAM_OUTCOME].place = PASSRL_PLACE_LAST;
+                }
                 if self.whitens {
-                    config.whiten = PASSRL_WHITEN_TOKENS;
+                    (config.whiten, config.whiten_shift) = (PASSRL_WHITEN_TOKENS, i32::from(self.weight > 0.0));
                 }
             } else {
                 passrl_config_init(&mut config, size_of::<passrl_config>() as u32);
@@ -280,7 +290,9 @@ impl Batch {
             let dtype = [PASSRL_BOOL, PASSRL_I32, PASSRL_I64][self.mask / 4];
             batch.mask = view(mask.as_ptr().cast(), shape, dtype);
         }
-        batch.outcome = view(self.outcome.as_ptr().cast(), &[r], PASSRL_F32);
+        if !self.alone {
+            batch.outcome = view(self.outcome.as_ptr().cast(), &[r], PASSRL_F32);
+        }
         if self.counts.contains(&0) {
             batch.in_stats = view(self.counts.as_ptr().cast(), &[r], PASSRL_U8);
         }
@@ -289,13 +301,15 @@ impl Batch {
         let mut rewards = self.rewards.as_ref().map(|lines| self.encoded(lines));
         let mut input = std::ptr::null_mut();
         if self.gae {
-            batch.values = view(values.as_ptr().cast(), shape, float);
+            if !self.to_go {
+                batch.values = view(values.as_ptr().cast(), shape, float);
+            }
             if let Some(rewards) = &mut rewards {
                 batch.token_rewards = view(rewards.as_ptr().cast(), shape, float);
             }
             batch.bootstrap = self.bootstrap.as_ref().map_or(null(), |b| view(b.as_ptr().cast(), &[r], PASSRL_F32));
             match (self.in_place, &mut rewards) {
-                (1, _) => input = values.as_mut_ptr(),
+                (1, _) if !self.to_go => input = values.as_mut_ptr(),
                 (2, Some(rewards)) => input = rewards.as_mut_ptr(),
                 _ => (),
             }
@@ -394,7 +408,7 @@ fn short_ways_are_the_general_stages_to_the_bit() {
             }
         }
     }
-    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::Again, Way::Alike, Way::Together, Way::Once] {
+    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::ToGo, Way::ToGoHoles, Way::Again, Way::Alike, Way::Together, Way::Once, Way::Whitened] {
         assert!(taken(way) > cases as usize / 75, "{way:?} was gone {} times", taken(way));
     }
 }
@@ -410,7 +424,7 @@ fn usual_batches_go_the_short_ways() {
     let lens: Vec<usize> = (0..r).map(|i| 90 + 37 * i).collect();
     let lines = |random: &mut Random| lens.iter().map(|l| (0..*l).map(|_| random.normal() as f32).collect()).collect::<Vec<Vec<f32>>>();
     let usual = Batch {
-        gae: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false, told: false, fill: true,
+        gae: false, to_go: false, alone: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false, told: false, fill: true,
         threads: 1, groups: (0..r).map(|i| i as i32 / 4).collect(), row: 600, signal: lines(&mut random), values: lines(&mut random), rewards: Some(lines(&mut random)),
         scope: lens.iter().map(|l| vec![true; *l]).collect(), outcome: (0..r).map(|i| (i % 3) as f32).collect(), ok: (0..r).map(|i| u8::from(i % 5 != 0)).collect(),
         counts: vec![1; r], bootstrap: None, gamma: 1.0, lam: 0.95, k: 0.7, weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),
@@ -433,11 +447,34 @@ fn usual_batches_go_the_short_ways() {
                     assert_eq!((taken(Way::Gae), taken(Way::Again)), (before + r, again), "{gae:?}");
                     assert_eq!(taken(Way::Once), once + if mask == 0 && !terminal && in_place == 0 && !whitens { 3 } else { 0 }, "{gae:?}");
                 }
-                let all = || taken(Way::Tokens) + taken(Way::Gae) + taken(Way::Alike) + taken(Way::Together);
+                for (in_place, whitens) in [(0, false), (2, false), (0, true)] {
+                    let to_go = Batch { gae: true, to_go: true, alone: true, returns: true, k: 0.0, in_place, whitens, gamma: 0.99, ..kl.clone() };
+                    let before = [taken(Way::ToGo), taken(Way::Whitened)];
+                    assert_eq!(to_go.run(PASSRL_SIMD_BEST).status, 0);
+                    assert_eq!([taken(Way::ToGo), taken(Way::Whitened)], [before[0] + r, before[1] + if whitens { r } else { 0 }], "{to_go:?}");
+                }
+                let all = || taken(Way::ToGo) + taken(Way::Whitened) + taken(Way::Tokens) + taken(Way::Gae) + taken(Way::Alike) + taken(Way::Together);
                 let before = all();
                 kl.run(PASSRL_SIMD_BASELINE);
                 assert_eq!(all(), before);
             }
         }
     }
+}
+
+/// A rollout beside the statistics, with values that whitening brings beyond the type's range: they are saturated and counted.
+#[test]
+fn whitened_tokens_near_the_end_of_the_range_go_the_general_way() {
+    let lens = vec![70usize, 90, 110];
+    let mut rewards: Vec<Vec<f32>> = lens.iter().map(|len| (0..*len).map(|t| (t % 7) as f32 * 1e-3).collect()).collect();
+    rewards[0].fill(3e37);
+    let far = Batch {
+        gae: true, to_go: true, alone: true, whitens: true, padded: true, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false,
+        told: false, fill: true, threads: 1, groups: vec![0; 3], row: 120, signal: vec![Vec::new(); 3], values: vec![Vec::new(); 3], rewards: Some(rewards),
+        scope: lens.iter().map(|len| vec![true; *len]).collect(), outcome: vec![0.0; 3], ok: vec![1; 3], counts: vec![0, 1, 1], bootstrap: None, gamma: 0.9, lam: 1.0, k: 0.0,
+        weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens,
+    };
+    let (got, wanted) = (far.run(PASSRL_SIMD_BEST), far.run(PASSRL_SIMD_BASELINE));
+    assert_eq!((&got.bytes, &got.counts, got.status), (&wanted.bytes, &wanted.counts, wanted.status));
+    assert_eq!(got.counts.last(), Some(&70), "tokens beyond the range");
 }

@@ -43,11 +43,20 @@ impl Affinity {
         }
     }
 
-    /// The calling thread, which is this one, may run on all processors again.
+    /// The calling thread, which is this one, may run again where it might. Where that was wherever the host's cpuset lets it, the set is one of all processors, so
+    /// that it follows what the cpuset becomes; else somebody chose it.
     pub fn anywhere(&self) {
-        if let Some(all) = self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
-            // SAFETY: a set that the system has told.
-            unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &all) };
+        if let Some(before) = self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            let size = size_of::<libc::cpu_set_t>();
+            // SAFETY: sets of processors of the size that is told; any bits are one.
+            unsafe {
+                let (mut every, mut now): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+                (&raw mut every).write_bytes(0xff, 1);
+                libc::sched_setaffinity(0, size, &every);
+                if libc::sched_getaffinity(0, size, &mut now) != 0 || !libc::CPU_EQUAL(&now, &before) {
+                    libc::sched_setaffinity(0, size, &before);
+                }
+            }
         }
     }
 }

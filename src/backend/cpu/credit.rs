@@ -1,4 +1,5 @@
 //! Credit: chunk values to advantages, by return-to-go and Divide-Length (eq. 7) or broadcast. GAE is in `gae`, V-trace in `vtrace`.
+use super::gae::rounded;
 use super::returns;
 use super::scope::Scope;
 use super::terms::Terms;
@@ -87,7 +88,10 @@ impl Worker<'_> {
     /// `chunk = token`: each token's reward (in v) gains its own.
     fn add_token_rewards(&mut self, at: &Extent, scope: &Scope) {
         let Some(row) = self.job.problem.token_rewards.as_ref().map(|array| at.of(array)) else { return };
-        let mut rewards = self.v.iter_mut();
-        scope.runs(0, at.len, |a, b| (a..b).zip(&mut rewards).for_each(|(t, r)| *r += row.f32(t) as f64));
+        let (from, mut n) = (rounded(&row, self.compressed), 0);
+        scope.runs(0, at.len, |a, b| {
+            self.v[n..].iter_mut().zip(&from[a..b]).for_each(|(r, x)| *r += *x as f64);
+            n += b - a;
+        });
     }
 }

@@ -26,7 +26,7 @@ pub fn taking_part(scope: &Scope, first: usize, len: usize, mask: ScanMask, mut 
 }
 
 /// Values of a line, rounded to f32: the caller's memory where that will do, else `to`.
-fn rounded<'s>(row: &'s Row, to: &'s mut [f32]) -> &'s [f32] {
+pub fn rounded<'s>(row: &'s Row, to: &'s mut [f32]) -> &'s [f32] {
     match row.slice::<f32>() {
         Some(line) if row.dtype() == DType::F32 => line,
         _ => {

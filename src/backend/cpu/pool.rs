@@ -176,8 +176,10 @@ impl Shared {
             queue = self.lock();
             // SAFETY: as above; what comes after the count is not the call's.
             unsafe {
-                if panic.is_some() {
-                    (*call.as_ptr()).panic = panic;
+                // (Of several the first. The others' payloads are not dropped: what that does is not known, and the lock is held.)
+                match &mut (*call.as_ptr()).panic {
+                    first @ None => *first = panic,
+                    Some(_) => std::mem::forget(panic),
                 }
                 running.as_ref().fetch_sub(1, Ordering::Release);
             }

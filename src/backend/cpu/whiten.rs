@@ -22,6 +22,15 @@ pub struct Whitening {
     shift: bool,
 }
 
+/// What becomes of a value a: (a - mean) inv + back.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub struct Affine {
+    pub mean: f64,
+    pub inv: f64,
+    pub back: f64,
+}
+
 impl Whitening {
     pub fn new(c: &Config, extremes: &Extremes, sums: &Sums) -> Whitening {
         let grid = Grid::new(STEP_BITS, extremes.absmax);
@@ -30,6 +39,12 @@ impl Whitening {
         let mean = if empty { 0.0 } else { sums.mean(&grid) };
         let inv = if flat { 0.0 } else { inverse(sums.variance_units(&grid, c.whiten_ddof), grid.down, c.whiten_epsilon, c.whiten_epsilon_mode) };
         Whitening { mean, inv, flat, empty, shift: c.whiten_shift }
+    }
+
+    /// Where there is something to whiten by.
+    fn affine(&self) -> Option<Affine> {
+        let back = if self.shift { 0.0 } else { self.mean };
+        (!self.empty && !self.flat).then_some(Affine { mean: self.mean, inv: self.inv, back })
     }
 
     /// Values are read rounded to f32, as the statistics did.
@@ -149,8 +164,15 @@ impl Worker<'_> {
             // SAFETY: the rollout's own lists.
             None => unsafe { (job.whitened(&at), job.last(&at)) },
         };
-        self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
         let every = job.config().credits_tokens() || kept.state & state::EVERY_TOKEN != 0;
+        if every
+            && one.is_none()
+            && let Some(by) = whitening.and_then(Whitening::affine)
+            && self.whitened_tokens(&at, &scope, &values[..n], &by, &outputs.advantages)
+        {
+            return;
+        }
+        self.d.iter_mut().zip(&values[..n]).for_each(|(d, x)| *d = *x as f64);
         let lines = if every { Chunks::EveryToken } else { Chunks::Last(&last[..n]) };
         self.finish(&at, &scope, lines, n, whitening, &outputs.advantages);
     }

@@ -1,5 +1,5 @@
-//! Usual cases of work with a value a token (kind kl with a chunk a token, GAE over tokens), in fewer passes than the general stages take: what the maxima
-//! and sums need is read once, and results go straight from the scan to their memory. Decided once a call; whatever a group or a rollout has that is
+//! Usual cases of work with a value a token (kind kl with a chunk a token, GAE over tokens, return-to-go of rewards a token), in fewer passes than the general
+//! stages take: what the maxima and sums need is read once, and results go straight from the scan to their memory. Decided once a call; whatever a group or a rollout has that is
 //! not usual (holes where none are expected, values that are not finite, a set of zero variance) gives it to the general stages, from which its findings
 //! and its report then come. The bits are the same.
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +17,8 @@ mod kl;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
+mod returns;
+#[cfg(target_arch = "x86_64")]
 mod round;
 #[cfg(target_arch = "x86_64")]
 mod scan;
@@ -24,6 +26,8 @@ mod scan;
 mod short;
 #[cfg(target_arch = "x86_64")]
 mod steered;
+#[cfg(target_arch = "x86_64")]
+mod whitened;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
@@ -50,17 +54,20 @@ pub enum Way {
     Chunks,
     Gae,
     GaeHoles,
+    ToGo,
+    ToGoHoles,
     Again,
     /// Rollouts prepared alike, groups whose per-rollout streams were summed at once.
     Alike,
     Together,
     /// Groups that were decided once for all their rollouts.
     Once,
+    Whitened,
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 9]> = const { std::cell::RefCell::new([0; 9]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 12]> = const { std::cell::RefCell::new([0; 12]) };
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -80,6 +87,8 @@ pub struct ByToken {
     /// kl: the signal is formed before it is read (`formed`).
     pub formed: bool,
     pub gae: bool,
+    /// Return-to-go of rewards a token.
+    pub returns: bool,
     /// kl: a rollout's chunks are listed where the general stages come to read them.
     pub counted: bool,
     /// gae: a rollout's only chunk is listed where the general stages come to read it.
@@ -103,6 +112,9 @@ impl Worker<'_> {
         None
     }
     pub fn shape_alike(&mut self, _: super::members::Members, _: &Group, _: Sink) -> bool {
+        false
+    }
+    pub fn whitened_tokens(&mut self, _: &Extent, _: &Scope, _: &[f32], _: &super::whiten::Affine, _: &crate::model::array::Array) -> bool {
         false
     }
     #[allow(clippy::too_many_arguments)]
@@ -180,10 +192,19 @@ mod decide {
                 && matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum)
                 && problem.values.is_some_and(|v| fits(&v))
                 && problem.token_rewards.is_none_or(|r| fits(&r));
+            let returns = plain
+                && c.kind == Kind::None
+                && c.chunk == Chunk::Token
+                && c.credit == Credit::ReturnToGo
+                && !c.spreads()
+                && c.divide_scope == DivideScope::All
+                && matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum)
+                && (outputs.returns.is_none() || c.k == 0.0)
+                && problem.token_rewards.is_some_and(|r| fits(&r));
             let inputs = [problem.values, problem.token_rewards];
             let apart = !inputs.iter().flatten().any(|x| overlap(x, &outputs.advantages));
             let counted = columns && outputs.chunk_ends.is_none() && !outputs.report;
-            ByToken { columns, kl, formed, counted, gae, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
+            ByToken { columns, kl, formed, counted, gae, returns, unlisted: gae && outputs.chunk_ends.is_none(), late: gae && apart, stream: streams }
         }
     }
 
@@ -199,6 +220,8 @@ mod decide {
                 self.usual_kl(i, at, scope, kept, group, terms, chunks, sink)
             } else if usual.gae {
                 self.usual_gae(i, at, scope, kept, terms, sink)
+            } else if usual.returns {
+                self.usual_returns(i, at, scope, terms, sink)
             } else {
                 None
             }

@@ -28,10 +28,15 @@ fn callers_at_once_share_the_helpers() {
                 for call in 0..CALLS {
                     // What a share wrote is there when the call is back, and a share is begun once at most.
                     let (mut begun, next) = ([0u32; 3], AtomicUsize::new(0));
-                    let (list, sum) = (AtomicPtr::new(begun.as_mut_ptr()), AtomicUsize::new(0));
+                    let (list, sum, came) = (AtomicPtr::new(begun.as_mut_ptr()), AtomicUsize::new(0), AtomicUsize::new(0));
                     pool.spread(3, &|thread| {
                         // SAFETY: an element of this share alone.
                         unsafe { *list.load(Ordering::Relaxed).add(thread) += 1 };
+                        came.fetch_add(usize::from(thread > 0), Ordering::Relaxed);
+                        if thread == 0 && call % 50 == 0 {
+                            // However busy the machine is, a helper comes to a call that lasts.
+                            soon(|| came.load(Ordering::Relaxed) > 0);
+                        }
                         loop {
                             let item = next.fetch_add(1, Ordering::Relaxed);
                             if item >= 50 {
@@ -116,8 +121,149 @@ fn calls_beyond_those_that_may_wait_are_done_alone() {
         }
         // Each caller's own share, and the only helper's.
         until(|| inside.load(Ordering::Acquire) == POSTED + 8 + 1);
+        let list = pool.current().map(|running| running.shared.lock().calls.capacity());
         out.store(true, Ordering::Release);
+        assert_eq!(list, Some(POSTED), "the list has grown");
     });
+}
+
+/// Waits until it is so, ten seconds at most.
+fn soon(ready: impl Fn() -> bool) -> bool {
+    let begun = std::time::Instant::now();
+    while !ready() {
+        if begun.elapsed().as_secs() >= 10 {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+/// A call that lasts gets every helper, each with a share of its own, also those that sleep.
+#[test]
+fn every_share_of_a_long_call_is_begun() {
+    const THREADS: usize = 6;
+    let pool = started(THREADS);
+    let shared = &pool.current().expect("helpers").shared;
+    for threads in [2, 3, THREADS, THREADS] {
+        assert!(soon(|| shared.lock().asleep.len() == THREADS - 1), "helpers that do not sleep");
+        let begun = [const { AtomicUsize::new(0) }; THREADS + 1];
+        pool.spread(threads, &|thread| {
+            begun[thread].fetch_add(1, Ordering::Relaxed);
+            soon(|| begun[..threads].iter().all(|share| share.load(Ordering::Relaxed) > 0));
+        });
+        for (share, begun) in begun.into_iter().enumerate() {
+            assert_eq!(begun.into_inner(), usize::from(share < threads), "share {share} of {threads}");
+        }
+    }
+}
+
+/// Calls that wait are helped in the order in which they came, and the list and its count say the same.
+#[test]
+fn calls_that_wait_are_helped_in_turn() {
+    const CALLS: usize = 4;
+    let pool = started(2);
+    let shared = &pool.current().expect("helpers").shared;
+    let waiting = |calls: usize| {
+        soon(|| shared.lock().calls.len() == calls);
+        let queue = shared.lock();
+        assert_eq!((queue.calls.len(), shared.waiting.load(Ordering::Relaxed)), (calls, calls));
+    };
+    let (out, helped) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for call in 0..CALLS {
+            let (pool, out, helped) = (&pool, &out, &helped);
+            scope.spawn(move || {
+                pool.spread(2, &|thread| {
+                    if thread == 0 {
+                        soon(|| helped.lock().unwrap().len() == CALLS);
+                        return;
+                    }
+                    helped.lock().unwrap().push((call, thread));
+                    soon(|| call > 0 || out.load(Ordering::Relaxed));
+                })
+            });
+            // The first has the only helper.
+            soon(|| helped.lock().unwrap().len() == 1);
+            waiting(call);
+        }
+        out.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(helped.into_inner().unwrap(), [(0, 1), (1, 1), (2, 1), (3, 1)]);
+    waiting(0);
+    // One that is withdrawn while the helper is held.
+    let (begun, out) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.spread(2, &|thread| {
+                begun.fetch_or(thread == 1, Ordering::Relaxed);
+                soon(|| if thread == 1 { out.load(Ordering::Relaxed) } else { begun.load(Ordering::Relaxed) });
+            })
+        });
+        soon(|| begun.load(Ordering::Relaxed));
+        pool.spread(2, &|thread| assert_eq!(thread, 0));
+        waiting(0);
+        out.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A caller is back when its own helpers are, whoever else waits.
+#[test]
+fn a_caller_waits_for_its_own_helpers() {
+    let pool = started(3);
+    let flags = || [const { AtomicBool::new(false) }; 2];
+    let (begun, out, back) = (flags(), flags(), flags());
+    std::thread::scope(|scope| {
+        for call in 0..2 {
+            let (pool, begun, out, back) = (&pool, &begun[call], &out[call], &back[call]);
+            scope.spawn(move || {
+                pool.spread(2, &|thread| {
+                    if thread == 1 {
+                        begun.store(true, Ordering::Relaxed);
+                        until(|| out.load(Ordering::Relaxed));
+                    } else {
+                        until(|| begun.load(Ordering::Relaxed));
+                    }
+                });
+                back.store(true, Ordering::Relaxed);
+            });
+            until(|| begun.load(Ordering::Relaxed));
+            // Its caller sleeps by now.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        out[1].store(true, Ordering::Relaxed);
+        let second = soon(|| back[1].load(Ordering::Relaxed));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let first = back[0].load(Ordering::Relaxed);
+        out[0].store(true, Ordering::Relaxed);
+        assert!(second && !first);
+        assert!(soon(|| back[0].load(Ordering::Relaxed)));
+    });
+}
+
+/// The helpers are up when `start` is back, are not replaced by another, and are gone with the pool.
+#[test]
+fn helpers_start_once_and_end_with_the_pool() {
+    let pool = started(3);
+    let shared = Arc::downgrade(&pool.current().expect("helpers").shared);
+    assert_eq!((pool.usable(), shared.upgrade().map(|shared| shared.lock().up)), (3, Some(2)));
+    pool.start().expect("threads");
+    assert!(pool.current().is_some_and(|running| std::ptr::eq(Arc::as_ptr(&running.shared), shared.as_ptr())), "helpers were started twice");
+    drop(pool);
+    assert!(shared.upgrade().is_none(), "a helper outlives its pool");
+}
+
+/// A helper that the system wakes for nothing sleeps on, and stands in the list once.
+#[test]
+fn a_helper_that_wakes_for_nothing_sleeps_on() {
+    let pool = started(2);
+    let shared = &pool.current().expect("helpers").shared;
+    assert!(soon(|| shared.lock().asleep.len() == 1));
+    for _ in 0..3 {
+        shared.beds[0].wanted.notify_all();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert_eq!(shared.lock().asleep, [0]);
+    }
 }
 
 /// A helper is woken for other processors than its waker's, and has all of its own again as soon as it runs.
