@@ -462,19 +462,21 @@ fn usual_batches_go_the_short_ways() {
     }
 }
 
-/// A rollout beside the statistics, with values that whitening brings beyond the type's range: they are saturated and counted.
+/// A rollout beside the statistics, whose results or what whitening makes of them are beyond the type's range: they are saturated and counted.
 #[test]
-fn whitened_tokens_near_the_end_of_the_range_go_the_general_way() {
+fn results_beyond_the_range_go_the_general_way() {
     let lens = vec![70usize, 90, 110];
-    let mut rewards: Vec<Vec<f32>> = lens.iter().map(|len| (0..*len).map(|t| (t % 7) as f32 * 1e-3).collect()).collect();
-    rewards[0].fill(3e37);
-    let far = Batch {
-        gae: true, to_go: true, alone: true, whitens: true, padded: true, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false,
-        told: false, fill: true, threads: 1, groups: vec![0; 3], row: 120, signal: vec![Vec::new(); 3], values: vec![Vec::new(); 3], rewards: Some(rewards),
-        scope: lens.iter().map(|len| vec![true; *len]).collect(), outcome: vec![0.0; 3], ok: vec![1; 3], counts: vec![0, 1, 1], bootstrap: None, gamma: 0.9, lam: 1.0, k: 0.0,
-        weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens,
-    };
-    let (got, wanted) = (far.run(PASSRL_SIMD_BEST), far.run(PASSRL_SIMD_BASELINE));
-    assert_eq!((&got.bytes, &got.counts, got.status), (&wanted.bytes, &wanted.counts, wanted.status));
-    assert_eq!(got.counts.last(), Some(&70), "tokens beyond the range");
+    for (whitens, value, over) in [(true, 3e37, 70), (false, 3e38, 69)] {
+        let mut rewards: Vec<Vec<f32>> = lens.iter().map(|len| (0..*len).map(|t| (t % 7) as f32 * 1e-3).collect()).collect();
+        rewards[0].fill(value);
+        let far = Batch {
+            gae: true, to_go: true, alone: true, whitens, padded: true, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false,
+            told: false, fill: true, threads: 1, groups: vec![0; 3], row: 120, signal: vec![Vec::new(); 3], values: vec![Vec::new(); 3], rewards: Some(rewards),
+            scope: lens.iter().map(|len| vec![true; *len]).collect(), outcome: vec![0.0; 3], ok: vec![1; 3], counts: vec![0, 1, 1], bootstrap: None, gamma: 0.9, lam: 1.0, k: 0.0,
+            weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),
+        };
+        let (got, wanted) = (far.run(PASSRL_SIMD_BEST), far.run(PASSRL_SIMD_BASELINE));
+        assert_eq!((&got.bytes, &got.counts, got.status), (&wanted.bytes, &wanted.counts, wanted.status));
+        assert_eq!(got.counts.last(), Some(&over), "tokens beyond the range");
+    }
 }

@@ -43,8 +43,8 @@ impl Affinity {
         }
     }
 
-    /// The calling thread, which is this one, may run again where it might. Where that was wherever the host's cpuset lets it, the set is one of all processors, so
-    /// that it follows what the cpuset becomes; else somebody chose it.
+    /// The calling thread, which is this one, may run again where it might. If that was all of the host's cpuset it is given every processor, which the system cuts
+    /// to what the cpuset is at any time; a smaller set was somebody's choice.
     pub fn anywhere(&self) {
         if let Some(before) = self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
             let size = size_of::<libc::cpu_set_t>();

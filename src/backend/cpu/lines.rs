@@ -200,7 +200,7 @@ struct Cells {
     first: usize,
     last: usize,
     streams: bool,
-    /// The cells go on beyond the row, in that of the next (`PAGES`).
+    /// What is written past the caches goes on behind the row, in the next one: of its pages a line is asked for (`PAGES`).
     pages: bool,
     /// Addresses that will be read next.
     ahead: Range<usize>,
@@ -368,6 +368,7 @@ unsafe fn lines<const BYTES: usize>(to: &Cells, marks: *const u8, table: *const 
         }
         let end = if whole(to.last) { to.last + LINE } else { to.last };
         let mut target = to.at.wrapping_add(at.wrapping_sub(to.phase));
+        // What a line asks for: as many values as it has cells, of 4 bytes.
         let (mut ahead, each) = (to.ahead.start, LINE * (4 / BYTES));
         while at < end {
             let mut bytes = end - at;

@@ -310,7 +310,7 @@ impl Worker<'_> {
             }
             Chunk::Step if list.count > 0 => chunk::by_step(&scope, &list, at_step, &mut chunks),
             Chunk::Segment => chunk::segments(&scope, at_token, &mut chunks),
-            // All tokens in scope, none with a value of its own: nothing asks where the chunks end.
+            // The scope says where they end, and none has a value to be listed.
             Chunk::Token if !scored && job.joint.is_none() => chunks.count = scope.count,
             Chunk::Token => chunk::every_token(&scope, at_token, &mut chunks),
             Chunk::Given => {

@@ -14,17 +14,14 @@ use crate::plan::workspace::{Rollout, state};
 /// Shift and scale of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Whitening {
-    mean: f64,
-    inv: f64,
+    by: Affine,
     /// One element, or all equal: the deviation from the mean is 0.
     flat: bool,
     empty: bool,
-    shift: bool,
 }
 
 /// What becomes of a value a: (a - mean) inv + back.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Affine {
     pub mean: f64,
     pub inv: f64,
@@ -38,22 +35,21 @@ impl Whitening {
         let flat = empty || sums.n == 1 || extremes.all_equal();
         let mean = if empty { 0.0 } else { sums.mean(&grid) };
         let inv = if flat { 0.0 } else { inverse(sums.variance_units(&grid, c.whiten_ddof), grid.down, c.whiten_epsilon, c.whiten_epsilon_mode) };
-        Whitening { mean, inv, flat, empty, shift: c.whiten_shift }
+        Whitening { by: Affine { mean, inv, back: if c.whiten_shift { 0.0 } else { mean } }, flat, empty }
     }
 
     /// Where there is something to whiten by.
-    fn affine(&self) -> Option<Affine> {
-        let back = if self.shift { 0.0 } else { self.mean };
-        (!self.empty && !self.flat).then_some(Affine { mean: self.mean, inv: self.inv, back })
+    fn affine(&self) -> Option<&Affine> {
+        (!self.flat).then_some(&self.by)
     }
 
     /// Values are read rounded to f32, as the statistics did.
     pub fn apply(&self, values: &mut [f64]) {
-        let back = if self.shift { 0.0 } else { self.mean };
+        let Affine { mean, inv, back } = self.by;
         for x in values {
             let a = (*x as f32).clamp(-f32::MAX, f32::MAX) as f64;
             // Rounded where there is nothing to whiten by, too: a call that keeps its values and one that makes them anew say the same.
-            *x = if self.empty { a } else if self.flat { back } else { (a - self.mean) * self.inv + back };
+            *x = if self.empty { a } else if self.flat { back } else { (a - mean) * inv + back };
         }
     }
 }
@@ -168,7 +164,7 @@ impl Worker<'_> {
         if every
             && one.is_none()
             && let Some(by) = whitening.and_then(Whitening::affine)
-            && self.whitened_tokens(&at, &scope, &values[..n], &by, &outputs.advantages)
+            && self.whitened_tokens(&at, &scope, &values[..n], by, &outputs.advantages)
         {
             return;
         }

@@ -1,7 +1,7 @@
 //! Usual cases of work with a value a token (kind kl with a chunk a token, GAE over tokens, return-to-go of rewards a token), in fewer passes than the general
-//! stages take: what the maxima and sums need is read once, and results go straight from the scan to their memory. Decided once a call; whatever a group or a rollout has that is
-//! not usual (holes where none are expected, values that are not finite, a set of zero variance) gives it to the general stages, from which its findings
-//! and its report then come. The bits are the same.
+//! stages take: what the maxima and sums need is read once, and results go straight from the scan to their memory. Decided once a call; whatever a group or
+//! a rollout has that is not usual (holes where none are expected, values that are not finite, a set of zero variance) gives it to the general stages, from
+//! which its findings and its report then come. The bits are the same.
 #[cfg(target_arch = "x86_64")]
 mod alike;
 #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,7 @@ use super::lanes::{Line, TILE, Tile, doubles, most};
 use super::round::rounded;
 use super::scan::{Done, Totals};
 use super::{Way, went};
+use crate::backend::cpu::lines::LINE;
 use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::whiten::Affine;
 use crate::backend::cpu::worker::Worker;
@@ -12,9 +13,6 @@ use crate::model::array::Array;
 use crate::model::batch::Extent;
 use crate::numerics::simd::Simd;
 use std::arch::x86_64::*;
-
-/// Bytes of a line of the caches.
-const LINE: usize = 64;
 
 impl Worker<'_> {
     /// Writes a rollout's tokens in scope, a value each. `false`: the rollout or its memory is not a usual one, or a result comes near the end of f32, where it
