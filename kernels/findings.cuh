@@ -75,8 +75,6 @@ OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w, i64 first) {
     for (i32 p = 0; p < args.batch.num_process; ++p) {
         bool error = plan.streams[p].missing == MISSING_ERROR;
         ShapedReward shape = plan.shaped ? shaped_reward(args, plan, w.i) : ShapedReward{0.0, 0.0, 0.0, false, false};
-        // Where a reward of the rollout's is a finding, that is counted, and not once more for each of these tokens.
-        const bool own = !(shape.has_outcome && !is_finite(shape.outcome)) && !(shape.has_format && !is_finite(shape.format));
         i32 worst = 0;
         u32 bad = 0;
         for (i64 t = first + threadIdx.x; t < w.e.len; t += blockDim.x) {
@@ -84,7 +82,7 @@ OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w, i64 first) {
             f32 x = signal_value(args, plan, w.e, p, t);
             if (!error && is_nan(x)) continue;
             // A shaped reward may be beyond f32 where its signal is not.
-            if (plan.shaped && own) x = shaped(shape, x);
+            if (plan.shaped) x = shaped(shape, x);
             if (is_finite(x)) continue;
             worst = larger(worst, absolute_key(x));
             ++bad;

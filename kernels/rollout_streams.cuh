@@ -91,7 +91,8 @@ INLINE Value baseline_of(const Args& args, i64 i) {
     return Value{item_f32(args.batch.baselines, i), true};
 }
 
-// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once.
+// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once. A reward of the rollout that is not
+// finite is a finding of its own stream and left out: R is what the signal says.
 struct ShapedReward {
     f64 weight, outcome, format;
     bool has_outcome, has_format;
@@ -99,7 +100,7 @@ struct ShapedReward {
 OUT_OF_LINE ShapedReward shaped_reward(const Args& args, const PlanConstants& plan, i64 i) {
     Value outcome = rollout_value(args, plan, 0, i), format = rollout_value(args, plan, 1, i);
     return ShapedReward{plan.streams[0].weight, plan.streams[OUTCOME].weight * (f64)outcome.x, plan.streams[FORMAT].weight * (f64)format.x,
-                        outcome.there, format.there};
+                        outcome.there && is_finite(outcome.x), format.there && is_finite(format.x)};
 }
 INLINE f32 shaped(const ShapedReward& by, f32 s) {
     f64 r = by.weight * (f64)s;

@@ -74,7 +74,8 @@ INLINE void make_standard(Standard &to, i32 bits, i32 second, const Whole &whole
     const bool one = s.center == CENTER_LENGTH_WEIGHTED ? all_equal(to.extremes) && to.sums.at_max == 1 : to.sums.n == 1;
     bool single = false;
     if (s.center == CENTER_GROUP || s.center == CENTER_LEAVE_ONE_OUT || s.center == CENTER_LENGTH_WEIGHTED || s.center == CENTER_RUNNER_UP) single = one;
-    else if (s.center == CENTER_BATCH || s.scale == SCALE_BATCH) single = whole.n == 1;
+    // The others of one element are none.
+    else if (s.center == CENTER_BATCH || s.scale == SCALE_BATCH) single = whole.n == 1 || (s.scale == SCALE_LEAVE_ONE_OUT && one);
     else if (s.scale == SCALE_GROUP || s.scale == SCALE_LEAVE_ONE_OUT) single = one;
     bool flat = false;
     if (s.scale == SCALE_GROUP || s.scale == SCALE_MEAN) flat = all_equal(to.extremes);

@@ -288,6 +288,15 @@ fn findings() -> Vec<Case> {
             c.set_missing_all(Missing::Exclude);
             b.rollouts[4].outcome = Some(f32::INFINITY);
         }),
+        case("inf_outcome_reward_shaping", spec(Csr), |c, b| {
+            c.set_missing_all(Missing::Zero);
+            (c.fusion, c.outcome.weight) = (Fusion::RewardShaping, 0.0);
+            (b.rollouts[4].outcome, b.rollouts[4].format) = (Some(f32::INFINITY), Some(f32::NEG_INFINITY));
+        }),
+        case("nan_outcome_reward_shaping_kl", Spec { holes: 0.3, ..spec(KlSignal) }, |c, b| {
+            (c.fusion, c.chunk, c.scan_mask, c.k) = (Fusion::RewardShaping, Chunk::Token, ScanMask::None, 0.0);
+            b.rollouts[4].outcome = Some(f32::NAN);
+        }),
         case("inf_score", spec(Csr), |_, b| b.rollouts[0].step_scores[0].fill(f32::NEG_INFINITY)),
         case("inf_signal_kl", spec(KlSignal), |_, b| b.rollouts[0].signal[0][0] = f32::INFINITY),
         case("inf_logp", spec(KlOpd), |_, b| b.rollouts[3].logp.as_mut().unwrap().teacher[0] = f64::NEG_INFINITY),

@@ -144,6 +144,7 @@ fn rows(rng: &mut Rng, spec: &Spec, joint: bool, cfg: &mut Config) {
                 (C::Group, S::Batch),
                 (C::None, S::Batch),
                 (C::Batch, S::Group),
+                (C::Batch, S::LeaveOneOut),
                 (C::LeaveOneOut, S::Batch),
                 (C::LengthWeighted, S::None),
                 (C::LengthWeighted, S::None),

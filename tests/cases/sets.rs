@@ -82,6 +82,28 @@ fn whole_batch() -> Vec<Case> {
         alone("batch_std_alone", C::None, S::Batch),
         alone("batch_mean_group_std", C::Batch, S::Group),
         alone("batch_mean_loo_std", C::Batch, S::LeaveOneOut),
+        edited("batch_mean_loo_std_of_one", C::Batch, S::LeaveOneOut, |c, b| {
+            c.outcome.zero_variance = ZeroVariance::Center;
+            aside(b);
+        }),
+        edited("batch_mean_loo_std_of_one_passthrough", C::Batch, S::LeaveOneOut, |c, b| {
+            c.outcome.singleton = Singleton::Passthrough;
+            aside(b);
+        }),
+        edited("batch_mean_loo_std_of_one_refuse", C::Batch, S::LeaveOneOut, |c, _| c.outcome.singleton = Singleton::Refuse),
+        edited("batch_mean_loo_std_of_one_rollout", C::Batch, S::LeaveOneOut, |c, b| {
+            (c.outcome.zero_variance, c.outcome.loo_unit) = (ZeroVariance::Center, LooUnit::Rollout);
+            aside(b);
+        }),
+        case("batch_mean_loo_std_process", csr(), |c, _| {
+            all_rows(c, C::Batch, S::LeaveOneOut);
+            c.streams_mut().into_iter().for_each(|row| (row.singleton, row.zero_variance) = (Singleton::Passthrough, ZeroVariance::Center));
+        }),
+        case("batch_mean_loo_std_process_rollout_refuse", csr(), |c, _| {
+            all_rows(c, C::Batch, S::LeaveOneOut);
+            c.set_singleton_all(Singleton::Refuse);
+            c.streams_mut().into_iter().for_each(|row| row.loo_unit = LooUnit::Rollout);
+        }),
         alone("batch_mean_abs_max", C::Batch, S::AbsMax),
         alone("batch_mean_divided_by_mean", C::Batch, S::Mean),
         alone("batch_std_loo", C::LeaveOneOut, S::Batch),

@@ -95,6 +95,8 @@ pub fn is_loo(cfg: &StreamCfg) -> bool {
 fn singleton_count(cfg: &StreamCfg, set: &[Element], batch: &Whole) -> Option<usize> {
     match cfg.center {
         Center::Group | Center::LeaveOneOut | Center::RunnerUp => Some(set.len()),
+        // The others of one element are none.
+        Center::Batch if cfg.scale == Scale::LeaveOneOut && set.len() == 1 => Some(1),
         Center::Batch => Some(batch.stats.n),
         Center::LengthWeighted => Some(set.iter().filter(|el| el.tokens > 0).count()),
         Center::None | Center::Given => match cfg.scale {

@@ -79,9 +79,7 @@ impl Worker<'_> {
         for p in 0..job.problem.num_process {
             let error = job.config().streams[p].missing == Missing::Error;
             let (mut found, mut bad) = (Extremes::EMPTY, 0);
-            // Where a reward of the rollout's is a finding, that is counted, and not once more for each of these tokens.
-            let own = (0..2).all(|s| job.rollout_value(s, i).is_none_or(f32::is_finite));
-            let shape = (job.plan.slots.shaped && own).then(|| job.shaped_reward(i));
+            let shape = job.plan.slots.shaped.then(|| job.shaped_reward(i));
             let xs = self.load(&at, p);
             scope.gaps(job.line(i, kept, &at), at.len, |a, b| {
                 for x in xs[a..b].iter().filter(|x| error || !x.is_nan()) {

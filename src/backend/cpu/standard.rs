@@ -142,6 +142,8 @@ impl Standard {
         let one = if stream.center == Center::LengthWeighted { extremes.all_equal() && sums.at_max == 1 } else { sums.n == 1 };
         let single = match (stream.center, stream.scale) {
             (Center::Group | Center::LeaveOneOut | Center::LengthWeighted | Center::RunnerUp, _) => one,
+            // The others of one element are none.
+            (Center::Batch, Scale::LeaveOneOut) => one || whole.sums.n == 1,
             (Center::Batch, _) | (_, Scale::Batch) => whole.sums.n == 1,
             (_, Scale::Group | Scale::LeaveOneOut) => one,
             _ => false,

@@ -333,12 +333,13 @@ impl<'a> Job<'a> {
         Scope::kept(first, end, count, bits)
     }
 
-    /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once.
+    /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once. A reward of the rollout that is not
+    /// finite is a finding of its own stream and left out: R is what the signal says.
     pub fn shaped_reward(&self, i: usize) -> impl Fn(f32) -> f32 + use<> {
         let c = self.config();
         let weight = c.streams[0].weight;
-        let terms: [Option<f64>; 2] =
-            std::array::from_fn(|s| self.rollout_value(s, i).map(|r| c.streams[crate::model::config::OUTCOME + s].weight * r as f64));
+        let value = |s| self.rollout_value(s, i).filter(|r| r.is_finite());
+        let terms: [Option<f64>; 2] = std::array::from_fn(|s| value(s).map(|r| c.streams[crate::model::config::OUTCOME + s].weight * r as f64));
         move |s| {
             let mut r = weight * s as f64;
             for term in terms.iter().flatten() {
