@@ -405,7 +405,7 @@ typedef struct passrl_plan passrl_plan;
 // A status: 0 done, negative refused or failed, positive done with findings. `passrl_last_error` has the sentence.
 typedef int32_t passrl_status;
 
-// One row of the configuration's stream table: how a stream is standardised and weighted (pass.md 2.2, 2.3). Frozen.
+// One row of the configuration's stream table: how a stream is standardised and weighted (docs/formulas.md 2.2, 2.3). Frozen.
 typedef struct passrl_stream {
     // Weight w of the stream in the fusion (eq. 4). Finite.
     double weight;
@@ -758,7 +758,7 @@ typedef struct passrl_report {
     int64_t bad_groups;
     // Groups whose rollouts all violate the format; counted in each call that sees the group.
     int64_t violating_groups;
-    // Missing (NaN) and infinite input values.
+    // Values that are NaN where `missing` is `zero` or `exclude`; those that are infinite, or NaN where no rule lets them be missing.
     int64_t missing_values;
     int64_t nonfinite_values;
     // Log-probabilities below -1e4.
@@ -819,9 +819,11 @@ typedef struct passrl_limits {
     int64_t rollouts;
     // Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     int64_t groups;
-    // Token slots of one call: N packed, R*T padded.
+    // Tokens of one call. Packed: those of its rollouts, from the first of `cu_seqlens` to the last (the arrays may hold more; on CUDA, where the host reads no
+    // offsets and no view is token-shaped, N is taken to be this). Padded: R*T slots.
     int64_t tokens;
-    // Longest rollout in tokens (T padded). 0: as `tokens`; state it, as each thread's scratch and the table of n^-k follow from it.
+    // Longest rollout in tokens: held against `cu_seqlens` or `lengths`; padded without lengths against T. 0: as `tokens`; state it, as each thread's scratch and the
+    // table of n^-k follow from it.
     int64_t rollout_tokens;
     // Steps of one call (CSR). 0: as `tokens`.
     int64_t steps;
@@ -1144,7 +1146,7 @@ passrl_status passrl_primitive_workspace_size(const struct passrl_context *conte
                                               const struct passrl_limits *limits,
                                               size_t *bytes);
 
-// Group statistics and standardisation of a per-rollout value: out = N(x; S), S the x of the rollout's group (arXiv 2606.29296, section 3; pass.md
+// Group statistics and standardisation of a per-rollout value: out = N(x; S), S the x of the rollout's group (arXiv 2606.29296, section 3; docs/formulas.md
 // 2.2). `stream_row` says how, as a row of `passrl_config.streams` does (every center and scale that a plan serves, `ddof`, `epsilon`, `singleton`,
 // `missing`); its `weight` is not applied. Sums are exact integers: the order of rollouts and of groups cannot be seen in the result.
 //
@@ -1191,7 +1193,7 @@ passrl_status passrl_chunk_boundaries(const struct passrl_context *context,
                                       void *stream);
 
 // Discounted return-to-go over the in-scope tokens of each rollout: G_t = r_t + gamma G_(t+1) (arXiv 2606.29296, eqs. 3 and 7 before the division, a chunk
-// a token). Tokens out of scope are skipped: they take no discount. Summed in tiles of 32 positions from the rollout's end (pass.md 5.5).
+// a token). Tokens out of scope are skipped: they take no discount. Summed in tiles of 32 positions from the rollout's end (docs/formulas.md 5.5).
 //
 // Reads the layout of `batch`. `rewards`, `returns` token-shaped; `returns` may be `rewards` (in place). `gamma` 0 to 1.
 //
@@ -1206,7 +1208,7 @@ passrl_status passrl_discounted_returns(const struct passrl_context *context,
                                         size_t workspace_bytes,
                                         void *stream);
 
-// Generalised advantage estimation over the in-scope tokens of each rollout (Schulman et al., arXiv 1506.02438; pass.md 2.5): delta_t = r_t + gamma V_(t+1) - V_t,
+// Generalised advantage estimation over the in-scope tokens of each rollout (Schulman et al., arXiv 1506.02438; docs/formulas.md 2.5): delta_t = r_t + gamma V_(t+1) - V_t,
 // A_t = delta_t + gamma lam A_(t+1), returns = A + V. Tokens out of scope are skipped; V after the last is `bootstrap` of the rollout, or 0.
 //
 // Reads the layout of `batch`. `rewards`, `values` token-shaped; `bootstrap` `[R]` or NULL; `advantages` token-shaped; `returns` token-shaped or NULL. `gamma` and
@@ -1245,7 +1247,7 @@ passrl_status passrl_divide_length(const struct passrl_context *context,
                                    size_t workspace_bytes,
                                    void *stream);
 
-// Signal of on-policy distillation (arXiv 2606.29296, section 4; pass.md 2.1): OPD, s = logp_teacher - logp_policy; with `logp_base` G-OPD, s = opd_lambda
+// Signal of on-policy distillation (arXiv 2606.29296, section 4; docs/formulas.md 2.1): OPD, s = logp_teacher - logp_policy; with `logp_base` G-OPD, s = opd_lambda
 // (logp_teacher - logp_base) - (logp_policy - logp_base) (1.25 in the paper; at 1 it is OPD). Formed in f64 from unrounded inputs, rounded to f32, then to
 // the output's type.
 //
@@ -1266,7 +1268,7 @@ passrl_status passrl_opd_signal(const struct passrl_context *context,
                                 size_t workspace_bytes,
                                 void *stream);
 
-// Masked whitening over the in-scope tokens of the batch (pass.md 2.6): out = (x - mean) inv, from exact sums of x rounded to f32. Of `config` the fields
+// Masked whitening over the in-scope tokens of the batch (docs/formulas.md 2.6): out = (x - mean) inv, from exact sums of x rounded to f32. Of `config` the fields
 // `whiten_ddof`, `whiten_epsilon`, `whiten_epsilon_mode`, `whiten_shift` (0: the mean is added back) and `fill_padding` are used; `whiten` is taken as
 // `tokens` whatever it says. All values equal, or one alone: the deviation counts as 0.
 //

@@ -1,4 +1,4 @@
-// Whitening over the batch (pass.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all. Twin of whiten.rs.
+// Whitening over the batch (docs/formulas.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all. Twin of whiten.rs.
 #ifndef PASSRL_WHITEN_CUH
 #define PASSRL_WHITEN_CUH
 #include "expand.cuh"

@@ -1,4 +1,4 @@
-//! The oracle against the printed numbers of pass.md §6 and against laws that need no second implementation. (Not `oracle.rs`: beside
+//! The oracle against the printed numbers of docs/formulas.md §6 and against laws that need no second implementation. (Not `oracle.rs`: beside
 //! `oracle/mod.rs` that name would make `mod oracle;` ambiguous in every test crate.)
 
 use cases::{all, random, worked_examples, Case, Input, Rng, Spec};
@@ -201,7 +201,7 @@ fn outcome_alone_is_grpo_whatever_k_and_gamma_are() {
 
 #[test]
 fn outcome_leaves_the_factor_of_the_remaining_chunks() {
-    // pass.md §2.5: a constant counted K-j+1 times over (K-j+1)^k leaves (K-j+1)^(1-k).
+    // docs/formulas.md §2.5: a constant counted K-j+1 times over (K-j+1)^k leaves (K-j+1)^(1-k).
     let mut case = find("chunk_token_holes");
     case.batch.rollouts.iter_mut().for_each(|r| r.format_ok = Some(true));
     case.cfg.process[0].weight = 0.0;

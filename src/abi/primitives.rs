@@ -80,7 +80,7 @@ pub unsafe extern "C" fn passrl_primitive_workspace_size(
     })
 }
 
-/// Group statistics and standardisation of a per-rollout value: out = N(x; S), S the x of the rollout's group (arXiv 2606.29296, section 3; pass.md
+/// Group statistics and standardisation of a per-rollout value: out = N(x; S), S the x of the rollout's group (arXiv 2606.29296, section 3; docs/formulas.md
 /// 2.2). `stream_row` says how, as a row of `passrl_config.streams` does (every center and scale that a plan serves, `ddof`, `epsilon`, `singleton`,
 /// `missing`); its `weight` is not applied. Sums are exact integers: the order of rollouts and of groups cannot be seen in the result.
 ///
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn passrl_chunk_boundaries(
 }
 
 /// Discounted return-to-go over the in-scope tokens of each rollout: G_t = r_t + gamma G_(t+1) (arXiv 2606.29296, eqs. 3 and 7 before the division, a chunk
-/// a token). Tokens out of scope are skipped: they take no discount. Summed in tiles of 32 positions from the rollout's end (pass.md 5.5).
+/// a token). Tokens out of scope are skipped: they take no discount. Summed in tiles of 32 positions from the rollout's end (docs/formulas.md 5.5).
 ///
 /// Reads the layout of `batch`. `rewards`, `returns` token-shaped; `returns` may be `rewards` (in place). `gamma` 0 to 1.
 ///
@@ -215,7 +215,7 @@ pub unsafe extern "C" fn passrl_discounted_returns(
     })
 }
 
-/// Generalised advantage estimation over the in-scope tokens of each rollout (Schulman et al., arXiv 1506.02438; pass.md 2.5): delta_t = r_t + gamma V_(t+1) - V_t,
+/// Generalised advantage estimation over the in-scope tokens of each rollout (Schulman et al., arXiv 1506.02438; docs/formulas.md 2.5): delta_t = r_t + gamma V_(t+1) - V_t,
 /// A_t = delta_t + gamma lam A_(t+1), returns = A + V. Tokens out of scope are skipped; V after the last is `bootstrap` of the rollout, or 0.
 ///
 /// Reads the layout of `batch`. `rewards`, `values` token-shaped; `bootstrap` `[R]` or NULL; `advantages` token-shaped; `returns` token-shaped or NULL. `gamma` and
@@ -293,7 +293,7 @@ pub unsafe extern "C" fn passrl_divide_length(
     })
 }
 
-/// Signal of on-policy distillation (arXiv 2606.29296, section 4; pass.md 2.1): OPD, s = logp_teacher - logp_policy; with `logp_base` G-OPD, s = opd_lambda
+/// Signal of on-policy distillation (arXiv 2606.29296, section 4; docs/formulas.md 2.1): OPD, s = logp_teacher - logp_policy; with `logp_base` G-OPD, s = opd_lambda
 /// (logp_teacher - logp_base) - (logp_policy - logp_base) (1.25 in the paper; at 1 it is OPD). Formed in f64 from unrounded inputs, rounded to f32, then to
 /// the output's type.
 ///
@@ -337,7 +337,7 @@ pub unsafe extern "C" fn passrl_opd_signal(
     })
 }
 
-/// Masked whitening over the in-scope tokens of the batch (pass.md 2.6): out = (x - mean) inv, from exact sums of x rounded to f32. Of `config` the fields
+/// Masked whitening over the in-scope tokens of the batch (docs/formulas.md 2.6): out = (x - mean) inv, from exact sums of x rounded to f32. Of `config` the fields
 /// `whiten_ddof`, `whiten_epsilon`, `whiten_epsilon_mode`, `whiten_shift` (0: the mean is added back) and `fill_padding` are used; `whiten` is taken as
 /// `tokens` whatever it says. All values equal, or one alone: the deviation counts as 0.
 ///

@@ -24,7 +24,7 @@ pub struct passrl_view {
     pub device_id: i32,
 }
 
-/// One row of the configuration's stream table: how a stream is standardised and weighted (pass.md 2.2, 2.3). Frozen.
+/// One row of the configuration's stream table: how a stream is standardised and weighted (docs/formulas.md 2.2, 2.3). Frozen.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct passrl_stream {
@@ -175,9 +175,11 @@ pub struct passrl_limits {
     pub rollouts: i64,
     /// Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     pub groups: i64,
-    /// Token slots of one call: N packed, R*T padded.
+    /// Tokens of one call. Packed: those of its rollouts, from the first of `cu_seqlens` to the last (the arrays may hold more; on CUDA, where the host reads no
+    /// offsets and no view is token-shaped, N is taken to be this). Padded: R*T slots.
     pub tokens: i64,
-    /// Longest rollout in tokens (T padded). 0: as `tokens`; state it, as each thread's scratch and the table of n^-k follow from it.
+    /// Longest rollout in tokens: held against `cu_seqlens` or `lengths`; padded without lengths against T. 0: as `tokens`; state it, as each thread's scratch and the
+    /// table of n^-k follow from it.
     pub rollout_tokens: i64,
     /// Steps of one call (CSR). 0: as `tokens`.
     pub steps: i64,
@@ -361,7 +363,7 @@ pub struct passrl_report {
     pub bad_groups: i64,
     /// Groups whose rollouts all violate the format; counted in each call that sees the group.
     pub violating_groups: i64,
-    /// Missing (NaN) and infinite input values.
+    /// Values that are NaN where `missing` is `zero` or `exclude`; those that are infinite, or NaN where no rule lets them be missing.
     pub missing_values: i64,
     pub nonfinite_values: i64,
     /// Log-probabilities below -1e4.

@@ -224,18 +224,19 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
     if l.reserved0 != 0 {
         return refuse!(PASSRL_ERR_VALUE, "limits.reserved0 is {}; it must be 0", l.reserved0);
     }
-    let at_least = |field: &str, value: i64| match usize::try_from(value) {
-        Ok(value) if value < 1 << 40 => Ok(value),
-        _ => refuse!(PASSRL_ERR_LIMIT, "limits.{field} is {value}; it must be from 0 to 2^40 - 1"),
+    let below = |bits: u32, field: &str, value: i64| match usize::try_from(value) {
+        Ok(value) if value < 1 << bits => Ok(value),
+        _ => refuse!(PASSRL_ERR_LIMIT, "limits.{field} is {value}; it must be from 0 to 2^{bits} - 1"),
     };
+    let at_least = |field: &str, value: i64| below(40, field, value);
     let or = |value: usize, default: usize| if value == 0 { default } else { value };
-    let (rollouts, tokens) = (at_least("rollouts", l.rollouts)?, at_least("tokens", l.tokens)?);
+    let (rollouts, tokens) = (below(31, "rollouts", l.rollouts)?, at_least("tokens", l.tokens)?);
     let pieces = at_least("pieces", l.pieces)?;
     let limits = Limits {
         rollouts,
-        groups: or(at_least("groups", l.groups)?, rollouts),
+        groups: or(below(31, "groups", l.groups)?, rollouts),
         tokens,
-        rollout_tokens: or(at_least("rollout_tokens", l.rollout_tokens)?, tokens),
+        rollout_tokens: or(below(31, "rollout_tokens", l.rollout_tokens)?, tokens),
         steps: or(at_least("steps", l.steps)?, tokens),
         group_rollouts: or(at_least("group_rollouts", l.group_rollouts)?, rollouts),
         group_elements: or(at_least("group_elements", l.group_elements)?, tokens),
@@ -261,12 +262,8 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
             limits.group_elements, limits.tokens
         );
     }
-    if limits.rollout_tokens >= 1 << 31 || limits.rollouts >= 1 << 31 || limits.groups >= 1 << 31 {
-        return refuse!(
-            PASSRL_ERR_LIMIT,
-            "limits.rollout_tokens is {}, limits.rollouts {}, limits.groups {}; each must be below 2^31",
-            limits.rollout_tokens, limits.rollouts, limits.groups
-        );
+    if limits.rollout_tokens >= 1 << 31 {
+        return refuse!(PASSRL_ERR_LIMIT, "limits.rollout_tokens is 0, as limits.tokens, which is {}; it must be below 2^31: state the longest rollout", limits.tokens);
     }
     // A table of two integers for each position of each group: it must be countable, and no machine has this much memory.
     let table = limits.groups as u128 * limits.rollout_tokens as u128 * 16;

@@ -214,7 +214,7 @@ pub fn word_text(config: &passrl_config, index: usize) -> (String, impl Fn(i64) 
     })
 }
 
-/// The operators of pass.md 2.2 are shorthand for (center, scale).
+/// The operators of docs/formulas.md 2.2 are shorthand for (center, scale).
 const OPERATORS: &[(&str, Center, Scale)] = &[
     ("mean_std", Center::Group, Scale::Group),
     ("abs_max", Center::None, Scale::AbsMax),

@@ -1,4 +1,4 @@
-// passrl.hpp on the worked example of pass.md, section 6: one group of three rollouts A, B, C, packed. 0 where everything holds.
+// passrl.hpp on the worked example of docs/formulas.md, section 6: one group of three rollouts A, B, C, packed. 0 where everything holds.
 #include "passrl.hpp"
 
 #include <array>

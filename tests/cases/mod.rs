@@ -1,4 +1,4 @@
-//! The one table of named cases, the worked examples of pass.md §6, and a seeded generator that mixes everything.
+//! The one table of named cases, the worked examples of docs/formulas.md §6, and a seeded generator that mixes everything.
 
 mod baselines;
 mod build;

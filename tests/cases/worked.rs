@@ -1,4 +1,4 @@
-//! The worked examples of pass.md §6 with the numbers printed there.
+//! The worked examples of docs/formulas.md §6 with the numbers printed there.
 use super::Case;
 use crate::oracle::*;
 

@@ -144,8 +144,11 @@ pub fn cases() -> Vec<Case> {
         ("given_average_over_group", Plan, PASSRL_ERR_CONFLICT, "average_over = group and process_0.center = given; the shift of such an average is the group's own", |w| { w.kl(); w.config.average_over = PASSRL_AVERAGE_GROUP; w.config.streams[0].center = PASSRL_CENTER_GIVEN }),
         // Limits.
         ("limits_reserved", Plan, PASSRL_ERR_VALUE, "limits.reserved0 is 1", |w| w.limits.reserved0 = 1),
-        ("limits_rollouts_negative", Plan, PASSRL_ERR_LIMIT, "limits.rollouts is -1; it must be from 0 to 2^40 - 1", |w| w.limits.rollouts = -1),
-        ("limits_tokens_huge", Plan, PASSRL_ERR_LIMIT, "limits.tokens is 1099511627776", |w| w.limits.tokens = 1 << 40),
+        ("limits_rollouts_negative", Plan, PASSRL_ERR_LIMIT, "limits.rollouts is -1; it must be from 0 to 2^31 - 1", |w| w.limits.rollouts = -1),
+        ("limits_rollouts_huge", Plan, PASSRL_ERR_LIMIT, "limits.rollouts is 2147483648; it must be from 0 to 2^31 - 1", |w| w.limits.rollouts = 1 << 31),
+        ("limits_groups_huge", Plan, PASSRL_ERR_LIMIT, "limits.groups is 2147483648; it must be from 0 to 2^31 - 1", |w| w.limits.groups = 1 << 31),
+        ("limits_rollout_tokens_by_tokens", Plan, PASSRL_ERR_LIMIT, "limits.rollout_tokens is 0, as limits.tokens, which is 2147483648", |w| { w.limits.tokens = 1 << 31; w.limits.rollout_tokens = 0 }),
+        ("limits_tokens_huge", Plan, PASSRL_ERR_LIMIT, "limits.tokens is 1099511627776; it must be from 0 to 2^40 - 1", |w| w.limits.tokens = 1 << 40),
         ("limits_groups_negative", Plan, PASSRL_ERR_LIMIT, "limits.groups is -2", |w| w.limits.groups = -2),
         ("limits_steps_negative", Plan, PASSRL_ERR_LIMIT, "limits.steps is -3", |w| w.limits.steps = -3),
         ("limits_pieces_negative", Plan, PASSRL_ERR_LIMIT, "limits.pieces is -4", |w| w.limits.pieces = -4),

@@ -236,7 +236,7 @@ impl StreamCfg {
     }
 }
 
-/// Every field of §2.7. `process` has 1 to 4 rows; a row whose input the batch does not hold counts as not given.
+/// Every field of the configuration (README, Fields). `process` has 1 to 4 rows; a row whose input the batch does not hold counts as not given.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub process: Vec<StreamCfg>,

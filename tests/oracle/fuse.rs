@@ -1,4 +1,4 @@
-//! Fusion: eq. 4, its rivals of §4, and where each stream's term goes (rules 23, 24, 54, 55).
+//! Fusion: eq. 4, its rivals in the paper's §4, and where each stream's term goes (rules 23, 24, 54, 55).
 use super::load::Loaded;
 use super::sets::{Element, Operator, Whole};
 use super::shape::Group;
@@ -130,7 +130,7 @@ impl Fuser<'_> {
         let rows = &self.cfg.streams()[self.cfg.process.len()..];
         match self.cfg.fusion {
             Fusion::RewardShaping => {}
-            // §4.1: outcome and format enter once, at the rollout's last in-scope token.
+            // §4.1 of the paper: outcome and format enter once, at the rollout's last in-scope token.
             Fusion::Pooled => (0..2).for_each(|s| self.put(Place::Last, self.row_term(s), &mut fused)),
             Fusion::RewardSum => self.put(self.cfg.outcome.place, self.row_term(0), &mut fused),
             Fusion::Advantage if self.r.format_ok == Some(false) => {

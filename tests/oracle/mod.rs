@@ -1,5 +1,5 @@
-//! The oracle: pass.md and docs/semantics.md as slow, plain f64 loops, written from the rules and not from the library. "eq." and
-//! "Algorithm" are the paper's numbers, "rule" is a number of docs/semantics.md, "§" a section of pass.md.
+//! The oracle: docs/formulas.md and docs/semantics.md as slow, plain f64 loops, written from the rules and not from the library. "eq." and
+//! "Algorithm" are the paper's numbers, "rule" is a number of docs/semantics.md, "§" a section of docs/formulas.md.
 
 mod baselines;
 mod chunks;

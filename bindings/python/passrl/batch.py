@@ -301,6 +301,8 @@ class Batch:
             refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
                              "give one, or two-dimensional arrays [R, T]")
         lengths = arrays.extents(a.lengths, "lengths")
+        if lengths.sum(dtype=np.float64) >= 2.0**63:
+            refuse(ERR_OFFSETS, f"passrl: lengths add up to {sum(lengths.tolist())}; offsets are of 64 bits, and no array has as many elements")
         cu = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=cu[1:])
         if self._like is None and arrays.is_array(a.lengths):

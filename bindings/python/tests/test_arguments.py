@@ -123,6 +123,7 @@ def test_nested_tensors() -> None:
     ({"signal": [SIGNAL, SIGNAL.astype(np.float64)]}, -201, "give signal.astype(np.float32)"),
     ({"lengths": [8, -1]}, -205, "lengths[1] is -1; a rollout has 0 tokens or more"),
     ({"lengths": np.array([2**63, 2], np.uint64)}, -205, f"lengths[0] is {2**63}"),
+    ({"lengths": [2**62, 2**62]}, -205, "lengths add up to 9223372036854775808; offsets are of 64 bits"),
     ({"lengths": [4, 4]}, -205, "lengths add up to 8 and signal has 7 elements"),
     ({"lengths": [4.0, 3.5]}, -200, "lengths has shape [2] of float64; it must be [R] integers"),
 ])

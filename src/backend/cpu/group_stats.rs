@@ -1,4 +1,4 @@
-//! Group statistics of every stream (numerics contract 5.3) and the standardisation that they give (pass.md 2.2).
+//! Group statistics of every stream (numerics contract 5.3) and the standardisation that they give (docs/formulas.md 2.2).
 use super::members::Members;
 use super::rollout_streams;
 use super::scope::Scope;

@@ -1,4 +1,4 @@
-//! Standardisation N(x; S) of one stream in one group (pass.md 2.2, 5.5): decided once a group, resolved once a rollout, applied to values.
+//! Standardisation N(x; S) of one stream in one group (docs/formulas.md 2.2, 5.5): decided once a group, resolved once a rollout, applied to values.
 use crate::model::config::*;
 use crate::numerics::exact::{self, Extremes, Grid, STEP_BITS, Sums};
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! Whitening over the batch (pass.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all.
+//! Whitening over the batch (docs/formulas.md 2.6): exact statistics of the advantages rounded to f32, then one shift and scale for all.
 use super::expand::{Chunks, FEW};
 use super::members::Members;
 use super::scope::Scope;
