@@ -68,6 +68,8 @@ struct Batch {
     weight: f64,
     scale: i32,
     anchored: bool,
+    /// Of GAE.
+    scan_mask: i32,
 }
 
 #[derive(PartialEq, Debug)]
@@ -162,6 +164,7 @@ impl Batch {
             weight: [1.0, 1.0, -0.5][random.below(3)],
             scale: [PASSRL_SCALE_GROUP, PASSRL_SCALE_GROUP, PASSRL_SCALE_NONE, PASSRL_SCALE_ABS_MAX][random.below(4)],
             anchored: random.chance(0.1),
+            scan_mask: [PASSRL_SCAN_MASK_CARRY, PASSRL_SCAN_MASK_DECAY, PASSRL_SCAN_MASK_DECAY, PASSRL_SCAN_MASK_NONE][random.below(4)],
             lens,
         }
     }
@@ -193,7 +196,7 @@ impl Batch {
         for (i, line) in lines.iter().enumerate() {
             for (t, x) in line.iter().enumerate() {
                 let at = self.slot(i, t) * bytes;
-                let x = if self.scope[i][t] { *x } else { f32::NAN };
+                let x = if self.scope[i][t] || self.scan_mask == PASSRL_SCAN_MASK_NONE { *x } else { f32::NAN };
                 if self.narrow {
                     memory[at..at + 2].copy_from_slice(&((x.to_bits() >> 16) as u16).to_ne_bytes());
                 } else {
@@ -240,6 +243,9 @@ impl Batch {
                 if self.to_go {
                     (config.chunk, config.credit, config.k) = (PASSRL_CHUNK_TOKEN, PASSRL_CREDIT_RETURN_TO_GO, self.k);
                     config.streams[PASSRL_STREAM_OUTCOME].place = PASSRL_PLACE_LAST;
+                }
+                if !self.to_go {
+                    config.scan_mask = self.scan_mask;
                 }
                 if self.whitens {
                     (config.whiten, config.whiten_shift) = (PASSRL_WHITEN_TOKENS, i32::from(self.weight > 0.0));
@@ -408,7 +414,7 @@ fn short_ways_are_the_general_stages_to_the_bit() {
             }
         }
     }
-    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::ToGo, Way::ToGoHoles, Way::Again, Way::Alike, Way::Together, Way::Once, Way::Whitened] {
+    for way in [Way::Columns, Way::Tokens, Way::Chunks, Way::Gae, Way::GaeHoles, Way::GaeTail, Way::ToGo, Way::ToGoHoles, Way::Again, Way::Alike, Way::Together, Way::Once, Way::Whitened] {
         assert!(taken(way) > cases as usize / 75, "{way:?} was gone {} times", taken(way));
     }
 }
@@ -427,7 +433,8 @@ fn usual_batches_go_the_short_ways() {
         gae: false, to_go: false, alone: false, whitens: false, padded: false, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false, told: false, fill: true,
         threads: 1, groups: (0..r).map(|i| i as i32 / 4).collect(), row: 600, signal: lines(&mut random), values: lines(&mut random), rewards: Some(lines(&mut random)),
         scope: lens.iter().map(|l| vec![true; *l]).collect(), outcome: (0..r).map(|i| (i % 3) as f32).collect(), ok: (0..r).map(|i| u8::from(i % 5 != 0)).collect(),
-        counts: vec![1; r], bootstrap: None, gamma: 1.0, lam: 0.95, k: 0.7, weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),
+        counts: vec![1; r], bootstrap: None, gamma: 1.0, lam: 0.95, k: 0.7, weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false,
+        scan_mask: PASSRL_SCAN_MASK_CARRY, lens: lens.clone(),
     };
     for narrow in [false, true] {
         for padded in [false, true] {
@@ -473,7 +480,8 @@ fn results_beyond_the_range_go_the_general_way() {
             gae: true, to_go: true, alone: true, whitens, padded: true, left: false, lengths: true, narrow: false, mask: 0, in_place: 0, returns: false, report: true, ends: false,
             told: false, fill: true, threads: 1, groups: vec![0; 3], row: 120, signal: vec![Vec::new(); 3], values: vec![Vec::new(); 3], rewards: Some(rewards),
             scope: lens.iter().map(|len| vec![true; *len]).collect(), outcome: vec![0.0; 3], ok: vec![1; 3], counts: vec![0, 1, 1], bootstrap: None, gamma: 0.9, lam: 1.0, k: 0.0,
-            weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false, lens: lens.clone(),
+            weight: 1.0, scale: PASSRL_SCALE_GROUP, anchored: false,
+            scan_mask: PASSRL_SCAN_MASK_CARRY, lens: lens.clone(),
         };
         let (got, wanted) = (far.run(PASSRL_SIMD_BEST), far.run(PASSRL_SIMD_BASELINE));
         assert_eq!((&got.bytes, &got.counts, got.status), (&wanted.bytes, &wanted.counts, wanted.status));

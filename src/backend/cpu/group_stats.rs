@@ -307,7 +307,7 @@ impl Worker<'_> {
     }
 
     /// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding.
-    fn credit_extremes(&mut self, i: usize, kept: &Rollout, at: &Extent) -> Extremes {
+    pub fn credit_extremes(&mut self, i: usize, kept: &Rollout, at: &Extent) -> Extremes {
         let job = self.job;
         let problem = job.problem;
         let mut scope = job.kept_scope(i, kept, at);

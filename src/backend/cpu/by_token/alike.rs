@@ -164,7 +164,7 @@ impl Worker<'_> {
             } else {
                 &job.plan.decay
             };
-            let line = Steered { gamma: c.gamma, next, reward: 0.0, powers, sums: outputs.report };
+            let line = Steered { gamma: c.gamma, next, reward: 0.0, powers, tail: 0, sums: outputs.report };
             let mut ahead = self.ahead_alike(i, false, [Some(values), Some(rewards)]);
             self.ends_ahead(i, [Some(&outputs.advantages), outputs.returns.as_ref()]);
             let from = |array: &Array| Self::line(array, &at);

@@ -1,5 +1,5 @@
 //! GAE over the tokens in scope, from rewards and values to advantages and returns in one pass.
-use super::lanes::Line;
+use super::lanes::{Line, TILE};
 use super::{Way, bits, steered, went, wide};
 use crate::backend::cpu::scope::Scope;
 use crate::backend::cpu::shape::Sink;
@@ -7,7 +7,7 @@ use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::worker::Worker;
 use crate::model::array::Array;
 use crate::model::batch::Extent;
-use crate::model::config::Fusion;
+use crate::model::config::{Fusion, ScanMask};
 use crate::numerics::simd::Simd;
 use crate::plan::workspace::Rollout;
 
@@ -23,6 +23,35 @@ impl Worker<'_> {
         }
     }
 
+    /// Positions of a `scan_mask` other than carry that come after the last token in scope and are scanned, as the tiles of the scan are counted from the extent's
+    /// end: whole tiles of them change nothing. `None`: other tokens out of scope take part, or something comes from the end.
+    fn tail_of_zeros(&self, at: &Extent, scope: &Scope, next: f64) -> Option<usize> {
+        let c = self.job.config();
+        let after = at.len - scope.end;
+        if !c.spreads() || (after == 0 && !scope.has_holes()) {
+            return Some(0);
+        }
+        let tail = after % TILE;
+        // What is short is scanned in another way.
+        let usual = c.scan_mask == ScanMask::Decay && !scope.has_holes() && next == 0.0 && (tail == 0 || scope.count + tail > TILE);
+        usual.then_some(tail)
+    }
+
+    /// A rollout that is not a usual one: its rewards and values are judged before the general stages read them.
+    fn left_to_others(&mut self, i: usize, at: &Extent, kept: &Rollout) -> Option<f64> {
+        if !std::mem::take(&mut self.late) {
+            return None;
+        }
+        let found = self.credit_extremes(i, kept, at);
+        self.late = true;
+        if !found.is_bad() {
+            return None;
+        }
+        went(Way::Again);
+        self.unclean = true;
+        Some(0.0)
+    }
+
     pub(super) fn usual_gae(&mut self, i: usize, at: &Extent, scope: &Scope, kept: &Rollout, terms: &Terms, sink: Sink) -> Option<f64> {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
@@ -32,10 +61,11 @@ impl Worker<'_> {
             return None;
         }
         debug_assert!(matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum));
-        let n = scope.count;
         let rewards = problem.token_rewards.as_ref();
         let reward = if rewards.is_none() { Self::last_reward(terms) } else { 0.0 };
         let next = problem.bootstrap.map_or(0.0, |b| b.f32(problem.row(i)) as f64);
+        let Some(tail) = self.tail_of_zeros(at, scope, next) else { return self.left_to_others(i, at, kept) };
+        let n = scope.count + tail;
         if !self.late {
             // Judged before: far from the end of f32, nothing need be saturated or counted.
             let most = 3.0 * f32::from_bits(self.credit_most as u32) as f64 + reward.abs() + next.abs();
@@ -46,7 +76,7 @@ impl Worker<'_> {
         let stream = job.by_token.stream;
         let powers = self.scan_powers(i, kept);
         let gae = if job.simd() == Simd::Avx512 { wide::gae } else { steered::gae };
-        let line = steered::Steered { gamma: c.gamma, next, reward, powers: &powers, sums: outputs.report && !keep };
+        let line = steered::Steered { gamma: c.gamma, next, reward, powers: &powers, tail, sums: outputs.report && !keep };
         let mut ahead = self.ahead(i, false, [Some(values), rewards]);
         self.ends_ahead(i, [Some(&outputs.advantages).filter(|_| !keep), outputs.returns.as_ref()]);
         // SAFETY: the rollout's own list.
@@ -96,7 +126,7 @@ impl Worker<'_> {
             self.unclean = true;
             return Some(0.0);
         }
-        let (first, end) = if scope.has_holes() { (0, at.len) } else { (scope.first, scope.end) };
+        let (first, end) = if scope.has_holes() { (0, at.len) } else { (scope.first, scope.end + tail) };
         if !keep {
             self.around(&outputs.advantages, at, first, end);
         }
@@ -108,7 +138,7 @@ impl Worker<'_> {
             // SAFETY: the rollout is this thread's.
             unsafe { *job.path(i) = <f32 as crate::numerics::convert::OutElem>::from_f64(done.path, &mut over) };
         }
-        went(if scope.has_holes() { Way::GaeHoles } else { Way::Gae });
+        went(if scope.has_holes() { Way::GaeHoles } else if tail > 0 { Way::GaeTail } else { Way::Gae });
         self.report.sum_advantages += done.sum;
         self.report.sum_squares += done.squares;
         Some(done.path)

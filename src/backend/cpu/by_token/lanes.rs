@@ -71,11 +71,26 @@ impl Line {
     /// # Safety
     /// Elements 0 .. count are readable.
     pub unsafe fn at_the_end_of(self, room: &mut [u32; TILE], count: usize) -> Line {
-        debug_assert!(count <= TILE);
+        // SAFETY: by the caller's word.
+        unsafe { self.copied(room, count, TILE - count) }
+    }
+
+    /// The same as the first ones of 32, zeros after them.
+    ///
+    /// # Safety
+    /// Elements 0 .. count are readable.
+    pub unsafe fn at_the_beginning_of(self, room: &mut [u32; TILE], count: usize) -> Line {
+        // SAFETY: by the caller's word.
+        unsafe { self.copied(room, count, 0) }
+    }
+
+    unsafe fn copied(self, room: &mut [u32; TILE], count: usize, first: usize) -> Line {
+        assert!(first + count <= TILE);
+        *room = [0; TILE];
         let bytes = self.bytes();
         let to = room.as_mut_ptr().cast::<u8>();
-        // SAFETY: `count` elements from the line's beginning to the end of room for 32 of either type.
-        unsafe { std::ptr::copy_nonoverlapping(self.at, to.add((TILE - count) * bytes), count * bytes) };
+        // SAFETY: `count` elements from the line's beginning into room for 32 of either type.
+        unsafe { std::ptr::copy_nonoverlapping(self.at, to.add(first * bytes), count * bytes) };
         Line { at: to, narrow: self.narrow }
     }
 }

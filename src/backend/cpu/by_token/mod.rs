@@ -54,6 +54,8 @@ pub enum Way {
     Chunks,
     Gae,
     GaeHoles,
+    /// Positions after the scope take part with 0.
+    GaeTail,
     ToGo,
     ToGoHoles,
     Again,
@@ -67,7 +69,7 @@ pub enum Way {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 thread_local! {
-    pub static TAKEN: std::cell::RefCell<[usize; 12]> = const { std::cell::RefCell::new([0; 12]) };
+    pub static TAKEN: std::cell::RefCell<[usize; 13]> = const { std::cell::RefCell::new([0; 13]) };
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -187,7 +189,6 @@ mod decide {
                 && c.chunk == Chunk::None
                 && c.credit == Credit::Gae
                 && c.gae_over == GaeOver::Tokens
-                && c.scan_mask == ScanMask::Carry
                 && c.lam_returns < 0.0
                 && matches!(c.fusion, Fusion::Advantage | Fusion::RewardSum)
                 && problem.values.is_some_and(|v| fits(&v))

@@ -18,6 +18,8 @@ pub struct Steered<'a> {
     /// The last token's reward, where there are none a token.
     pub reward: f64,
     pub powers: &'a [f64; 33],
+    /// Positions at the end, fewer than 32, whose reward and value are 0; the reward of `reward` is that of the token before them. (0 where n <= 32.)
+    pub tail: usize,
     pub sums: bool,
 }
 
@@ -26,10 +28,10 @@ const F32: u8 = 0;
 const BF16: u8 = 1;
 const ANY: u8 = 2;
 
-/// GAE of n tokens in scope (at least one): advantages to `to`, returns to `returns`.
+/// GAE of n tokens in scope (at least one), or of n positions with those of the tail: advantages to `to`, returns to `returns`.
 ///
 /// # Safety
-/// AVX2; n readable rewards and values, n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
+/// AVX2; n readable rewards and values (of the tail none is read), n writable results; the advantages may lie over the rewards or the values, the returns over nothing.
 #[target_feature(enable = "avx2")]
 pub unsafe fn gae(
     inputs: (Option<Line>, Line),
@@ -167,24 +169,34 @@ unsafe fn steered<const UNIT: bool, const IN: u8, const A: bool, const R: bool>(
     let none = Line { at: none.as_mut_ptr().cast(), narrow: values.narrow };
     // SAFETY: the first `low` rewards and values.
     let lowest = unsafe { (rewards.map_or(none, |r| r.at_the_end_of(&mut some, low)), values.at_the_end_of(&mut more, low)) };
+    let (mut last, mut latest) = ([0u32; TILE], [0u32; TILE]);
+    let tail = line.tail;
+    debug_assert!(tail == 0 || tiles > 1);
     // Neither branches nor calls, so that what stands in registers stays there.
     let (reward, step) = rewards.map_or((none, 0), |r| (r, r.bytes()));
     let reward_of = |j: usize| Line { at: if j + 1 < tiles { reward.at.wrapping_add((n - TILE * (j + 1)) * step) } else { lowest.0.at }, ..lowest.0 };
     let value_of = |j: usize| if j + 1 < tiles { values.from(n - TILE * (j + 1)) } else { lowest.1 };
+    let newest = if tail == 0 {
+        (reward_of(0), value_of(0))
+    } else {
+        // SAFETY: the last elements of the line before its tail.
+        unsafe { (reward_of(0).at_the_beginning_of(&mut last, TILE - tail), value_of(0).at_the_beginning_of(&mut latest, TILE - tail)) }
+    };
     // SAFETY: in row 0 what stands after tile 0; 32 rewards and values of each tile; rows.
     unsafe {
         _mm256_storeu_pd(value_rows.row(0).add(TILE), _mm256_set1_pd(line.next));
         for j in 0..tiles.min(2 * BEFORE) {
-            let (value, to, before) = (value_of(j), value_rows.row(j), value_rows.row(j + 1));
+            let (value, to, before) = (if j == 0 { newest.1 } else { value_of(j) }, value_rows.row(j), value_rows.row(j + 1));
             (0..4).for_each(|part| widened::<IN>(value, 8 * part, to, before));
         }
         for j in 0..tiles.min(BEFORE) {
-            let (reward, from, to) = (reward_of(j), value_rows.row(j), rows.row(j));
+            let (reward, from, to) = (if j == 0 { newest.0 } else { reward_of(j) }, value_rows.row(j), rows.row(j));
             (0..4).for_each(|part| deltas::<IN>(reward, 8 * part, gamma, from, to));
         }
         if rewards.is_none() {
             // The last token's.
-            *rows.row(0).add(TILE - 1) = (line.reward + line.gamma * line.next) - *value_rows.row(0).add(TILE - 1);
+            let (at, own) = (TILE - 1 - tail, value_rows.row(0));
+            *rows.row(0).add(at) = (line.reward + line.gamma * *own.add(at + 1)) - *own.add(at);
         }
     }
     let mut j = 0;

@@ -329,16 +329,20 @@ unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
     let mut totals = Totals::new();
     let (mut carry, mut next) = (every(0.0), every(line.next));
     let mut largest = _mm256_setzero_si256();
-    let mut last = at_the_end(line.reward);
     let (mut some, mut more) = ([0u32; TILE], [0u32; TILE]);
-    let mut end = n;
+    let (mut end, tail) = (n, line.tail);
+    debug_assert!(tail == 0 || n > TILE);
+    let mut last = reward_at(line.reward, TILE - 1 - tail);
     // The line's last tile and its lowest, which may be short, and between them whole tiles, whose registers stay registers.
     loop {
         let lead = TILE.saturating_sub(end);
         // SAFETY: the first `end` rewards and values.
         let (reward, value) = unsafe {
-            if lead == 0 {
+            if lead == 0 && (tail == 0 || end < n) {
                 (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE))
+            } else if lead == 0 {
+                let (reward, value) = (rewards.map(|r| r.from(end - TILE)), values.from(end - TILE));
+                (reward.map(|r| r.at_the_beginning_of(&mut some, TILE - tail)), value.at_the_beginning_of(&mut more, TILE - tail))
             } else {
                 (rewards.map(|r| r.at_the_end_of(&mut some, end)), values.at_the_end_of(&mut more, end))
             }
@@ -359,7 +363,7 @@ unsafe fn steered<const UNIT: bool, const A: bool, const R: bool>(
         if end <= TILE {
             return totals.done(lanes(&tile)[lead], most(largest));
         }
-        last = every(0.0);
+        last = [every(0.0); 4];
         ahead.go();
         end -= TILE;
         while end > TILE {
@@ -395,8 +399,11 @@ fn every(x: f64) -> __m512d {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn at_the_end(x: f64) -> __m512d {
-    _mm512_setr_pd(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, x)
+fn reward_at(x: f64, at: usize) -> Tile {
+    let mut rewards = [0.0; TILE];
+    rewards[at] = x;
+    // SAFETY: eight elements each.
+    std::array::from_fn(|v| unsafe { _mm512_loadu_pd(rewards.as_ptr().add(8 * v)) })
 }
 
 /// The deltas of a tile, scanned: advantages, and the values they are of.
@@ -406,7 +413,7 @@ fn at_the_end(x: f64) -> __m512d {
 #[inline(always)]
 unsafe fn steered_tile<const UNIT: bool>(
     rewards: Option<Line>,
-    last: __m512d,
+    last: Tile,
     values: Line,
     k: &(Powers, __m512d),
     next: &mut __m512d,
@@ -414,11 +421,10 @@ unsafe fn steered_tile<const UNIT: bool>(
 ) -> (Tile, Tile) {
     // SAFETY: by the caller's word.
     unsafe {
-        let zero = _mm512_setzero_pd();
         let value = load(values, 0);
         let mut tile = match rewards {
             Some(rewards) => load(rewards, 0),
-            None => [zero, zero, zero, last],
+            None => last,
         };
         for v in 0..4 {
             let following = after::<1>(value[v], if v < 3 { value[v + 1] } else { *next });
