@@ -125,6 +125,12 @@ impl Extent {
     pub fn of(&self, array: &Array) -> Row {
         array.line(self.row, self.column, self.len, self.flat)
     }
+
+    /// Of its tokens a .. b.
+    pub fn part_of(&self, array: &Array, a: usize, b: usize) -> Row {
+        debug_assert!(a <= b && b <= self.len);
+        array.line(self.row, self.column + a, b - a, self.flat)
+    }
 }
 
 impl Problem {

@@ -62,8 +62,8 @@ pub fn exp(x: f64) -> f64 {
     let tail = (r * r) * horner(&TAYLOR[..14], r);
     let e = 1.0 + (r + (tail + rest));
     let n = (shifted.to_bits() as i64).wrapping_sub(SHIFTER.to_bits() as i64);
-    // Two factors: q reaches from -1076 to 1024, beyond one.
-    let half = n >> 1;
+    // Two factors: q reaches from -1076 to 1024, beyond one. (Half of it by a shift without a sign, which AVX2 has for vectors.)
+    let half = ((n.wrapping_add(1 << 12) as u64) >> 1) as i64 - (1 << 11);
     (e * scale(half)) * scale(n.wrapping_sub(half))
 }
 

@@ -54,16 +54,19 @@ impl Worker<'_> {
         let job = self.job;
         let (problem, c) = (job.problem, job.config());
         let Some((policy, reference)) = &problem.reference else { return };
-        let (p, r) = (&mut self.f[..at.len], &mut self.d[..at.len]);
-        at.of(policy).read_f64(p);
-        at.of(reference).read_f64(r);
         let by_token = c.kl_by_token();
+        let in_gaps = by_token && c.spreads() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward;
+        // Of tokens before and after the scope it is not asked.
+        let (first, end) = if in_gaps { (0, at.len) } else { (scope.first, scope.end) };
+        let (p, r) = (&mut self.f[first..end], &mut self.d[first..end]);
+        at.part_of(policy, first, end).read_f64(p);
+        at.part_of(reference, first, end).read_f64(r);
         // SAFETY: the rollout's own list.
         let kl = if by_token { unsafe { job.kl(at) } } else { &mut self.compressed[..at.len] };
-        divergence(job.simd(), c.kl_in_reward, -c.kl_log_ratio_clamp, c.kl_clamp, p, r, kl);
+        divergence(job.simd(), c.kl_in_reward, -c.kl_log_ratio_clamp, c.kl_clamp, p, r, &mut kl[first..end]);
         let mut bad = 0;
         scope.runs(0, at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
-        if by_token && c.spreads() && c.scan_mask == ScanMask::None && c.kl_place == KlPlace::Reward {
+        if in_gaps {
             scope.gaps(job.line(i, kept, at), at.len, |a, b| bad += kl[a..b].iter().filter(|x| !x.is_finite()).count() as i64);
         }
         let mut sum = 0.0;

@@ -181,10 +181,11 @@ pub fn kl_in_reward(simd: Simd, call: &Call<3, 1>, config: &Config, w: &Workspac
         for i in 0..problem.rollouts {
             let at = problem.extent(i);
             let scope = scope_of(simd, problem, i, &at, s.bits);
-            let (p, r, kl) = (&mut p[..at.len], &mut r[..at.len], &mut s.line[..at.len]);
-            at.of(&policy).read_f64(p);
-            at.of(&reference).read_f64(r);
-            kl_reward::divergence(simd, config.kl_in_reward, -config.kl_log_ratio_clamp, config.kl_clamp, p, r, kl);
+            let (first, end) = (scope.first, scope.end);
+            let (p, r, kl) = (&mut p[first..end], &mut r[first..end], &mut s.line[..at.len]);
+            at.part_of(&policy, first, end).read_f64(p);
+            at.part_of(&reference, first, end).read_f64(r);
+            kl_reward::divergence(simd, config.kl_in_reward, -config.kl_log_ratio_clamp, config.kl_clamp, p, r, &mut kl[first..end]);
             let row = rewards.as_ref().map(|rewards| at.of(rewards));
             let (mut n, mut bad) = (0, None);
             scope.runs(0, at.len, |a, b| {
