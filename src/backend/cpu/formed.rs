@@ -39,22 +39,26 @@ impl<'a> Formed<'a> {
 }
 
 impl Worker<'_> {
-    /// The first process signal of rollout i, side by side; `None`: there is no room for it beside those that are kept. Uses f, d and v.
+    /// The first process signal of rollout i, which has been prepared, side by side; `None`: there is no room for it beside those that are kept. Uses f, d and v.
     pub fn formed(&mut self, i: usize, at: &Extent) -> Option<*mut f32> {
         let (job, c) = (self.job, self.job.config());
         let begin = match self.formed.begin(i) {
             Some(begin) => return Some(self.formed.values[begin..].as_mut_ptr()),
             None => self.formed.room(i, at.len)?,
         };
-        let to = &mut self.formed.values[begin..begin + at.len];
+        // Of tokens before and after the scope it is not asked.
+        let kept = job.rollout(i);
+        let (first, end) = (kept.first as usize, kept.end as usize);
+        let own = Extent { column: at.column + first, len: end - first, ..*at };
+        let to = &mut self.formed.values[begin + first..begin + end];
         let mut wide = [&mut *self.f, &mut *self.d, &mut *self.v];
         let place = to.as_ptr();
-        let found = signal::load(job.simd(), job.problem, at, 0, c.streams[0].missing, c.opd_lambda, to, &mut wide);
+        let found = signal::load(job.simd(), job.problem, &own, 0, c.streams[0].missing, c.opd_lambda, to, &mut wide);
         if found.as_ptr() != place {
             // A line of one token lies side by side whatever its stride.
             let (from, len) = (found.as_ptr(), found.len());
             // SAFETY: the caller's memory, which is none of this thread's scratch.
-            self.formed.values[begin..begin + len].copy_from_slice(unsafe { std::slice::from_raw_parts(from, len) });
+            self.formed.values[begin + first..begin + first + len].copy_from_slice(unsafe { std::slice::from_raw_parts(from, len) });
         }
         Some(self.formed.values[begin..].as_mut_ptr())
     }

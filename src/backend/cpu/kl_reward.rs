@@ -87,7 +87,7 @@ impl Worker<'_> {
                 sum = if sum.is_finite() { sum } else { 0.0 };
             }
         } else if !by_token && bad == 0 {
-            sum = steps::exact_sum(kl, scope, 0, at.len);
+            sum = steps::exact_sum(job.simd(), kl, scope, 0, at.len);
             bad = i64::from(!sum.is_finite());
         }
         if bad > 0 {

@@ -43,7 +43,7 @@ pub fn csr(
                 (true, _) => steps::score(problem, p, number),
                 _ if matches!(problem.process, Process::Returns) => 0.0,
                 (false, Form::DenseWithEnds) => lines[p][last],
-                _ => steps::exact_sum(lines[p], &scope, a, b),
+                _ => steps::exact_sum(job.simd(), lines[p], &scope, a, b),
             };
             if scores && x.is_nan() && c.streams[p].missing != Missing::Error {
                 missing_values += i64::from(job.counting && !job.step_goes_on(i, number - from));
@@ -116,7 +116,7 @@ pub fn sparse(
         let mut values = [0f32; MAX_PROCESS];
         let mut drop = false;
         for p in 0..problem.num_process {
-            values[p] = if sums { steps::exact_sum(lines[p], &Scope::from_bits(bits), begin, end) } else { lines[p][t] };
+            values[p] = if sums { steps::exact_sum(job.simd(), lines[p], &Scope::from_bits(bits), begin, end) } else { lines[p][t] };
             let raw_missing = !sums && signal_is_nan(problem, at, p, t);
             if raw_missing && c.streams[p].missing != Missing::Error {
                 missing_values += i64::from(job.counting);

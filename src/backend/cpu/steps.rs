@@ -1,7 +1,8 @@
 //! Steps of a rollout: the units that the process signal scores, normalised to lists of those that have a token in scope.
 use super::scope::Scope;
 use crate::model::batch::{Extent, Problem, Process, Steps};
-use crate::numerics::exact::{self, Grid, ROLLOUT_BITS, STEP_BITS, Sums};
+use crate::numerics::exact::{self, Grid, ROLLOUT_BITS, STEP_BITS};
+use crate::numerics::simd::{Simd, dispatch};
 
 /// Steps of one rollout, in the thread's scratch: `begin[j] .. end[j]` and a value a list (`value[p * stride + j]`).
 pub struct StepList<'s> {
@@ -103,15 +104,29 @@ pub fn sum_bits(most: usize) -> i32 {
     if most < 1 << 17 { ROLLOUT_BITS } else { STEP_BITS }
 }
 
-/// Exact sum of the in-scope values of a step (OPD as a PRM score): the step's own maximum sets the grid.
-pub fn exact_sum(values: &[f32], scope: &Scope, a: usize, b: usize) -> f32 {
-    let mut extremes = exact::Extremes::EMPTY;
-    scope.runs(a, b, |x, y| values[x..y].iter().for_each(|v| extremes.push(*v)));
-    if extremes.is_bad() {
-        return if extremes.absmax >= exact::NAN { f32::NAN } else { f32::INFINITY };
+dispatch! {
+    /// Bits of the largest magnitude; above `exact::INFINITE`, a NaN.
+    fn largest(xs: &[f32]) -> i32 {
+        xs.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32))
     }
-    let grid = Grid::new(sum_bits(b - a), extremes.absmax);
-    let mut sums = Sums::default();
-    scope.runs(a, b, |x, y| values[x..y].iter().for_each(|v| sums.q += grid.quantize(*v)));
-    (sums.q as f64 * grid.down) as f32
+}
+
+dispatch! {
+    /// Sum of the values on a grid.
+    fn sum_on(grid: &Grid, xs: &[f32]) -> i64 {
+        xs.iter().fold(0, |sum: i64, x| sum.wrapping_add(grid.quantize(*x)))
+    }
+}
+
+/// Exact sum of the in-scope values of a step (OPD as a PRM score): the step's own maximum sets the grid.
+pub fn exact_sum(simd: Simd, values: &[f32], scope: &Scope, a: usize, b: usize) -> f32 {
+    let mut most = 0;
+    scope.runs(a, b, |x, y| most = most.max(largest(simd, &values[x..y])));
+    if most >= exact::INFINITE {
+        return if most > exact::INFINITE { f32::NAN } else { f32::INFINITY };
+    }
+    let grid = Grid::new(sum_bits(b - a), most);
+    let mut q = 0;
+    scope.runs(a, b, |x, y| q += sum_on(simd, &grid, &values[x..y]));
+    (q as f64 * grid.down) as f32
 }
