@@ -791,7 +791,7 @@ typedef struct passrl_outputs {
     const struct passrl_view *path_scores;
     // K, `[R]` i32 or i64.
     const struct passrl_view *num_chunks;
-    // Chunk j (from 0) of rollout i at token_offset(i) + j: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
+    // Chunk j (from 0) of rollout i at element j of its packed tokens, padded at column j of its row: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
     const struct passrl_view *chunk_ends;
     // Likewise its value a, token-shaped f32 or f64.
     const struct passrl_view *chunk_values;

@@ -81,11 +81,10 @@ OUT_OF_LINE u32 gap_findings(const Args& args, const Work& w, i64 first) {
             if (contains(w.scope, t)) continue;
             f32 x = signal_value(args, plan, w.e, p, t);
             if (!error && is_nan(x)) continue;
+            bad += !is_finite(x);
             // A shaped reward may be beyond f32 where its signal is not.
             if (plan.shaped) x = shaped(shape, x);
-            if (is_finite(x)) continue;
-            worst = larger(worst, absolute_key(x));
-            ++bad;
+            if (!is_finite(x)) worst = larger(worst, absolute_key(x));
         }
         worst = block_max(worst, 0);
         if (worst == 0) continue;

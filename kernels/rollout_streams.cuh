@@ -92,7 +92,7 @@ INLINE Value baseline_of(const Args& args, i64 i) {
 }
 
 // The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once. A reward of the rollout that is not
-// finite is a finding of its own stream and left out: R is what the signal says.
+// finite is a finding of its own stream and left out; a signal that is not finite stays what it is, under a weight of 0 too.
 struct ShapedReward {
     f64 weight, outcome, format;
     bool has_outcome, has_format;
@@ -106,7 +106,7 @@ INLINE f32 shaped(const ShapedReward& by, f32 s) {
     f64 r = by.weight * (f64)s;
     if (by.has_outcome) r += by.outcome;
     if (by.has_format) r += by.format;
-    return (f32)r;
+    return is_finite(s) ? (f32)r : s;
 }
 
 #endif

@@ -319,7 +319,7 @@ pub struct passrl_outputs {
     pub path_scores: *const passrl_view,
     /// K, `[R]` i32 or i64.
     pub num_chunks: *const passrl_view,
-    /// Chunk j (from 0) of rollout i at token_offset(i) + j: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
+    /// Chunk j (from 0) of rollout i at element j of its packed tokens, padded at column j of its row: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
     pub chunk_ends: *const passrl_view,
     /// Likewise its value a, token-shaped f32 or f64.
     pub chunk_values: *const passrl_view,

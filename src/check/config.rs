@@ -141,7 +141,10 @@ pub fn config(c: &passrl_config) -> Result<Config> {
         kl_coef: within("config.kl_coef", c.kl_coef, -1e6, 1e6)?,
         kl_log_ratio_clamp: within("config.kl_log_ratio_clamp", c.kl_log_ratio_clamp, 0.0, f64::INFINITY)?,
         kl_clamp: within("config.kl_clamp", c.kl_clamp, 0.0, f64::INFINITY)?,
-        lam_returns: if c.lam_returns == -1.0 { -1.0 } else { within("config.lam_returns", c.lam_returns, 0.0, 1.0)? },
+        lam_returns: match c.lam_returns {
+            lam if lam == -1.0 || (0.0..=1.0).contains(&lam) => lam,
+            lam => return refuse!(PASSRL_ERR_VALUE, "config.lam_returns is {lam}; it must be from 0.0 to 1.0, or -1 (as lam)"),
+        },
         lam_length_alpha: within("config.lam_length_alpha", c.lam_length_alpha, 0.0, 1e30)?,
         step_gamma: within("config.step_gamma", c.step_gamma, 0.0, 1.0)?,
         rho_clip: within("config.rho_clip", c.rho_clip, 0.0, f64::INFINITY)?,
@@ -231,18 +234,18 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
     let at_least = |field: &str, value: i64| below(40, field, value);
     let or = |value: usize, default: usize| if value == 0 { default } else { value };
     let (rollouts, tokens) = (below(31, "rollouts", l.rollouts)?, at_least("tokens", l.tokens)?);
-    let pieces = at_least("pieces", l.pieces)?;
+    let pieces = below(31, "pieces", l.pieces)?;
     let limits = Limits {
         rollouts,
         groups: or(below(31, "groups", l.groups)?, rollouts),
         tokens,
         rollout_tokens: or(below(31, "rollout_tokens", l.rollout_tokens)?, tokens),
         steps: or(at_least("steps", l.steps)?, tokens),
-        group_rollouts: or(at_least("group_rollouts", l.group_rollouts)?, rollouts),
-        group_elements: or(at_least("group_elements", l.group_elements)?, tokens),
+        group_rollouts: or(below(17, "group_rollouts", l.group_rollouts)?, rollouts),
+        group_elements: or(below(33, "group_elements", l.group_elements)?, tokens),
         pieces,
-        rollout_pieces: or(at_least("rollout_pieces", l.rollout_pieces)?, pieces),
-        batch_rollouts: or(at_least("batch_rollouts", l.batch_rollouts)?, rollouts),
+        rollout_pieces: or(below(16, "rollout_pieces", l.rollout_pieces)?, pieces),
+        batch_rollouts: or(below(31, "batch_rollouts", l.batch_rollouts)?, rollouts),
     };
     super::pieces::limits(&limits, config)?;
     // Sums are exact in 64-bit integers up to here (numerics contract): 46 bits a value for a group's rollouts, 30 for tokens and steps.
@@ -258,7 +261,7 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
     if limits.group_elements >= TOKENS || ((config.whiten != Whiten::None || config.streams.iter().any(Stream::asks_batch)) && limits.tokens >= TOKENS) {
         return refuse!(
             PASSRL_ERR_LIMIT,
-            "limits.group_elements is {} and limits.tokens {}; exact sums allow fewer than {TOKENS} elements in a set",
+            "limits.group_elements is {} (0: as limits.tokens) and limits.tokens {}; exact sums allow fewer than {TOKENS} elements in a set: state the true sizes",
             limits.group_elements, limits.tokens
         );
     }

@@ -15,11 +15,11 @@ pub fn limits(l: &Limits, c: &Config) -> Result<()> {
     if l.pieces == 0 {
         return Ok(());
     }
-    if l.pieces >= 1 << 31 || l.rollout_pieces >= 1 << 16 || l.batch_rollouts >= 1 << 31 {
+    if l.rollout_pieces >= 1 << 16 {
         return refuse!(
             PASSRL_ERR_LIMIT,
-            "limits.pieces is {}, rollout_pieces {}, batch_rollouts {}; they must be below 2^31, 2^16 and 2^31",
-            l.pieces, l.rollout_pieces, l.batch_rollouts
+            "limits.rollout_pieces is 0, as limits.pieces, which is {}; it must be below 2^16: state the most pieces of one rollout",
+            l.pieces
         );
     }
     // A table of words for each piece and each tile of each rollout: it must be countable, and no machine has this much memory.

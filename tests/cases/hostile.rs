@@ -297,6 +297,11 @@ fn findings() -> Vec<Case> {
             (c.fusion, c.chunk, c.scan_mask, c.k) = (Fusion::RewardShaping, Chunk::Token, ScanMask::None, 0.0);
             b.rollouts[4].outcome = Some(f32::NAN);
         }),
+        case("inf_signal_reward_shaping_of_weight_0", Spec { holes: 0.3, ..spec(KlSignal) }, |c, b| {
+            c.set_missing_all(Missing::Exclude);
+            (c.fusion, c.chunk, c.scan_mask, c.k, c.process[0].weight) = (Fusion::RewardShaping, Chunk::Token, ScanMask::None, 0.0, 0.0);
+            b.rollouts[4].signal[0].fill(f32::NEG_INFINITY);
+        }),
         case("inf_score", spec(Csr), |_, b| b.rollouts[0].step_scores[0].fill(f32::NEG_INFINITY)),
         case("inf_signal_kl", spec(KlSignal), |_, b| b.rollouts[0].signal[0][0] = f32::INFINITY),
         case("inf_logp", spec(KlOpd), |_, b| b.rollouts[3].logp.as_mut().unwrap().teacher[0] = f64::NEG_INFINITY),

@@ -54,7 +54,8 @@ pub fn cases() -> Vec<Case> {
         ("pieces_anchored", Plan, PASSRL_ERR_CONFLICT, "config.boundary_rule is anchored, with limits.pieces = 8", |w| { w.pieces(); w.config.boundary_rule = PASSRL_BOUNDARY_ANCHORED }),
         ("pieces_vtrace", Plan, PASSRL_ERR_CONFLICT, "config.credit is vtrace", |w| { w.pieces(); w.config.credit = PASSRL_CREDIT_VTRACE; w.config.k = 0.0 }),
         ("pieces_opd_steps", Run, PASSRL_ERR_CONFLICT, "batch.logp_teacher is given with steps", |w| { w.pieces(); w.drop(&["batch.step_scores"]); w.floats("batch.logp_policy", PASSRL_F32, &[-1.0; 24]); w.floats("batch.logp_teacher", PASSRL_F32, &[-1.0; 24]) }),
-        ("limits_rollout_pieces_huge", Plan, PASSRL_ERR_LIMIT, "rollout_pieces 65536", |w| { w.pieces(); w.limits.rollout_pieces = 1 << 16 }),
+        ("limits_rollout_pieces_huge", Plan, PASSRL_ERR_LIMIT, "limits.rollout_pieces is 65536; it must be from 0 to 2^16 - 1", |w| { w.pieces(); w.limits.rollout_pieces = 1 << 16 }),
+        ("limits_rollout_pieces_by_pieces", Plan, PASSRL_ERR_LIMIT, "limits.rollout_pieces is 0, as limits.pieces, which is 65536", |w| { w.pieces(); w.limits.pieces = 1 << 16; w.limits.rollout_pieces = 0 }),
         ("limits_pieces_exchange_huge", Plan, PASSRL_ERR_LIMIT, "what the pieces exchange would take", |w| { w.pieces(); w.limits.batch_rollouts = (1 << 31) - 1; w.limits.rollout_pieces = (1 << 16) - 1 }),
         ("limits_batch_rollouts_negative", Plan, PASSRL_ERR_LIMIT, "limits.batch_rollouts is -1", |w| w.limits.batch_rollouts = -1),
     ]

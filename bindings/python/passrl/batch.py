@@ -269,9 +269,9 @@ class Batch:
 
     @functools.cached_property
     def extents(self) -> NDArray[np.int64]:
-        """Tokens of each rollout, `[R]` (host)."""
+        """Tokens of each rollout, `[R]` (host). Of offsets that decrease, which are the library's to refuse, none."""
         cu = self._cu()
-        return cu[1:] - cu[:-1]
+        return cu[1:] - cu[:-1] if (cu[1:] >= cu[:-1]).all() and cu[0] >= 0 else np.zeros(len(cu) - 1, dtype=np.int64)
 
     @functools.cached_property
     def longest(self) -> int:
@@ -301,8 +301,8 @@ class Batch:
             refuse(ERR_NULL, "passrl: the arrays are packed (one dimension) and neither cu_seqlens [R+1] nor lengths [R] is given; "
                              "give one, or two-dimensional arrays [R, T]")
         lengths = arrays.extents(a.lengths, "lengths")
-        if lengths.sum(dtype=np.float64) >= 2.0**63:
-            refuse(ERR_OFFSETS, f"passrl: lengths add up to {sum(lengths.tolist())}; offsets are of 64 bits, and no array has as many elements")
+        if lengths.sum(dtype=np.float64) >= 2.0**40:
+            refuse(ERR_OFFSETS, f"passrl: lengths add up to {sum(lengths.tolist())}; a call takes fewer than 2^40 tokens")
         cu = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=cu[1:])
         if self._like is None and arrays.is_array(a.lengths):

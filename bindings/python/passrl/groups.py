@@ -31,7 +31,8 @@ def group_index(keys: Any) -> tuple[NDArray[np.int64], list[Any]]:
                   ctypes.byref(arrays.from_numpy(index, "index").view), ctypes.byref(count))
         first = np.unique(index, return_index=True)[1]
         return index, [key.item() for key in found[first]]
-    if found.dtype.kind == "f":
+    # (A list of integers of more than 63 bits becomes one of floats, and is read as it stands.)
+    if found.dtype.kind == "f" and (arrays.is_array(keys) or not all(isinstance(key, int) for key in keys)):
         refuse(ERR_VALUE, f"passrl: groups is of {found.dtype}; group keys are integers or strings")
     listed = found.tolist() if isinstance(keys, np.ndarray) else list(keys)
     seen: dict[Any, int] = {}

@@ -70,13 +70,17 @@ def limits_of(config: Config, batch: Batch) -> dict[str, int]:
     }
 
 
+# Bits of the library's bounds (those of exact sums among them), beyond which nothing is rounded up.
+_BOUNDS = {"rollouts": (31,), "groups": (31,), "rollout_tokens": (31,), "tokens": (40,), "steps": (40,), "group_rollouts": (17,), "group_elements": (17, 33)}
+
+
 def roomy(limits: dict[str, int]) -> dict[str, int]:
     """Limits that batches of like size share."""
     found = {name: _up(value) for name, value in limits.items()}
-    # Exact sums have limits of their own (2^17 rollouts a group): those are told as they are.
-    for name in ("group_rollouts", "group_elements"):
-        most = (1 << 17) - 1
-        found[name] = min(found[name], most) if limits[name] <= most else found[name]
+    for name, bits in _BOUNDS.items():
+        for most in ((1 << b) - 1 for b in bits):
+            if limits[name] <= most:
+                found[name] = min(found[name], most)
     return found
 
 

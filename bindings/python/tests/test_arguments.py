@@ -105,6 +105,25 @@ def test_numbers_of_primitives_are_numbers() -> None:
             call()
 
 
+def test_keys_of_64_bits_in_a_list() -> None:
+    index, keys = passrl.group_index([0xDEADBEEFDEADBEEF, 5, 5, 0xDEADBEEFDEADBEEE])
+    assert index.tolist() == [0, 1, 1, 2] and keys == [0xDEADBEEFDEADBEEF, 5, 0xDEADBEEFDEADBEEE]
+    with pytest.raises(passrl.ArgumentError, match="groups is of float64; group keys are integers or strings"):
+        passrl.group_index([0xDEADBEEFDEADBEEF, 5.0])
+
+
+def test_room_stays_within_the_bounds() -> None:
+    from passrl.shape import roomy
+
+    at_most = {"rollouts": 2**31 - 1, "groups": 2**31 - 1, "rollout_tokens": 2**31 - 1, "tokens": 2**40 - 1, "steps": 2**40 - 1, "group_rollouts": 2**17 - 1,
+               "group_elements": 2**33 - 1}
+    assert roomy(at_most) == at_most
+    assert roomy({name: most - 5 for name, most in at_most.items()}) == at_most
+    assert roomy(at_most | {"group_elements": 2**17 - 5})["group_elements"] == 2**17 - 1
+    beyond = {name: most + 1 for name, most in at_most.items()}
+    assert all(value >= beyond[name] for name, value in roomy(beyond).items())
+
+
 def test_nested_tensors() -> None:
     torch = pytest.importorskip("torch", reason="SKIPPED: torch is not installed, its tensors were not tested")
     nested = torch.nested.nested_tensor([torch.ones(4), torch.ones(3)])
@@ -123,7 +142,9 @@ def test_nested_tensors() -> None:
     ({"signal": [SIGNAL, SIGNAL.astype(np.float64)]}, -201, "give signal.astype(np.float32)"),
     ({"lengths": [8, -1]}, -205, "lengths[1] is -1; a rollout has 0 tokens or more"),
     ({"lengths": np.array([2**63, 2], np.uint64)}, -205, f"lengths[0] is {2**63}"),
-    ({"lengths": [2**62, 2**62]}, -205, "lengths add up to 9223372036854775808; offsets are of 64 bits"),
+    ({"lengths": [2**62, 2**62]}, -205, "lengths add up to 9223372036854775808; a call takes fewer than 2^40 tokens"),
+    ({"lengths": [2**63 - 1024, 511, 511, 511]}, -205, "lengths add up to 9223372036854776317; a call"),
+    ({"lengths": None, "cu_seqlens": [0, 2**63 - 1, 7]}, -205, "cu_seqlens[2] is 7 after 9223372036854775807"),
     ({"lengths": [4, 4]}, -205, "lengths add up to 8 and signal has 7 elements"),
     ({"lengths": [4.0, 3.5]}, -200, "lengths has shape [2] of float64; it must be [R] integers"),
 ])

@@ -83,11 +83,11 @@ impl Worker<'_> {
             let xs = self.load(&at, p);
             scope.gaps(job.line(i, kept, &at), at.len, |a, b| {
                 for x in xs[a..b].iter().filter(|x| error || !x.is_nan()) {
+                    bad += i64::from(!x.is_finite());
                     // A shaped reward may be beyond f32 where its signal is not.
                     let x = shape.as_ref().map_or(*x, |shape| shape(*x));
                     if !x.is_finite() {
                         found.push(x);
-                        bad += 1;
                     }
                 }
             });

@@ -334,7 +334,7 @@ impl<'a> Job<'a> {
     }
 
     /// The shaped reward of a step (fusion `reward_shaping`): R = ((w_prc s + w_out r_out) + w_fmt r_fmt), rounded once. A reward of the rollout that is not
-    /// finite is a finding of its own stream and left out: R is what the signal says.
+    /// finite is a finding of its own stream and left out; a signal that is not finite stays what it is, under a weight of 0 too.
     pub fn shaped_reward(&self, i: usize) -> impl Fn(f32) -> f32 + use<> {
         let c = self.config();
         let weight = c.streams[0].weight;
@@ -345,7 +345,7 @@ impl<'a> Job<'a> {
             for term in terms.iter().flatten() {
                 r += term;
             }
-            r as f32
+            if s.is_finite() { r as f32 } else { s }
         }
     }
 }
