@@ -43,13 +43,19 @@ def run(name: str, sizes: str, threads: str) -> list[Row]:
     return rows + ([{"name": name, "error": error}] if error else [])
 
 
+def number(value: float, digits: int = 3) -> str:
+    """Three digits that count, without an exponent."""
+    return f"{value:.{digits}g}" if value < 10 ** (digits - 1) else f"{float(f'{value:.{digits}g}'):,.0f}"
+
+
 def table(rows: list[Row]) -> str:
     lines = ["| what | size | threads | theirs, ms | passrl, ms | times | floor, ms | they differ by |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         if "error" in row:
             lines.append(f"| {row['name']} | failed: {row['error']} |")
         else:
-            lines.append(f"| {row['name']} | {row['size']} | {row['threads']} | {row['theirs_ms']:.4g} | {row['ours_ms']:.3g} | {row['times']:.3g} | {row['floor_ms']:.3g} | "
+            lines.append(f"| {row['name']} | {row['size']} | {row['threads']} | {number(row['theirs_ms'], 4)} | {number(row['ours_ms'])} | {number(row['times'])} | "
+                         f"{number(row['floor_ms'])} | "
                          f"{row['difference']:.0e} |")
     return "\n".join(lines)
 
@@ -76,9 +82,9 @@ def picture(rows: list[Row], path: Path) -> None:
             axis.plot(row["theirs_ms"], y, "o", color="#d2691e", zorder=2)
             axis.plot(row["ours_ms"], y, "o", color="#1f5fa8", zorder=3)
             axis.plot(row["floor_ms"], y, "|", color="black", markersize=11, zorder=4)
-            axis.annotate(f"{row['times']:.3g}×", (row["theirs_ms"], y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+            axis.annotate(f"{number(row['times'])}×", (row["theirs_ms"], y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
         axis.set_xscale("log")
-        axis.margins(x=0.12)
+        axis.margins(x=0.16)
         axis.set_title(f"{size}, {threads} thread{'s' * (threads > 1)}", fontsize=10)
         axis.set_xlabel("ms")
         axis.grid(axis="x", alpha=0.3)
@@ -104,7 +110,7 @@ def main() -> int:
     for name in json.loads(listed.stdout):
         if re.search(chosen.only, name):
             rows += run(name, chosen.sizes, chosen.threads)
-            print(f"  {name}: {', '.join(row.get('error') or format(row['times'], '.3g') + ' times' for row in rows if row['name'] == name)}", file=sys.stderr, flush=True)
+            print(f"  {name}: {', '.join(row.get('error') or number(row['times']) + ' times' for row in rows if row['name'] == name)}", file=sys.stderr, flush=True)
     print(table(rows))
     print(NOTES)
     # A part leaves the whole's files as they are.
