@@ -791,7 +791,8 @@ typedef struct passrl_outputs {
     const struct passrl_view *path_scores;
     // K, `[R]` i32 or i64.
     const struct passrl_view *num_chunks;
-    // Chunk j (from 0) of rollout i at element j of its packed tokens, padded at column j of its row: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
+    // Chunk j (from 0) of rollout i at element j of its packed tokens, padded at column j of its row: its exclusive end in tokens of the rollout, token-shaped i32
+    // or i64. Slots beyond K are left alone.
     const struct passrl_view *chunk_ends;
     // Likewise its value a, token-shaped f32 or f64.
     const struct passrl_view *chunk_values;
@@ -815,7 +816,7 @@ typedef struct passrl_limits {
     uint32_t struct_size;
     // Must be 0.
     uint32_t reserved0;
-    // Rollouts of one call; below 2^31, as `groups` and `rollout_tokens` (the others: below 2^40, or what is said).
+    // Rollouts of one call; below 2^31, as `groups`, `rollout_tokens`, `pieces` and `batch_rollouts` (the others: below 2^40, or what is said).
     int64_t rollouts;
     // Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     int64_t groups;
@@ -833,7 +834,7 @@ typedef struct passrl_limits {
     int64_t group_elements;
     // Pieces of rollouts of one call (context parallelism). 0: rollouts come whole; else every batch says its pieces.
     int64_t pieces;
-    // With `pieces`: most pieces of one rollout over all calls and ranks (2 cp in a zigzag). 0: as `pieces`.
+    // With `pieces`: most pieces of one rollout over all calls and ranks (2 cp in a zigzag); below 2^16. 0: as `pieces`.
     int64_t rollout_pieces;
     // With `pieces`: rollouts of the whole batch, over all calls and ranks. 0: as `rollouts`.
     int64_t batch_rollouts;

@@ -171,7 +171,7 @@ pub struct passrl_limits {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved0: u32,
-    /// Rollouts of one call; below 2^31, as `groups` and `rollout_tokens` (the others: below 2^40, or what is said).
+    /// Rollouts of one call; below 2^31, as `groups`, `rollout_tokens`, `pieces` and `batch_rollouts` (the others: below 2^40, or what is said).
     pub rollouts: i64,
     /// Groups of one call (over micro-batches and ranks: of the whole batch). 0: as many as rollouts.
     pub groups: i64,
@@ -189,7 +189,7 @@ pub struct passrl_limits {
     pub group_elements: i64,
     /// Pieces of rollouts of one call (context parallelism). 0: rollouts come whole; else every batch says its pieces.
     pub pieces: i64,
-    /// With `pieces`: most pieces of one rollout over all calls and ranks (2 cp in a zigzag). 0: as `pieces`.
+    /// With `pieces`: most pieces of one rollout over all calls and ranks (2 cp in a zigzag); below 2^16. 0: as `pieces`.
     pub rollout_pieces: i64,
     /// With `pieces`: rollouts of the whole batch, over all calls and ranks. 0: as `rollouts`.
     pub batch_rollouts: i64,
@@ -319,7 +319,8 @@ pub struct passrl_outputs {
     pub path_scores: *const passrl_view,
     /// K, `[R]` i32 or i64.
     pub num_chunks: *const passrl_view,
-    /// Chunk j (from 0) of rollout i at element j of its packed tokens, padded at column j of its row: its exclusive end in tokens of the rollout, token-shaped i32 or i64. Slots beyond K are left alone.
+    /// Chunk j (from 0) of rollout i at element j of its packed tokens, padded at column j of its row: its exclusive end in tokens of the rollout, token-shaped i32
+    /// or i64. Slots beyond K are left alone.
     pub chunk_ends: *const passrl_view,
     /// Likewise its value a, token-shaped f32 or f64.
     pub chunk_values: *const passrl_view,

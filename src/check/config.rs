@@ -231,16 +231,15 @@ pub fn limits(l: &passrl_limits, config: &Config) -> Result<Limits> {
         Ok(value) if value < 1 << bits => Ok(value),
         _ => refuse!(PASSRL_ERR_LIMIT, "limits.{field} is {value}; it must be from 0 to 2^{bits} - 1"),
     };
-    let at_least = |field: &str, value: i64| below(40, field, value);
     let or = |value: usize, default: usize| if value == 0 { default } else { value };
-    let (rollouts, tokens) = (below(31, "rollouts", l.rollouts)?, at_least("tokens", l.tokens)?);
+    let (rollouts, tokens) = (below(31, "rollouts", l.rollouts)?, below(40, "tokens", l.tokens)?);
     let pieces = below(31, "pieces", l.pieces)?;
     let limits = Limits {
         rollouts,
         groups: or(below(31, "groups", l.groups)?, rollouts),
         tokens,
         rollout_tokens: or(below(31, "rollout_tokens", l.rollout_tokens)?, tokens),
-        steps: or(at_least("steps", l.steps)?, tokens),
+        steps: or(below(40, "steps", l.steps)?, tokens),
         group_rollouts: or(below(17, "group_rollouts", l.group_rollouts)?, rollouts),
         group_elements: or(below(33, "group_elements", l.group_elements)?, tokens),
         pieces,

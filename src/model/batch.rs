@@ -126,10 +126,10 @@ impl Extent {
         array.line(self.row, self.column, self.len, self.flat)
     }
 
-    /// Of its tokens a .. b.
-    pub fn part_of(&self, array: &Array, a: usize, b: usize) -> Row {
+    /// The place of its tokens a .. b in the arrays.
+    pub fn part(&self, a: usize, b: usize) -> Extent {
         debug_assert!(a <= b && b <= self.len);
-        array.line(self.row, self.column + a, b - a, self.flat)
+        Extent { column: self.column + a, len: b - a, ..*self }
     }
 }
 

@@ -49,7 +49,7 @@ impl Worker<'_> {
         // Of tokens before and after the scope it is not asked.
         let kept = job.rollout(i);
         let (first, end) = (kept.first as usize, kept.end as usize);
-        let own = Extent { column: at.column + first, len: end - first, ..*at };
+        let own = at.part(first, end);
         let to = &mut self.formed.values[begin + first..begin + end];
         let mut wide = [&mut *self.f, &mut *self.d, &mut *self.v];
         let place = to.as_ptr();

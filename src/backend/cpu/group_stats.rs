@@ -62,7 +62,7 @@ impl Worker<'_> {
                     worker.poison(list, key, i, group, to);
                 });
                 kept.flags |= bad;
-                let found = self.credit_extremes(i, &kept, &at);
+                let found = self.credit_extremes(i, &kept, &at, self.late && kept.state & state::ZEROED == 0);
                 if found.is_bad() {
                     kept.flags |= flags::ROLLOUT_NONFINITE;
                     self.poison(0, found.absmax, i, group, to);
@@ -306,8 +306,9 @@ impl Worker<'_> {
         to.iter_mut().zip(values).for_each(|(r, s)| *r = shape(*s));
     }
 
-    /// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding.
-    pub fn credit_extremes(&mut self, i: usize, kept: &Rollout, at: &Extent) -> Extremes {
+    /// Values, token rewards, bootstrap, the log-probabilities of V-trace and lambdas are read as they are; a bad one is a finding. `late`: values and rewards are
+    /// judged by what comes of them.
+    pub fn credit_extremes(&mut self, i: usize, kept: &Rollout, at: &Extent, late: bool) -> Extremes {
         let job = self.job;
         let problem = job.problem;
         let mut scope = job.kept_scope(i, kept, at);
@@ -316,7 +317,6 @@ impl Worker<'_> {
             scope = Scope::span(job.line(i, kept, at), at.len);
         }
         let mut found = Extremes::EMPTY;
-        let late = self.late && kept.state & state::ZEROED == 0;
         for array in [&problem.values, &problem.token_rewards].into_iter().flatten().filter(|_| !late) {
             let line = &mut self.compressed[..at.len];
             at.of(array).read_f32(line);

@@ -59,8 +59,9 @@ impl Worker<'_> {
         // Of tokens before and after the scope it is not asked.
         let (first, end) = if in_gaps { (0, at.len) } else { (scope.first, scope.end) };
         let (p, r) = (&mut self.f[first..end], &mut self.d[first..end]);
-        at.part_of(policy, first, end).read_f64(p);
-        at.part_of(reference, first, end).read_f64(r);
+        let own = at.part(first, end);
+        own.of(policy).read_f64(p);
+        own.of(reference).read_f64(r);
         // SAFETY: the rollout's own list.
         let kl = if by_token { unsafe { job.kl(at) } } else { &mut self.compressed[..at.len] };
         divergence(job.simd(), c.kl_in_reward, -c.kl_log_ratio_clamp, c.kl_clamp, p, r, &mut kl[first..end]);
@@ -75,7 +76,7 @@ impl Worker<'_> {
             scope.runs(0, at.len, |a, b| own.add(&exact::extremes(job.simd(), &kl[a..b])));
             if let Some(found) = Self::joint_kl(job, joint, i, at, own.absmax, |grid| {
                 let mut q = 0i64;
-                scope.runs(0, at.len, |a, b| q += kl[a..b].iter().map(|x| grid.quantize(*x)).sum::<i64>());
+                scope.runs(0, at.len, |a, b| q += steps::sum_on(job.simd(), grid, &kl[a..b]));
                 q
             }) {
                 sum = found;

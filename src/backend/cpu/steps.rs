@@ -105,15 +105,8 @@ pub fn sum_bits(most: usize) -> i32 {
 }
 
 dispatch! {
-    /// Bits of the largest magnitude; above `exact::INFINITE`, a NaN.
-    fn largest(xs: &[f32]) -> i32 {
-        xs.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32))
-    }
-}
-
-dispatch! {
     /// Sum of the values on a grid.
-    fn sum_on(grid: &Grid, xs: &[f32]) -> i64 {
+    pub fn sum_on(grid: &Grid, xs: &[f32]) -> i64 {
         xs.iter().fold(0, |sum: i64, x| sum.wrapping_add(grid.quantize(*x)))
     }
 }
@@ -121,9 +114,9 @@ dispatch! {
 /// Exact sum of the in-scope values of a step (OPD as a PRM score): the step's own maximum sets the grid.
 pub fn exact_sum(simd: Simd, values: &[f32], scope: &Scope, a: usize, b: usize) -> f32 {
     let mut most = 0;
-    scope.runs(a, b, |x, y| most = most.max(largest(simd, &values[x..y])));
+    scope.runs(a, b, |x, y| most = most.max(exact::extremes(simd, &values[x..y]).absmax));
     if most >= exact::INFINITE {
-        return if most > exact::INFINITE { f32::NAN } else { f32::INFINITY };
+        return if most >= exact::NAN { f32::NAN } else { f32::INFINITY };
     }
     let grid = Grid::new(sum_bits(b - a), most);
     let mut q = 0;

@@ -39,12 +39,7 @@ impl Worker<'_> {
 
     /// A rollout that is not a usual one: its rewards and values are judged before the general stages read them.
     fn left_to_others(&mut self, i: usize, at: &Extent, kept: &Rollout) -> Option<f64> {
-        if !std::mem::take(&mut self.late) {
-            return None;
-        }
-        let found = self.credit_extremes(i, kept, at);
-        self.late = true;
-        if !found.is_bad() {
+        if !self.late || !self.credit_extremes(i, kept, at, false).is_bad() {
             return None;
         }
         went(Way::Again);

@@ -183,8 +183,9 @@ pub fn kl_in_reward(simd: Simd, call: &Call<3, 1>, config: &Config, w: &Workspac
             let scope = scope_of(simd, problem, i, &at, s.bits);
             let (first, end) = (scope.first, scope.end);
             let (p, r, kl) = (&mut p[first..end], &mut r[first..end], &mut s.line[..at.len]);
-            at.part_of(&policy, first, end).read_f64(p);
-            at.part_of(&reference, first, end).read_f64(r);
+            let own = at.part(first, end);
+            own.of(&policy).read_f64(p);
+            own.of(&reference).read_f64(r);
             kl_reward::divergence(simd, config.kl_in_reward, -config.kl_log_ratio_clamp, config.kl_clamp, p, r, &mut kl[first..end]);
             let row = rewards.as_ref().map(|rewards| at.of(rewards));
             let (mut n, mut bad) = (0, None);
